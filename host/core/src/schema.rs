@@ -1,0 +1,90 @@
+//! Tables and columns, as replication sees them.
+
+/// A table that is replicated: its stored columns and what identifies its rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    /// The name as the schema spells it.
+    pub name: String,
+    /// Stored columns in table order. Generated columns are not among them: they are computed, never sent.
+    pub columns: Vec<Column>,
+    /// UNIQUE indexes besides the primary key.
+    pub uniques: Vec<Unique>,
+    /// Declared WITHOUT ROWID.
+    pub without_rowid: bool,
+    /// Declared STRICT.
+    pub strict: bool,
+    /// The primary key is the rowid itself (`INTEGER PRIMARY KEY`).
+    pub rowid_key: bool,
+}
+
+/// A stored column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    /// The name as the schema spells it.
+    pub name: String,
+    /// The declared type, as written; empty if there is none.
+    pub decl_type: String,
+    /// 1 for the first column of the primary key, 2 for the second, 0 for a column outside it.
+    pub pk_position: u16,
+    /// The collating sequence: `BINARY`, `NOCASE`, `RTRIM`.
+    pub collation: String,
+    /// Declared NOT NULL.
+    pub not_null: bool,
+}
+
+/// A UNIQUE index besides the primary key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unique {
+    /// The index's name.
+    pub name: String,
+    /// Its columns, as positions in [`Table::columns`], with the collation the index compares by.
+    pub columns: Vec<(usize, String)>,
+    /// The index holds only some of the rows, or an expression: it can't be looked up by values alone.
+    pub partial: bool,
+}
+
+impl Table {
+    /// Positions of the primary key's columns, in key order.
+    #[must_use]
+    pub fn key_columns(&self) -> Vec<usize> {
+        let mut key: Vec<(u16, usize)> = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.pk_position > 0)
+            .map(|(position, column)| (column.pk_position, position))
+            .collect();
+        key.sort_unstable();
+        key.into_iter().map(|(_, position)| position).collect()
+    }
+
+    /// Where `name` stands, compared as SQLite compares names of columns.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// `name` as an identifier in SQL, whatever it contains.
+#[must_use]
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_quoted_whatever_they_contain() {
+        assert_eq!(quote("select"), "\"select\"");
+        assert_eq!(quote("a\"b;--"), "\"a\"\"b;--\"");
+    }
+
+    #[test]
+    fn key_columns_come_in_key_order_not_table_order() {
+        let column = |name: &str, pk_position| Column { name: name.into(), pk_position, ..Column::default() };
+        let table = Table { columns: vec![column("b", 2), column("x", 0), column("a", 1)], ..Table::default() };
+        assert_eq!(table.key_columns(), [2, 0]);
+    }
+}
