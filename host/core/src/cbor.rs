@@ -366,7 +366,7 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests_support {
     use super::*;
     use proptest::prelude::*;
 
@@ -380,6 +380,13 @@ mod tests {
             any::<Vec<u8>>().prop_map(Value::Blob),
         ]
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tests_support::any_value;
+    use super::*;
+    use proptest::prelude::*;
 
     proptest! {
         #[test]

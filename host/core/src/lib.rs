@@ -16,7 +16,10 @@
 //! | [`hash`] | key -> 64-bit number -> shard |
 //! | [`resolve`] | who wins a clash |
 
+pub mod capture;
 pub mod cbor;
+pub mod codec;
+pub mod entry;
 pub mod hash;
 pub mod key;
 pub mod resolve;

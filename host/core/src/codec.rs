@@ -1,0 +1,456 @@
+//! An entry as bytes: magic, version, CBOR, zstd, checksum.
+//!
+//! ```text
+//! 4  "ANTI"
+//! 1  version
+//! 1  flags: 1 = the body is a zstd frame
+//! 4  length of the body before compression, little-endian
+//! …  body: CBOR, columns of a table one after the other
+//! 8  xxh3-64 of everything before, little-endian
+//! ```
+//! Nothing is decoded before the checksum holds, and nothing is allocated beyond the declared length.
+
+use crate::cbor::{self, Malformed, Reader};
+use crate::entry::{Body, Changes, Chunk, Entry, Genesis, Origin, Route, Rows};
+use crate::value::Value;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The version this build writes, and the only one it reads.
+pub const VERSION: u8 = 1;
+
+/// Most bytes a body may have before compression: a row of 128 MiB, and room for its neighbours.
+pub const BODY_BYTES_MAX: usize = 160 << 20;
+
+const MAGIC: &[u8; 4] = b"ANTI";
+const HEADER: usize = 10;
+const TRAILER: usize = 8;
+const FLAG_ZSTD: u8 = 1;
+/// Bodies below this gain nothing from compression.
+const COMPRESS_MIN: usize = 128;
+/// Most values one table's rows may have in one entry: a value in memory is larger than on the wire.
+const VALUES_MAX: usize = 16 << 20;
+/// Most columns a table can have in SQLite as anyone builds it.
+const COLUMNS_MAX: usize = 32_767;
+
+/// Why bytes are no entry.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The bytes are something else altogether.
+    #[error("it is not an entry of Antiphon")]
+    Foreign,
+    /// A newer version wrote it.
+    #[error("it is of wire version {0}, and this build reads version {VERSION}")]
+    Version(u8),
+    /// The bytes were damaged on their way.
+    #[error("its checksum does not hold")]
+    Checksum,
+    /// The body is larger than any allowed.
+    #[error("its body of {0} bytes is over the limit of {BODY_BYTES_MAX}")]
+    TooLarge(usize),
+    /// The body does not decompress.
+    #[error("its body does not decompress")]
+    Compression,
+    /// The body is not what an entry consists of.
+    #[error("its body is malformed: {0}")]
+    Malformed(#[from] Malformed),
+}
+
+/// Writes entries. Keeps its compressor, which costs more to make than to use.
+pub struct Encoder {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("compresses", &self.compressor.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    /// An encoder that compresses at `level`, or not at all.
+    #[must_use]
+    pub fn new(level: Option<i32>) -> Self {
+        Self { compressor: level.and_then(|level| zstd::bulk::Compressor::new(level).ok()), body: Vec::new() }
+    }
+
+    /// The entry as bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when the entry is beyond what a receiver would accept.
+    pub fn encode(&mut self, entry: &Entry) -> Result<Vec<u8>, Error> {
+        self.body.clear();
+        write_entry(&mut self.body, entry);
+        let length = self.body.len();
+        let declared =
+            u32::try_from(length).ok().filter(|_| length <= BODY_BYTES_MAX).ok_or(Error::TooLarge(length))?;
+        let packed = match &mut self.compressor {
+            Some(compressor) if length >= COMPRESS_MIN => compressor.compress(&self.body).ok(),
+            _ => None,
+        };
+        let packed = packed.filter(|packed| packed.len() < length);
+        let body = packed.as_deref().unwrap_or(&self.body);
+        let mut frame = Vec::with_capacity(HEADER + body.len() + TRAILER);
+        frame.extend(MAGIC);
+        frame.push(VERSION);
+        frame.push(if packed.is_some() { FLAG_ZSTD } else { 0 });
+        frame.extend(declared.to_le_bytes());
+        frame.extend(body);
+        let checksum = xxh3_64(&frame);
+        frame.extend(checksum.to_le_bytes());
+        Ok(frame)
+    }
+}
+
+/// The checksum a frame carries: with the log's time stamp it names one placement of one entry.
+#[must_use]
+pub fn checksum(frame: &[u8]) -> u64 {
+    frame.last_chunk::<TRAILER>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+/// Reads an entry that [`Encoder::encode`] wrote.
+///
+/// # Errors
+/// Whatever is wrong with the bytes; nothing of them is used then.
+pub fn decode(frame: &[u8]) -> Result<Entry, Error> {
+    let (signed, trailer) = frame.split_last_chunk::<TRAILER>().ok_or(Error::Foreign)?;
+    let (header, packed) = signed.split_first_chunk::<HEADER>().ok_or(Error::Foreign)?;
+    let [a, b, c, d, version, flags, length @ ..] = header;
+    if [*a, *b, *c, *d] != *MAGIC {
+        return Err(Error::Foreign);
+    }
+    if *version != VERSION {
+        return Err(Error::Version(*version));
+    }
+    if xxh3_64(signed) != u64::from_le_bytes(*trailer) {
+        return Err(Error::Checksum);
+    }
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > BODY_BYTES_MAX {
+        return Err(Error::TooLarge(length));
+    }
+    if flags & FLAG_ZSTD == 0 {
+        return read_entry(packed);
+    }
+    // The declared length bounds what decompression may write: a bomb ends at its own claim.
+    let body = zstd::bulk::decompress(packed, length).map_err(|_| Error::Compression)?;
+    if body.len() == length { read_entry(&body) } else { Err(Error::Compression) }
+}
+
+const GENESIS: u64 = 0;
+const FOUNDED: u64 = 1;
+const ROUTE: u64 = 2;
+const CHANGES: u64 = 3;
+
+fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
+    cbor::write_array(out, 7);
+    cbor::write_bytes(out, &entry.cluster);
+    cbor::write_uint(out, entry.origin.node);
+    cbor::write_uint(out, entry.origin.incarnation);
+    cbor::write_uint(out, entry.number);
+    cbor::write_uint(out, entry.clock);
+    match &entry.body {
+        Body::Genesis(genesis) => {
+            cbor::write_uint(out, GENESIS);
+            cbor::write_array(out, 4);
+            cbor::write_uint(out, u64::from(genesis.shards));
+            cbor::write_text(out, &genesis.hasher);
+            cbor::write_text(out, &genesis.resolver);
+            cbor::write_uint(out, u64::from(genesis.wire));
+        }
+        Body::Founded => {
+            cbor::write_uint(out, FOUNDED);
+            cbor::write_array(out, 0);
+        }
+        Body::Route(route) => {
+            cbor::write_uint(out, ROUTE);
+            cbor::write_array(out, 2);
+            cbor::write_text(out, &route.table);
+            cbor::write_bool(out, route.whole);
+        }
+        Body::Changes(changes) => {
+            cbor::write_uint(out, CHANGES);
+            cbor::write_array(out, 3);
+            cbor::write_bool(out, changes.more);
+            cbor::write_uint(out, changes.seen);
+            cbor::write_array(out, changes.chunks.len());
+            for chunk in &changes.chunks {
+                write_chunk(out, chunk);
+            }
+        }
+    }
+}
+
+fn write_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
+    cbor::write_array(out, 7);
+    cbor::write_text(out, &chunk.table);
+    cbor::write_array(out, chunk.columns.len());
+    for column in &chunk.columns {
+        cbor::write_text(out, column);
+    }
+    cbor::write_array(out, chunk.key.len());
+    for &position in &chunk.key {
+        cbor::write_uint(out, position as u64);
+    }
+    cbor::write_array(out, chunk.uniques.len());
+    for unique in &chunk.uniques {
+        cbor::write_array(out, unique.len());
+        for (position, collation) in unique {
+            cbor::write_array(out, 2);
+            cbor::write_uint(out, *position as u64);
+            cbor::write_text(out, collation);
+        }
+    }
+    write_rows(out, &chunk.written);
+    write_rows(out, &chunk.gone);
+    cbor::write_array(out, chunk.seen.len());
+    for (change, seen) in &chunk.seen {
+        cbor::write_array(out, 2);
+        cbor::write_uint(out, *change as u64);
+        cbor::write_uint(out, *seen);
+    }
+}
+
+/// Column after column: values of one kind stand together, which is what a compressor likes.
+fn write_rows(out: &mut Vec<u8>, rows: &Rows) {
+    cbor::write_array(out, if rows.is_empty() { 0 } else { rows.width() });
+    if rows.is_empty() {
+        return;
+    }
+    for column in 0..rows.width() {
+        cbor::write_array(out, rows.len());
+        for value in rows.column(column) {
+            cbor::write_value(out, value);
+        }
+    }
+}
+
+fn read_entry(body: &[u8]) -> Result<Entry, Error> {
+    let mut reader = Reader::new(body);
+    let reader = &mut reader;
+    reader.array_of(7)?;
+    let cluster = reader.bytes_of()?;
+    let origin = Origin { node: reader.uint()?, incarnation: reader.uint()? };
+    let (number, clock) = (reader.uint()?, reader.uint()?);
+    let body = match reader.uint()? {
+        GENESIS => {
+            reader.array_of(4)?;
+            Body::Genesis(Genesis {
+                shards: reader.uint32()?,
+                hasher: reader.text()?.to_owned(),
+                resolver: reader.text()?.to_owned(),
+                wire: reader.uint32()?,
+            })
+        }
+        FOUNDED => {
+            reader.array_of(0)?;
+            Body::Founded
+        }
+        ROUTE => {
+            reader.array_of(2)?;
+            Body::Route(Route { table: reader.text()?.to_owned(), whole: reader.bool()? })
+        }
+        CHANGES => {
+            reader.array_of(3)?;
+            let (more, seen) = (reader.bool()?, reader.uint()?);
+            let chunks = (0..reader.array()?).map(|_| read_chunk(reader)).collect::<Result<_, _>>()?;
+            Body::Changes(Changes { more, seen, chunks })
+        }
+        other => return Err(Malformed::OutOfBounds(other).into()),
+    };
+    match reader.remaining() {
+        0 => Ok(Entry { cluster, origin, number, clock, body }),
+        left => Err(Malformed::Trailing(left).into()),
+    }
+}
+
+fn read_chunk(reader: &mut Reader<'_>) -> Result<Chunk, Malformed> {
+    reader.array_of(7)?;
+    let table = reader.text()?.to_owned();
+    let width = reader.array()?;
+    if width > COLUMNS_MAX {
+        return Err(Malformed::OutOfBounds(width as u64));
+    }
+    let columns = (0..width).map(|_| reader.text().map(str::to_owned)).collect::<Result<Vec<_>, _>>()?;
+    let key = (0..reader.array()?).map(|_| reader.index(width)).collect::<Result<Vec<_>, _>>()?;
+    if key.is_empty() || key.len() > width {
+        return Err(Malformed::OutOfBounds(key.len() as u64));
+    }
+    let uniques = (0..reader.array()?).map(|_| read_unique(reader, width)).collect::<Result<_, _>>()?;
+    let written = read_rows(reader, width)?;
+    let gone = read_rows(reader, key.len())?;
+    let count = written.len() + gone.len();
+    let seen = (0..reader.array()?)
+        .map(|_| {
+            reader.array_of(2)?;
+            Ok((reader.index(count)?, reader.uint()?))
+        })
+        .collect::<Result<_, Malformed>>()?;
+    Ok(Chunk { table, columns, key, uniques, written, gone, seen })
+}
+
+fn read_unique(reader: &mut Reader<'_>, width: usize) -> Result<Vec<(usize, String)>, Malformed> {
+    (0..reader.array()?)
+        .map(|_| {
+            reader.array_of(2)?;
+            Ok((reader.index(width)?, reader.text()?.to_owned()))
+        })
+        .collect()
+}
+
+fn read_rows(reader: &mut Reader<'_>, width: usize) -> Result<Rows, Malformed> {
+    let columns = reader.array()?;
+    if columns == 0 {
+        return Ok(Rows::new(width));
+    }
+    if columns != width {
+        return Err(Malformed::OutOfBounds(columns as u64));
+    }
+    let mut values: Vec<Value> = Vec::new();
+    let mut count = 0;
+    for column in 0..width {
+        let length = reader.array()?;
+        if column == 0 {
+            // Each value of each column still to come takes a byte at least: more rows than that are a lie.
+            if length == 0 || length.saturating_mul(width) > reader.remaining().min(VALUES_MAX) {
+                return Err(Malformed::OutOfBounds(length as u64));
+            }
+            count = length;
+            values.resize_with(count * width, Value::default);
+        } else if length != count {
+            return Err(Malformed::OutOfBounds(length as u64));
+        }
+        for slot in values.iter_mut().skip(column).step_by(width) {
+            *slot = reader.value()?;
+        }
+    }
+    Ok(Rows::from_values(width, values))
+}
+
+/// One row as bytes, for tables of our own: shadows and conflict records.
+#[must_use]
+pub fn encode_row(row: &[Value]) -> Vec<u8> {
+    let mut out = Vec::new();
+    cbor::write_array(&mut out, row.len());
+    for value in row {
+        cbor::write_value(&mut out, value);
+    }
+    out
+}
+
+/// Reads what [`encode_row`] wrote.
+///
+/// # Errors
+/// When the bytes are no row.
+pub fn decode_row(bytes: &[u8]) -> Result<Vec<Value>, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let row = (0..reader.array()?).map(|_| reader.value()).collect::<Result<_, _>>()?;
+    reader.finish()?;
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_rows(width: usize) -> impl Strategy<Value = Rows> {
+        let value = cbor::tests_support::any_value();
+        prop::collection::vec(prop::collection::vec(value, width), 0..20).prop_map(move |rows| {
+            let mut all = Rows::new(width);
+            rows.into_iter().for_each(|row| all.push(row));
+            all
+        })
+    }
+
+    fn any_chunk() -> impl Strategy<Value = Chunk> {
+        (any::<String>(), 1usize..5).prop_flat_map(|(table, width)| {
+            (any_rows(width), any_rows(1)).prop_map(move |(written, gone)| Chunk {
+                table: table.clone(),
+                columns: (0..width).map(|n| format!("c{n}")).collect(),
+                key: vec![width - 1],
+                uniques: vec![vec![(0, "NOCASE".to_owned())]],
+                seen: if written.is_empty() { vec![] } else { vec![(0, 7)] },
+                written,
+                gone,
+            })
+        })
+    }
+
+    fn entry(body: Body) -> Entry {
+        Entry { cluster: [7; 16], origin: Origin { node: u64::MAX, incarnation: 3 }, number: 1, clock: 9, body }
+    }
+
+    proptest! {
+        #[test]
+        fn an_entry_survives_its_bytes(
+            chunks in prop::collection::vec(any_chunk(), 0..4), more: bool, seen: u64, compress: bool,
+        ) {
+            let entry = entry(Body::Changes(Changes { more, seen, chunks }));
+            let frame = Encoder::new(compress.then_some(3)).encode(&entry).unwrap();
+            prop_assert_eq!(decode(&frame), Ok(entry));
+        }
+
+        #[test]
+        fn damaged_bytes_are_refused(chunk in any_chunk(), at: prop::sample::Index, flip in 1u8..) {
+            let entry = entry(Body::Changes(Changes { chunks: vec![chunk], ..Changes::default() }));
+            let mut frame = Encoder::new(Some(3)).encode(&entry).unwrap();
+            let at = at.index(frame.len());
+            frame[at] ^= flip;
+            prop_assert!(decode(&frame).is_err());
+        }
+
+        #[test]
+        fn any_body_is_read_or_refused(body in any::<Vec<u8>>()) {
+            let _ = read_entry(&body);
+        }
+
+        #[test]
+        fn a_body_with_one_byte_changed_is_read_or_refused(chunk in any_chunk(), at: prop::sample::Index, byte: u8) {
+            let mut body = Vec::new();
+            write_entry(&mut body, &entry(Body::Changes(Changes { chunks: vec![chunk], ..Changes::default() })));
+            let at = at.index(body.len());
+            body[at] = byte;
+            let _ = read_entry(&body);
+        }
+    }
+
+    #[test]
+    fn every_other_body_survives_too() {
+        for body in [
+            Body::Founded,
+            Body::Genesis(Genesis { shards: 4, hasher: "fnv@1".into(), resolver: "last-write-wins@1".into(), wire: 1 }),
+            Body::Route(Route { table: "a\"b".into(), whole: true }),
+        ] {
+            let entry = entry(body);
+            assert_eq!(decode(&Encoder::new(None).encode(&entry).unwrap()), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn a_bomb_ends_at_its_own_claim() {
+        let zeros = vec![0u8; 64 << 20];
+        let packed = zstd::bulk::compress(&zeros, 3).unwrap();
+        let mut frame = MAGIC.to_vec();
+        frame.extend([VERSION, FLAG_ZSTD]);
+        frame.extend(1000u32.to_le_bytes());
+        frame.extend(packed);
+        let sum = xxh3_64(&frame);
+        frame.extend(sum.to_le_bytes());
+        assert_eq!(decode(&frame), Err(Error::Compression));
+    }
+
+    #[test]
+    fn foreign_bytes_and_newer_versions_are_told_apart() {
+        assert_eq!(decode(b"<html>502 Bad Gateway</html>"), Err(Error::Foreign));
+        let mut frame = Encoder::new(None).encode(&entry(Body::Founded)).unwrap();
+        frame[4] = 9;
+        assert_eq!(decode(&frame), Err(Error::Version(9)));
+    }
+
+    #[test]
+    fn a_row_survives_its_bytes() {
+        let row = vec![Value::Null, Value::Integer(i64::MIN), Value::Text(vec![0xff, 0]), Value::Real(-0.0)];
+        assert_eq!(decode_row(&encode_row(&row)), Ok(row));
+    }
+}

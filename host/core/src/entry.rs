@@ -1,0 +1,188 @@
+//! One entry of the log: what a node says to all nodes.
+
+use crate::value::{Row, Value};
+
+/// Which cluster an entry belongs to: drawn by the founder, carried by every entry.
+pub type ClusterId = [u8; 16];
+
+/// Who wrote an entry: a node, in one of its lives. A copied database goes on as another incarnation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// The node's number.
+    pub node: u64,
+    /// Which life of the node.
+    pub incarnation: u64,
+}
+
+/// An entry of one shard's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Who wrote it.
+    pub origin: Origin,
+    /// 1, 2, 3… per shard and origin; 0 for the genesis, which no outbox holds.
+    pub number: u64,
+    /// The writer's hybrid logical time.
+    pub clock: u64,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The first entry of the first shard: what all nodes have agreed to.
+    Genesis(Genesis),
+    /// The founder's existing rows are in the log up to here.
+    Founded,
+    /// How the rows of a table spread over shards; the first one about a table holds for ever.
+    Route(Route),
+    /// Rows written and rows gone.
+    Changes(Changes),
+}
+
+/// What every node of a cluster agrees to; a node that differs is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Genesis {
+    /// Shards the log is cut into.
+    pub shards: u32,
+    /// Identity of the hash component.
+    pub hasher: String,
+    /// Identity of the resolver component of tables without a policy of their own.
+    pub resolver: String,
+    /// Lowest wire version needed to read this log.
+    pub wire: u32,
+}
+
+/// Where a table's rows go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The table.
+    pub table: String,
+    /// All of its rows go to one shard, because a UNIQUE index needs one order for them all.
+    pub whole: bool,
+}
+
+/// What one seal took of one shard: whole commits only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Further pieces of the same unit follow; receivers apply them together.
+    pub more: bool,
+    /// Position in this shard up to which the origin had seen the log.
+    pub seen: u64,
+    /// The changes, table by table.
+    pub chunks: Vec<Chunk>,
+}
+
+/// The changes of one table. Each key stands in it once, either written or gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// The table's name at the origin.
+    pub table: String,
+    /// Names of the columns that rows carry.
+    pub columns: Vec<String>,
+    /// Positions of the primary key's columns in `columns`, in key order.
+    pub key: Vec<usize>,
+    /// UNIQUE indexes the origin holds the table to, besides the primary key: positions in `columns`, with collations.
+    pub uniques: Vec<Vec<(usize, String)>>,
+    /// Rows as they stood at the seal.
+    pub written: Rows,
+    /// Keys of rows that were gone at the seal.
+    pub gone: Rows,
+    /// Changes whose origin had seen less than [`Changes::seen`]: index (written first, then gone) and position.
+    pub seen: Vec<(usize, u64)>,
+}
+
+impl Chunk {
+    /// How many changes it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.written.len() + self.gone.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Rows of equal width in one piece of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    width: usize,
+    values: Vec<Value>,
+}
+
+impl Rows {
+    /// No rows yet, each to be `width` wide.
+    #[must_use]
+    pub fn new(width: usize) -> Self {
+        Self { width, values: Vec::new() }
+    }
+
+    /// Rows out of their values, one row after the other.
+    ///
+    /// # Panics
+    /// If the values are not whole rows.
+    #[must_use]
+    pub fn from_values(width: usize, values: Vec<Value>) -> Self {
+        assert!(values.is_empty() || (width > 0 && values.len() % width == 0), "values are not whole rows");
+        Self { width, values }
+    }
+
+    /// Appends a value; `width` of them make a row.
+    pub fn push_value(&mut self, value: Value) {
+        self.values.push(value);
+    }
+
+    /// Appends a row.
+    ///
+    /// # Panics
+    /// If it is not as wide as the others.
+    pub fn push(&mut self, row: Row) {
+        assert_eq!(row.len(), self.width, "a row of another width");
+        self.values.extend(row);
+    }
+
+    /// Values a row.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.values.len().checked_div(self.width).unwrap_or(0)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Each row.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[Value]> {
+        self.values.chunks_exact(self.width.max(1))
+    }
+
+    /// One row.
+    #[must_use]
+    pub fn get(&self, row: usize) -> Option<&[Value]> {
+        self.values.get(row * self.width..(row + 1) * self.width)
+    }
+
+    /// The values of one column, from the first row to the last.
+    pub fn column(&self, column: usize) -> impl Iterator<Item = &Value> {
+        self.values.iter().skip(column).step_by(self.width.max(1))
+    }
+
+    /// All values, row after row.
+    #[must_use]
+    pub fn into_values(self) -> Vec<Value> {
+        self.values
+    }
+}
