@@ -18,6 +18,16 @@ enum Fold {
     RightTrim,
 }
 
+impl Fold {
+    fn of(collation: &str) -> Self {
+        match collation {
+            name if name.eq_ignore_ascii_case("NOCASE") => Self::NoCase,
+            name if name.eq_ignore_ascii_case("RTRIM") => Self::RightTrim,
+            _ => Self::Binary,
+        }
+    }
+}
+
 /// Turns the key's values of one table into canonical bytes.
 #[derive(Clone, Debug)]
 pub struct KeyEncoder {
@@ -28,11 +38,7 @@ impl KeyEncoder {
     /// The encoder of `table`'s primary key.
     #[must_use]
     pub fn new(table: &Table) -> Self {
-        let fold = |position: usize| match table.columns.get(position).map(|column| column.collation.as_str()) {
-            Some(name) if name.eq_ignore_ascii_case("NOCASE") => Fold::NoCase,
-            Some(name) if name.eq_ignore_ascii_case("RTRIM") => Fold::RightTrim,
-            _ => Fold::Binary,
-        };
+        let fold = |position: usize| table.columns.get(position).map_or(Fold::Binary, |column| Fold::of(&column.collation));
         Self { folds: table.key_columns().into_iter().map(fold).collect() }
     }
 
@@ -42,6 +48,11 @@ impl KeyEncoder {
             write_canonical(out, *fold, value);
         }
     }
+}
+
+/// Appends one value as a collation sees it: values that are equal under it give equal bytes.
+pub fn write_folded(out: &mut Vec<u8>, collation: &str, value: &Value) {
+    write_canonical(out, Fold::of(collation), value);
 }
 
 fn write_canonical(out: &mut Vec<u8>, fold: Fold, value: &Value) {

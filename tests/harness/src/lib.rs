@@ -1,1 +1,13 @@
-//! Placeholder while the house is raised.
+//! What the test suites share: nodes in one process over the memory log, driven step by step.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on should fail loudly"
+)]
+
+mod node;
+
+pub use node::{Node, Setup, found, pair, settle, trio};

@@ -1,0 +1,299 @@
+//! The application's SQLite file, as the host sees it.
+//!
+//! [`Database`] is a plain synchronous object with `&mut self`; [`Db`] is the handle that the daemon's tasks
+//! share. Everything the host must not forget lives in tables of its own beside the application's, and is
+//! written in the same transaction as the rows it speaks of. What is held in memory can be read again from
+//! there at any time, and is, after any error.
+
+mod apply;
+mod capture;
+mod catalog;
+mod compare;
+mod founding;
+mod handle;
+mod ledger;
+mod overlay;
+mod recent;
+mod seal;
+mod unit;
+mod values;
+
+pub use apply::{Applied, Stop};
+pub use catalog::{Filter, Refused};
+pub use compare::Difference;
+pub use founding::Standing;
+pub use handle::Db;
+pub use ledger::{Placement, Unsent};
+
+use crate::log;
+use antiphon_core::codec::{self, Encoder};
+use antiphon_core::entry::{ClusterId, Origin};
+use antiphon_core::hash::{Hash, PluginError};
+use antiphon_core::resolve::Resolve;
+use catalog::Tracked;
+use ledger::Ledger;
+use overlay::Overlay;
+use recent::Recent;
+use rusqlite::{Connection, OpenFlags};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What can go wrong with the application's file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// SQLite refused.
+    #[error("cannot {doing}")]
+    Sqlite {
+        /// What was attempted.
+        doing: &'static str,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file is not a sound database.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// A component failed; nothing was applied.
+    #[error("a component failed")]
+    Plugin(#[from] PluginError),
+    /// An entry could not be made.
+    #[error("cannot encode a batch")]
+    Encode(#[source] codec::Error),
+    /// What our own tables say contradicts itself.
+    #[error("the host's own tables are inconsistent: {0}")]
+    Inconsistent(String),
+    /// The thread that owns the database is gone.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl Error {
+    /// Whether the same call can succeed later without anyone's doing.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        let Self::Sqlite { source, .. } = self else { return false };
+        matches!(
+            source.sqlite_error_code(),
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked | rusqlite::ErrorCode::DiskFull)
+        )
+    }
+}
+
+/// Names what was attempted when SQLite refuses.
+trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, Error>;
+}
+
+impl<T> Doing<T> for rusqlite::Result<T> {
+    fn doing(self, doing: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Sqlite { doing, source })
+    }
+}
+
+/// How a database is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file, or a `file:` URI.
+    pub path: PathBuf,
+    /// The node's number; 0 = a random one, made once and kept in the file.
+    pub node: u64,
+    /// Which tables are replicated.
+    pub filter: Filter,
+    /// Most changes taken in one seal, and applied in one transaction.
+    pub changes_max: usize,
+    /// Compress batches.
+    pub compress: bool,
+}
+
+/// Most bytes of rows taken in one seal: what one transaction holds in memory.
+const SEAL_BYTES_MAX: usize = 4 << 20;
+/// How long SQLite itself waits for a lock before it says busy; the caller then tries again.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+const STATEMENTS_CACHED: usize = 512;
+
+/// The application's file, opened for capture and apply.
+pub struct Database {
+    conn: Connection,
+    options: Options,
+    hasher: Box<dyn Hash>,
+    resolver: Box<dyn Resolve>,
+    encoder: Encoder,
+    origin: Origin,
+    cluster: Option<Cluster>,
+    tables: Vec<Tracked>,
+    refused: Vec<Refused>,
+    schema_version: i64,
+    data_version: i64,
+    ledger: Ledger,
+    overlay: Overlay,
+    recent: Recent,
+}
+
+/// The cluster this database belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cluster {
+    id: ClusterId,
+    shards: u32,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Database").field("path", &self.options.path).field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+impl Database {
+    /// Opens an existing database and the host's tables in it.
+    ///
+    /// # Errors
+    /// When the file can't be opened, is not a sound database, or a component refuses its tables.
+    pub fn open(options: Options, hasher: Box<dyn Hash>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
+        let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
+        let mut database = Self {
+            conn,
+            options,
+            hasher,
+            resolver,
+            encoder,
+            origin: Origin::default(),
+            cluster: None,
+            tables: Vec::new(),
+            refused: Vec::new(),
+            schema_version: -1,
+            data_version: -1,
+            ledger: Ledger::default(),
+            overlay: Overlay::default(),
+            recent: Recent::default(),
+        };
+        database.transaction(|db| {
+            ledger::create(&db.conn)?;
+            ledger::identify(&db.conn, db.options.node)
+        })?;
+        database.reload()?;
+        Ok(database)
+    }
+
+    /// This node, in this life.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.options.path
+    }
+
+    /// Tables that can't be replicated, and why.
+    #[must_use]
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
+    /// Names of the tables that are replicated.
+    pub fn table_names(&self) -> impl Iterator<Item = &str> {
+        self.tables.iter().map(|tracked| tracked.table.name.as_str())
+    }
+
+    /// Forgets what is in memory and reads it again from the file: after any error, and at the start.
+    fn reload(&mut self) -> Result<(), Error> {
+        (self.origin, self.cluster) = ledger::identity(&self.conn)?;
+        self.ledger = Ledger::read(&self.conn)?;
+        self.read_schema()?;
+        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables)
+    }
+
+    /// Runs `work` in one write transaction: all of it is kept, or none, in memory as in the file.
+    fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
+        let done = work(self).and_then(|value| {
+            fault!("commit");
+            self.conn.execute_batch("COMMIT").doing("commit a transaction")?;
+            Ok(value)
+        });
+        if done.is_err() {
+            // A failed COMMIT may have rolled back by itself; then there is nothing left to roll back.
+            if !self.conn.is_autocommit() {
+                self.conn.execute_batch("ROLLBACK").doing("roll a transaction back")?;
+            }
+            self.reload()?;
+        }
+        done
+    }
+
+    /// Whether another connection has committed since the last call.
+    ///
+    /// # Errors
+    /// When SQLite can't tell.
+    pub fn has_changed(&mut self) -> Result<bool, Error> {
+        let version = self.conn.query_row("PRAGMA main.data_version", [], |row| row.get(0)).doing("look for changes")?;
+        Ok(std::mem::replace(&mut self.data_version, version) != version)
+    }
+
+    /// The shard an entry's tables may be looked for in: 1 to this.
+    #[must_use]
+    pub fn shards(&self) -> u32 {
+        self.cluster.map_or(1, |cluster| cluster.shards)
+    }
+
+    /// The cluster this database belongs to, if it has joined one.
+    #[must_use]
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster.map(|cluster| cluster.id)
+    }
+
+    /// Forgets what is pending up to a number: a planted bug, and nothing else calls it.
+    pub(crate) fn forget_pending(&mut self, number: u64) -> Result<(), Error> {
+        for tracked in &self.tables {
+            self.overlay.table(tracked.id).pending.retain(|_, pending| *pending > number);
+        }
+        Ok(())
+    }
+
+    /// Where this node stands in a shard: the last entry applied.
+    #[must_use]
+    pub fn position(&self, shard: log::Shard) -> Placement {
+        self.ledger.position(shard)
+    }
+}
+
+/// A level that keeps up with SQLite and leaves little on the table.
+const COMPRESSION_LEVEL: i32 = 3;
+
+/// Opens the file the way every connection of the host's does.
+pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).doing("open the database")?;
+    conn.busy_timeout(BUSY_TIMEOUT).doing("set the time to wait for a lock")?;
+    conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    // The application's triggers and foreign-key actions ran where the row was written; their effects arrive
+    // as rows of their own and must not happen twice. Both are settings of this connection alone.
+    use rusqlite::config::DbConfig;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, crate::flaw!(TriggersWhileApplying))
+        .doing("turn triggers off")?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false).doing("turn foreign keys off")?;
+    conn.pragma_update(None, "synchronous", "NORMAL").doing("set how commits are synced")?;
+    conn.pragma_update(None, "trusted_schema", "OFF").doing("distrust the schema")?;
+    conn.pragma_update(None, "cell_size_check", "ON").doing("check cells")?;
+    Ok(conn)
+}
+
+/// Asks SQLite whether the file is sound, before anything of it is captured or applied.
+///
+/// # Errors
+/// [`Error::Damaged`] with SQLite's first complaint.
+pub fn check(path: &Path) -> Result<(), Error> {
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let answer: rusqlite::Result<String> = conn.query_row("PRAGMA main.quick_check(1)", [], |row| row.get(0));
+    match answer {
+        Ok(answer) if answer == "ok" => Ok(()),
+        Ok(complaint) => Err(Error::Damaged(complaint)),
+        Err(error) => match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt) => Err(Error::Damaged(error.to_string())),
+            Some(rusqlite::ErrorCode::NotADatabase) => Err(Error::Damaged("it is not a SQLite database".to_owned())),
+            _ => Err(error).doing("check the database"),
+        },
+    }
+}

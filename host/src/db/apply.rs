@@ -1,0 +1,237 @@
+//! Apply: entries of the log become rows, position and watermarks included, in one transaction.
+
+use super::overlay::chunk_keys;
+use super::unit::Unit;
+use super::{Database, Error, ledger};
+use crate::log::{Placed, Shard};
+use antiphon_core::codec;
+use antiphon_core::entry::{Body, Changes, Entry, Origin};
+use antiphon_core::hash::PackedKeys;
+
+/// What one call of [`Database::apply`] came to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Entries dealt with.
+    pub entries: usize,
+    /// Changes applied.
+    pub changes: usize,
+    /// Why it ended before the last entry, if it did.
+    pub stop: Option<Stop>,
+}
+
+/// Why entries were left unapplied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// There is room for more in the next transaction.
+    Full,
+    /// Local changes had to be sealed first, and more of them are left.
+    Unsealed,
+    /// The next entry can't be applied here before something changes, in words for the person who can.
+    Blocked(String),
+    /// Entries are missing before this position.
+    Gap {
+        /// The position that should have come.
+        expected: u64,
+        /// The one that did.
+        found: u64,
+    },
+}
+
+impl Database {
+    /// Applies entries of one shard in one transaction, as many as fit.
+    ///
+    /// Nothing is applied while a committed local write is in no batch yet: marks are sealed first.
+    ///
+    /// # Errors
+    /// When SQLite or a component fails; then nothing of it has happened.
+    pub fn apply(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
+        self.refresh_schema()?;
+        self.transaction(|db| {
+            if !crate::flaw!(SealSkipped) && db.is_dirty()? && db.seal_piece()? {
+                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+            }
+            fault!("apply");
+            let applied = db.apply_entries(shard, entries)?;
+            fault!("applied");
+            Ok(applied)
+        })
+    }
+
+    fn apply_entries(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
+        let mut applied = Applied::default();
+        let mut moved: Vec<Origin> = Vec::new();
+        for placed in entries {
+            let expected = self.ledger.position(shard).seq + 1;
+            if placed.seq < expected {
+                continue;
+            }
+            if placed.seq > expected {
+                applied.stop = Some(Stop::Gap { expected, found: placed.seq });
+                break;
+            }
+            if applied.changes >= self.options.changes_max {
+                applied.stop = Some(Stop::Full);
+                break;
+            }
+            match self.apply_entry(shard, placed)? {
+                Ok((origin, changes)) => {
+                    moved.push(origin);
+                    applied.entries += 1;
+                    applied.changes += changes;
+                }
+                Err(reason) => {
+                    applied.stop = Some(Stop::Blocked(reason));
+                    break;
+                }
+            }
+        }
+        if applied.entries > 0 {
+            moved.sort_unstable();
+            moved.dedup();
+            self.retry_hidden(shard)?;
+            self.ledger.write(&self.conn, shard, &moved)?;
+            if moved.contains(&self.origin) {
+                ledger::confirm(&self.conn, shard, self.ledger.received(shard, self.origin))?;
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Applies one entry; the inner error says why it can't be applied here, and then nothing of it was.
+    fn apply_entry(&mut self, shard: Shard, placed: &Placed) -> Result<Result<(Origin, usize), String>, Error> {
+        let at = ledger::Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
+        let blocked = |why: &dyn std::fmt::Display| Ok(Err(format!("entry {} of shard {shard}: {why}", placed.seq)));
+        let entry = match codec::decode(&placed.frame) {
+            Ok(entry) => entry,
+            Err(error) => return blocked(&error),
+        };
+        if Some(entry.cluster) != self.cluster() {
+            return blocked(&"it belongs to another cluster");
+        }
+        let Entry { origin, number, clock, body, .. } = entry;
+        let received = self.ledger.received(shard, origin);
+        let is_genesis = matches!(body, Body::Genesis(_));
+        if origin == self.origin && !ledger::is_mine(&self.conn, shard, number, at.checksum)? {
+            return blocked(&format_args!(
+                "it has this node's name and number {number}, and other content than this file's outbox; \
+                 the file is an old copy, or another copy of it is running"
+            ));
+        }
+        if !is_genesis && number > received + 1 {
+            return blocked(&format_args!(
+                "node {} sent number {number} after {received}; what lies between is missing in the log",
+                origin.node
+            ));
+        }
+        let repeated = number <= received && !crate::flaw!(WatermarkSkipped);
+        let mut changes = 0;
+        if !is_genesis && !repeated {
+            match body {
+                Body::Genesis(_) | Body::Founded => {}
+                Body::Route(route) => {
+                    if self.ledger.set_route(&self.conn, &route.table, route.whole)? {
+                        self.read_schema()?;
+                    }
+                }
+                Body::Changes(last) => match self.apply_changes(shard, placed, origin, number, last)? {
+                    Ok(count) => changes = count,
+                    Err(reason) => return blocked(&reason),
+                },
+            }
+            self.ledger.receive(shard, origin, number);
+        }
+        self.ledger.clock = self.ledger.clock.max(clock);
+        self.ledger.advance(shard, at);
+        Ok(Ok((origin, changes)))
+    }
+
+    /// Remembers what entries before the position touched, as if they had just been applied.
+    pub fn remember(&mut self, shard: Shard, entries: &[Placed]) {
+        let position = self.position(shard).seq;
+        for placed in entries.iter().filter(|placed| placed.seq <= position) {
+            let Ok(Entry { origin, body: Body::Changes(changes), .. }) = codec::decode(&placed.frame) else { continue };
+            let touched = changes.chunks.iter().filter_map(|chunk| {
+                let tracked = self.tracked(&chunk.table).and_then(|index| self.tables.get(index))?;
+                let mut packed = PackedKeys::default();
+                for key in chunk_keys(tracked, chunk) {
+                    packed.bytes.extend(&key);
+                    packed.end();
+                }
+                Some((tracked.id, packed))
+            });
+            let touched = touched.collect();
+            self.recent.note(shard, placed.seq, origin, touched);
+        }
+    }
+
+    fn apply_changes(
+        &mut self,
+        shard: Shard,
+        placed: &Placed,
+        origin: Origin,
+        number: u64,
+        last: Changes,
+    ) -> Result<Result<usize, String>, Error> {
+        if let Err(reason) = self.readable(&last) {
+            return Ok(Err(reason));
+        }
+        if last.more {
+            self.ledger.stage(&self.conn, shard, origin, number, &placed.frame)?;
+            return Ok(Ok(0));
+        }
+        let mut pieces = Vec::new();
+        for frame in self.ledger.staged(&self.conn, shard, origin)? {
+            let staged = codec::decode(&frame)
+                .map_err(|error| Error::Inconsistent(format!("a staged piece cannot be read: {error}")))?;
+            if let Body::Changes(changes) = staged.body {
+                // Its table may have gone since it was staged.
+                if let Err(reason) = self.readable(&changes) {
+                    return Ok(Err(reason));
+                }
+                pieces.push(changes);
+            }
+        }
+        pieces.push(last);
+        self.ledger.unstage(&self.conn, shard, origin)?;
+        let unit = Unit { shard, seq: placed.seq, origin, number };
+        self.apply_unit(&unit, pieces).map(Ok)
+    }
+
+    /// Whether everything these changes name exists here; else what is missing, and what to do.
+    fn readable(&self, changes: &Changes) -> Result<(), String> {
+        for chunk in &changes.chunks {
+            if !self.options.filter.wants(&chunk.table) {
+                continue;
+            }
+            let Some(tracked) = self.tracked(&chunk.table).and_then(|index| self.tables.get(index)) else {
+                return Err(match self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table)) {
+                    Some(refused) => format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason),
+                    None => format!(
+                        "it changes table `{}`, which this database does not have; create it here as it is on the other \
+                         nodes, or exclude it with `exclude` under `[capture]`",
+                        chunk.table
+                    ),
+                });
+            };
+            if let Some(column) = chunk.columns.iter().find(|column| tracked.table.column(column).is_none()) {
+                return Err(format!(
+                    "it sets column `{column}` of table `{}`, which this database does not have; add it here with \
+                     `ALTER TABLE … ADD COLUMN` as on the other nodes",
+                    chunk.table
+                ));
+            }
+            let key: Vec<Option<usize>> = chunk
+                .key
+                .iter()
+                .map(|&position| chunk.columns.get(position).and_then(|column| tracked.table.column(column)))
+                .collect();
+            if key.iter().flatten().ne(&tracked.key) {
+                return Err(format!(
+                    "table `{}` has another primary key here than on the node that wrote it; make them the same",
+                    chunk.table
+                ));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,186 @@
+//! Capture on and off: change logs and triggers, and rows that were there before them.
+
+use super::ledger::{self, ours};
+use super::values::{bind, values};
+use super::{Database, Doing as _, Error};
+use antiphon_core::capture::{EVENTS, change_log, create_change_log, create_triggers, mark_existing, trigger};
+use antiphon_core::codec::{decode_row, encode_row};
+use antiphon_core::entry::{Body, Route};
+use antiphon_core::schema::quote;
+use antiphon_core::value::Value;
+use rusqlite::OptionalExtension as _;
+
+/// Rows marked in one transaction when a table is scanned.
+const SCAN_ROWS_MAX: u32 = 10_000;
+
+impl Database {
+    /// Installs triggers wherever they are missing. With `mark_rows`, rows that are there already become changes.
+    /// Gives the names of the tables that were installed.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing is installed then.
+    pub fn install(&mut self, mark_rows: bool) -> Result<Vec<String>, Error> {
+        self.refresh_schema()?;
+        if self.tables.iter().all(|tracked| tracked.captured) {
+            return Ok(Vec::new());
+        }
+        let installed = self.transaction(|db| {
+            let mut installed = Vec::new();
+            for index in 0..db.tables.len() {
+                if db.install_table(index, mark_rows)? {
+                    installed.extend(db.tables.get(index).map(|tracked| tracked.table.name.clone()));
+                }
+            }
+            Ok(installed)
+        })?;
+        if !installed.is_empty() {
+            self.refresh_schema()?;
+        }
+        Ok(installed)
+    }
+
+    fn install_table(&mut self, index: usize, mark_rows: bool) -> Result<bool, Error> {
+        const INSTALLING: &str = "install the triggers";
+        let Some(tracked) = self.tables.get(index).filter(|tracked| !tracked.captured) else { return Ok(false) };
+        let name = tracked.table.name.clone();
+        // With several shards, where a table's rows go is agreed in the log before the first of them is sent.
+        if self.cluster.is_some() && self.shards() > 1 && self.ledger.route(&name).is_none() {
+            let whole = !tracked.table.uniques.is_empty();
+            return self.propose_route(name, whole).map(|()| false);
+        }
+        // Triggers are missing one by one only if an index came or went since; then the rows are known already.
+        let renewed = self.drop_triggers(&name)?;
+        let table = self.tables.get(index).map(|tracked| tracked.table.clone()).unwrap_or_default();
+        self.conn.execute_batch(&create_change_log(&table)).doing(INSTALLING)?;
+        for sql in create_triggers(&table) {
+            if crate::flaw!(MoveForgotten) && sql.contains("_on_move") {
+                continue;
+            }
+            self.conn.execute_batch(&sql).doing(INSTALLING)?;
+        }
+        if mark_rows && !renewed {
+            self.conn
+                .execute(concat!("INSERT OR REPLACE INTO ", ours!("scan"), " VALUES (?1, NULL)"), [&name])
+                .doing(INSTALLING)?;
+        }
+        Ok(true)
+    }
+
+    fn propose_route(&mut self, table: String, whole: bool) -> Result<(), Error> {
+        // One proposal on its way is enough; which comes first in the log holds, whoever made it.
+        if self.has_proposed(&table)? {
+            return Ok(());
+        }
+        self.conn
+            .execute(concat!("INSERT OR REPLACE INTO ", ours!("meta"), " VALUES ('route:' || ?1, 1)"), [&table])
+            .doing("note a proposed route")?;
+        let number = self.ledger.next_number(1, self.origin);
+        if self.ledger.is_open(1, self.origin) {
+            // Between the pieces of a unit nothing else is said; the next round asks again.
+            return Err(Error::Inconsistent("a unit is open while a route is proposed".to_owned()));
+        }
+        self.enqueue(1, number, false, Body::Route(Route { table, whole }))
+    }
+
+    fn has_proposed(&self, table: &str) -> Result<bool, Error> {
+        self.conn
+            .prepare_cached(concat!("SELECT 1 FROM ", ours!("meta"), " WHERE name = 'route:' || ?1"))
+            .and_then(|mut statement| statement.exists([table]))
+            .doing("read the proposed routes")
+    }
+
+    /// Removes a table's triggers; says whether it had any.
+    fn drop_triggers(&self, table: &str) -> Result<bool, Error> {
+        let mut found = false;
+        for event in EVENTS {
+            let name = trigger(table, event);
+            let exists = self
+                .conn
+                .prepare_cached("SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND name = ?1")
+                .and_then(|mut statement| statement.exists([&name]))
+                .doing("read the triggers")?;
+            if exists {
+                self.conn.execute_batch(&format!("DROP TRIGGER main.{}", quote(&name))).doing("drop a trigger")?;
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Marks the next rows of a table that is being scanned; says whether any scan is left.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing is marked then.
+    pub fn scan(&mut self) -> Result<bool, Error> {
+        const SCANNING: &str = "mark the rows that were there before";
+        let next: Option<(String, Option<Vec<u8>>)> = self
+            .conn
+            .prepare_cached(concat!("SELECT tbl, key FROM ", ours!("scan"), " LIMIT 1"))
+            .and_then(|mut statement| statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+            .doing(SCANNING)?;
+        let Some((name, key)) = next else { return Ok(false) };
+        let tracked = self.tracked(&name).and_then(|index| self.tables.get(index)).cloned();
+        self.transaction(|db| {
+            let marked = match &tracked {
+                None => 0,
+                Some(tracked) => {
+                    let after = match &key {
+                        None => Vec::new(),
+                        Some(key) => decode_row(key).map_err(|_| Error::Inconsistent("a scan's key cannot be read".to_owned()))?,
+                    };
+                    let sql = mark_existing(&tracked.table, key.is_none());
+                    let mut statement = db.conn.prepare_cached(&sql).doing(SCANNING)?;
+                    bind(&mut statement, 1, after.iter()).doing(SCANNING)?;
+                    statement.raw_bind_parameter(tracked.key.len() + 1, SCAN_ROWS_MAX).doing(SCANNING)?;
+                    statement.raw_execute().doing(SCANNING)?
+                }
+            };
+            if let Some(tracked) = tracked.as_ref().filter(|_| marked >= SCAN_ROWS_MAX as usize) {
+                let log = quote(&change_log(&name));
+                let last: Vec<Value> = db
+                    .conn
+                    .query_row(&format!("SELECT * FROM main.{log} ORDER BY id DESC LIMIT 1"), [], |row| {
+                        values(row, 2, tracked.key.len())
+                    })
+                    .doing(SCANNING)?;
+                db.conn
+                    .execute(concat!("UPDATE ", ours!("scan"), " SET key = ?2 WHERE tbl = ?1"), (&name, encode_row(&last)))
+                    .doing(SCANNING)?;
+            } else {
+                db.conn.execute(concat!("DELETE FROM ", ours!("scan"), " WHERE tbl = ?1"), [&name]).doing(SCANNING)?;
+            }
+            fault!("scanned");
+            Ok(true)
+        })
+    }
+
+    /// Removes every trace of the host's from the file; gives what it removed.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing is removed then.
+    pub fn cleanup(path: &std::path::Path, dry_run: bool) -> Result<Vec<String>, Error> {
+        let conn = super::connect(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
+        let mut removed = Vec::new();
+        for (kind, name) in ledger::ours_in(&conn)? {
+            if !dry_run {
+                conn.execute_batch(&format!("DROP {kind} main.{}", quote(&name))).doing("remove a trace")?;
+            }
+            removed.push(format!("{kind} {name}"));
+        }
+        conn.execute_batch("COMMIT").doing("commit a transaction")?;
+        Ok(removed)
+    }
+
+    /// Batches that wait to be sent, and rows marked but in no batch: what a cleanup would lose.
+    ///
+    /// # Errors
+    /// When SQLite can't tell.
+    pub fn unsent_count(&self) -> Result<(u64, bool), Error> {
+        let waiting: i64 = self
+            .conn
+            .query_row(concat!("SELECT count(*) FROM ", ours!("global_change_log"), " WHERE state = 0"), [], |row| row.get(0))
+            .doing("read the outbox")?;
+        Ok((waiting.cast_unsigned(), self.is_dirty()?))
+    }
+}

@@ -1,0 +1,289 @@
+//! Which tables there are, which of them are replicated, and why the others are not.
+
+use super::overlay::TableId;
+use super::{Database, Doing as _, Error};
+use antiphon_core::capture::{self, EVENTS, PREFIX};
+use antiphon_core::key::{COLLATIONS, KeyEncoder};
+use antiphon_core::schema::{Column, Table, Unique, quote};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use rusqlite::Connection;
+use std::collections::BTreeSet;
+
+/// Which tables the user wants replicated, by globs over their names.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { include: None, exclude: GlobSet::empty() }
+    }
+}
+
+impl Filter {
+    /// All tables that match one of `include` (all, if there is none) and none of `exclude`.
+    ///
+    /// # Errors
+    /// When a pattern is no glob.
+    pub fn new(include: &[String], exclude: &[String]) -> Result<Self, globset::Error> {
+        let set = |patterns: &[String]| {
+            let mut builder = GlobSetBuilder::new();
+            for pattern in patterns {
+                builder.add(Glob::new(pattern)?);
+            }
+            builder.build()
+        };
+        Ok(Self { include: if include.is_empty() { None } else { Some(set(include)?) }, exclude: set(exclude)? })
+    }
+
+    /// Whether the user wants this table replicated.
+    #[must_use]
+    pub fn wants(&self, table: &str) -> bool {
+        self.include.as_ref().is_none_or(|include| include.is_match(table)) && !self.exclude.is_match(table)
+    }
+}
+
+/// A table that can't be replicated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The table.
+    pub table: String,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+/// A table that is replicated, with what is made from its schema once.
+#[derive(Clone, Debug)]
+pub(super) struct Tracked {
+    pub(super) id: TableId,
+    pub(super) table: Table,
+    /// Positions of the key's columns.
+    pub(super) key: Vec<usize>,
+    pub(super) encoder: KeyEncoder,
+    /// All rows go to one shard.
+    pub(super) whole: bool,
+    /// The triggers are in place.
+    pub(super) captured: bool,
+    pub(super) marks: String,
+    pub(super) has_marks: String,
+}
+
+impl Tracked {
+    /// The canonical bytes of a key, appended to `out`.
+    pub(super) fn write_key(&self, out: &mut Vec<u8>, row: &[antiphon_core::value::Value]) {
+        self.encoder.write(out, self.key.iter().filter_map(|&position| row.get(position)));
+    }
+}
+
+impl Database {
+    /// Reads the schema if it changed; says whether it did.
+    pub(super) fn refresh_schema(&mut self) -> Result<bool, Error> {
+        let version = schema_version(&self.conn)?;
+        if version == self.schema_version {
+            return Ok(false);
+        }
+        self.reload()?;
+        Ok(true)
+    }
+
+    /// Reads the schema and tells the components.
+    pub(super) fn read_schema(&mut self) -> Result<(), Error> {
+        self.schema_version = schema_version(&self.conn)?;
+        let (tables, refused) = read(&self.conn, &self.options.filter)?;
+        let triggers = triggers(&self.conn)?;
+        let shards = self.cluster.map_or(1, |cluster| cluster.shards);
+        self.tables.clear();
+        self.refused = refused;
+        for table in tables {
+            let route = self.ledger.route(&table.name);
+            if route == Some(false) && shards > 1 && !table.uniques.is_empty() {
+                self.refused.push(Refused {
+                    reason: "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
+                             route it whole with `antiphon policy apply --route TABLE=whole`, or drop the index"
+                        .to_owned(),
+                    table: table.name,
+                });
+                continue;
+            }
+            let log = quote(&capture::change_log(&table.name));
+            self.tables.push(Tracked {
+                id: self.overlay.intern(&table.name),
+                key: table.key_columns(),
+                encoder: KeyEncoder::new(&table),
+                whole: route.unwrap_or(!table.uniques.is_empty()),
+                captured: is_captured(&table, &triggers),
+                marks: capture::read_marks(&table),
+                has_marks: format!("SELECT 1 FROM main.{log} LIMIT 1"),
+                table,
+            });
+        }
+        let tables: Vec<Table> = self.tables.iter().map(|tracked| tracked.table.clone()).collect();
+        self.hasher.configure(&tables)?;
+        let nodes: Vec<String> = Vec::new();
+        self.resolver.configure(&nodes, &tables)?;
+        Ok(())
+    }
+
+    /// The replicated table of this name, as SQLite compares names.
+    pub(super) fn tracked(&self, name: &str) -> Option<usize> {
+        self.tables.iter().position(|tracked| tracked.table.name.eq_ignore_ascii_case(name))
+    }
+}
+
+fn schema_version(conn: &Connection) -> Result<i64, Error> {
+    conn.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).doing("read the schema's version")
+}
+
+/// Names of the host's triggers that are in place.
+fn triggers(conn: &Connection) -> Result<BTreeSet<String>, Error> {
+    conn.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1")
+        .and_then(|mut statement| statement.query_map([PREFIX], |row| row.get(0))?.collect::<rusqlite::Result<_>>())
+        .doing("read the triggers")
+}
+
+/// Whether all triggers a table should have are in place, and none besides.
+fn is_captured(table: &Table, triggers: &BTreeSet<String>) -> bool {
+    let needed = usize::from(!table.uniques.is_empty()) * 2 + 4;
+    let names = EVENTS.iter().map(|event| capture::trigger(&table.name, event));
+    names.filter(|name| triggers.contains(name)).count() == needed - usize::from(crate::flaw!(MoveForgotten))
+}
+
+/// All tables: those that can be replicated, and those that can't.
+pub(super) fn read(conn: &Connection, filter: &Filter) -> Result<(Vec<Table>, Vec<Refused>), Error> {
+    let mut names = conn
+        .prepare(
+            "SELECT name, wr, strict FROM pragma_table_list
+             WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
+        )
+        .doing("list the tables")?;
+    let listed = names
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?)))
+        .doing("list the tables")?;
+    let mut tables = Vec::new();
+    let mut refused = Vec::new();
+    for row in listed {
+        let (name, without_rowid, strict) = row.doing("list the tables")?;
+        if name.starts_with(PREFIX) || !filter.wants(&name) {
+            continue;
+        }
+        match describe(conn, &name, without_rowid, strict)? {
+            Ok(table) => tables.push(table),
+            Err(reason) => refused.push(Refused { table: name, reason }),
+        }
+    }
+    Ok((tables, refused))
+}
+
+/// One table's description, or why it can't be replicated.
+fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) -> Result<Result<Table, String>, Error> {
+    const READING: &str = "read a table's columns";
+    if name.eq_ignore_ascii_case("_global") {
+        return Ok(Err("its change log would have the name of the host's own table; rename it".to_owned()));
+    }
+    let mut columns = Vec::new();
+    let mut statement =
+        conn.prepare_cached("SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1)").doing(READING)?;
+    let mut rows = statement.query([name]).doing(READING)?;
+    while let Some(row) = rows.next().doing(READING)? {
+        let column_name: String = row.get(0).doing(READING)?;
+        let hidden: u8 = row.get(4).doing(READING)?;
+        // 2 and 3 are generated columns: SQLite computes them wherever the row is.
+        if hidden != 0 {
+            continue;
+        }
+        let (_, collation, ..) = conn.column_metadata(Some("main"), name, &column_name).doing(READING)?;
+        columns.push(Column {
+            decl_type: row.get(1).doing(READING)?,
+            not_null: row.get(2).doing(READING)?,
+            pk_position: row.get(3).doing(READING)?,
+            collation: collation.map_or_else(|| "BINARY".to_owned(), |name| name.to_string_lossy().into_owned()),
+            name: column_name,
+        });
+    }
+    let mut table = Table { name: name.to_owned(), columns, without_rowid, strict, ..Table::default() };
+    let key = table.key_columns();
+    if key.is_empty() {
+        return Ok(Err("it has no primary key; add one, or exclude it with `exclude` under `[capture]`".to_owned()));
+    }
+    let mut key_index = false;
+    for index in indexes(conn, name)? {
+        if index.primary {
+            key_index = true;
+            for (position, collation) in &index.columns {
+                if let Some(column) = position.and_then(|position| table.columns.get_mut(position)) {
+                    column.collation.clone_from(collation);
+                }
+            }
+        } else {
+            let columns: Vec<_> =
+                index.columns.iter().filter_map(|(position, collation)| Some(((*position)?, collation.clone()))).collect();
+            if columns.is_empty() {
+                return Ok(Err(format!(
+                    "its UNIQUE index `{}` is over an expression alone, so a REPLACE can't be followed; \
+                     exclude the table with `exclude` under `[capture]`",
+                    index.name
+                )));
+            }
+            let partial = index.partial || columns.len() != index.columns.len();
+            table.uniques.push(Unique { name: index.name, columns, partial });
+        }
+    }
+    table.rowid_key = !key_index && !without_rowid;
+    let folded = key.iter().filter_map(|&position| table.columns.get(position)).map(|column| column.collation.as_str());
+    let folded = folded.chain(table.uniques.iter().flat_map(|unique| unique.columns.iter().map(|(_, name)| name.as_str())));
+    for collation in folded {
+        if !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(collation)) {
+            return Ok(Err(format!(
+                "a key or UNIQUE index uses the application's own collation `{collation}`, which no other program knows; \
+                 use BINARY, NOCASE or RTRIM there, or exclude the table"
+            )));
+        }
+    }
+    Ok(Ok(table))
+}
+
+struct Index {
+    name: String,
+    primary: bool,
+    partial: bool,
+    /// Position among the stored columns (`None`: an expression), and the collation.
+    columns: Vec<(Option<usize>, String)>,
+}
+
+/// The table's UNIQUE indexes, the primary key's among them.
+fn indexes(conn: &Connection, table: &str) -> Result<Vec<Index>, Error> {
+    const READING: &str = "read a table's indexes";
+    let mut list = conn
+        .prepare_cached("SELECT name, origin = 'pk', partial FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY name")
+        .doing(READING)?;
+    let indexes = list
+        .query_map([table], |row| Ok(Index { name: row.get(0)?, primary: row.get(1)?, partial: row.get(2)?, columns: Vec::new() }))
+        .doing(READING)?
+        .collect::<rusqlite::Result<Vec<_>>>()
+        .doing(READING)?;
+    // Positions count stored columns only, as `Table::columns` does.
+    let mut info = conn
+        .prepare_cached(
+            "SELECT (SELECT count(*) FROM pragma_table_xinfo(?2) c WHERE c.hidden = 0 AND c.cid < i.cid), i.coll,
+                    i.cid >= 0 AND EXISTS (SELECT 1 FROM pragma_table_xinfo(?2) c WHERE c.hidden = 0 AND c.cid = i.cid)
+             FROM pragma_index_xinfo(?1) i WHERE i.key ORDER BY i.seqno",
+        )
+        .doing(READING)?;
+    indexes
+        .into_iter()
+        .map(|mut index| {
+            index.columns = info
+                .query_map([index.name.as_str(), table], |row| {
+                    let stored: bool = row.get(2)?;
+                    let position: u32 = row.get(0)?;
+                    Ok((stored.then_some(position as usize), row.get(1)?))
+                })
+                .doing(READING)?
+                .collect::<rusqlite::Result<_>>()
+                .doing(READING)?;
+            Ok(index)
+        })
+        .collect()
+}

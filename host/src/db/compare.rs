@@ -1,0 +1,233 @@
+//! Two databases, row by row: what only one of them has, and what differs.
+
+use super::catalog::Tracked;
+use super::values::{bind, owned, values};
+use super::{Database, Doing as _, Error};
+use antiphon_core::capture::{change_log, op};
+use antiphon_core::schema::quote;
+use antiphon_core::value::{Row, Value};
+use rustc_hash::FxHashSet;
+
+/// How the tables of one name differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// The table.
+    pub table: String,
+    /// Rows that only this database has.
+    pub only_here: u64,
+    /// Rows that only the other has.
+    pub only_there: u64,
+    /// Rows that both have, with other values.
+    pub changed: u64,
+    /// Rows here.
+    pub rows_here: u64,
+    /// Rows there.
+    pub rows_there: u64,
+}
+
+impl Difference {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.only_here == 0 && self.only_there == 0 && self.changed == 0
+    }
+}
+
+/// What to do about a row that differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// Nothing: only count.
+    Count,
+    /// Make this database as the other.
+    TakeTheirs,
+    /// Take what only the other has, and mark the rest as changes of our own.
+    PublishOurs,
+}
+
+impl Database {
+    /// Compares every replicated table with the other database's; rows marked here are left out.
+    ///
+    /// # Errors
+    /// When a database can't be read.
+    pub fn compare(&self, other: &Self) -> Result<Vec<Difference>, Error> {
+        self.conn.execute_batch("BEGIN").doing("begin a transaction")?;
+        let compared = self.tables.iter().map(|tracked| self.compare_table(other, tracked, Act::Count)).collect();
+        self.conn.execute_batch("COMMIT").doing("end a transaction")?;
+        compared
+    }
+
+    /// Becomes as `other`, whose place in the log it takes: rows that only this database has are gone after it.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn discard_for(&mut self, other: &Self) -> Result<Vec<Difference>, Error> {
+        self.become_member(other, Act::TakeTheirs)
+    }
+
+    /// Takes the place of `other` in the log; rows that differ from its become changes of this node's.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn publish_upon(&mut self, other: &Self) -> Result<Vec<Difference>, Error> {
+        self.become_member(other, Act::PublishOurs)
+    }
+
+    fn become_member(&mut self, other: &Self, act: Act) -> Result<Vec<Difference>, Error> {
+        let differences = self.transaction(|db| {
+            db.clear_marks()?;
+            let tables = db.tables.clone();
+            let differences =
+                tables.iter().map(|tracked| db.compare_table(other, tracked, act)).collect::<Result<Vec<_>, _>>()?;
+            db.adopt(other)?;
+            Ok(differences)
+        })?;
+        self.reload()?;
+        Ok(differences)
+    }
+
+    fn compare_table(&self, other: &Self, tracked: &Tracked, act: Act) -> Result<Difference, Error> {
+        let mut difference = Difference { table: tracked.table.name.clone(), ..Difference::default() };
+        let theirs = other
+            .tracked(&tracked.table.name)
+            .and_then(|index| other.tables.get(index))
+            .ok_or_else(|| Error::Inconsistent(format!("there is no table `{}` to compare with", tracked.table.name)))?;
+        let marked = self.marked(tracked)?;
+        let mut writes: Vec<(Row, Option<Row>)> = Vec::new();
+        let mut marks: Vec<Row> = Vec::new();
+        each_row(self, tracked, &mut |row| {
+            difference.rows_here += 1;
+            if is_marked(tracked, &marked, &row) {
+                return Ok(());
+            }
+            let key = key_of(tracked, &row);
+            match find(other, theirs, &key)? {
+                Some(found) if found == row => {}
+                found => {
+                    if found.is_some() { difference.changed += 1 } else { difference.only_here += 1 }
+                    match act {
+                        Act::Count => {}
+                        Act::TakeTheirs => writes.push((key, found)),
+                        Act::PublishOurs => marks.push(key),
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        each_row(other, theirs, &mut |row| {
+            difference.rows_there += 1;
+            let key = key_of(theirs, &row);
+            if !is_marked(tracked, &marked, &row) && find(self, tracked, &key)?.is_none() {
+                difference.only_there += 1;
+                if act != Act::Count {
+                    writes.push((key, Some(row)));
+                }
+            }
+            Ok(())
+        })?;
+        // All that goes, goes first: a UNIQUE value may move from one row to another.
+        for (key, _) in &writes {
+            self.put(tracked, key, None)?;
+        }
+        for (key, row) in &writes {
+            if let Some(row) = row {
+                self.put(tracked, key, Some(row))?;
+            }
+        }
+        for key in marks {
+            self.mark(tracked, &key)?;
+        }
+        Ok(difference)
+    }
+
+    /// Canonical keys of the marks of a table.
+    fn marked(&self, tracked: &Tracked) -> Result<FxHashSet<Vec<u8>>, Error> {
+        const READING: &str = "read the marks";
+        let mut marked = FxHashSet::default();
+        if !tracked.captured {
+            return Ok(marked);
+        }
+        let sql = format!("SELECT * FROM main.{}", quote(&change_log(&tracked.table.name)));
+        let mut statement = self.conn.prepare(&sql).doing(READING)?;
+        let mut rows = statement.query([]).doing(READING)?;
+        while let Some(row) = rows.next().doing(READING)? {
+            let mut key = Vec::new();
+            tracked.encoder.write(&mut key, values(row, 2, tracked.key.len()).doing(READING)?.iter());
+            marked.insert(key);
+        }
+        Ok(marked)
+    }
+
+    fn mark(&self, tracked: &Tracked, key: &[Value]) -> Result<(), Error> {
+        const MARKING: &str = "mark a row";
+        let places = (1..=key.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "INSERT INTO main.{} SELECT NULL, {}, {places}",
+            quote(&change_log(&tracked.table.name)),
+            op::INSERT
+        );
+        let mut statement = self.conn.prepare_cached(&sql).doing(MARKING)?;
+        bind(&mut statement, 1, key.iter()).doing(MARKING)?;
+        statement.raw_execute().doing(MARKING)?;
+        Ok(())
+    }
+
+    fn put(&self, tracked: &Tracked, key: &[Value], row: Option<&Row>) -> Result<(), Error> {
+        const WRITING: &str = "write a row";
+        let table = quote(&tracked.table.name);
+        let (sql, bound) = match row {
+            None => (format!("DELETE FROM main.{table} WHERE {}", key_filter(tracked)), key),
+            Some(row) => {
+                let names = tracked.table.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
+                let places = (1..=row.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+                (format!("INSERT INTO main.{table} ({names}) VALUES ({places})"), row.as_slice())
+            }
+        };
+        let mut statement = self.conn.prepare_cached(&sql).doing(WRITING)?;
+        bind(&mut statement, 1, bound.iter()).doing(WRITING)?;
+        statement.raw_execute().doing(WRITING)?;
+        Ok(())
+    }
+}
+
+fn key_of(tracked: &Tracked, row: &Row) -> Row {
+    tracked.key.iter().filter_map(|&position| row.get(position).cloned()).collect()
+}
+
+fn is_marked(tracked: &Tracked, marked: &FxHashSet<Vec<u8>>, row: &Row) -> bool {
+    if marked.is_empty() {
+        return false;
+    }
+    let mut key = Vec::new();
+    tracked.write_key(&mut key, row);
+    marked.contains(&key)
+}
+
+fn key_filter(tracked: &Tracked) -> String {
+    let names = tracked.key.iter().filter_map(|&position| tracked.table.columns.get(position));
+    names.enumerate().map(|(n, column)| format!("{} = ?{}", quote(&column.name), n + 1)).collect::<Vec<_>>().join(" AND ")
+}
+
+fn select(tracked: &Tracked) -> String {
+    let names = tracked.table.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
+    format!("SELECT {names} FROM main.{}", quote(&tracked.table.name))
+}
+
+fn each_row(database: &Database, tracked: &Tracked, each: &mut dyn FnMut(Row) -> Result<(), Error>) -> Result<(), Error> {
+    const READING: &str = "read a table";
+    let mut statement = database.conn.prepare(&select(tracked)).doing(READING)?;
+    let mut rows = statement.query([]).doing(READING)?;
+    while let Some(row) = rows.next().doing(READING)? {
+        each(values(row, 0, tracked.table.columns.len()).doing(READING)?)?;
+    }
+    Ok(())
+}
+
+fn find(database: &Database, tracked: &Tracked, key: &[Value]) -> Result<Option<Row>, Error> {
+    const READING: &str = "read a row";
+    let mut statement = database.conn.prepare_cached(&format!("{} WHERE {}", select(tracked), key_filter(tracked))).doing(READING)?;
+    bind(&mut statement, 1, key.iter()).doing(READING)?;
+    let mut rows = statement.raw_query();
+    let Some(row) = rows.next().doing(READING)? else { return Ok(None) };
+    let columns = 0..tracked.table.columns.len();
+    Ok(Some(columns.map(|column| row.get_ref(column).map(owned)).collect::<rusqlite::Result<_>>().doing(READING)?))
+}

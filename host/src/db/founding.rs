@@ -1,0 +1,186 @@
+//! How a database comes to belong to a cluster, and stays apart from others.
+
+use super::ledger::{self, Ledger, ours};
+use super::values::owned;
+use super::{Cluster, Database, Doing as _, Error};
+use crate::log::Shard;
+use antiphon_core::capture::change_log;
+use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
+use antiphon_core::schema::quote;
+use rusqlite::Connection;
+
+/// Whether a database belongs to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// To none yet.
+    Apart,
+    /// To this one; with `founding`, the rows it had are still on their way into the log.
+    Member {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The rows it had are still on their way.
+        founding: bool,
+    },
+}
+
+impl Database {
+    /// Whether this database belongs to a cluster.
+    ///
+    /// # Errors
+    /// When the host's tables can't be read.
+    pub fn standing(&self) -> Result<Standing, Error> {
+        Ok(match self.cluster {
+            None => Standing::Apart,
+            Some(cluster) => Standing::Member { cluster: cluster.id, founding: ledger::founding(&self.conn)? },
+        })
+    }
+
+    /// The genesis this node would write, as bytes.
+    ///
+    /// # Errors
+    /// When it can't be encoded.
+    pub fn genesis(&mut self, cluster: ClusterId, genesis: Genesis) -> Result<Vec<u8>, Error> {
+        let entry = Entry { cluster, origin: self.origin, number: 0, clock: 0, body: Body::Genesis(genesis) };
+        self.encoder.encode(&entry).map_err(Error::Encode)
+    }
+
+    /// Belongs to a cluster from now on, at the beginning of its log. The founder's rows become its first changes.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn enter(&mut self, cluster: ClusterId, shards: u32, founder: bool) -> Result<(), Error> {
+        self.transaction(|db| {
+            let cluster = Cluster { id: cluster, shards };
+            ledger::set_cluster(&db.conn, cluster, founder)?;
+            db.cluster = Some(cluster);
+            Ok(())
+        })?;
+        self.reload()?;
+        self.install(founder)?;
+        Ok(())
+    }
+
+    /// The founder says that all rows it had are in the log, once they are in the outbox.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn finish_founding(&mut self) -> Result<(), Error> {
+        let scans: bool = self
+            .conn
+            .query_row(concat!("SELECT EXISTS (SELECT 1 FROM ", ours!("scan"), ")"), [], |row| row.get(0))
+            .doing("look for scans")?;
+        let unrouted = self.tables.iter().any(|tracked| !tracked.captured);
+        if scans || unrouted || !ledger::founding(&self.conn)? || self.is_dirty()? {
+            return Ok(());
+        }
+        self.transaction(|db| {
+            if db.is_dirty()? && db.seal_piece()? {
+                return Ok(());
+            }
+            for shard in 1..=db.shards() {
+                let number = db.ledger.next_number(shard, db.origin);
+                db.enqueue(shard, number, false, Body::Founded)?;
+            }
+            ledger::set_meta(&db.conn, "founding", 0)
+        })
+    }
+
+    /// Whether no replicated table has a row.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        for tracked in &self.tables {
+            let sql = format!("SELECT 1 FROM main.{} LIMIT 1", quote(&tracked.table.name));
+            if self.conn.prepare(&sql).and_then(|mut statement| statement.exists([])).doing("look for rows")? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// An empty database with the same tables, to build L in.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn copy_schema(&self, path: &std::path::Path) -> Result<(), Error> {
+        const COPYING: &str = "copy the schema";
+        let copy = Connection::open(path).doing(COPYING)?;
+        let encoding: String = self.conn.query_row("PRAGMA main.encoding", [], |row| row.get(0)).doing(COPYING)?;
+        copy.pragma_update(None, "encoding", encoding).doing(COPYING)?;
+        copy.pragma_update(None, "journal_mode", "WAL").doing(COPYING)?;
+        for tracked in &self.tables {
+            let mut statement = self
+                .conn
+                .prepare_cached(
+                    "SELECT sql FROM main.sqlite_schema WHERE tbl_name = ?1 COLLATE NOCASE AND sql IS NOT NULL
+                     AND (type = 'table' OR type = 'index' AND sql LIKE 'CREATE UNIQUE%') ORDER BY type DESC",
+                )
+                .doing(COPYING)?;
+            let mut rows = statement.query([&tracked.table.name]).doing(COPYING)?;
+            while let Some(row) = rows.next().doing(COPYING)? {
+                copy.execute_batch(&row.get::<_, String>(0).doing(COPYING)?).doing(COPYING)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes where `other` stands for this node's own place, for its rows are the same: in the transaction at hand.
+    pub(super) fn adopt(&mut self, other: &Self) -> Result<(), Error> {
+        const ADOPTING: &str = "take over a place in the log";
+        let Some(cluster) = other.cluster else {
+            return Err(Error::Inconsistent("there is no cluster to join".to_owned()));
+        };
+        ledger::set_cluster(&self.conn, cluster, false)?;
+        for table in [ours!("position"), ours!("received"), ours!("staged"), ours!("route")] {
+            self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
+            let mut read = other.conn.prepare(&format!("SELECT * FROM {table}")).doing(ADOPTING)?;
+            let width = read.column_count();
+            let places = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+            let mut write = self.conn.prepare(&format!("INSERT INTO {table} VALUES ({places})")).doing(ADOPTING)?;
+            let mut rows = read.query([]).doing(ADOPTING)?;
+            while let Some(row) = rows.next().doing(ADOPTING)? {
+                for column in 0..width {
+                    let value = owned(row.get_ref(column).doing(ADOPTING)?);
+                    write.raw_bind_parameter(column + 1, super::values::Bound(&value)).doing(ADOPTING)?;
+                }
+                write.raw_execute().doing(ADOPTING)?;
+            }
+        }
+        self.cluster = Some(cluster);
+        self.ledger = Ledger::read(&self.conn)?;
+        Ok(())
+    }
+
+    /// Joins where `other` stands: its tables and these are the same, but for rows that are marked here.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn join_at(&mut self, other: &Self) -> Result<(), Error> {
+        self.transaction(|db| db.adopt(other))?;
+        self.reload()?;
+        self.install(false)?;
+        Ok(())
+    }
+
+    /// Forgets all marks: in the transaction at hand.
+    pub(super) fn clear_marks(&self) -> Result<(), Error> {
+        for tracked in self.tables.iter().filter(|tracked| tracked.captured) {
+            let log = quote(&change_log(&tracked.table.name));
+            self.conn.execute(&format!("DELETE FROM main.{log}"), []).doing("clear the marks")?;
+        }
+        Ok(())
+    }
+
+    /// How far each shard has been applied.
+    #[must_use]
+    pub fn positions(&self) -> Vec<(Shard, u64)> {
+        (1..=self.shards()).map(|shard| (shard, self.position(shard).seq)).collect()
+    }
+
+    /// Whether an origin is this node, in this life.
+    #[must_use]
+    pub fn is_me(&self, origin: Origin) -> bool {
+        origin == self.origin
+    }
+}

@@ -1,0 +1,196 @@
+//! What stands between the application's table and the log: pending keys, and the log's rows behind them.
+//!
+//! T, what the application sees, is L, what the log says, overlaid with P, what this node wrote and has not
+//! yet seen come back. A key in `pending` keeps T's row; L's row of it, if the log has spoken of it
+//! meanwhile, is its *shadow*. Pending keys are rebuilt from the outbox, shadows are kept in a table.
+
+use super::catalog::Tracked;
+use super::ledger::{self, Ledger, ours};
+use super::values::values;
+use super::{Doing as _, Error};
+use crate::log::Shard;
+use antiphon_core::codec;
+use antiphon_core::entry::{Body, Chunk, Origin};
+use antiphon_core::value::Value;
+use rusqlite::Connection;
+use rustc_hash::FxHashMap;
+use std::collections::HashMap;
+
+/// A table's number for as long as the process lives, whatever happens to the schema.
+pub(super) type TableId = usize;
+
+/// A row in the order of the local table's columns; `None` = the writer's table lacks that column.
+pub(super) type Image = Vec<Option<Value>>;
+
+/// L's row of a key whose row in T may differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shadow {
+    /// `None` = L has no such row.
+    pub(super) image: Option<Image>,
+    /// The last position at which T was L here.
+    pub(super) seen: u64,
+}
+
+/// One table's part.
+#[derive(Debug, Default)]
+pub(super) struct TableOverlay {
+    /// Keys with a change of ours on its way, and the number of the batch it is in.
+    pub(super) pending: FxHashMap<Box<[u8]>, u64>,
+    pub(super) shadows: FxHashMap<Box<[u8]>, Shadow>,
+}
+
+/// All tables' parts.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    names: HashMap<String, TableId>,
+    tables: Vec<TableOverlay>,
+}
+
+impl Overlay {
+    /// The number of the table of this name.
+    pub(super) fn intern(&mut self, name: &str) -> TableId {
+        let next = self.names.len();
+        let id = *self.names.entry(name.to_ascii_lowercase()).or_insert(next);
+        if id == self.tables.len() {
+            self.tables.push(TableOverlay::default());
+        }
+        id
+    }
+
+    /// One table's part.
+    ///
+    /// # Panics
+    /// If the number is not one of [`Overlay::intern`]'s.
+    #[expect(clippy::indexing_slicing, reason = "numbers come from `intern`, which makes the part")]
+    pub(super) fn table(&mut self, id: TableId) -> &mut TableOverlay {
+        &mut self.tables[id]
+    }
+
+    /// How many keys wait for their echo.
+    pub(super) fn pending_len(&self) -> usize {
+        self.tables.iter().map(|table| table.pending.len()).sum()
+    }
+
+    /// Rebuilds all of it from the file; tables keep their numbers.
+    pub(super) fn refill(
+        &mut self,
+        conn: &Connection,
+        ledger: &Ledger,
+        me: Origin,
+        tables: &[Tracked],
+    ) -> Result<(), Error> {
+        const READING: &str = "read what is pending";
+        self.tables.iter_mut().for_each(|table| *table = TableOverlay::default());
+        let mut statement = conn
+            .prepare_cached(concat!("SELECT shard, number, batch FROM ", ours!("global_change_log"), " ORDER BY shard, number"))
+            .doing(READING)?;
+        let mut rows = statement.query([]).doing(READING)?;
+        while let Some(row) = rows.next().doing(READING)? {
+            let shard: Shard = row.get(0).doing(READING)?;
+            let number = ledger::unsigned(row, 1).doing(READING)?;
+            if number <= ledger.done(shard, me) {
+                continue;
+            }
+            let frame: Vec<u8> = row.get(2).doing(READING)?;
+            let entry = codec::decode(&frame)
+                .map_err(|error| Error::Inconsistent(format!("batch {number} of the outbox cannot be read: {error}")))?;
+            if let Body::Changes(changes) = entry.body {
+                for chunk in &changes.chunks {
+                    self.pend(tables, chunk, number);
+                }
+            }
+        }
+        let mut statement = conn
+            .prepare_cached(concat!("SELECT tbl, key, columns, image, seen FROM ", ours!("shadow")))
+            .doing(READING)?;
+        let mut rows = statement.query([]).doing(READING)?;
+        while let Some(row) = rows.next().doing(READING)? {
+            let stored = values(row, 0, 4).doing(READING)?;
+            let seen = ledger::unsigned(row, 4).doing(READING)?;
+            self.load_shadow(tables, &stored, seen)?;
+        }
+        Ok(())
+    }
+
+    /// Every key of a chunk of ours waits for the echo of this batch.
+    fn pend(&mut self, tables: &[Tracked], chunk: &Chunk, number: u64) {
+        let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&chunk.table)) else {
+            return;
+        };
+        let pending = &mut self.table(tracked.id).pending;
+        for key in chunk_keys(tracked, chunk) {
+            pending.insert(key, number);
+        }
+    }
+
+    fn load_shadow(&mut self, tables: &[Tracked], stored: &[Value], seen: u64) -> Result<(), Error> {
+        let damaged = || Error::Inconsistent("a shadow cannot be read".to_owned());
+        let [Value::Text(table), Value::Blob(key), Value::Blob(columns), image] = stored else { return Err(damaged()) };
+        let name = String::from_utf8_lossy(table);
+        let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&name)) else {
+            return Ok(());
+        };
+        let image = match image {
+            Value::Blob(image) => {
+                let columns = codec::decode_row(columns).map_err(|_| damaged())?;
+                let values = codec::decode_row(image).map_err(|_| damaged())?;
+                let mut image: Image = vec![None; tracked.table.columns.len()];
+                for (column, value) in columns.into_iter().zip(values) {
+                    let Value::Text(column) = column else { return Err(damaged()) };
+                    let position = tracked.table.column(&String::from_utf8_lossy(&column));
+                    if let Some(slot) = position.and_then(|position| image.get_mut(position)) {
+                        *slot = Some(value);
+                    }
+                }
+                Some(image)
+            }
+            _ => None,
+        };
+        self.table(tracked.id).shadows.insert(key.as_slice().into(), Shadow { image, seen });
+        Ok(())
+    }
+}
+
+/// The canonical keys of a chunk: written first, then gone.
+pub(super) fn chunk_keys<'a>(tracked: &'a Tracked, chunk: &'a Chunk) -> impl Iterator<Item = Box<[u8]>> + 'a {
+    let canonical = |key: &mut dyn Iterator<Item = &Value>| {
+        let mut bytes = Vec::new();
+        tracked.encoder.write(&mut bytes, key);
+        bytes.into_boxed_slice()
+    };
+    let written = chunk
+        .written
+        .iter()
+        .map(move |row| canonical(&mut chunk.key.iter().filter_map(|&position| row.get(position))));
+    written.chain(chunk.gone.iter().map(move |key| canonical(&mut key.iter())))
+}
+
+/// Writes a shadow to the file.
+pub(super) fn store_shadow(conn: &Connection, tracked: &Tracked, key: &[u8], shadow: &Shadow) -> Result<(), Error> {
+    let (columns, image) = match &shadow.image {
+        None => (Vec::new(), None),
+        Some(image) => {
+            let present = tracked.table.columns.iter().zip(image).filter_map(|(column, value)| Some((column, value.as_ref()?)));
+            let (columns, values): (Vec<_>, Vec<_>) =
+                present.map(|(column, value)| (Value::from(column.name.as_str()), value.clone())).unzip();
+            (columns, Some(codec::encode_row(&values)))
+        }
+    };
+    conn.prepare_cached(concat!(
+        "INSERT INTO ", ours!("shadow"), " VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (tbl, key) DO UPDATE SET columns = ?3, image = ?4, seen = ?5"
+    ))
+    .and_then(|mut statement| {
+        statement.execute((&tracked.table.name, key, codec::encode_row(&columns), image, shadow.seen.cast_signed()))
+    })
+    .doing("store a shadow")?;
+    Ok(())
+}
+
+/// Removes a shadow from the file.
+pub(super) fn drop_shadow(conn: &Connection, tracked: &Tracked, key: &[u8]) -> Result<(), Error> {
+    conn.prepare_cached(concat!("DELETE FROM ", ours!("shadow"), " WHERE tbl = ?1 AND key = ?2"))
+        .and_then(|mut statement| statement.execute((&tracked.table.name, key)))
+        .doing("drop a shadow")?;
+    Ok(())
+}

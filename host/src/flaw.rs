@@ -1,0 +1,91 @@
+//! Planted bugs and fault points, for tests alone: a checker that finds no planted bug proves nothing.
+//!
+//! Without the feature `testing`, every switch is the constant `false` and every fault point is nothing.
+
+/// A bug that can be planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "only tests plant bugs"))]
+pub enum Flaw {
+    /// A foreign change is written over a pending one.
+    NoShadow,
+    /// Entries an origin had sent before are applied again.
+    WatermarkSkipped,
+    /// Entries are applied while committed changes are in no batch yet.
+    SealSkipped,
+    /// The own echo is not taken for the confirmation it is: nothing pending ever ends.
+    EchoIgnored,
+    /// Rows that may be gone are published whether they are or not.
+    MaybeGonePublished,
+    /// Rows are applied by REPLACE, which takes others with them.
+    ReplaceApply,
+    /// A key that moved leaves its old row behind.
+    MoveForgotten,
+    /// Integers travel as floats.
+    FloatForInteger,
+    /// The application's triggers fire again while applying.
+    TriggersWhileApplying,
+    /// The position is stored without the rows.
+    PositionFirst,
+    /// What the broker acknowledged counts as confirmed.
+    AckIsEcho,
+    /// A batch that the log refused counts as sent.
+    LostWhenRefused,
+}
+
+#[cfg(feature = "testing")]
+pub mod testing {
+    //! The switches, per thread: histories run side by side.
+    use super::Flaw;
+    use std::cell::{Cell, RefCell};
+
+    thread_local! {
+        static PLANTED: Cell<Option<Flaw>> = const { Cell::new(None) };
+        static FAULT: RefCell<Box<dyn FnMut(&'static str) -> bool>> = RefCell::new(Box::new(|_| false));
+    }
+
+    /// Plants a bug in this thread, or none.
+    pub fn plant(flaw: Option<Flaw>) {
+        PLANTED.set(flaw);
+    }
+
+    /// Whether this bug is planted.
+    #[must_use]
+    pub fn planted(flaw: Flaw) -> bool {
+        PLANTED.get() == Some(flaw)
+    }
+
+    /// Decides at each fault point of this thread whether the process "dies" there.
+    pub fn on_fault(decide: impl FnMut(&'static str) -> bool + 'static) {
+        FAULT.set(Box::new(decide));
+    }
+
+    /// Passes a fault point; true = die here.
+    #[must_use]
+    pub fn dies_at(point: &'static str) -> bool {
+        FAULT.with_borrow_mut(|decide| decide(point))
+    }
+}
+
+/// Whether a bug is planted; `false` in every build that ships.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! flaw {
+    ($name:ident) => {{
+        #[cfg(feature = "testing")]
+        let planted = $crate::flaw::testing::planted($crate::flaw::Flaw::$name);
+        #[cfg(not(feature = "testing"))]
+        let planted = false;
+        planted
+    }};
+}
+
+/// A place where a test may end the process; nothing in every build that ships.
+macro_rules! fault {
+    ($point:literal) => {
+        #[cfg(feature = "testing")]
+        if $crate::flaw::testing::dies_at($point) {
+            return Err($crate::db::Error::Closed.into());
+        }
+    };
+}
+pub(crate) use fault;

@@ -1,0 +1,87 @@
+//! The log: one total order for everything that can touch the same row.
+
+pub mod conformance;
+mod local;
+mod memory;
+
+pub use local::Local;
+pub use memory::{Faults, Memory};
+
+use antiphon_core::entry::Origin;
+use async_trait::async_trait;
+
+/// A shard's number, from 1.
+pub type Shard = u32;
+
+/// One entry in its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Position in the shard: 1, 2, 3…
+    pub seq: u64,
+    /// When the log took it, in nanoseconds of the log's own clock. With the frame's checksum it tells one
+    /// placement from another that came to stand at the same position later.
+    pub time: u64,
+    /// The bytes that were appended.
+    pub frame: Vec<u8>,
+}
+
+/// How far a shard reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Position of the oldest entry that is still there; `last + 1` if there is none.
+    pub first: u64,
+    /// Position of the newest entry; 0 if there never was one.
+    pub last: u64,
+}
+
+/// What became of an append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// All frames are in the log and survive a crash of this process; the last one stands here.
+    At(u64),
+    /// Nothing was appended: the last frame of this origin in the log has another number than expected.
+    Fenced {
+        /// That number; 0 if the origin has no frame there.
+        last: u64,
+    },
+}
+
+/// Why the log did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It can't be reached now; the same call may succeed later. Whether an append took place is unknown.
+    #[error("cannot reach the log: {0}")]
+    Unreachable(String),
+    /// It is not what it should be, and will not become so by waiting.
+    #[error("the log is broken: {0}")]
+    Broken(String),
+}
+
+/// An ordered, durable sequence of frames, one a shard, that every node reads and every node may append to.
+///
+/// - Positions of a shard start at 1 and grow by 1; an entry never moves and never changes.
+/// - [`Log::append`] takes all of its frames, in their order and without another's between them, or none.
+/// - It takes them only if the origin's last frame in that shard has the number before the first one's. So a
+///   retried append can't double anything, and nothing can land after its successor.
+/// - When it returns [`Appended::At`], the frames survive a crash of any process. When it returns an error,
+///   they may be in the log or not: the fence answers at the next try.
+/// - [`Log::read`] gives entries in order and without holes, from the one after `after` on; it may give
+///   fewer than there are, but not none while there is one.
+/// - What one node has read, every other node can read, at the same position.
+#[async_trait]
+pub trait Log: Send + Sync {
+    /// Appends frames of one origin, numbered from `first` on without a hole.
+    async fn append(&self, shard: Shard, origin: Origin, first: u64, frames: &[Vec<u8>]) -> Result<Appended, Error>;
+
+    /// Appends the very first entry of a shard; `false` if the shard has one already.
+    async fn begin(&self, shard: Shard, frame: &[u8]) -> Result<bool, Error>;
+
+    /// Entries after a position, about `bytes_max` of them.
+    async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error>;
+
+    /// How far a shard reaches.
+    async fn bounds(&self, shard: Shard) -> Result<Bounds, Error>;
+
+    /// Returns when something may have come after `after`; may also return for no reason.
+    async fn changed(&self, shard: Shard, after: u64);
+}

@@ -1,0 +1,223 @@
+//! The embedded log: a directory that the nodes of one machine share.
+//!
+//! A SQLite file of its own does what a log needs: locks between processes, atomic appends, durable commits.
+//! One row holds one frame; a shard is one table, so its positions are dense.
+
+use super::{Appended, Bounds, Error, Log, Placed, Shard};
+use crate::watch::Watch;
+use antiphon_core::entry::Origin;
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Longest wait for another process's append.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A missed file event costs this much.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+const FILE: &str = "log.db";
+const FORMAT: u32 = 1;
+
+/// The embedded log.
+#[derive(Debug)]
+pub struct Local {
+    /// Appends wait for the disk; reads must not wait for them.
+    writer: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
+    watch: Watch,
+}
+
+impl Local {
+    /// Opens the log in this directory, and makes it if there is none.
+    ///
+    /// # Errors
+    /// When the directory or its file can't be made, read or written.
+    pub fn open(directory: &Path) -> Result<Self, Error> {
+        let file = directory.join(FILE);
+        let broken = |error: &dyn std::fmt::Display| Error::Broken(format!("`{}`: {error}", file.display()));
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| broken(&error))?;
+        let mut writer = connect(&file).map_err(|error| broken(&error))?;
+        create(&mut writer).map_err(|error| broken(&error))?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).map_err(|error| broken(&error))?;
+        let format: u32 = writer
+            .query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))
+            .map_err(|error| broken(&error))?;
+        if format != FORMAT {
+            return Err(broken(&format_args!("it has format {format}, and this build reads format {FORMAT}")));
+        }
+        let reader = connect(&file).map_err(|error| broken(&error))?;
+        let watch = Watch::new(&file);
+        Ok(Self { writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)), watch })
+    }
+
+    /// Where the log of a directory lies.
+    #[must_use]
+    pub fn file(directory: &Path) -> PathBuf {
+        directory.join(FILE)
+    }
+}
+
+fn connect(file: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open(file)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    // What was acknowledged survives a power loss.
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    Ok(conn)
+}
+
+fn create(conn: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(
+        "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value);
+         CREATE TABLE IF NOT EXISTS fence (shard, node, incarnation, number, PRIMARY KEY (shard, node, incarnation));",
+    )?;
+    transaction.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?1)", [FORMAT])?;
+    transaction.commit()
+}
+
+/// Runs `work` where blocking is allowed: a commit waits for the disk.
+async fn blocking<T: Send + 'static>(
+    conn: &Arc<Mutex<Connection>>,
+    work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    let conn = Arc::clone(conn);
+    let done = tokio::task::spawn_blocking(move || {
+        work(&mut conn.lock().unwrap_or_else(PoisonError::into_inner)).map_err(|error| classify(&error))
+    });
+    done.await.unwrap_or_else(|error| Err(Error::Broken(error.to_string())))
+}
+
+fn classify(error: &rusqlite::Error) -> Error {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
+    match error.sqlite_error_code() {
+        Some(DatabaseBusy | DatabaseLocked | DiskFull) => Error::Unreachable(error.to_string()),
+        _ => Error::Broken(error.to_string()),
+    }
+}
+
+fn create_shard(conn: &Connection, shard: Shard) -> rusqlite::Result<()> {
+    conn.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS shard_{shard} (seq INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, frame BLOB NOT NULL)"
+    ))
+}
+
+/// A shard nobody appended to has no table yet.
+fn exists(conn: &Connection, shard: Shard) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([format!("shard_{shard}")])
+}
+
+fn insert(conn: &Connection, shard: Shard, frames: &[Vec<u8>]) -> rusqlite::Result<u64> {
+    let time = crate::clock::unix_ns().cast_signed();
+    let mut statement = conn.prepare_cached(&format!("INSERT INTO shard_{shard} (time, frame) VALUES (?1, ?2)"))?;
+    for frame in frames {
+        statement.execute((time, frame))?;
+    }
+    Ok(conn.last_insert_rowid().cast_unsigned())
+}
+
+fn bounds(conn: &Connection, shard: Shard) -> rusqlite::Result<Bounds> {
+    if !exists(conn, shard)? {
+        return Ok(Bounds { first: 1, last: 0 });
+    }
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT (SELECT min(seq) FROM shard_{shard}), (SELECT seq FROM sqlite_sequence WHERE name = 'shard_{shard}')"
+    ))?;
+    let (first, last): (Option<i64>, Option<i64>) = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let last = last.unwrap_or(0).cast_unsigned();
+    Ok(Bounds { first: first.map_or(last + 1, i64::cast_unsigned), last })
+}
+
+#[async_trait]
+impl Log for Local {
+    async fn append(&self, shard: Shard, origin: Origin, first: u64, frames: &[Vec<u8>]) -> Result<Appended, Error> {
+        let frames = frames.to_vec();
+        blocking(&self.writer, move |conn| {
+            let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let whose = (shard, origin.node.cast_signed(), origin.incarnation.cast_signed());
+            let last: Option<i64> = transaction
+                .prepare_cached("SELECT number FROM fence WHERE shard = ?1 AND node = ?2 AND incarnation = ?3")?
+                .query_row(whose, |row| row.get(0))
+                .optional()?;
+            let last = last.unwrap_or(0).cast_unsigned();
+            if last + 1 != first {
+                return Ok(Appended::Fenced { last });
+            }
+            create_shard(&transaction, shard)?;
+            let at = insert(&transaction, shard, &frames)?;
+            let number = last + frames.len() as u64;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO fence VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (shard, node, incarnation) DO UPDATE SET number = ?4",
+                )?
+                .execute((whose.0, whose.1, whose.2, number.cast_signed()))?;
+            transaction.commit()?;
+            Ok(Appended::At(at))
+        })
+        .await
+    }
+
+    async fn begin(&self, shard: Shard, frame: &[u8]) -> Result<bool, Error> {
+        let frame = frame.to_vec();
+        blocking(&self.writer, move |conn| {
+            let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if bounds(&transaction, shard)?.last > 0 {
+                return Ok(false);
+            }
+            create_shard(&transaction, shard)?;
+            insert(&transaction, shard, std::slice::from_ref(&frame))?;
+            transaction.commit()?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
+        blocking(&self.reader, move |conn| {
+            if !exists(conn, shard)? {
+                return Ok(Vec::new());
+            }
+            let mut statement =
+                conn.prepare_cached(&format!("SELECT seq, time, frame FROM shard_{shard} WHERE seq > ?1 ORDER BY seq"))?;
+            let mut rows = statement.query([after.cast_signed()])?;
+            let mut read = Vec::new();
+            let mut bytes = 0;
+            while let Some(row) = rows.next()? {
+                let frame: Vec<u8> = row.get(2)?;
+                bytes += frame.len();
+                read.push(Placed {
+                    seq: row.get::<_, i64>(0)?.cast_unsigned(),
+                    time: row.get::<_, i64>(1)?.cast_unsigned(),
+                    frame,
+                });
+                if bytes >= bytes_max {
+                    break;
+                }
+            }
+            Ok(read)
+        })
+        .await
+    }
+
+    async fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
+        blocking(&self.reader, move |conn| bounds(conn, shard)).await
+    }
+
+    async fn changed(&self, shard: Shard, after: u64) {
+        loop {
+            let events = self.watch.events();
+            for pause in self.watch.burst() {
+                // An error is for the read that follows to report.
+                if self.bounds(shard).await.map_or(true, |bounds| bounds.last > after) {
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+            }
+            self.watch.changed(events, POLL_INTERVAL).await;
+        }
+    }
+}

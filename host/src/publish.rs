@@ -1,0 +1,149 @@
+//! From the application's commits to the log: seal, append, and leave the rest to the echo.
+
+use crate::db::{self, Db};
+use crate::log::{self, Appended, Log, Shard};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Bytes of batches sent in one append: one commit of the log for many of the database's.
+const APPEND_BYTES_MAX: usize = 4 << 20;
+
+/// Why changes can't leave this node.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused.
+    #[error(transparent)]
+    Db(#[from] db::Error),
+    /// The log refused.
+    #[error(transparent)]
+    Log(#[from] log::Error),
+    /// What the log had acknowledged is no longer there.
+    #[error("the log of shard {shard} ends at number {last} of this node, and {sent} was acknowledged; its tail is lost")]
+    TailLost {
+        /// The shard.
+        shard: Shard,
+        /// The last number that is there.
+        last: u64,
+        /// The last number that was acknowledged.
+        sent: u64,
+    },
+}
+
+/// Whether there is more to do at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// All is done that can be done now.
+    Idle,
+    /// A further step has work.
+    More,
+}
+
+/// Seals what the application committed and appends it.
+///
+/// Holds nothing that is not on disk: after an error it starts again from there.
+pub struct Publisher {
+    db: Db,
+    log: Arc<dyn Log>,
+    /// The last number known to be in the log; absent until the shard has been read to its end once.
+    sent: BTreeMap<Shard, u64>,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("sent", &self.sent).finish_non_exhaustive()
+    }
+}
+
+impl Publisher {
+    /// A publisher that knows nothing of the log yet.
+    #[must_use]
+    pub fn new(db: Db, log: Arc<dyn Log>) -> Self {
+        Self { db, log, sent: BTreeMap::new() }
+    }
+
+    /// Seals one piece and appends what waits.
+    ///
+    /// # Errors
+    /// When the database or the log refuses. Nothing is lost: the next step takes up where this one ended.
+    pub async fn step(&mut self) -> Result<Progress, Error> {
+        let sealed = self.seal().await?;
+        let shards = self.db.call(|db| Ok(db.shards())).await?;
+        for shard in 1..=shards {
+            if let Err(error) = self.send(shard).await {
+                // What became of the append is unknown: the log itself will tell.
+                self.sent.remove(&shard);
+                return Err(error);
+            }
+        }
+        Ok(sealed)
+    }
+
+    async fn seal(&self) -> Result<Progress, Error> {
+        let more = self
+            .db
+            .call(|db| {
+                for table in db.install(true)? {
+                    tracing::info!(table, "capture installed");
+                }
+                let scanning = db.scan()?;
+                let more = db.seal()?;
+                db.finish_founding()?;
+                Ok(scanning || more)
+            })
+            .await?;
+        Ok(if more { Progress::More } else { Progress::Idle })
+    }
+
+    async fn send(&mut self, shard: Shard) -> Result<(), Error> {
+        let mut sent = match self.sent.get(&shard) {
+            Some(sent) => *sent,
+            None => match self.read_to_the_end(shard).await? {
+                Some(echoed) => echoed,
+                None => return Ok(()),
+            },
+        };
+        loop {
+            let (origin, waiting) = self
+                .db
+                .call(move |db| {
+                    let waiting = db.unsent(shard, sent, APPEND_BYTES_MAX)?;
+                    // A change made upon another's follows it in the log, also when both must be sent again.
+                    Ok((db.origin(), waiting.into_iter().take_while(|batch| db.has_received(shard, &batch.deps)).collect::<Vec<_>>()))
+                })
+                .await?;
+            let Some(first) = waiting.first().map(|batch| batch.number) else { break };
+            let frames: Vec<Vec<u8>> = waiting.into_iter().map(|batch| batch.frame).collect();
+            let count = frames.len() as u64;
+            fault!("append");
+            let appended = self.log.append(shard, origin, first, &frames).await;
+            if appended.is_err() && crate::flaw!(LostWhenRefused) {
+                sent += count;
+                continue;
+            }
+            fault!("appended");
+            match appended? {
+                Appended::At(seq) => {
+                    sent += count;
+                    if crate::flaw!(AckIsEcho) {
+                        self.db.call(move |db| db.forget_pending(sent)).await?;
+                    }
+                    tracing::debug!(shard, seq, batches = count, "batches appended");
+                }
+                Appended::Fenced { last } if last < sent => return Err(Error::TailLost { shard, last, sent }),
+                Appended::Fenced { .. } => {
+                    // An append whose answer was lost has taken place: its echo will say how far it went.
+                    self.sent.remove(&shard);
+                    return Ok(());
+                }
+            }
+        }
+        self.sent.insert(shard, sent);
+        Ok(())
+    }
+
+    /// The last number of ours in the log, once this node has read all of it: before, nothing may be appended.
+    async fn read_to_the_end(&self, shard: Shard) -> Result<Option<u64>, Error> {
+        let last = self.log.bounds(shard).await?.last;
+        Ok(self.db.call(move |db| Ok((db.position(shard).seq >= last).then(|| db.echoed(shard)))).await?)
+    }
+}

@@ -1,0 +1,4 @@
+//! What a correct build survives, one test a case, by its id.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs, reason = "tests fail loudly")]
+
+mod identity;

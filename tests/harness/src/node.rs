@@ -1,0 +1,279 @@
+//! A node: an application's connection, and a host without threads beside it.
+
+use antiphon::db::{Database, Db, Filter, Options, Standing};
+use antiphon::log::{Log, Memory};
+use antiphon::publish::{self, Publisher};
+use antiphon::subscribe::{self, Subscriber};
+use antiphon_core::codec;
+use antiphon_core::entry::{Body, Genesis};
+use antiphon_core::hash::{Hash, PackedKeys, PluginError};
+use antiphon_core::resolve::LastWriteWins;
+use antiphon_core::schema::Table;
+use futures::executor::block_on;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OpenFlags};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Any pure function of a key will do for tests that are not about hashing.
+#[derive(Default)]
+struct Spread(Vec<String>);
+
+impl Hash for Spread {
+    fn configure(&mut self, tables: &[Table]) -> Result<(), PluginError> {
+        self.0 = tables.iter().map(|table| table.name.to_ascii_lowercase()).collect();
+        Ok(())
+    }
+
+    fn hash(&mut self, table: u32, keys: &PackedKeys) -> Result<Vec<u64>, PluginError> {
+        let name = self.0[table as usize].bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31) + u64::from(byte));
+        let hash = |key: &[u8]| key.iter().fold(name, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte));
+        Ok(keys.iter().map(hash).collect())
+    }
+}
+
+/// How a node is set up.
+#[derive(Clone)]
+pub struct Setup {
+    pub node: u64,
+    pub shards: u32,
+    pub changes_max: usize,
+    pub filter: Filter,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { node: 1, shards: 1, changes_max: 10_000, filter: Filter::default() }
+    }
+}
+
+/// A node of a test cluster.
+pub struct Node {
+    pub app: Connection,
+    pub db: Db,
+    pub publisher: Publisher,
+    pub subscribers: Vec<Subscriber>,
+    pub log: Arc<Memory>,
+    setup: Setup,
+    path: PathBuf,
+}
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// Opens the application's side of a database in memory that several connections share.
+fn app(path: &PathBuf) -> Connection {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
+    let conn = Connection::open_with_flags(path, flags).unwrap();
+    conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    conn
+}
+
+impl Node {
+    /// A node with these tables, belonging to no cluster yet.
+    pub fn new(log: &Arc<Memory>, setup: Setup, ddl: &str) -> Self {
+        let path = PathBuf::from(format!("file:/node-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let app = app(&path);
+        app.execute_batch(ddl).unwrap();
+        let db = Self::open(&path, &setup);
+        let mut node = Self {
+            app,
+            publisher: Publisher::new(db.clone(), log.clone()),
+            subscribers: Vec::new(),
+            db,
+            log: log.clone(),
+            setup,
+            path,
+        };
+        node.revive();
+        node
+    }
+
+    fn open(path: &PathBuf, setup: &Setup) -> Db {
+        let options = Options {
+            path: path.clone(),
+            node: setup.node,
+            filter: setup.filter.clone(),
+            changes_max: setup.changes_max,
+            compress: false,
+        };
+        Db::inline(Database::open(options, Box::new(Spread::default()), Box::new(LastWriteWins)).unwrap())
+    }
+
+    /// The host dies and starts again: whatever it had in memory is gone. The application notices nothing.
+    pub fn crash(&mut self) {
+        self.publisher = Publisher::new(self.db.clone(), self.log.clone());
+        self.subscribers.clear();
+        self.db = Self::open(&self.path, &self.setup);
+        self.revive();
+    }
+
+    fn revive(&mut self) {
+        let log: Arc<dyn Log> = self.log.clone();
+        self.publisher = Publisher::new(self.db.clone(), log.clone());
+        self.subscribers = (1..=self.setup.shards).map(|shard| Subscriber::new(self.db.clone(), log.clone(), shard)).collect();
+    }
+
+    /// Another connection of the application's.
+    pub fn connect(&self) -> Connection {
+        app(&self.path)
+    }
+
+    /// Runs SQL as the application.
+    pub fn sql(&self, sql: &str) {
+        self.app.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// The first value of a query, as text.
+    pub fn one(&self, sql: &str) -> String {
+        self.app.query_row(sql, [], |row| Ok(text(row.get_ref(0)?))).unwrap()
+    }
+
+    /// Every row of a query, values joined by `|`.
+    pub fn rows(&self, sql: &str) -> Vec<String> {
+        let mut statement = self.app.prepare(sql).unwrap();
+        let width = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            Ok((0..width).map(|column| text(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
+        });
+        rows.unwrap().collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Every row of every table of the application's, with storage classes and bytes: what two nodes must agree on.
+    pub fn dump(&self) -> Vec<String> {
+        let tables = self.rows(
+            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_\\_antiphon\\_\\_%' ESCAPE '\\' ORDER BY name",
+        );
+        let mut dump = Vec::new();
+        for table in tables {
+            let mut statement = self.app.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))).unwrap();
+            let width = statement.column_count();
+            let rows = statement.query_map([], |row| {
+                Ok((0..width).map(|column| exact(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
+            });
+            let mut rows: Vec<String> = rows.unwrap().map(|row| format!("{table}: {}", row.unwrap())).collect();
+            rows.sort();
+            dump.extend(rows);
+        }
+        dump
+    }
+
+    /// Seals and sends until there is nothing left to.
+    pub fn publish(&mut self) {
+        while block_on(self.publisher.step()).unwrap() == publish::Progress::More {}
+    }
+
+    /// Applies until there is nothing left to; gives why not all of it could be.
+    pub fn apply(&mut self) -> Option<String> {
+        let mut blocked = None;
+        for subscriber in &mut self.subscribers {
+            loop {
+                match block_on(subscriber.step()).unwrap() {
+                    subscribe::Progress::More => {}
+                    subscribe::Progress::Idle(_) => break,
+                    subscribe::Progress::Blocked(reason) => {
+                        blocked = Some(reason);
+                        break;
+                    }
+                }
+            }
+        }
+        blocked
+    }
+
+    /// Runs `work` on the host's side of the database.
+    pub fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Database) -> T + Send + 'static) -> T {
+        block_on(self.db.call(|db| Ok(work(db)))).unwrap()
+    }
+
+    /// Joins the cluster of the log, or founds it: what a start does, for a node without rows or a first node.
+    pub fn enter(&mut self) {
+        if self.with(|db| db.standing().unwrap()) != Standing::Apart {
+            return;
+        }
+        let genesis = Genesis { shards: self.setup.shards, hasher: "test".into(), resolver: "test".into(), wire: 1 };
+        let frame = self.with(move |db| db.genesis([9; 16], genesis).unwrap());
+        let founder = block_on(self.log.begin(1, &frame)).unwrap();
+        let shards = self.setup.shards;
+        assert!(founder || self.with(|db| db.is_empty().unwrap()), "a node with rows joins by comparing");
+        self.with(move |db| db.enter([9; 16], shards, founder).unwrap());
+    }
+
+    /// Entries in the log, decoded.
+    pub fn log_entries(&self, shard: u32) -> Vec<Body> {
+        let entries = block_on(self.log.read(shard, 0, usize::MAX)).unwrap();
+        entries.iter().map(|placed| codec::decode(&placed.frame).unwrap().body).collect()
+    }
+}
+
+fn text(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => "NULL".to_owned(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => format!("{number:?}"),
+        ValueRef::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        ValueRef::Blob(bytes) => format!("x'{}'", hex(bytes)),
+    }
+}
+
+fn exact(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => "n".to_owned(),
+        ValueRef::Integer(number) => format!("i{number}"),
+        ValueRef::Real(number) => format!("r{:016x}", number.to_bits()),
+        ValueRef::Text(bytes) => format!("t{}", hex(bytes)),
+        ValueRef::Blob(bytes) => format!("b{}", hex(bytes)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Makes every node a member: the first founds.
+pub fn found(nodes: &mut [&mut Node]) {
+    for node in nodes.iter_mut() {
+        node.enter();
+    }
+    settle(nodes);
+}
+
+/// Everybody seals, sends and applies until nothing moves any more; then all must be equal.
+pub fn settle(nodes: &mut [&mut Node]) {
+    for _ in 0..8 {
+        for node in nodes.iter_mut() {
+            node.publish();
+        }
+        for node in nodes.iter_mut() {
+            let blocked = node.apply();
+            assert_eq!(blocked, None);
+        }
+    }
+    for node in nodes.iter() {
+        assert_eq!(node.with(|db| db.pending_len()), 0, "keys are pending at rest");
+    }
+    let first = nodes[0].dump();
+    for node in nodes.iter().skip(1) {
+        assert_eq!(node.dump(), first, "tables differ");
+    }
+}
+
+/// Two members of a new cluster with these tables.
+pub fn pair(ddl: &str) -> (Node, Node) {
+    let log = Arc::new(Memory::new());
+    let mut a = Node::new(&log, Setup { node: 1, ..Setup::default() }, ddl);
+    let mut b = Node::new(&log, Setup { node: 2, ..Setup::default() }, ddl);
+    found(&mut [&mut a, &mut b]);
+    (a, b)
+}
+
+/// Three members of a new cluster with these tables.
+pub fn trio(ddl: &str) -> (Node, Node, Node) {
+    let log = Arc::new(Memory::new());
+    let mut nodes = [1, 2, 3].map(|node| Node::new(&log, Setup { node, ..Setup::default() }, ddl));
+    let [a, b, c] = &mut nodes;
+    found(&mut [a, b, c]);
+    let [a, b, c] = nodes;
+    (a, b, c)
+}
