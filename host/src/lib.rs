@@ -4,6 +4,10 @@
 pub mod flaw;
 pub mod clock;
 pub mod db;
+pub mod failure;
+pub mod join;
+pub mod lock;
+pub mod node;
 pub mod log;
 pub mod publish;
 pub mod subscribe;

@@ -69,7 +69,7 @@ pub enum Error {
 ///   fewer than there are, but not none while there is one.
 /// - What one node has read, every other node can read, at the same position.
 #[async_trait]
-pub trait Log: Send + Sync {
+pub trait Log: Send + Sync + std::fmt::Debug {
     /// Appends frames of one origin, numbered from `first` on without a hole.
     async fn append(&self, shard: Shard, origin: Origin, first: u64, frames: &[Vec<u8>]) -> Result<Appended, Error>;
 

@@ -89,6 +89,22 @@ impl Database {
             .doing("read the proposed routes")
     }
 
+    /// Takes all triggers and marks out again, from a database that did not become a member after all.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn uninstall(&mut self) -> Result<(), Error> {
+        self.transaction(|db| {
+            for tracked in &db.tables {
+                db.drop_triggers(&tracked.table.name)?;
+                let log = quote(&change_log(&tracked.table.name));
+                db.conn.execute_batch(&format!("DROP TABLE IF EXISTS main.{log}")).doing("remove a change log")?;
+            }
+            Ok(())
+        })?;
+        self.reload()
+    }
+
     /// Removes a table's triggers; says whether it had any.
     fn drop_triggers(&self, table: &str) -> Result<bool, Error> {
         let mut found = false;

@@ -6,8 +6,22 @@ use super::{Cluster, Database, Doing as _, Error};
 use crate::log::Shard;
 use antiphon_core::capture::change_log;
 use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
-use antiphon_core::schema::quote;
+use antiphon_core::hash::{Hash, PackedKeys, PluginError};
+use antiphon_core::schema::{Table, quote};
 use rusqlite::Connection;
+
+/// Where nothing is sealed, nothing is hashed.
+struct Unhashed;
+
+impl Hash for Unhashed {
+    fn configure(&mut self, _: &[Table]) -> Result<(), PluginError> {
+        Ok(())
+    }
+
+    fn hash(&mut self, _: u32, _: &PackedKeys) -> Result<Vec<u64>, PluginError> {
+        Err(PluginError("this database only follows the log".to_owned()))
+    }
+}
 
 /// Whether a database belongs to a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +72,28 @@ impl Database {
         self.reload()?;
         self.install(founder)?;
         Ok(())
+    }
+
+    /// Belongs to a cluster, and captures nothing: a place to build L in.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn enter_quietly(&mut self, cluster: ClusterId, shards: u32) -> Result<(), Error> {
+        self.transaction(|db| ledger::set_cluster(&db.conn, Cluster { id: cluster, shards }, false))?;
+        self.reload()
+    }
+
+    /// Opens another file as this one was opened, with components of their own kind for reading alone.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn reopen(&self, path: &std::path::Path) -> Result<Self, Error> {
+        let options = super::Options { path: path.to_owned(), node: 0, ..self.options.clone() };
+        // Nothing is sealed there, and default tables resolve to the later entry, so native twins will do.
+        let resolver = Box::new(antiphon_core::resolve::LastWriteWins);
+        let db = Self::open(options, Box::new(Unhashed), resolver)?;
+        db.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
+        Ok(db)
     }
 
     /// The founder says that all rows it had are in the log, once they are in the outbox.

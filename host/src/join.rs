@@ -1,0 +1,292 @@
+//! Founding a cluster, or joining one: what a start does before anything is captured or applied.
+//!
+//! The log's first entry is its genesis; whoever appends it founds, and the rows that node has become the
+//! log's first changes. Anyone else joins: an empty database reads the log from the beginning; one whose
+//! tables are those of the log at some point joins there without sending a row; anything else is refused,
+//! because only the user knows which rows are right.
+
+use crate::db::{self, Database, Difference, Standing, Stop};
+use crate::failure::{Failure, Kind};
+use crate::log::{self, Log, Placed, Shard};
+use antiphon_core::codec;
+use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
+use std::path::Path;
+use std::time::Duration;
+
+/// Bytes of entries read at once while L is built aside.
+const READ_BYTES_MAX: usize = 8 << 20;
+/// How often the log is asked whether the founder's rows are all there.
+const FOUNDED_POLL: Duration = Duration::from_millis(100);
+/// How often a waiting user hears why.
+const FOUNDED_NOTICE: u32 = 50;
+
+/// How a database came to belong to its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// It belonged to it before.
+    Resumed,
+    /// It founded the cluster.
+    Founded,
+    /// It had no rows and reads the log from the beginning.
+    JoinedEmpty,
+    /// Its rows were those of the log already.
+    JoinedEqual,
+}
+
+/// Which rows win when a database with rows of its own joins a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// The cluster's: rows that only this database has are gone after it.
+    DiscardLocal,
+    /// This database's: where they differ they become its changes.
+    PublishLocal,
+}
+
+/// Makes the database a member of the log's cluster, or finds out that it is one.
+///
+/// # Errors
+/// When the log can't be read, speaks of something else, or only the user can decide.
+pub async fn enter(db: &mut Database, log: &dyn Log, agreed: &Genesis, scratch: &Path) -> Result<Entered, Failure> {
+    loop {
+        let first = genesis(log).await?;
+        match (db.standing().map_err(database)?, first) {
+            (Standing::Member { cluster, .. }, Some((found, _, genesis))) => {
+                if cluster != found {
+                    return Err(other_cluster());
+                }
+                agree(&genesis, agreed)?;
+                return Ok(Entered::Resumed);
+            }
+            (Standing::Member { .. }, None) => return Err(log_gone()),
+            (Standing::Apart, None) => {
+                let cluster = draw()?;
+                let frame = db.genesis(cluster, agreed.clone()).map_err(database)?;
+                // Two nodes may try at once: the log takes one, and the other sees it in the next round.
+                log.begin(1, &frame).await.map_err(unreachable_log)?;
+            }
+            (Standing::Apart, Some((cluster, origin, genesis))) => {
+                agree(&genesis, agreed)?;
+                if db.is_me(origin) {
+                    db.enter(cluster, genesis.shards, true).map_err(database)?;
+                    return Ok(Entered::Founded);
+                }
+                if db.is_empty().map_err(database)? {
+                    db.enter(cluster, genesis.shards, false).map_err(database)?;
+                    return Ok(Entered::JoinedEmpty);
+                }
+                return compare_and_join(db, log, cluster, &genesis, scratch).await;
+            }
+        }
+    }
+}
+
+/// Makes a database with rows of its own a member, as the user decided; gives what differed.
+///
+/// # Errors
+/// When the log can't be read, or the database is a member already.
+pub async fn force(
+    db: &mut Database,
+    log: &dyn Log,
+    agreed: &Genesis,
+    scratch: &Path,
+    rows: Rows,
+) -> Result<Vec<Difference>, Failure> {
+    if db.standing().map_err(database)? != Standing::Apart {
+        return Err(Failure::new(Kind::General, "this database belongs to a cluster already")
+            .hint("just run it: `antiphon run`"));
+    }
+    let Some((cluster, _, genesis)) = genesis(log).await? else {
+        return Err(Failure::new(Kind::Missing, "the log is empty: there is no cluster to join")
+            .hint("`antiphon run` founds one from this database"));
+    };
+    agree(&genesis, agreed)?;
+    let mut logged = Aside::new(db, cluster, &genesis, scratch)?;
+    logged.read_to_founded(log).await?;
+    logged.read_to_the_end(log).await?;
+    // The triggers go in first: a row written from now on is marked, whoever wins.
+    db.install(false).map_err(database)?;
+    match rows {
+        Rows::DiscardLocal => db.discard_for(&logged.db),
+        Rows::PublishLocal => db.publish_upon(&logged.db),
+    }
+    .map_err(database)
+}
+
+async fn compare_and_join(
+    db: &mut Database,
+    log: &dyn Log,
+    cluster: ClusterId,
+    genesis: &Genesis,
+    scratch: &Path,
+) -> Result<Entered, Failure> {
+    // The triggers go in first: a row written while we compare is marked, and becomes a change afterwards.
+    db.install(false).map_err(database)?;
+    let mut logged = Aside::new(db, cluster, genesis, scratch)?;
+    logged.read_to_founded(log).await?;
+    let mut differences = db.compare(&logged.db).map_err(database)?;
+    if differences.iter().any(|difference| !difference.is_none()) {
+        logged.read_to_the_end(log).await?;
+        differences = db.compare(&logged.db).map_err(database)?;
+    }
+    if differences.iter().all(Difference::is_none) {
+        db.join_at(&logged.db).map_err(database)?;
+        return Ok(Entered::JoinedEqual);
+    }
+    db.uninstall().map_err(database)?;
+    Err(refusal(&differences))
+}
+
+fn refusal(differences: &[Difference]) -> Failure {
+    let tables = differences.iter().filter(|difference| !difference.is_none()).map(|difference| {
+        format!(
+            "`{}` has {} rows here and {} in the cluster ({} only here, {} only there, {} different)",
+            difference.table,
+            difference.rows_here,
+            difference.rows_there,
+            difference.only_here,
+            difference.only_there,
+            difference.changed
+        )
+    });
+    let tables = tables.collect::<Vec<_>>().join("; ");
+    Failure::new(Kind::Data, format!("this database has rows of its own, and they are not the cluster's: {tables}"))
+        .hint("`antiphon join --discard-local` takes the cluster's rows, and keeps a copy of the file as it is now")
+        .hint("`antiphon join --publish-local` makes the rows of this database its changes, for all nodes")
+}
+
+/// L, built aside from the log in a database of its own.
+struct Aside {
+    db: Database,
+    shards: u32,
+}
+
+impl Aside {
+    fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
+        like.copy_schema(scratch).map_err(database)?;
+        let mut db = like.reopen(scratch).map_err(database)?;
+        db.enter_quietly(cluster, genesis.shards).map_err(database)?;
+        Ok(Self { db, shards: genesis.shards })
+    }
+
+    /// Applies every shard up to the founder's word that all its rows are in.
+    async fn read_to_founded(&mut self, log: &dyn Log) -> Result<(), Failure> {
+        for shard in 1..=self.shards {
+            let mut waits = 0u32;
+            while !self.read(log, shard, true).await? {
+                if waits % FOUNDED_NOTICE == 0 {
+                    tracing::info!(shard, "waiting for the founder to finish sending its rows");
+                }
+                waits = waits.wrapping_add(1);
+                tokio::time::sleep(FOUNDED_POLL).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_to_the_end(&mut self, log: &dyn Log) -> Result<(), Failure> {
+        for shard in 1..=self.shards {
+            self.read(log, shard, false).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies what there is of a shard; with `to_founded`, only up to that entry. Says whether it came across it.
+    async fn read(&mut self, log: &dyn Log, shard: Shard, to_founded: bool) -> Result<bool, Failure> {
+        loop {
+            let after = self.db.position(shard).seq;
+            let mut entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(unreachable_log)?;
+            if entries.is_empty() {
+                return Ok(false);
+            }
+            let founded = entries.iter().position(is_founded).filter(|_| to_founded);
+            if let Some(founded) = founded {
+                entries.truncate(founded + 1);
+            }
+            let last = entries.last().map_or(after, |placed| placed.seq);
+            while self.db.position(shard).seq < last {
+                let applied = self.db.apply(shard, &entries).map_err(database)?;
+                match applied.stop {
+                    None | Some(Stop::Full | Stop::Unsealed) => {}
+                    Some(Stop::Blocked(reason)) => {
+                        return Err(Failure::new(Kind::Data, format!("cannot compare this database with the cluster: {reason}")));
+                    }
+                    Some(Stop::Gap { expected, .. }) => {
+                        return Err(Failure::new(Kind::Data, format!("the log lacks entry {expected} of shard {shard}")));
+                    }
+                }
+            }
+            if founded.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+fn is_founded(placed: &Placed) -> bool {
+    matches!(codec::decode(&placed.frame), Ok(Entry { body: Body::Founded, .. }))
+}
+
+/// The log's first entry, if there is one.
+async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
+    let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() else { return Ok(None) };
+    let foreign = |why: &dyn std::fmt::Display| {
+        Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))
+    };
+    if first.seq != 1 {
+        return Err(foreign(&format_args!("its first entry stands at position {}", first.seq)));
+    }
+    match codec::decode(&first.frame) {
+        Ok(Entry { cluster, origin, body: Body::Genesis(genesis), .. }) => Ok(Some((cluster, origin, genesis))),
+        Ok(_) => Err(foreign(&"its first entry is no genesis")),
+        Err(error) => Err(foreign(&error)),
+    }
+}
+
+/// What this node would have, against what the cluster agreed to.
+fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
+    let mut differs = Vec::new();
+    if cluster.shards != here.shards {
+        differs.push(format!("it has {} shards, and this node is configured for {}", cluster.shards, here.shards));
+    }
+    if cluster.hasher != here.hasher {
+        differs.push(format!("it hashes keys with `{}`, and this node with `{}`", cluster.hasher, here.hasher));
+    }
+    if cluster.resolver != here.resolver {
+        differs.push(format!("it resolves clashes with `{}`, and this node with `{}`", cluster.resolver, here.resolver));
+    }
+    if cluster.wire > here.wire {
+        differs.push(format!("it speaks wire version {}, and this build up to {}", cluster.wire, here.wire));
+    }
+    if differs.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::config(format!("this node differs from its cluster: {}", differs.join("; ")))
+        .hint("configure this node as the others: `antiphon config show` prints what it has"))
+}
+
+fn draw() -> Result<ClusterId, Failure> {
+    let mut cluster = ClusterId::default();
+    getrandom::fill(&mut cluster).map_err(|error| Failure::new(Kind::General, format!("no randomness: {error}")))?;
+    Ok(cluster)
+}
+
+fn other_cluster() -> Failure {
+    Failure::new(Kind::Data, "this database belongs to another cluster than this log")
+        .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
+        .hint("`antiphon cleanup` makes it a database like any other again; then it can join this one")
+}
+
+fn log_gone() -> Failure {
+    Failure::new(Kind::Data, "this database belongs to a cluster, and the log is empty: it was deleted or is another one")
+        .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
+        .hint("if that log is lost, `antiphon cleanup` and then `antiphon run` found a new cluster from this database")
+}
+
+fn database(error: db::Error) -> Failure {
+    let kind = if error.is_transient() { Kind::Busy } else { Kind::General };
+    Failure::caused(kind, "cannot make the database a member of the cluster", &error)
+}
+
+fn unreachable_log(error: log::Error) -> Failure {
+    Failure::caused(Kind::General, "cannot read the log", &error)
+}

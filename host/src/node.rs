@@ -1,0 +1,405 @@
+//! A node: its database, its log, the tasks between them, and an orderly end.
+
+use crate::db::{self, Database, Db, Filter, Options};
+use crate::failure::{Failure, Kind};
+use crate::join::{self, Entered};
+use crate::lock::Lock;
+use crate::log::{self, Log, Shard};
+use crate::publish::{self, Publisher};
+use crate::subscribe::{self, Progress, Subscriber};
+use crate::watch::Watch;
+use antiphon_core::entry::Genesis;
+use antiphon_core::hash::Hash;
+use antiphon_core::resolve::Resolve;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info, info_span, warn};
+
+/// What a node is made from.
+pub struct Parts {
+    /// The application's database.
+    pub database: PathBuf,
+    /// This node's number; 0 = one drawn once and kept in the file.
+    pub node: u64,
+    /// The directory of the embedded log.
+    pub log: PathBuf,
+    /// Which tables are replicated.
+    pub filter: Filter,
+    /// Most changes in one transaction of ours.
+    pub changes_max: usize,
+    /// Compress batches.
+    pub compress: bool,
+    /// How long a missed file event may go unnoticed.
+    pub poll_interval: Duration,
+    /// What this node would agree to.
+    pub agreed: Genesis,
+    /// Where a key goes.
+    pub hasher: Box<dyn Hash>,
+    /// Who wins a clash.
+    pub resolver: Box<dyn Resolve>,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("database", &self.database).field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+/// A database opened for good: locked, found sound, and not yet a member of anything.
+#[derive(Debug)]
+pub struct Opened {
+    /// The database.
+    pub db: Database,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    agreed: Genesis,
+    poll_interval: Duration,
+    _lock: Lock,
+    state: PathBuf,
+}
+
+/// A member of a cluster, ready to run.
+#[derive(Debug)]
+pub struct Node {
+    db: Db,
+    log: Arc<dyn Log>,
+    shards: u32,
+    watch: Watch,
+    poll_interval: Duration,
+    _lock: Lock,
+}
+
+/// The least time between two seals: what comes in between shares one batch, and the application its lock.
+const SEAL_INTERVAL: Duration = Duration::from_millis(2);
+/// How long to wait before a refused step is tried again; doubled up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often a shard that can't go on looks whether it can.
+const BLOCKED_POLL: Duration = Duration::from_millis(500);
+/// How long a stop waits for the batch in hand to reach the log.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// The host's own directory beside a database.
+#[must_use]
+pub fn state_directory(database: &Path) -> PathBuf {
+    let mut name = database.file_name().unwrap_or_default().to_owned();
+    name.push(".antiphon");
+    database.with_file_name(name)
+}
+
+/// Opens a database: one host at a time, and only if SQLite finds it sound.
+///
+/// # Errors
+/// When it does not exist, is in use, is damaged, or the log can't be opened.
+pub fn open(parts: Parts) -> Result<Opened, Failure> {
+    let shown = parts.database.display().to_string();
+    let path = parts.database.canonicalize().map_err(|error| {
+        Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}"))
+            .hint("the application makes its database; give the path of an existing one")
+    })?;
+    let state = state_directory(&path);
+    let lock = Lock::take(&state, &shown)?;
+    db::check(&path).map_err(|error| damaged(&shown, &error))?;
+    let options = Options {
+        path,
+        node: parts.node,
+        filter: parts.filter,
+        changes_max: parts.changes_max,
+        compress: parts.compress,
+    };
+    let db = Database::open(options, parts.hasher, parts.resolver)
+        .map_err(|error| Failure::caused(Kind::General, format!("cannot open database `{shown}`"), &error))?;
+    let log = log::Local::open(&parts.log)
+        .map_err(|error| Failure::caused(Kind::General, "cannot open the log", &error).hint("`--log DIR` takes another directory"))?;
+    Ok(Opened { db, log: Arc::new(log), agreed: parts.agreed, poll_interval: parts.poll_interval, _lock: lock, state })
+}
+
+fn damaged(shown: &str, error: &db::Error) -> Failure {
+    match error {
+        db::Error::Damaged(_) => Failure::caused(Kind::Data, format!("nothing of `{shown}` is replicated"), error)
+            .hint("restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`"),
+        _ => Failure::caused(Kind::General, format!("cannot open database `{shown}`"), error),
+    }
+}
+
+impl Opened {
+    /// Founds the log's cluster or joins it.
+    ///
+    /// # Errors
+    /// When the log can't be read, or only the user can decide.
+    pub async fn enter(mut self) -> Result<(Node, Entered), Failure> {
+        let scratch = Scratch::new(&self.state)?;
+        let entered = join::enter(&mut self.db, &*self.log, &self.agreed, &scratch.file()).await?;
+        let shards = self.db.shards();
+        let watch = Watch::new(self.db.path());
+        let db = Db::spawn(self.db)
+            .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
+        let node =
+            Node { db, log: self.log, shards, watch, poll_interval: self.poll_interval, _lock: self._lock };
+        Ok((node, entered))
+    }
+
+    /// Joins as the user decided.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub async fn force(&mut self, rows: join::Rows) -> Result<Vec<db::Difference>, Failure> {
+        let scratch = Scratch::new(&self.state)?;
+        join::force(&mut self.db, &*self.log, &self.agreed, &scratch.file(), rows).await
+    }
+}
+
+/// A folder for L built aside; gone when it is done with.
+struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    fn new(state: &Path) -> Result<Self, Failure> {
+        tempfile::Builder::new()
+            .prefix("scratch-")
+            .tempdir_in(state)
+            .map(Self)
+            .map_err(|error| Failure::new(Kind::General, format!("cannot make a folder in `{}`: {error}", state.display())))
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("log.db")
+    }
+}
+
+impl Node {
+    /// The handle on the database, for those who look in.
+    #[must_use]
+    pub fn db(&self) -> Db {
+        self.db.clone()
+    }
+
+    /// Replicates until `stop`, or until something fails that waiting does not mend.
+    ///
+    /// # Errors
+    /// What failed.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
+        let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
+        let publisher = Publisher::new(self.db.clone(), self.log.clone());
+        let moved = Arc::new(tokio::sync::Notify::new());
+        let publishing = Publishing {
+            publisher,
+            db: self.db.clone(),
+            watch: self.watch,
+            moved: Arc::clone(&moved),
+            poll_interval: self.poll_interval,
+        };
+        tasks.spawn(publishing.run(stop.clone()).instrument(info_span!("publish")));
+        for shard in 1..=self.shards {
+            let following = Following {
+                subscriber: Subscriber::new(self.db.clone(), self.log.clone(), shard),
+                log: self.log.clone(),
+                shard,
+                moved: Arc::clone(&moved),
+            };
+            tasks.spawn(following.run(stop.clone()).instrument(info_span!("apply", shard)));
+        }
+        let mut ended = Ok(());
+        while let Some(done) = tasks.join_next().await {
+            let done = done.unwrap_or_else(|error| Err(Failure::new(Kind::General, format!("a task ended in a panic: {error}"))));
+            // The first to fail ends the others, in the same orderly way as a signal does.
+            stop.cancel();
+            if ended.is_ok() {
+                ended = done;
+            }
+        }
+        self.db.close();
+        info!("stopped");
+        ended
+    }
+}
+
+/// The task that sends.
+struct Publishing {
+    publisher: Publisher,
+    db: Db,
+    watch: Watch,
+    moved: Arc<tokio::sync::Notify>,
+    poll_interval: Duration,
+}
+
+impl Publishing {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        let mut retry = Retry::default();
+        loop {
+            let events = self.watch.events();
+            match self.publisher.step().await {
+                Ok(publish::Progress::More) => retry.reset(),
+                Ok(publish::Progress::Idle) => {
+                    retry.reset();
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = self.wait(events) => {}
+                    }
+                }
+                Err(error) if is_lasting(&error) => {
+                    return Err(Failure::caused(Kind::General, "cannot publish", &error));
+                }
+                Err(error) => {
+                    warn!(error = %chain(&error), retry_in_ms = retry.pause().as_millis(), "Unable to publish");
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = retry.wait() => {}
+                    }
+                }
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+            tokio::time::sleep(SEAL_INTERVAL).await;
+        }
+        // What is committed by now still goes out, if the log takes it soon.
+        let last = tokio::time::timeout(SHUTDOWN_GRACE, async {
+            while matches!(self.publisher.step().await, Ok(publish::Progress::More)) {}
+        });
+        if last.await.is_err() {
+            info!("the log does not answer; what waits goes out after the next start");
+        }
+        Ok(())
+    }
+
+    /// Returns when another connection has committed, or an entry was applied, or nothing happened for long.
+    async fn wait(&self, events: u64) {
+        let moved = self.moved.notified();
+        tokio::pin!(moved);
+        let mut events = events;
+        loop {
+            for pause in self.watch.burst() {
+                if self.db.call(Database::has_changed).await.unwrap_or(true) {
+                    return;
+                }
+                tokio::select! {
+                    () = &mut moved => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+            tokio::select! {
+                () = &mut moved => return,
+                () = self.watch.changed(events, self.poll_interval) => {}
+            }
+            events = self.watch.events();
+        }
+    }
+}
+
+fn is_lasting(error: &publish::Error) -> bool {
+    match error {
+        publish::Error::Db(error) => is_lasting_db(error),
+        publish::Error::Log(log::Error::Unreachable(_)) => false,
+        publish::Error::Log(log::Error::Broken(_)) | publish::Error::TailLost { .. } => true,
+    }
+}
+
+fn is_lasting_db(error: &db::Error) -> bool {
+    // SQLite's refusals can end without a restart: a lock, a full disk, a read-only file. The others can't.
+    matches!(error, db::Error::Closed | db::Error::Damaged(_) | db::Error::Inconsistent(_))
+}
+
+/// The task that follows one shard.
+struct Following {
+    subscriber: Subscriber,
+    log: Arc<dyn Log>,
+    shard: Shard,
+    moved: Arc<tokio::sync::Notify>,
+}
+
+impl Following {
+    async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        let mut retry = Retry::default();
+        let mut said: Option<String> = None;
+        while !stop.is_cancelled() {
+            match self.subscriber.step().await {
+                Ok(Progress::More) => {
+                    retry.reset();
+                    self.moved.notify_one();
+                }
+                Ok(Progress::Idle(position)) => {
+                    retry.reset();
+                    if said.take().is_some() {
+                        info!("resumed");
+                    }
+                    self.moved.notify_one();
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = self.log.changed(self.shard, position) => {}
+                    }
+                }
+                Ok(Progress::Blocked(reason)) => {
+                    if said.as_ref() != Some(&reason) {
+                        warn!(reason, "paused until this changes; capture goes on");
+                        said = Some(reason);
+                    }
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(BLOCKED_POLL) => {}
+                    }
+                }
+                Err(error) if is_broken(&error) => {
+                    return Err(Failure::caused(Kind::Data, "cannot follow the log", &error));
+                }
+                Err(error) => {
+                    warn!(error = %chain(&error), retry_in_ms = retry.pause().as_millis(), "cannot apply, will retry");
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = retry.wait() => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_broken(error: &subscribe::Error) -> bool {
+    match error {
+        subscribe::Error::Db(error) => is_lasting_db(error),
+        subscribe::Error::Log(error) => matches!(error, log::Error::Broken(_)),
+        subscribe::Error::Broken { .. } => true,
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// Pauses that grow while nothing works.
+#[derive(Default)]
+struct Retry {
+    tries: u32,
+}
+
+impl Retry {
+    fn reset(&mut self) {
+        self.tries = 0;
+    }
+
+    fn pause(&self) -> Duration {
+        RETRY_MIN.saturating_mul(1 << self.tries.min(16)).min(RETRY_MAX)
+    }
+
+    async fn wait(&mut self) {
+        let pause = self.pause();
+        self.tries = self.tries.saturating_add(1);
+        tokio::time::sleep(pause).await;
+    }
+}
