@@ -31,10 +31,8 @@ macro_rules! component {
 }
 
 /// Every official component.
-pub const ALL: &[Component] = &[
-    component!("last-write-wins", Resolver, "conflict_last_write_wins"),
-    component!("fnv", Hasher, "hash_fnv"),
-];
+pub const ALL: &[Component] =
+    &[component!("last-write-wins", Resolver, "conflict_last_write_wins"), component!("fnv", Hasher, "hash_fnv")];
 
 /// The official component of this world and name.
 #[must_use]

@@ -110,7 +110,7 @@ fn write_time(out: &mut Vec<u8>, time: Option<Time>) {
 }
 
 fn time_of_integer(number: i64) -> Time {
-    if number > 1_000_000_000_000 || number < -1_000_000_000_000 {
+    if number.unsigned_abs() > 1_000_000_000_000 {
         // The driver multiplies 64 bits of milliseconds up to nanoseconds, and lets them overflow.
         let nanos = number.wrapping_mul(1_000_000);
         Time { seconds: nanos.div_euclid(1_000_000_000), nanos: nanos.rem_euclid(1_000_000_000) }
