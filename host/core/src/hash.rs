@@ -1,5 +1,7 @@
 //! Key -> 64-bit number -> shard.
 
+pub mod fnv;
+
 use crate::schema::Table;
 
 /// The canonical bytes of many keys, back to back: what crosses to a hash component in one piece.

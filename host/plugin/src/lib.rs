@@ -1,1 +1,155 @@
-//! Placeholder while the house is raised.
+//! Runs WebAssembly components as ordinary Antiphon traits. The one crate that knows wasmtime.
+//!
+//! [`PluginHost`] turns bytes into a [`Hasher`] or a [`Resolver`], which are a `Hash` and a `Resolve` of
+//! `antiphon-core` like any other. They compute on the thread that calls them: a plain one with 2 MiB of stack, never
+//! one that an async runtime is on.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `engine` | the engine all plugins share, and its clock |
+//! | `cache` | components compiled before |
+//! | `component` | bytes -> a component of the world wanted, or why not |
+//! | `inert` | what a plugin that only computes can import |
+//! | `limits` | what it may use up |
+//! | `plugin` | the life of its instances |
+//! | `hasher`, `resolver` | the worlds as traits |
+//! | `convert` | core's types <-> the worlds' |
+//! | `log` | what guests say |
+//! | `error` | what went wrong, why, and what to do |
+
+mod bindings;
+mod cache;
+mod component;
+mod convert;
+mod engine;
+mod error;
+mod hasher;
+mod inert;
+mod limits;
+mod log;
+mod plugin;
+mod resolver;
+
+use std::borrow::Cow;
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+pub use error::{EngineError, Error, Reason, Trace};
+pub use hasher::Hasher;
+pub use limits::Limits;
+pub use resolver::Resolver;
+
+use cache::Cache;
+use engine::Runtime;
+use plugin::Plugin;
+
+/// How a host is made.
+#[derive(Clone, Debug, Default)]
+pub struct HostOptions {
+    /// Where compiled components are kept; `None` = they are compiled at each start. The folder is made ours alone.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Where plugins come to life. Cheap to clone; plugins keep alive what they need of it.
+#[derive(Clone)]
+pub struct PluginHost {
+    runtime: Arc<Runtime>,
+}
+
+/// A component, and where it comes from.
+#[derive(Clone, Debug)]
+pub struct Source<'a> {
+    /// What the configuration calls it.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The component's bytes: those that are hashed are those that are compiled.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// Where a component comes from; it decides what nodes have to agree on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It comes with the program.
+    Official,
+    /// It is the user's own; the text says where it is, as `file:PATH`.
+    Custom(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Official => f.write_str("builtin"),
+            Self::Custom(place) => f.write_str(place),
+        }
+    }
+}
+
+/// What a plugin says of itself, and what its bytes are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// The name it gives itself.
+    pub name: String,
+    /// The version of the build.
+    pub version: String,
+    /// One sentence on what it does.
+    pub description: String,
+    /// A JSON schema of its settings; empty if it has none. Its own words, unchecked.
+    pub settings_schema: String,
+    /// Raised whenever an answer can differ from that of the last build.
+    pub laws: u32,
+    /// The sha256 of its bytes, in hex.
+    pub sha256: String,
+}
+
+/// Names and values of a plugin's settings.
+type Settings = Vec<(String, String)>;
+
+impl PluginHost {
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// When this machine can't run it. A cache that can't be used is a warning in the log, not an error.
+    pub fn new(options: &HostOptions) -> Result<Self, EngineError> {
+        let cache = options.cache_dir.as_deref().and_then(Cache::open);
+        let runtime = Runtime::new(cache).map_err(|err| EngineError(err.to_string()))?;
+        Ok(Self { runtime: Arc::new(runtime) })
+    }
+
+    /// Loads a hasher. Its settings are looked at when it is configured.
+    ///
+    /// # Errors
+    /// When the bytes are no hasher, or one that may not be run here.
+    pub fn hasher(&self, source: &Source<'_>, settings: &[(String, String)], limits: Limits) -> Result<Hasher, Error> {
+        let plugin = Plugin::load(&self.runtime, source, sha256(&source.bytes), limits)?;
+        Ok(Hasher::new(plugin, settings.to_vec()))
+    }
+
+    /// Loads a resolver. Its settings are looked at when it is configured.
+    ///
+    /// # Errors
+    /// When the bytes are no resolver, or one that may not be run here.
+    pub fn resolver(
+        &self,
+        source: &Source<'_>,
+        settings: &[(String, String)],
+        limits: Limits,
+    ) -> Result<Resolver, Error> {
+        let plugin = Plugin::load(&self.runtime, source, sha256(&source.bytes), limits)?;
+        Ok(Resolver::new(plugin, settings.to_vec()))
+    }
+}
+
+/// The sha256 of `bytes`, in hex.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        // Writing to a String can't fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}

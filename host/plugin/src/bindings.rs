@@ -1,0 +1,24 @@
+//! The worlds of `wit/`, as Rust. One module a world; what the worlds share is generated once.
+
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+pub(crate) mod resolver {
+    wasmtime::component::bindgen!({ path: "../../wit", world: "resolver" });
+}
+
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+pub(crate) mod hasher {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "hasher",
+        with: {
+            "antiphon:plugin/types": crate::bindings::resolver::antiphon::plugin::types,
+            "antiphon:plugin/log": crate::bindings::resolver::antiphon::plugin::log,
+        },
+    });
+}
+
+pub(crate) use resolver::antiphon::plugin::{log, types};
+pub(crate) use resolver::exports::antiphon::plugin::conflict;
+
+/// The version of the package that the modules above were made from.
+pub(crate) const VERSION: &str = "0.1.0";

@@ -1,0 +1,195 @@
+//! The life of a plugin's instances: made when needed, replaced when worn, dropped the moment one fails.
+
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::InstancePre;
+
+use crate::component;
+use crate::engine::{Runtime, ticks};
+use crate::error::{Attempt, Error, Reason, Subject};
+use crate::inert::State;
+use crate::limits::Limits;
+use crate::log::{GuestLog, printable};
+use crate::{Info, Origin, Source};
+
+/// What differs between the worlds.
+pub(crate) trait World: Sized {
+    /// An instance's exports.
+    type Guest;
+    /// What a plugin of this world is called.
+    const NAME: &'static str;
+    /// What it exports, without version.
+    const EXPORTS: [&'static str; 2];
+    fn new(linked: InstancePre<State>) -> wasmtime::Result<Self>;
+    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Self::Guest>;
+    fn describe(guest: &Self::Guest, store: &mut Store<State>) -> wasmtime::Result<Described>;
+}
+
+/// What a plugin said of itself; not yet believed.
+pub(crate) struct Described {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) description: String,
+    pub(crate) settings_schema: String,
+    pub(crate) laws: u32,
+}
+
+/// A component of world `W`, and the instance of it that is at work, if one is.
+pub(crate) struct Plugin<W: World> {
+    runtime: Arc<Runtime>,
+    subject: Arc<Subject>,
+    world: W,
+    limits: Limits,
+    log: GuestLog,
+    info: Info,
+    identity: String,
+    live: Option<Live<W::Guest>>,
+    fuel_used: u64,
+}
+
+struct Live<G> {
+    store: Store<State>,
+    guest: G,
+    calls: u64,
+}
+
+impl<W: World> Plugin<W> {
+    /// Compiles and links the component, and asks an instance what it is.
+    pub(crate) fn load(
+        runtime: &Arc<Runtime>,
+        source: &Source<'_>,
+        sha256: String,
+        limits: Limits,
+    ) -> Result<Self, Error> {
+        let subject = Subject { name: source.name.clone(), origin: source.origin.to_string(), sha256 };
+        let subject = Arc::new(subject);
+        let refused = |reason| Error::new(&subject, Attempt::Load, reason);
+        let linked = component::prepare(runtime, &source.bytes, &subject.sha256, &limits, W::NAME, &W::EXPORTS);
+        let world = W::new(linked.map_err(refused)?).map_err(|err| refused(Reason::Invalid(err.to_string())))?;
+        let mut plugin = Self {
+            runtime: Arc::clone(runtime),
+            log: GuestLog::new(&source.name),
+            info: Info::default(),
+            identity: String::new(),
+            live: None,
+            fuel_used: 0,
+            subject: Arc::clone(&subject),
+            world,
+            limits,
+        };
+        plugin.instantiate(Attempt::Load)?;
+        let fuel = plugin.limits.fuel_base;
+        let described = plugin.call(Attempt::Load, fuel, |guest, store| W::describe(guest, store))?;
+        plugin.info = believed(described, &subject.sha256).map_err(|why| refused(Reason::Answer(why)))?;
+        plugin.identity = match source.origin {
+            // Builds differ in bytes and not in answers as long as the laws are the same.
+            Origin::Official => format!("{}@{}", plugin.info.name, plugin.info.laws),
+            Origin::Custom(_) => format!("sha256:{}", plugin.info.sha256),
+        };
+        Ok(plugin)
+    }
+
+    pub(crate) fn info(&self) -> &Info {
+        &self.info
+    }
+
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Fuel that the last call used.
+    pub(crate) fn fuel_used(&self) -> u64 {
+        self.fuel_used
+    }
+
+    pub(crate) fn error(&self, attempt: Attempt, reason: Reason) -> Error {
+        Error::new(&self.subject, attempt, reason)
+    }
+
+    /// Whether an instance is at work; if not, [`Self::instantiate`] makes one, which knows nothing yet.
+    pub(crate) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Drops the instance, with all it remembers.
+    pub(crate) fn drop_instance(&mut self) {
+        self.live = None;
+    }
+
+    pub(crate) fn instantiate(&mut self, attempt: Attempt) -> Result<(), Error> {
+        let fuel = self.limits.fuel_base;
+        let state = State::new(&self.limits, self.log.clone());
+        let mut store = Store::new(&self.runtime.engine, state);
+        store.limiter(|state| &mut state.meter);
+        store.set_hostcall_fuel(self.limits.returned_bytes);
+        store.set_max_component_handles(1_000);
+        self.arm(&mut store, attempt, fuel)?;
+        match self.world.instantiate(&mut store) {
+            Ok(guest) => {
+                self.live = Some(Live { store, guest, calls: 0 });
+                Ok(())
+            }
+            Err(err) => Err(self.error(attempt, Reason::of(&err, store.data(), &self.limits, fuel))),
+        }
+    }
+
+    fn arm(&self, store: &mut Store<State>, attempt: Attempt, fuel: u64) -> Result<(), Error> {
+        store.set_epoch_deadline(ticks(self.limits.watchdog));
+        store.set_fuel(fuel).map_err(|err| self.error(attempt, Reason::Engine(err.to_string())))
+    }
+
+    /// Calls into the instance. If that fails for any reason the instance is gone: after a trap, nothing in it can be
+    /// relied upon.
+    pub(crate) fn call<R>(
+        &mut self,
+        attempt: Attempt,
+        fuel: u64,
+        call: impl FnOnce(&W::Guest, &mut Store<State>) -> wasmtime::Result<R>,
+    ) -> Result<R, Error> {
+        let mut live = self.live.take().ok_or_else(|| self.error(attempt, Reason::NotConfigured))?;
+        self.arm(&mut live.store, attempt, fuel)?;
+        let answer = call(&live.guest, &mut live.store);
+        self.fuel_used = fuel - live.store.get_fuel().unwrap_or(0).min(fuel);
+        match answer {
+            Ok(answer) => {
+                live.calls += 1;
+                self.live = Some(live);
+                Ok(answer)
+            }
+            Err(err) => Err(self.error(attempt, Reason::of(&err, live.store.data(), &self.limits, fuel))),
+        }
+    }
+
+    /// Drops the instance if it has done its time: what a guest leaks, it leaks into one instance.
+    pub(crate) fn retire_if_worn(&mut self) {
+        let worn = |live: &Live<_>| live.calls >= self.limits.calls || live.store.data().meter.nearly_full();
+        if self.live.as_ref().is_some_and(worn) {
+            self.live = None;
+        }
+    }
+}
+
+const NAME_BYTES_MAX: usize = 64;
+const TEXT_BYTES_MAX: usize = 1024;
+
+fn believed(described: Described, sha256: &str) -> Result<Info, String> {
+    let Described { name, version, description, settings_schema, laws } = described;
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(word) {
+        let name = printable(&name, NAME_BYTES_MAX);
+        return Err(format!("it calls itself `{name}`, and a name is lower-case letters, digits and hyphens"));
+    }
+    Ok(Info {
+        name,
+        version: printable(&version, NAME_BYTES_MAX),
+        description: printable(&description, TEXT_BYTES_MAX),
+        settings_schema,
+        laws,
+        sha256: sha256.to_owned(),
+    })
+}
