@@ -5,7 +5,7 @@ use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
 use antiphon_core::schema::{Column, Table, Unique, quote};
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
@@ -31,7 +31,8 @@ impl Filter {
         let set = |patterns: &[String]| {
             let mut builder = GlobSetBuilder::new();
             for pattern in patterns {
-                builder.add(Glob::new(pattern)?);
+                // As SQLite compares names of tables.
+                builder.add(GlobBuilder::new(pattern).case_insensitive(true).build()?);
             }
             builder.build()
         };

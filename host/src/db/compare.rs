@@ -72,6 +72,18 @@ impl Database {
         self.become_member(other, Act::PublishOurs)
     }
 
+    /// Keeps a copy of the file as it is, beside it; gives its path.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn keep_copy(&self) -> Result<std::path::PathBuf, Error> {
+        let mut name = self.options.path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".before-join-{}", crate::clock::unix_ms()));
+        let copy = self.options.path.with_file_name(name);
+        self.conn.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).doing("copy the database")?;
+        Ok(copy)
+    }
+
     fn become_member(&mut self, other: &Self, act: Act) -> Result<Vec<Difference>, Error> {
         let differences = self.transaction(|db| {
             db.clear_marks()?;
