@@ -11,7 +11,6 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    #[expect(clippy::needless_pass_by_value, reason = "each command takes its arguments whole")]
     pub(super) fn run(self) -> Result<(), Failure> {
         let _ = self.keep;
         Err(super::not_built("demo"))

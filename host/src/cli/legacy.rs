@@ -49,11 +49,12 @@ const FLAGS: &[Flag] = &[
 /// If the flags make no sense, or one is not part of this version.
 pub fn rewrite(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
     let Some((program, flags)) = args.split_first() else { return Ok(args) };
-    if !flags.first().is_some_and(|first| split(first).is_some_and(|(name, _)| known(name).is_some())) {
+    let theirs = flags.first().and_then(|first| split(first)).and_then(|(name, _)| known(name));
+    if theirs.is_none() {
         return Ok(args);
     }
     let mut rewritten = vec![program.clone()];
-    rewritten.extend(Said::read(flags)?.as_ours());
+    rewritten.extend(Said::read(flags)?.into_ours());
     Ok(rewritten)
 }
 
@@ -104,7 +105,7 @@ impl Said {
         Ok(said)
     }
 
-    fn as_ours(self) -> Vec<OsString> {
+    fn into_ours(self) -> Vec<OsString> {
         if self.version {
             return vec!["--version".into()];
         }

@@ -112,7 +112,8 @@ fn plugins(config: &Config) -> Verdict {
         }
         origin(&key, plugin)?;
         let hash = &plugin.sha256;
-        if !hash.is_empty() && !(hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        let good = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !good && !hash.is_empty() {
             return Err(Failure::config(format!("`{key}.sha256` must be 64 hexadecimal digits")));
         }
     }

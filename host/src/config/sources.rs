@@ -161,8 +161,12 @@ impl Provider for Part {
 fn read_file(path: &Path) -> Result<Part, Failure> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::caused(failure::Kind::Config, format!("cannot read the configuration `{shown}`"), &error)
-            .hint("write one with `antiphon init app.db`, where `app.db` is the application's database")
+        let failure =
+            Failure::caused(failure::Kind::Config, format!("cannot read the configuration `{shown}`"), &error);
+        if error.kind() != std::io::ErrorKind::NotFound {
+            return failure;
+        }
+        failure.hint("write one with `antiphon init app.db`, where `app.db` is the application's database")
     })?;
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| {
         // The parser's own text quotes the line, and with it whatever password stands there.
