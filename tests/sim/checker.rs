@@ -106,7 +106,10 @@ impl Witness {
     fn follow(&mut self, node: &Node, log: &[Vec<Entry>]) -> Checked<bool> {
         let mut moved = false;
         for (shard, position) in node.with(|db| db.positions()) {
-            let stored = count(&node.app, &format!("SELECT coalesce(max(seq), 0) FROM __antiphon___position WHERE shard = {shard}"));
+            let stored = count(
+                &node.app,
+                &format!("SELECT coalesce(max(seq), 0) FROM __antiphon___position WHERE shard = {shard}"),
+            );
             if stored != position {
                 return Err(format!("position {position} of shard {shard} is {stored} in the file"));
             }
@@ -124,8 +127,11 @@ impl Witness {
 
     /// Every committed row is in the next batch as it was committed, and nothing else is.
     fn look_at_outbox(&mut self, app: &Connection, seen: &mut Seen) -> Checked<()> {
-        let mut statement =
-            app.prepare_cached("SELECT id, shard, number, batch FROM __antiphon___global_change_log WHERE id > ?1 ORDER BY id").unwrap();
+        let mut statement = app
+            .prepare_cached(
+                "SELECT id, shard, number, batch FROM __antiphon___global_change_log WHERE id > ?1 ORDER BY id",
+            )
+            .unwrap();
         let mut batches = statement.query([self.outbox]).unwrap();
         let mut sealed = false;
         while let Some(batch) = batches.next().unwrap() {
@@ -138,7 +144,9 @@ impl Witness {
             for (key, image, _) in changes_of(&changes) {
                 match self.dirty.remove(&key) {
                     Some(written) if written == image => {}
-                    Some(written) => return Err(format!("batch {number} has {image:?} for {key:?}, and {written:?} was committed")),
+                    Some(written) => {
+                        return Err(format!("batch {number} has {image:?} for {key:?}, and {written:?} was committed"));
+                    }
                     // Marked twice, as by a scan over rows that triggers had marked; or inserted and deleted since.
                     None if self.pending.get(&key).is_some_and(|mine| mine.image == image) => {}
                     None if image.is_none() && !self.rows.contains_key(&key) => {}
@@ -157,7 +165,8 @@ impl Witness {
     fn is_sealed(&self, app: &Connection) -> bool {
         let tables = (0..TABLES.len()).filter(|table| self.has_late || *table != LATE);
         let mut unsealed = tables.map(|table| {
-            !is_captured(app, table) || count(app, &format!("SELECT count(*) FROM __antiphon__{}_change_log", TABLES[table].name)) > 0
+            !is_captured(app, table)
+                || count(app, &format!("SELECT count(*) FROM __antiphon__{}_change_log", TABLES[table].name)) > 0
         });
         !unsealed.any(|unsealed| unsealed) && count(app, "SELECT count(*) FROM __antiphon___scan") == 0
     }
@@ -261,7 +270,10 @@ fn same_clashes(node: &Node, witness: &Witness) -> Checked<()> {
             (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap(), row.get(3).unwrap(), row.get(4).unwrap());
         let table = Shape::position(&name).ok_or("a clash in an unknown table")?;
         let key = decode_row(&key).map_err(|error| error.to_string())?;
-        recorded.insert((shard as usize, (seq.cast_unsigned(), (table, TABLES[table].fold_key(&key)), cause == "unique-index")));
+        recorded.insert((
+            shard as usize,
+            (seq.cast_unsigned(), (table, TABLES[table].fold_key(&key)), cause == "unique-index"),
+        ));
     }
     let folds = witness.folds.iter().enumerate();
     let held: BTreeSet<(usize, Clash)> =
@@ -269,7 +281,10 @@ fn same_clashes(node: &Node, witness: &Witness) -> Checked<()> {
     if recorded != held {
         let missing: Vec<_> = held.difference(&recorded).collect();
         let invented: Vec<_> = recorded.difference(&held).collect();
-        return Err(format!("node {}: clashes without a record: {missing:?}; records without a clash: {invented:?}", witness.origin.node));
+        return Err(format!(
+            "node {}: clashes without a record: {missing:?}; records without a clash: {invented:?}",
+            witness.origin.node
+        ));
     }
     Ok(())
 }

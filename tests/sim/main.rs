@@ -84,7 +84,9 @@ fn histories() {
         eprintln!("seed {seed}: {failure}");
     }
     if let Some((seed, _)) = failures.first() {
-        panic!("repeat it with `SIM_SEED={seed} cargo test --release -p antiphon-harness --test sim -- --nocapture histories`");
+        panic!(
+            "repeat it with `SIM_SEED={seed} cargo test --release -p antiphon-harness --test sim -- --nocapture histories`"
+        );
     }
     if seeds == SEEDS {
         assert_eq!(coverage.missing(), Vec::<&str>::new(), "never happened in all these histories");

@@ -20,7 +20,12 @@ pub(crate) struct Shape {
 pub(crate) const LATE: usize = 5;
 
 pub(crate) const TABLES: [Shape; 6] = [
-    Shape { name: "item", columns: &["id", "u", "w", "a", "touched"], key: &[(0, false)], uniques: &[&[(1, false)], &[(2, true)]] },
+    Shape {
+        name: "item",
+        columns: &["id", "u", "w", "a", "touched"],
+        key: &[(0, false)],
+        uniques: &[&[(1, false)], &[(2, true)]],
+    },
     Shape { name: "plain", columns: &["k", "g", "v"], key: &[(0, false), (1, true)], uniques: &[] },
     Shape { name: "audit", columns: &["id", "n"], key: &[(0, false)], uniques: &[] },
     Shape { name: "parent", columns: &["id", "v"], key: &[(0, false)], uniques: &[] },

@@ -18,7 +18,8 @@ pub(crate) struct Work {
 /// Makes up one step of an application that sees these rows; `mark` is unique to the step.
 pub(crate) fn work(random: &mut Random, mark: u64, rows: &Rows, has_late: bool) -> Work {
     let mut maker = Maker { random, mark: mark * 100, rows, has_late };
-    let kind = maker.random.weighted(&[(70, "single"), (12, "transaction"), (8, "savepoint"), (3, "rollback"), (7, "swap")]);
+    let kind =
+        maker.random.weighted(&[(70, "single"), (12, "transaction"), (8, "savepoint"), (3, "rollback"), (7, "swap")]);
     let mut statements = Vec::new();
     match kind {
         "single" => statements.push(maker.statement()),
@@ -87,18 +88,44 @@ impl Maker<'_> {
         let (id, other, u, w, n) = (self.id(), self.id(), self.u(), self.w(), self.fresh());
         let values = format!("VALUES ({id}, {u}, {w}, 'v{n}', 'new')");
         match self.random.weighted(&[
-            (10, 0), (10, 1), (8, 2), (6, 3), (5, 4), (5, 5), (10, 6), (8, 7), (8, 8), (5, 9), (7, 10), (5, 11), (8, 12), (2, 13), (3, 14),
+            (10, 0),
+            (10, 1),
+            (8, 2),
+            (6, 3),
+            (5, 4),
+            (5, 5),
+            (10, 6),
+            (8, 7),
+            (8, 8),
+            (5, 9),
+            (7, 10),
+            (5, 11),
+            (8, 12),
+            (2, 13),
+            (3, 14),
         ]) {
             0 => ("insert", format!("INSERT INTO item {values}")),
             1 => ("insert or replace", format!("INSERT OR REPLACE INTO item {values}")),
             2 => ("insert or ignore", format!("INSERT OR IGNORE INTO item {values}")),
-            3 => ("upsert on key", format!("INSERT INTO item {values} ON CONFLICT (id) DO UPDATE SET u = excluded.u, a = excluded.a")),
-            4 => ("upsert on unique", format!("INSERT INTO item {values} ON CONFLICT (u) DO UPDATE SET w = excluded.w, a = excluded.a")),
+            3 => (
+                "upsert on key",
+                format!("INSERT INTO item {values} ON CONFLICT (id) DO UPDATE SET u = excluded.u, a = excluded.a"),
+            ),
+            4 => (
+                "upsert on unique",
+                format!("INSERT INTO item {values} ON CONFLICT (u) DO UPDATE SET w = excluded.w, a = excluded.a"),
+            ),
             5 => ("upsert nothing", format!("INSERT INTO item {values} ON CONFLICT DO NOTHING")),
             6 => ("update", format!("UPDATE item SET a = 'v{n}' WHERE id = {id}")),
             7 => ("update unique", format!("UPDATE item SET u = {u}, a = 'v{n}' WHERE id = {id}")),
-            8 => ("update or replace", format!("UPDATE OR REPLACE item SET u = {u}, w = {w}, a = 'v{n}' WHERE id = {id}")),
-            9 => ("update or ignore", format!("UPDATE OR IGNORE item SET u = {u}, a = 'v{n}-' || id WHERE id IN ({id}, {other})")),
+            8 => (
+                "update or replace",
+                format!("UPDATE OR REPLACE item SET u = {u}, w = {w}, a = 'v{n}' WHERE id = {id}"),
+            ),
+            9 => (
+                "update or ignore",
+                format!("UPDATE OR IGNORE item SET u = {u}, a = 'v{n}-' || id WHERE id IN ({id}, {other})"),
+            ),
             10 => {
                 let by = self.random.pick(&[10, -10]);
                 ("move", format!("UPDATE item SET id = id + {by}, a = 'v{n}-' || id WHERE id IN ({id}, {id} + 10)"))
@@ -122,14 +149,25 @@ impl Maker<'_> {
     }
 
     fn plain(&mut self) -> Statement {
-        let (k, g, v, n) = (self.random.pick(&["1", "2", "3", "2.0", "'2'"]), self.random.pick(&["'a'", "'A'", "'b'"]), self.value(), self.fresh());
+        let (k, g, v, n) = (
+            self.random.pick(&["1", "2", "3", "2.0", "'2'"]),
+            self.random.pick(&["'a'", "'A'", "'b'"]),
+            self.value(),
+            self.fresh(),
+        );
         match self.random.weighted(&[(20, 0), (12, 1), (8, 2), (10, 3), (15, 4), (10, 5), (12, 6), (5, 7)]) {
             0 => ("insert", format!("INSERT INTO plain VALUES ({k}, {g}, {v})")),
             1 => ("insert or replace", format!("INSERT OR REPLACE INTO plain VALUES ({k}, {g}, {v})")),
             2 => ("insert or ignore", format!("INSERT OR IGNORE INTO plain VALUES ({k}, {g}, {v})")),
-            3 => ("upsert on key", format!("INSERT INTO plain VALUES ({k}, {g}, {v}) ON CONFLICT (k, g) DO UPDATE SET v = excluded.v")),
+            3 => (
+                "upsert on key",
+                format!("INSERT INTO plain VALUES ({k}, {g}, {v}) ON CONFLICT (k, g) DO UPDATE SET v = excluded.v"),
+            ),
             4 => ("update", format!("UPDATE plain SET v = {v} WHERE k = {k} AND g = {g}")),
-            5 => ("move or replace", format!("UPDATE OR REPLACE plain SET k = k + 1, v = 'v{n}-' || k || g WHERE k = {k}")),
+            5 => (
+                "move or replace",
+                format!("UPDATE OR REPLACE plain SET k = k + 1, v = 'v{n}-' || k || g WHERE k = {k}"),
+            ),
             6 => ("delete", format!("DELETE FROM plain WHERE k = {k}")),
             _ => ("change of case", format!("UPDATE plain SET g = upper(g), v = 'v{n}-' || k || g WHERE k = {k}")),
         }
@@ -161,8 +199,12 @@ impl Maker<'_> {
     /// Two rows change their UNIQUE values, as a reordering of a list does.
     fn swap(&mut self, statements: &mut Vec<Statement>) {
         let table = if self.has_late && self.random.chance(15) { LATE } else { 0 };
-        let holders: Vec<(&String, &String)> =
-            self.rows.iter().filter(|(key, row)| key.0 == table && row[1] != "n").map(|(key, row)| (&key.1[0], &row[1])).collect();
+        let holders: Vec<(&String, &String)> = self
+            .rows
+            .iter()
+            .filter(|(key, row)| key.0 == table && row[1] != "n")
+            .map(|(key, row)| (&key.1[0], &row[1]))
+            .collect();
         if holders.len() < 2 {
             let statement = self.item();
             return statements.push(statement);

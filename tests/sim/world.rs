@@ -200,7 +200,11 @@ impl<'a> World<'a> {
             let count = random.weighted(&[(40, 1), (20, 2), (15, 3), (25, u64::MAX)]);
             faults.delay = (last - position).saturating_sub(count);
             faults.refuse_read = random.chance(4);
-            said += &format!(" {} of shard {shard}{}", count.min(last - position), if faults.refuse_read { " (refuse read)" } else { "" });
+            said += &format!(
+                " {} of shard {shard}{}",
+                count.min(last - position),
+                if faults.refuse_read { " (refuse read)" } else { "" }
+            );
         }
         if random.chance(12) {
             self.death.countdown.set(random.within(1, 5));
@@ -223,13 +227,16 @@ impl<'a> World<'a> {
         for (_, fault) in failed_log.iter().filter(|(struck, _)| *struck) {
             self.coverage.see(fault);
         }
-        let may_fail = died.is_some() || failed_log.iter().any(|(struck, fault)| *struck && !matches!(*fault, "delay" | "redeliver"));
+        let may_fail = died.is_some()
+            || failed_log.iter().any(|(struck, fault)| *struck && !matches!(*fault, "delay" | "redeliver"));
         if let Some(point) = died {
             self.coverage.see(&format!("die at {point}"));
         }
         match &done {
             Ok(what) => said += &format!(" => {what}"),
-            Err(error) => said += &format!(" => {error}{}", died.map(|point| format!(" at {point}")).unwrap_or_default()),
+            Err(error) => {
+                said += &format!(" => {error}{}", died.map(|point| format!(" at {point}")).unwrap_or_default())
+            }
         }
         if died.is_some() {
             if lives_on {
@@ -278,7 +285,8 @@ impl<'a> World<'a> {
 
     /// A node may wait for what only its user can do, or for another shard; for nothing else.
     fn blocked(&mut self, node: usize, reason: &str) -> Result<String, String> {
-        let excused = reason.contains("`late`") && !self.witnesses[node].has_late || self.entries.len() > 1 && reason.contains("route");
+        let excused = reason.contains("`late`") && !self.witnesses[node].has_late
+            || self.entries.len() > 1 && reason.contains("route");
         if excused {
             self.coverage.see("blocked");
             Ok(format!("blocked: {reason}"))
@@ -295,9 +303,12 @@ impl<'a> World<'a> {
             }
         }
         let seen = self.witnesses[node].observe(&self.nodes[node], &self.entries)?;
-        for (saw, what) in
-            [(seen.hidden, "hidden row"), (seen.pieces, "unit in pieces"), (seen.staged, "staged piece"), (seen.shadows, "shadow")]
-        {
+        for (saw, what) in [
+            (seen.hidden, "hidden row"),
+            (seen.pieces, "unit in pieces"),
+            (seen.staged, "staged piece"),
+            (seen.shadows, "shadow"),
+        ] {
             if saw {
                 self.coverage.see(what);
             }
@@ -337,7 +348,8 @@ impl<'a> World<'a> {
     /// A node publishes and applies until it has nothing to do.
     fn drain(&mut self, node: usize) -> Result<(), String> {
         let mut steps = 0;
-        while block_on(self.nodes[node].publisher.step()).map_err(|error| error.to_string())? == publish::Progress::More {
+        while block_on(self.nodes[node].publisher.step()).map_err(|error| error.to_string())? == publish::Progress::More
+        {
             steps += 1;
             if steps > STEPS_MAX {
                 return Err(format!("node {} never stops sealing", node + 1));

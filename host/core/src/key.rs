@@ -38,7 +38,8 @@ impl KeyEncoder {
     /// The encoder of `table`'s primary key.
     #[must_use]
     pub fn new(table: &Table) -> Self {
-        let fold = |position: usize| table.columns.get(position).map_or(Fold::Binary, |column| Fold::of(&column.collation));
+        let fold =
+            |position: usize| table.columns.get(position).map_or(Fold::Binary, |column| Fold::of(&column.collation));
         Self { folds: table.key_columns().into_iter().map(fold).collect() }
     }
 

@@ -101,9 +101,10 @@ impl Database {
             let route = self.ledger.route(&table.name);
             if route == Some(false) && shards > 1 && !table.uniques.is_empty() {
                 self.refused.push(Refused {
-                    reason: "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
+                    reason:
+                        "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
                              route it whole with `antiphon policy apply --route TABLE=whole`, or drop the index"
-                        .to_owned(),
+                            .to_owned(),
                     table: table.name,
                 });
                 continue;
@@ -218,8 +219,11 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
                 }
             }
         } else {
-            let columns: Vec<_> =
-                index.columns.iter().filter_map(|(position, collation)| Some(((*position)?, collation.clone()))).collect();
+            let columns: Vec<_> = index
+                .columns
+                .iter()
+                .filter_map(|(position, collation)| Some(((*position)?, collation.clone())))
+                .collect();
             if columns.is_empty() {
                 return Ok(Err(format!(
                     "its UNIQUE index `{}` is over an expression alone, so a REPLACE can't be followed; \
@@ -233,7 +237,8 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
     }
     table.rowid_key = !key_index && !without_rowid;
     let folded = key.iter().filter_map(|&position| table.columns.get(position)).map(|column| column.collation.as_str());
-    let folded = folded.chain(table.uniques.iter().flat_map(|unique| unique.columns.iter().map(|(_, name)| name.as_str())));
+    let folded =
+        folded.chain(table.uniques.iter().flat_map(|unique| unique.columns.iter().map(|(_, name)| name.as_str())));
     for collation in folded {
         if !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(collation)) {
             return Ok(Err(format!(
@@ -260,7 +265,9 @@ fn indexes(conn: &Connection, table: &str) -> Result<Vec<Index>, Error> {
         .prepare_cached("SELECT name, origin = 'pk', partial FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY name")
         .doing(READING)?;
     let indexes = list
-        .query_map([table], |row| Ok(Index { name: row.get(0)?, primary: row.get(1)?, partial: row.get(2)?, columns: Vec::new() }))
+        .query_map([table], |row| {
+            Ok(Index { name: row.get(0)?, primary: row.get(1)?, partial: row.get(2)?, columns: Vec::new() })
+        })
         .doing(READING)?
         .collect::<rusqlite::Result<Vec<_>>>()
         .doing(READING)?;

@@ -65,7 +65,9 @@ impl Database {
             }
             let clashes = self.clashes(unit, &table)?;
             self.resolve(unit, &table, &clashes)?;
-            if table.uniques.is_empty() && self.tables.get(table.index).is_some_and(|tracked| tracked.table.uniques.is_empty()) {
+            if table.uniques.is_empty()
+                && self.tables.get(table.index).is_some_and(|tracked| tracked.table.uniques.is_empty())
+            {
                 self.apply_plain(unit, table)?;
             } else {
                 self.apply_unique(unit, table)?;
@@ -136,7 +138,8 @@ impl Database {
 
     /// Asks the resolver about every clash over a key, and records what was overruled.
     fn resolve(&mut self, unit: &Unit, table: &TableChanges, clashes: &[(usize, Origin)]) -> Result<(), Error> {
-        let clashing: Vec<_> = clashes.iter().filter_map(|(at, loser)| Some((table.changes.get(*at)?, loser.node))).collect();
+        let clashing: Vec<_> =
+            clashes.iter().filter_map(|(at, loser)| Some((table.changes.get(*at)?, loser.node))).collect();
         self.ask(unit, table.index, Cause::SameKey, clashing.iter().map(|(change, _)| *change))?;
         for (change, loser) in clashing {
             let Some(tracked) = self.tables.get(table.index) else { continue };
@@ -224,7 +227,10 @@ impl Database {
         let mut touched: Vec<Box<[u8]>> = Vec::with_capacity(table.changes.len());
         // Pass 1: every key of the unit leaves L.
         for change in &table.changes {
-            if own && overlay.pending.get(&change.key).is_some_and(|&number| number <= unit.number) && !crate::flaw!(EchoIgnored) {
+            if own
+                && overlay.pending.get(&change.key).is_some_and(|&number| number <= unit.number)
+                && !crate::flaw!(EchoIgnored)
+            {
                 overlay.pending.remove(&change.key);
             }
             set(&mut overlay.shadows, &change.key, None, unit.seq);
@@ -260,7 +266,8 @@ impl Database {
                 continue;
             }
             let overlay = self.overlay.table(tracked.id);
-            let hidden: Vec<_> = overlay.shadows.keys().filter(|&key| !overlay.pending.contains_key(key)).cloned().collect();
+            let hidden: Vec<_> =
+                overlay.shadows.keys().filter(|&key| !overlay.pending.contains_key(key)).cloned().collect();
             if !hidden.is_empty() {
                 let tracked = tracked.clone();
                 self.materialise(&tracked, hidden)?;
@@ -339,7 +346,9 @@ fn record(
         Cause::UniqueIndex => "unique-index",
     };
     conn.prepare_cached(concat!(
-        "INSERT INTO ", ours!("conflict"), " (shard, seq, tbl, key, cause, resolver, verdict, winner_node, loser_node,
+        "INSERT INTO ",
+        ours!("conflict"),
+        " (shard, seq, tbl, key, cause, resolver, verdict, winner_node, loser_node,
          columns, winner, loser) VALUES (?1, ?2, ?3, ?4, ?5, 'last-write-wins', 'take', ?6, ?7, ?8, ?9, ?10)"
     ))
     .and_then(|mut statement| {
@@ -418,7 +427,9 @@ fn whole_row(image: &Image) -> Row {
 fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
     match (image, row) {
         (None, None) => true,
-        (Some(image), Some(row)) => image.iter().zip(row).all(|(wanted, found)| wanted.as_ref().is_none_or(|wanted| wanted == found)),
+        (Some(image), Some(row)) => {
+            image.iter().zip(row).all(|(wanted, found)| wanted.as_ref().is_none_or(|wanted| wanted == found))
+        }
         _ => false,
     }
 }
@@ -435,7 +446,11 @@ fn key_values(key: &[u8]) -> Result<Row, Error> {
 
 fn key_filter(tracked: &Tracked, first: usize) -> String {
     let names = tracked.key.iter().filter_map(|&position| tracked.table.columns.get(position));
-    names.enumerate().map(|(n, column)| format!("{} = ?{}", quote(&column.name), n + first)).collect::<Vec<_>>().join(" AND ")
+    names
+        .enumerate()
+        .map(|(n, column)| format!("{} = ?{}", quote(&column.name), n + first))
+        .collect::<Vec<_>>()
+        .join(" AND ")
 }
 
 fn column_list(tracked: &Tracked) -> String {
@@ -445,7 +460,12 @@ fn column_list(tracked: &Tracked) -> String {
 /// T's whole row of a key.
 fn whole(conn: &Connection, tracked: &Tracked, key: &[Value]) -> Result<Option<Row>, Error> {
     const READING: &str = "read a row";
-    let sql = format!("SELECT {} FROM main.{} WHERE {}", column_list(tracked), quote(&tracked.table.name), key_filter(tracked, 1));
+    let sql = format!(
+        "SELECT {} FROM main.{} WHERE {}",
+        column_list(tracked),
+        quote(&tracked.table.name),
+        key_filter(tracked, 1)
+    );
     let mut statement = conn.prepare_cached(&sql).doing(READING)?;
     bind(&mut statement, 1, key.iter()).doing(READING)?;
     let mut rows = statement.raw_query();
@@ -609,7 +629,11 @@ impl<'a> Writer<'a> {
             let statement = match &mut self.delete {
                 Some(statement) => statement,
                 none => {
-                    let sql = format!("DELETE FROM main.{} WHERE {}", quote(&self.tracked.table.name), key_filter(self.tracked, 1));
+                    let sql = format!(
+                        "DELETE FROM main.{} WHERE {}",
+                        quote(&self.tracked.table.name),
+                        key_filter(self.tracked, 1)
+                    );
                     none.insert(self.conn.prepare_cached(&sql).doing(WRITING)?)
                 }
             };
@@ -634,7 +658,8 @@ impl<'a> Writer<'a> {
 /// Inserts the row or updates just these columns of it: never REPLACE, which would delete and lose the others.
 fn upsert(tracked: &Tracked, present: &[bool]) -> String {
     let table = &tracked.table;
-    let columns: Vec<_> = table.columns.iter().zip(present).filter(|(_, present)| **present).map(|(column, _)| column).collect();
+    let columns: Vec<_> =
+        table.columns.iter().zip(present).filter(|(_, present)| **present).map(|(column, _)| column).collect();
     let names = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
     let places = (1..=columns.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
     if crate::flaw!(ReplaceApply) {

@@ -28,7 +28,8 @@ impl Hash for Spread {
 
     fn hash(&mut self, table: u32, keys: &PackedKeys) -> Result<Vec<u64>, PluginError> {
         let name = self.0[table as usize].bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31) + u64::from(byte));
-        let hash = |key: &[u8]| key.iter().fold(name, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte));
+        let hash =
+            |key: &[u8]| key.iter().fold(name, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte));
         Ok(keys.iter().map(hash).collect())
     }
 }
@@ -111,7 +112,8 @@ impl Node {
     fn revive(&mut self) {
         let log: Arc<dyn Log> = self.log.clone();
         self.publisher = Publisher::new(self.db.clone(), log.clone());
-        self.subscribers = (1..=self.setup.shards).map(|shard| Subscriber::new(self.db.clone(), log.clone(), shard)).collect();
+        self.subscribers =
+            (1..=self.setup.shards).map(|shard| Subscriber::new(self.db.clone(), log.clone(), shard)).collect();
     }
 
     /// Another connection of the application's.
