@@ -11,29 +11,29 @@ use antiphon_plugin::{HostOptions, Limits, PluginHost};
 use super::{official, packed, table};
 
 /// Where the body of a file begins: after magic, key, length and hash.
-pub const BODY_AT: usize = 8 + 32 + 8 + 32;
+pub(crate) const BODY_AT: usize = 8 + 32 + 8 + 32;
 
 /// A cache's folder, inside a temporary one.
-pub struct Folder {
+pub(crate) struct Folder {
     outer: tempfile::TempDir,
 }
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { outer: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.outer.path().join("compiled")
     }
 
     /// A new host, as after a restart.
-    pub fn host(&self) -> PluginHost {
+    pub(crate) fn host(&self) -> PluginHost {
         PluginHost::new(&HostOptions { cache_dir: Some(self.path()) }).unwrap()
     }
 
     /// The one file with a compiled component.
-    pub fn compiled(&self) -> PathBuf {
+    pub(crate) fn compiled(&self) -> PathBuf {
         let files = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|ext| ext == "compiled")).collect();
         assert_eq!(files.len(), 1);

@@ -28,11 +28,38 @@ const COMMON: &str = r#"
 
 /// A hasher whose `configure` sets `$configured` and whose `hash` is this. Its parameters are the table's number,
 /// then pointer and length of keys and of ends; it gives a pointer to the result. `more` goes into the module.
-pub fn hasher(hash: &str, more: &str) -> Vec<u8> {
-    module_as(
-        "hasher",
-        &format!(
-            r#"(module {COMMON} {more}
+pub(crate) fn hasher(hash: &str, more: &str) -> Vec<u8> {
+    module_as("hasher", &hasher_text(hash, "", more))
+}
+
+/// A hasher that imports these functions of WASI, as core imports and as the WIT that they are in.
+pub(crate) fn hasher_with_wasi(hash: &str, imports: &str) -> Vec<u8> {
+    let mut resolve = Resolve::default();
+    resolve.push_dir(WIT).unwrap();
+    for wit in [
+        "package wasi:io@0.2.0; interface poll { resource pollable; }",
+        "package wasi:clocks@0.2.0; interface monotonic-clock {
+           use wasi:io/poll@0.2.0.{pollable};
+           now: func() -> u64;
+           subscribe-duration: func(when: u64) -> pollable;
+         }",
+        "package wasi:random@0.2.0; interface random { get-random-u64: func() -> u64; }",
+    ] {
+        resolve.push_str("wasi.wit", wit).unwrap();
+    }
+    let world = "package test:test;
+        world hasher-with-wasi {
+          include antiphon:plugin/hasher@0.1.0;
+          import wasi:clocks/monotonic-clock@0.2.0;
+          import wasi:random/random@0.2.0;
+        }";
+    let package = resolve.push_str("test.wit", world).unwrap();
+    component(&mut resolve, package, "hasher-with-wasi", &hasher_text(hash, imports, ""))
+}
+
+fn hasher_text(hash: &str, imports: &str, more: &str) -> String {
+    format!(
+        r#"(module {imports} {COMMON} {more}
             (global $configured (mut i32) (i32.const 0))
             (global $calls (mut i32) (i32.const 0))
             (func (export "antiphon:plugin/rowhash@0.1.0#configure") (param i32 i32 i32 i32) (result i32)
@@ -40,12 +67,11 @@ pub fn hasher(hash: &str, more: &str) -> Vec<u8> {
               (i32.const 128))
             (func $hash (export "antiphon:plugin/rowhash@0.1.0#hash") (param i32 i32 i32 i32 i32) (result i32)
               {hash}))"#
-        ),
     )
 }
 
 /// A resolver that needs nothing and whose `resolve` is this: pointer and length of clashes to pointer to the result.
-pub fn resolver(resolve: &str, more: &str) -> Vec<u8> {
+pub(crate) fn resolver(resolve: &str, more: &str) -> Vec<u8> {
     module_as(
         "resolver",
         &format!(
@@ -59,14 +85,14 @@ pub fn resolver(resolve: &str, more: &str) -> Vec<u8> {
 }
 
 /// A core module in text as a component of one of the project's worlds.
-pub fn module_as(world: &str, text: &str) -> Vec<u8> {
+pub(crate) fn module_as(world: &str, text: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(WIT).unwrap();
     component(&mut resolve, package, world, text)
 }
 
 /// A core module in text as a component of a world in this WIT.
-pub fn module_as_wit(wit: &str, world: &str, text: &str) -> Vec<u8> {
+pub(crate) fn module_as_wit(wit: &str, world: &str, text: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let package = resolve.push_str("test.wit", wit).unwrap();
     component(&mut resolve, package, world, text)

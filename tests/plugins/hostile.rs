@@ -191,6 +191,57 @@ fn nothing_is_asked_of_a_hasher_that_knows_no_tables() {
     assert_eq!(fails(&mut hasher), "it is not configured");
 }
 
+/// Gives the 64 bits that this gives, for the one key it is asked about.
+fn giving(number: &str, imports: &str) -> Hasher {
+    let text = format!(
+        "(i64.store (i32.const 512) {number})
+         (i32.store (i32.const 260) (i32.const 512)) (i32.store (i32.const 264) (i32.const 1)) (i32.const 256)"
+    );
+    let bytes = guests::hasher_with_wasi(&text, imports);
+    let mut hasher = HOST.hasher(&custom(&bytes), &[], Limits::default()).unwrap();
+    hasher.configure(&[]).unwrap();
+    hasher
+}
+
+/// What differs between nodes or moments must not reach an answer.
+#[test]
+fn clocks_stand_still_and_randomness_repeats() {
+    let import = r#"(import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $now (result i64)))"#;
+    let mut clock = giving("(call $now)", import);
+    let before = works(&mut clock);
+    std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(works(&mut clock), before);
+
+    let import = r#"(import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))"#;
+    let mut random = giving("(call $random)", import);
+    let (first, second) = (works(&mut random), works(&mut random));
+    assert_ne!(first, second);
+    let mut random = giving("(call $random)", import);
+    assert_eq!((works(&mut random), works(&mut random)), (first, second));
+}
+
+/// A guest asleep in the host would see neither fuel nor epoch.
+#[test]
+fn waiting_is_a_trap() {
+    let import = r#"(import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration"
+        (func $wait (param i64) (result i32)))"#;
+    let mut waiting = giving("(i64.extend_i32_u (call $wait (i64.const 1)))", import);
+    insta::assert_snapshot!(fails(&mut waiting), @"it crashed with `a plugin that only computes can't wait` in `hash`");
+}
+
+/// However much a guest says, it costs no more than the call it is said in.
+#[test]
+fn a_guest_may_talk() {
+    let import = r#"(import "antiphon:plugin/log@0.1.0" "write" (func $write (param i32 i32 i32)))"#;
+    let talk = "(local $n i32) (local.set $n (i32.const 10000))
+        (loop $l (call $write (i32.const 4) (i32.const 0) (i32.const 1000))
+          (local.set $n (i32.sub (local.get $n) (i32.const 1))) (br_if $l (local.get $n)))";
+    let bytes = guests::hasher_with_wasi(&format!("{talk} {COUNT}"), import);
+    let mut hasher = HOST.hasher(&custom(&bytes), &[], Limits::default()).unwrap();
+    hasher.configure(&[]).unwrap();
+    assert_eq!(works(&mut hasher), 101);
+}
+
 /// The identity of a user's own plugin is its bytes, whatever it calls itself.
 #[test]
 fn a_custom_plugin_is_known_by_its_bytes() {

@@ -1,5 +1,12 @@
 //! Components as traits: the official ones against their native twins, and every way to misbehave.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this is all test, and a test fails by panicking"
+)]
+
 mod cache;
 mod guests;
 mod hostile;
