@@ -129,6 +129,8 @@ pub struct Database {
     ledger: Ledger,
     overlay: Overlay,
     recent: Recent,
+    /// The application writes here; a database that only follows the log has no triggers, and needs none.
+    captures: bool,
 }
 
 /// The cluster this database belongs to.
@@ -170,6 +172,7 @@ impl Database {
             ledger: Ledger::default(),
             overlay: Overlay::default(),
             recent: Recent::default(),
+            captures: true,
         };
         database.transaction(|db| {
             ledger::create(&db.conn)?;
@@ -212,10 +215,12 @@ impl Database {
 
     /// Runs `work` in one write transaction: all of it is kept, or none, in memory as in the file.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        fault!("begin");
         self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
         let done = work(self).and_then(|value| {
             fault!("commit");
             self.conn.execute_batch("COMMIT").doing("commit a transaction")?;
+            fault!("committed");
             Ok(value)
         });
         if done.is_err() {

@@ -138,18 +138,24 @@ fn schema_version(conn: &Connection) -> Result<i64, Error> {
     conn.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).doing("read the schema's version")
 }
 
-/// Names of the host's triggers that are in place.
+/// The statements of the host's triggers that are in place.
 fn triggers(conn: &Connection) -> Result<BTreeSet<String>, Error> {
-    conn.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1")
+    conn.prepare("SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1")
         .and_then(|mut statement| statement.query_map([PREFIX], |row| row.get(0))?.collect::<rusqlite::Result<_>>())
         .doing("read the triggers")
 }
 
-/// Whether all triggers a table should have are in place, and none besides.
+/// Whether all triggers a table should have are in place, to the letter, and none besides: a UNIQUE index over
+/// other columns, or a key column under another name, needs other triggers of the same names.
 fn is_captured(table: &Table, triggers: &BTreeSet<String>) -> bool {
-    let needed = usize::from(!table.uniques.is_empty()) * 2 + 4;
-    let names = EVENTS.iter().map(|event| capture::trigger(&table.name, event));
-    names.filter(|name| triggers.contains(name)).count() == needed - usize::from(crate::flaw!(MoveForgotten))
+    let wanted = capture::create_triggers(table);
+    // SQLite keeps a trigger's statement without the name of the database.
+    let kept = |sql: &str| triggers.contains(&sql.replacen("CREATE TRIGGER main.", "CREATE TRIGGER ", 1));
+    let found = wanted.iter().filter(|sql| kept(sql)).count();
+    let named = EVENTS.iter().map(|event| format!("CREATE TRIGGER {} ", quote(&capture::trigger(&table.name, event))));
+    let named = named.filter(|start| triggers.range(start.clone()..).next().is_some_and(|sql| sql.starts_with(start)));
+    let needed = wanted.len() - usize::from(crate::flaw!(MoveForgotten));
+    found == needed && named.count() == needed
 }
 
 /// All tables: those that can be replicated, and those that can't.

@@ -4,7 +4,7 @@ use super::catalog::Tracked;
 use super::values::{bind, owned, values};
 use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{change_log, op};
-use antiphon_core::schema::quote;
+use antiphon_core::schema::{Column, quote};
 use antiphon_core::value::{Row, Value};
 use rustc_hash::FxHashSet;
 
@@ -220,11 +220,10 @@ fn is_marked(tracked: &Tracked, marked: &FxHashSet<Vec<u8>>, row: &Row) -> bool 
 
 fn key_filter(tracked: &Tracked) -> String {
     let names = tracked.key.iter().filter_map(|&position| tracked.table.columns.get(position));
-    names
-        .enumerate()
-        .map(|(n, column)| format!("{} = ?{}", quote(&column.name), n + 1))
-        .collect::<Vec<_>>()
-        .join(" AND ")
+    let term = |(n, column): (usize, &Column)| {
+        format!("{} = ?{}{}", quote(&column.name), n + 1, tracked.table.collate(column))
+    };
+    names.enumerate().map(term).collect::<Vec<_>>().join(" AND ")
 }
 
 fn select(tracked: &Tracked) -> String {

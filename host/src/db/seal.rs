@@ -76,6 +76,10 @@ impl Database {
             return Ok(false);
         }
         self.transaction(|db| {
+            if db.refresh_schema()? {
+                // It changed before the lock was ours: a row read by the old columns would lose the new one's value.
+                return Ok(true);
+            }
             fault!("seal");
             db.seal_piece()
         })

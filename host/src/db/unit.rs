@@ -14,7 +14,7 @@ use antiphon_core::codec;
 use antiphon_core::entry::{Changes, Chunk, Origin};
 use antiphon_core::hash::{PackedKeys, PluginError};
 use antiphon_core::resolve::{Cause, Clash, Side, Stamp, Verdict};
-use antiphon_core::schema::quote;
+use antiphon_core::schema::{Column, quote};
 use antiphon_core::value::{Row, Value};
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
@@ -261,10 +261,8 @@ impl Database {
     /// Rows that were hidden behind a pending one's UNIQUE value are tried again at the end of every transaction.
     pub(super) fn retry_hidden(&mut self, _shard: Shard) -> Result<(), Error> {
         for index in 0..self.tables.len() {
+            // All tables are asked: the index that hid a row may have been dropped since.
             let Some(tracked) = self.tables.get(index) else { continue };
-            if tracked.table.uniques.is_empty() {
-                continue;
-            }
             let overlay = self.overlay.table(tracked.id);
             let hidden: Vec<_> =
                 overlay.shadows.keys().filter(|&key| !overlay.pending.contains_key(key)).cloned().collect();
@@ -317,7 +315,7 @@ impl Database {
                     slot.get_or_insert(kept);
                 }
             }
-            if blocked(conn, tracked, image)? {
+            if blocked(conn, tracked, &overlay.pending, image)? {
                 store_shadow(conn, tracked, &key, shadow)?;
                 continue;
             }
@@ -446,11 +444,10 @@ fn key_values(key: &[u8]) -> Result<Row, Error> {
 
 fn key_filter(tracked: &Tracked, first: usize) -> String {
     let names = tracked.key.iter().filter_map(|&position| tracked.table.columns.get(position));
-    names
-        .enumerate()
-        .map(|(n, column)| format!("{} = ?{}", quote(&column.name), n + first))
-        .collect::<Vec<_>>()
-        .join(" AND ")
+    let term = |(n, column): (usize, &Column)| {
+        format!("{} = ?{}{}", quote(&column.name), n + first, tracked.table.collate(column))
+    };
+    names.enumerate().map(term).collect::<Vec<_>>().join(" AND ")
 }
 
 fn column_list(tracked: &Tracked) -> String {
@@ -488,11 +485,22 @@ fn logged_row(
     }
 }
 
-/// Whether T holds one of the image's UNIQUE values: by a pending row then, for all others have made room.
-fn blocked(conn: &Connection, tracked: &Tracked, image: &Image) -> Result<bool, Error> {
+/// Whether a pending row of T holds one of the image's UNIQUE values. All others have made room, unless the index
+/// is one that only this node has: the write then fails, and the shard stops with SQLite's reason.
+fn blocked(
+    conn: &Connection,
+    tracked: &Tracked,
+    pending: &FxHashMap<Box<[u8]>, u64>,
+    image: &Image,
+) -> Result<bool, Error> {
+    let mut holder = Vec::new();
     for unique in tracked.table.uniques.iter().filter(|unique| !unique.partial) {
-        if !holders(conn, tracked, &unique.columns, image)?.is_empty() {
-            return Ok(true);
+        for values in holders(conn, tracked, &unique.columns, image)? {
+            holder.clear();
+            tracked.encoder.write(&mut holder, values.iter());
+            if pending.contains_key(holder.as_slice()) {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
