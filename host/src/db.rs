@@ -8,13 +8,17 @@
 mod apply;
 mod capture;
 mod catalog;
+mod clash;
 mod compare;
 mod founding;
 mod handle;
 mod ledger;
 mod overlay;
+mod plain;
 mod recent;
+mod rows;
 mod seal;
+mod unique;
 mod unit;
 mod values;
 

@@ -11,6 +11,7 @@ use super::{Doing as _, Error};
 use crate::log::Shard;
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Chunk, Origin};
+use antiphon_core::hash::PackedKeys;
 use antiphon_core::value::Value;
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
@@ -166,6 +167,20 @@ pub(super) fn chunk_keys<'a>(tracked: &'a Tracked, chunk: &'a Chunk) -> impl Ite
     let written =
         chunk.written.iter().map(move |row| canonical(&mut chunk.key.iter().filter_map(|&position| row.get(position))));
     written.chain(chunk.gone.iter().map(move |key| canonical(&mut key.iter())))
+}
+
+/// The same, back to back.
+pub(super) fn pack_keys(tracked: &Tracked, chunk: &Chunk) -> PackedKeys {
+    let mut packed = PackedKeys::default();
+    for row in chunk.written.iter() {
+        tracked.encoder.write(&mut packed.bytes, chunk.key.iter().filter_map(|&position| row.get(position)));
+        packed.end();
+    }
+    for key in chunk.gone.iter() {
+        tracked.encoder.write(&mut packed.bytes, key.iter());
+        packed.end();
+    }
+    packed
 }
 
 /// Writes a shadow to the file.
