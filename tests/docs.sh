@@ -86,6 +86,8 @@ for document in *.md docs/*.md plugins/*.md; do
 done
 
 for document in README.md docs/*.md; do
+    # A block of commands must not escape by another name.
+    if grep -nE '^```(bash|shell|zsh|sh .*|console .*)$' "$document" >&2; then bad "$document: blocks are sh or console"; fi
     run "$document"
 done
 
