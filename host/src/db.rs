@@ -74,7 +74,9 @@ impl Error {
         let Self::Sqlite { source, .. } = self else { return false };
         matches!(
             source.sqlite_error_code(),
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked | rusqlite::ErrorCode::DiskFull)
+            Some(
+                rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked | rusqlite::ErrorCode::DiskFull
+            )
         )
     }
 }
@@ -127,6 +129,8 @@ pub struct Database {
     ledger: Ledger,
     overlay: Overlay,
     recent: Recent,
+    /// The application writes here; a database that only follows the log has no triggers, and needs none.
+    captures: bool,
 }
 
 /// The cluster this database belongs to.
@@ -138,7 +142,10 @@ struct Cluster {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("path", &self.options.path).field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("path", &self.options.path)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
     }
 }
 
@@ -165,6 +172,7 @@ impl Database {
             ledger: Ledger::default(),
             overlay: Overlay::default(),
             recent: Recent::default(),
+            captures: true,
         };
         database.transaction(|db| {
             ledger::create(&db.conn)?;
@@ -207,10 +215,12 @@ impl Database {
 
     /// Runs `work` in one write transaction: all of it is kept, or none, in memory as in the file.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        fault!("begin");
         self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
         let done = work(self).and_then(|value| {
             fault!("commit");
             self.conn.execute_batch("COMMIT").doing("commit a transaction")?;
+            fault!("committed");
             Ok(value)
         });
         if done.is_err() {
@@ -228,7 +238,8 @@ impl Database {
     /// # Errors
     /// When SQLite can't tell.
     pub fn has_changed(&mut self) -> Result<bool, Error> {
-        let version = self.conn.query_row("PRAGMA main.data_version", [], |row| row.get(0)).doing("look for changes")?;
+        let version =
+            self.conn.query_row("PRAGMA main.data_version", [], |row| row.get(0)).doing("look for changes")?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 

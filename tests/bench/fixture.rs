@@ -3,13 +3,14 @@
 use rusqlite::{Connection, params};
 use std::path::Path;
 
-pub const ITEMS: &str = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL, qty INTEGER, price REAL, note TEXT)";
+pub const ITEMS: &str =
+    "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL, qty INTEGER, price REAL, note TEXT)";
 /// Rows a transaction.
 pub const TRANSACTION: usize = 1000;
 
 const WORDS: [&str; 24] = [
-    "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "iris", "jade", "kelp", "larch", "maple", "north",
-    "ochre", "pine", "quartz", "reed", "slate", "thorn", "umber", "vale", "willow", "yarrow",
+    "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "iris", "jade", "kelp", "larch", "maple",
+    "north", "ochre", "pine", "quartz", "reed", "slate", "thorn", "umber", "vale", "willow", "yarrow",
 ];
 
 /// Small, seeded, and good enough for fixtures.

@@ -79,7 +79,11 @@ pub fn run(report: &mut Report, rows: usize) {
     let (seal_took, ()) = timed(|| drain(&mut db));
     report.figure(
         "seal, against plain upserts",
-        format!("{} = {:.2} times", rate(rows, seal_took), per_second(rows, seal_took) / per_second(rows, upserts_took)),
+        format!(
+            "{} = {:.2} times",
+            rate(rows, seal_took),
+            per_second(rows, seal_took) / per_second(rows, upserts_took)
+        ),
     );
     let entries = sealed(&mut db);
     let bytes: usize = entries.iter().map(|placed| placed.frame.len()).sum();
@@ -92,7 +96,11 @@ pub fn run(report: &mut Report, rows: usize) {
     let (fold_took, ()) = timed(|| apply_all(&mut peer, &entries));
     report.figure(
         "fold of foreign rows, against plain upserts",
-        format!("{} = {:.2} times", rate(rows, fold_took), per_second(rows, fold_took) / per_second(rows, upserts_took)),
+        format!(
+            "{} = {:.2} times",
+            rate(rows, fold_took),
+            per_second(rows, fold_took) / per_second(rows, upserts_took)
+        ),
     );
     let (echo_took, ()) = timed(|| apply_all(&mut db, &entries));
     report.figure("fold of own echoes", rate(rows, echo_took));

@@ -7,6 +7,7 @@ use crate::log::{Placed, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Entry, Origin};
 use antiphon_core::hash::PackedKeys;
+use antiphon_core::key::COLLATIONS;
 
 /// What one call of [`Database::apply`] came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -45,8 +46,19 @@ impl Database {
     /// # Errors
     /// When SQLite or a component fails; then nothing of it has happened.
     pub fn apply(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
+        // A table's rows are committed writes in no batch, until its triggers are in place and those rows are marked.
+        if self.captures {
+            self.install(true)?;
+            if self.scan()? {
+                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+            }
+        }
         self.refresh_schema()?;
         self.transaction(|db| {
+            if db.refresh_schema()? {
+                // It changed before the lock was ours: captured or not, sealed or not, must be asked again.
+                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+            }
             if !crate::flaw!(SealSkipped) && db.is_dirty()? && db.seal_piece()? {
                 return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
             }
@@ -204,19 +216,39 @@ impl Database {
                 continue;
             }
             let Some(tracked) = self.tracked(&chunk.table).and_then(|index| self.tables.get(index)) else {
-                return Err(match self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table)) {
-                    Some(refused) => format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason),
-                    None => format!(
-                        "it changes table `{}`, which this database does not have; create it here as it is on the other \
+                return Err(
+                    match self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table)) {
+                        Some(refused) => {
+                            format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason)
+                        }
+                        None => format!(
+                            "it changes table `{}`, which this database does not have; create it here as it is on the other \
                          nodes, or exclude it with `exclude` under `[capture]`",
-                        chunk.table
-                    ),
-                });
+                            chunk.table
+                        ),
+                    },
+                );
             };
             if let Some(column) = chunk.columns.iter().find(|column| tracked.table.column(column).is_none()) {
                 return Err(format!(
                     "it sets column `{column}` of table `{}`, which this database does not have; add it here with \
                      `ALTER TABLE … ADD COLUMN` as on the other nodes",
+                    chunk.table
+                ));
+            }
+            if self.captures && !tracked.captured {
+                return Err(format!(
+                    "changes to table `{}` are not captured here yet, for it is still being agreed over which shards its \
+                     rows spread; this goes on by itself",
+                    chunk.table
+                ));
+            }
+            let mut collations = chunk.uniques.iter().flatten().map(|(_, collation)| collation);
+            if let Some(unknown) =
+                collations.find(|name| !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(name)))
+            {
+                return Err(format!(
+                    "it holds table `{}` to a UNIQUE index of the unknown collation `{unknown}`",
                     chunk.table
                 ));
             }

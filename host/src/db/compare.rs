@@ -4,7 +4,7 @@ use super::catalog::Tracked;
 use super::values::{bind, owned, values};
 use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{change_log, op};
-use antiphon_core::schema::quote;
+use antiphon_core::schema::{Column, quote};
 use antiphon_core::value::{Row, Value};
 use rustc_hash::FxHashSet;
 
@@ -99,10 +99,9 @@ impl Database {
 
     fn compare_table(&self, other: &Self, tracked: &Tracked, act: Act) -> Result<Difference, Error> {
         let mut difference = Difference { table: tracked.table.name.clone(), ..Difference::default() };
-        let theirs = other
-            .tracked(&tracked.table.name)
-            .and_then(|index| other.tables.get(index))
-            .ok_or_else(|| Error::Inconsistent(format!("there is no table `{}` to compare with", tracked.table.name)))?;
+        let theirs = other.tracked(&tracked.table.name).and_then(|index| other.tables.get(index)).ok_or_else(|| {
+            Error::Inconsistent(format!("there is no table `{}` to compare with", tracked.table.name))
+        })?;
         let marked = self.marked(tracked)?;
         let mut writes: Vec<(Row, Option<Row>)> = Vec::new();
         let mut marks: Vec<Row> = Vec::new();
@@ -115,7 +114,11 @@ impl Database {
             match find(other, theirs, &key)? {
                 Some(found) if found == row => {}
                 found => {
-                    if found.is_some() { difference.changed += 1 } else { difference.only_here += 1 }
+                    if found.is_some() {
+                        difference.changed += 1
+                    } else {
+                        difference.only_here += 1
+                    }
                     match act {
                         Act::Count => {}
                         Act::TakeTheirs => writes.push((key, found)),
@@ -189,7 +192,8 @@ impl Database {
         let (sql, bound) = match row {
             None => (format!("DELETE FROM main.{table} WHERE {}", key_filter(tracked)), key),
             Some(row) => {
-                let names = tracked.table.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
+                let names =
+                    tracked.table.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
                 let places = (1..=row.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
                 (format!("INSERT INTO main.{table} ({names}) VALUES ({places})"), row.as_slice())
             }
@@ -216,7 +220,10 @@ fn is_marked(tracked: &Tracked, marked: &FxHashSet<Vec<u8>>, row: &Row) -> bool 
 
 fn key_filter(tracked: &Tracked) -> String {
     let names = tracked.key.iter().filter_map(|&position| tracked.table.columns.get(position));
-    names.enumerate().map(|(n, column)| format!("{} = ?{}", quote(&column.name), n + 1)).collect::<Vec<_>>().join(" AND ")
+    let term = |(n, column): (usize, &Column)| {
+        format!("{} = ?{}{}", quote(&column.name), n + 1, tracked.table.collate(column))
+    };
+    names.enumerate().map(term).collect::<Vec<_>>().join(" AND ")
 }
 
 fn select(tracked: &Tracked) -> String {
@@ -224,7 +231,11 @@ fn select(tracked: &Tracked) -> String {
     format!("SELECT {names} FROM main.{}", quote(&tracked.table.name))
 }
 
-fn each_row(database: &Database, tracked: &Tracked, each: &mut dyn FnMut(Row) -> Result<(), Error>) -> Result<(), Error> {
+fn each_row(
+    database: &Database,
+    tracked: &Tracked,
+    each: &mut dyn FnMut(Row) -> Result<(), Error>,
+) -> Result<(), Error> {
     const READING: &str = "read a table";
     let mut statement = database.conn.prepare(&select(tracked)).doing(READING)?;
     let mut rows = statement.query([]).doing(READING)?;
@@ -236,7 +247,8 @@ fn each_row(database: &Database, tracked: &Tracked, each: &mut dyn FnMut(Row) ->
 
 fn find(database: &Database, tracked: &Tracked, key: &[Value]) -> Result<Option<Row>, Error> {
     const READING: &str = "read a row";
-    let mut statement = database.conn.prepare_cached(&format!("{} WHERE {}", select(tracked), key_filter(tracked))).doing(READING)?;
+    let mut statement =
+        database.conn.prepare_cached(&format!("{} WHERE {}", select(tracked), key_filter(tracked))).doing(READING)?;
     bind(&mut statement, 1, key.iter()).doing(READING)?;
     let mut rows = statement.raw_query();
     let Some(row) = rows.next().doing(READING)? else { return Ok(None) };

@@ -91,7 +91,8 @@ impl Database {
         let options = super::Options { path: path.to_owned(), node: 0, ..self.options.clone() };
         // Nothing is sealed there, and default tables resolve to the later entry, so native twins will do.
         let resolver = Box::new(antiphon_core::resolve::LastWriteWins);
-        let db = Self::open(options, Box::new(Unhashed), resolver)?;
+        let mut db = Self::open(options, Box::new(Unhashed), resolver)?;
+        db.captures = false;
         db.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
         Ok(db)
     }

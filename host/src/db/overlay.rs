@@ -82,7 +82,11 @@ impl Overlay {
         const READING: &str = "read what is pending";
         self.tables.iter_mut().for_each(|table| *table = TableOverlay::default());
         let mut statement = conn
-            .prepare_cached(concat!("SELECT shard, number, batch FROM ", ours!("global_change_log"), " ORDER BY shard, number"))
+            .prepare_cached(concat!(
+                "SELECT shard, number, batch FROM ",
+                ours!("global_change_log"),
+                " ORDER BY shard, number"
+            ))
             .doing(READING)?;
         let mut rows = statement.query([]).doing(READING)?;
         while let Some(row) = rows.next().doing(READING)? {
@@ -92,8 +96,9 @@ impl Overlay {
                 continue;
             }
             let frame: Vec<u8> = row.get(2).doing(READING)?;
-            let entry = codec::decode(&frame)
-                .map_err(|error| Error::Inconsistent(format!("batch {number} of the outbox cannot be read: {error}")))?;
+            let entry = codec::decode(&frame).map_err(|error| {
+                Error::Inconsistent(format!("batch {number} of the outbox cannot be read: {error}"))
+            })?;
             if let Body::Changes(changes) = entry.body {
                 for chunk in &changes.chunks {
                     self.pend(tables, chunk, number);
@@ -158,10 +163,8 @@ pub(super) fn chunk_keys<'a>(tracked: &'a Tracked, chunk: &'a Chunk) -> impl Ite
         tracked.encoder.write(&mut bytes, key);
         bytes.into_boxed_slice()
     };
-    let written = chunk
-        .written
-        .iter()
-        .map(move |row| canonical(&mut chunk.key.iter().filter_map(|&position| row.get(position))));
+    let written =
+        chunk.written.iter().map(move |row| canonical(&mut chunk.key.iter().filter_map(|&position| row.get(position))));
     written.chain(chunk.gone.iter().map(move |key| canonical(&mut key.iter())))
 }
 
@@ -170,14 +173,17 @@ pub(super) fn store_shadow(conn: &Connection, tracked: &Tracked, key: &[u8], sha
     let (columns, image) = match &shadow.image {
         None => (Vec::new(), None),
         Some(image) => {
-            let present = tracked.table.columns.iter().zip(image).filter_map(|(column, value)| Some((column, value.as_ref()?)));
+            let present =
+                tracked.table.columns.iter().zip(image).filter_map(|(column, value)| Some((column, value.as_ref()?)));
             let (columns, values): (Vec<_>, Vec<_>) =
                 present.map(|(column, value)| (Value::from(column.name.as_str()), value.clone())).unzip();
             (columns, Some(codec::encode_row(&values)))
         }
     };
     conn.prepare_cached(concat!(
-        "INSERT INTO ", ours!("shadow"), " VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO ",
+        ours!("shadow"),
+        " VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (tbl, key) DO UPDATE SET columns = ?3, image = ?4, seen = ?5"
     ))
     .and_then(|mut statement| {

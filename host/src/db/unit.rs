@@ -14,7 +14,7 @@ use antiphon_core::codec;
 use antiphon_core::entry::{Changes, Chunk, Origin};
 use antiphon_core::hash::{PackedKeys, PluginError};
 use antiphon_core::resolve::{Cause, Clash, Side, Stamp, Verdict};
-use antiphon_core::schema::quote;
+use antiphon_core::schema::{Column, quote};
 use antiphon_core::value::{Row, Value};
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
@@ -65,7 +65,9 @@ impl Database {
             }
             let clashes = self.clashes(unit, &table)?;
             self.resolve(unit, &table, &clashes)?;
-            if table.uniques.is_empty() && self.tables.get(table.index).is_some_and(|tracked| tracked.table.uniques.is_empty()) {
+            if table.uniques.is_empty()
+                && self.tables.get(table.index).is_some_and(|tracked| tracked.table.uniques.is_empty())
+            {
                 self.apply_plain(unit, table)?;
             } else {
                 self.apply_unique(unit, table)?;
@@ -136,7 +138,8 @@ impl Database {
 
     /// Asks the resolver about every clash over a key, and records what was overruled.
     fn resolve(&mut self, unit: &Unit, table: &TableChanges, clashes: &[(usize, Origin)]) -> Result<(), Error> {
-        let clashing: Vec<_> = clashes.iter().filter_map(|(at, loser)| Some((table.changes.get(*at)?, loser.node))).collect();
+        let clashing: Vec<_> =
+            clashes.iter().filter_map(|(at, loser)| Some((table.changes.get(*at)?, loser.node))).collect();
         self.ask(unit, table.index, Cause::SameKey, clashing.iter().map(|(change, _)| *change))?;
         for (change, loser) in clashing {
             let Some(tracked) = self.tables.get(table.index) else { continue };
@@ -224,7 +227,10 @@ impl Database {
         let mut touched: Vec<Box<[u8]>> = Vec::with_capacity(table.changes.len());
         // Pass 1: every key of the unit leaves L.
         for change in &table.changes {
-            if own && overlay.pending.get(&change.key).is_some_and(|&number| number <= unit.number) && !crate::flaw!(EchoIgnored) {
+            if own
+                && overlay.pending.get(&change.key).is_some_and(|&number| number <= unit.number)
+                && !crate::flaw!(EchoIgnored)
+            {
                 overlay.pending.remove(&change.key);
             }
             set(&mut overlay.shadows, &change.key, None, unit.seq);
@@ -255,12 +261,11 @@ impl Database {
     /// Rows that were hidden behind a pending one's UNIQUE value are tried again at the end of every transaction.
     pub(super) fn retry_hidden(&mut self, _shard: Shard) -> Result<(), Error> {
         for index in 0..self.tables.len() {
+            // All tables are asked: the index that hid a row may have been dropped since.
             let Some(tracked) = self.tables.get(index) else { continue };
-            if tracked.table.uniques.is_empty() {
-                continue;
-            }
             let overlay = self.overlay.table(tracked.id);
-            let hidden: Vec<_> = overlay.shadows.keys().filter(|&key| !overlay.pending.contains_key(key)).cloned().collect();
+            let hidden: Vec<_> =
+                overlay.shadows.keys().filter(|&key| !overlay.pending.contains_key(key)).cloned().collect();
             if !hidden.is_empty() {
                 let tracked = tracked.clone();
                 self.materialise(&tracked, hidden)?;
@@ -310,7 +315,7 @@ impl Database {
                     slot.get_or_insert(kept);
                 }
             }
-            if blocked(conn, tracked, image)? {
+            if blocked(conn, tracked, &overlay.pending, image)? {
                 store_shadow(conn, tracked, &key, shadow)?;
                 continue;
             }
@@ -339,7 +344,9 @@ fn record(
         Cause::UniqueIndex => "unique-index",
     };
     conn.prepare_cached(concat!(
-        "INSERT INTO ", ours!("conflict"), " (shard, seq, tbl, key, cause, resolver, verdict, winner_node, loser_node,
+        "INSERT INTO ",
+        ours!("conflict"),
+        " (shard, seq, tbl, key, cause, resolver, verdict, winner_node, loser_node,
          columns, winner, loser) VALUES (?1, ?2, ?3, ?4, ?5, 'last-write-wins', 'take', ?6, ?7, ?8, ?9, ?10)"
     ))
     .and_then(|mut statement| {
@@ -418,7 +425,9 @@ fn whole_row(image: &Image) -> Row {
 fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
     match (image, row) {
         (None, None) => true,
-        (Some(image), Some(row)) => image.iter().zip(row).all(|(wanted, found)| wanted.as_ref().is_none_or(|wanted| wanted == found)),
+        (Some(image), Some(row)) => {
+            image.iter().zip(row).all(|(wanted, found)| wanted.as_ref().is_none_or(|wanted| wanted == found))
+        }
         _ => false,
     }
 }
@@ -435,7 +444,10 @@ fn key_values(key: &[u8]) -> Result<Row, Error> {
 
 fn key_filter(tracked: &Tracked, first: usize) -> String {
     let names = tracked.key.iter().filter_map(|&position| tracked.table.columns.get(position));
-    names.enumerate().map(|(n, column)| format!("{} = ?{}", quote(&column.name), n + first)).collect::<Vec<_>>().join(" AND ")
+    let term = |(n, column): (usize, &Column)| {
+        format!("{} = ?{}{}", quote(&column.name), n + first, tracked.table.collate(column))
+    };
+    names.enumerate().map(term).collect::<Vec<_>>().join(" AND ")
 }
 
 fn column_list(tracked: &Tracked) -> String {
@@ -445,7 +457,12 @@ fn column_list(tracked: &Tracked) -> String {
 /// T's whole row of a key.
 fn whole(conn: &Connection, tracked: &Tracked, key: &[Value]) -> Result<Option<Row>, Error> {
     const READING: &str = "read a row";
-    let sql = format!("SELECT {} FROM main.{} WHERE {}", column_list(tracked), quote(&tracked.table.name), key_filter(tracked, 1));
+    let sql = format!(
+        "SELECT {} FROM main.{} WHERE {}",
+        column_list(tracked),
+        quote(&tracked.table.name),
+        key_filter(tracked, 1)
+    );
     let mut statement = conn.prepare_cached(&sql).doing(READING)?;
     bind(&mut statement, 1, key.iter()).doing(READING)?;
     let mut rows = statement.raw_query();
@@ -468,11 +485,22 @@ fn logged_row(
     }
 }
 
-/// Whether T holds one of the image's UNIQUE values: by a pending row then, for all others have made room.
-fn blocked(conn: &Connection, tracked: &Tracked, image: &Image) -> Result<bool, Error> {
+/// Whether a pending row of T holds one of the image's UNIQUE values. All others have made room, unless the index
+/// is one that only this node has: the write then fails, and the shard stops with SQLite's reason.
+fn blocked(
+    conn: &Connection,
+    tracked: &Tracked,
+    pending: &FxHashMap<Box<[u8]>, u64>,
+    image: &Image,
+) -> Result<bool, Error> {
+    let mut holder = Vec::new();
     for unique in tracked.table.uniques.iter().filter(|unique| !unique.partial) {
-        if !holders(conn, tracked, &unique.columns, image)?.is_empty() {
-            return Ok(true);
+        for values in holders(conn, tracked, &unique.columns, image)? {
+            holder.clear();
+            tracked.encoder.write(&mut holder, values.iter());
+            if pending.contains_key(holder.as_slice()) {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
@@ -609,7 +637,11 @@ impl<'a> Writer<'a> {
             let statement = match &mut self.delete {
                 Some(statement) => statement,
                 none => {
-                    let sql = format!("DELETE FROM main.{} WHERE {}", quote(&self.tracked.table.name), key_filter(self.tracked, 1));
+                    let sql = format!(
+                        "DELETE FROM main.{} WHERE {}",
+                        quote(&self.tracked.table.name),
+                        key_filter(self.tracked, 1)
+                    );
                     none.insert(self.conn.prepare_cached(&sql).doing(WRITING)?)
                 }
             };
@@ -634,7 +666,8 @@ impl<'a> Writer<'a> {
 /// Inserts the row or updates just these columns of it: never REPLACE, which would delete and lose the others.
 fn upsert(tracked: &Tracked, present: &[bool]) -> String {
     let table = &tracked.table;
-    let columns: Vec<_> = table.columns.iter().zip(present).filter(|(_, present)| **present).map(|(column, _)| column).collect();
+    let columns: Vec<_> =
+        table.columns.iter().zip(present).filter(|(_, present)| **present).map(|(column, _)| column).collect();
     let names = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
     let places = (1..=columns.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
     if crate::flaw!(ReplaceApply) {

@@ -10,4 +10,4 @@
 
 mod node;
 
-pub use node::{Node, Setup, found, pair, settle, trio};
+pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, settle, trio};
