@@ -4,7 +4,7 @@ use crate::fixture::{self, INSERT, Kind, UPSERT};
 use crate::report::{Report, per_second, rate, timed};
 use antiphon::components;
 use antiphon::config::{Config, Environment, Overrides, Sources};
-use antiphon::db::Database;
+use antiphon::db::{Database, Stop};
 use antiphon::log::Placed;
 use antiphon_core::entry::Genesis;
 use std::path::Path;
@@ -51,7 +51,7 @@ fn apply_all(db: &mut Database, entries: &[Placed]) {
     while db.position(1).seq < end {
         let from = db.position(1).seq as usize;
         let applied = db.apply(1, &entries[from..]).unwrap();
-        assert!(applied.entries > 0, "{applied:?}");
+        assert!(applied.entries > 0 || applied.stop == Some(Stop::Unsealed), "{applied:?}");
     }
 }
 
