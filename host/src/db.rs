@@ -8,13 +8,17 @@
 mod apply;
 mod capture;
 mod catalog;
+mod clash;
 mod compare;
 mod founding;
 mod handle;
 mod ledger;
 mod overlay;
+mod plain;
 mod recent;
+mod rows;
 mod seal;
+mod unique;
 mod unit;
 mod values;
 
@@ -74,7 +78,9 @@ impl Error {
         let Self::Sqlite { source, .. } = self else { return false };
         matches!(
             source.sqlite_error_code(),
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked | rusqlite::ErrorCode::DiskFull)
+            Some(
+                rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked | rusqlite::ErrorCode::DiskFull
+            )
         )
     }
 }
@@ -140,7 +146,10 @@ struct Cluster {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("path", &self.options.path).field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("path", &self.options.path)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
     }
 }
 
@@ -233,7 +242,8 @@ impl Database {
     /// # Errors
     /// When SQLite can't tell.
     pub fn has_changed(&mut self) -> Result<bool, Error> {
-        let version = self.conn.query_row("PRAGMA main.data_version", [], |row| row.get(0)).doing("look for changes")?;
+        let version =
+            self.conn.query_row("PRAGMA main.data_version", [], |row| row.get(0)).doing("look for changes")?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 

@@ -69,8 +69,12 @@ impl Failure {
         let mut text = message.into();
         let mut next = Some(cause);
         while let Some(error) = next {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
+            let sentence = error.to_string();
+            // Some errors say their cause themselves; once is enough.
+            if !text.ends_with(&sentence) {
+                text.push_str(": ");
+                text.push_str(&sentence);
+            }
             next = error.source();
         }
         Self::new(kind, text)

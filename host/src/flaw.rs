@@ -88,4 +88,3 @@ macro_rules! fault {
         }
     };
 }
-pub(crate) use fault;

@@ -1,17 +1,40 @@
 //! Antiphon: runs beside an application's SQLite file and keeps every other node's file the same.
+//!
+//! ```text
+//!  app ─writes─▶ SQLite ─triggers─▶ dirty keys ─seal─▶ outbox ─append─▶ log
+//!                  ▲                                                     │
+//!                  └──────── apply: one transaction, position included ◀─┘
+//! ```
+//!
+//! | module | noun |
+//! |---|---|
+//! | [`cli`] | the command line: one file a verb |
+//! | [`config`] | what the user may say, and what it means |
+//! | [`components`] | from the configuration to what a node runs with |
+//! | [`node`] | a node: its parts, its tasks, and an orderly end |
+//! | [`join`] | founding a cluster, or joining one |
+//! | [`publish`] | from the application's commits to the log |
+//! | [`subscribe`] | from the log to the application's file |
+//! | [`db`] | the application's file: capture, seal, apply |
+//! | [`log`] | one total order, in memory or in a directory |
+//! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
+//! | [`failure`] | what went wrong, as the user reads it |
+//! | [`telemetry`] | log lines |
+//! | [`flaw`] | planted bugs, for tests alone |
 
 #[macro_use]
 pub mod flaw;
+pub mod cli;
 pub mod clock;
+pub mod components;
+pub mod config;
 pub mod db;
 pub mod failure;
 pub mod join;
 pub mod lock;
-pub mod node;
 pub mod log;
+pub mod node;
 pub mod publish;
 pub mod subscribe;
+pub mod telemetry;
 pub mod watch;
-
-#[allow(unused_imports, reason = "used by the modules through the crate root")]
-use flaw::fault;

@@ -112,8 +112,9 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     };
     let db = Database::open(options, parts.hasher, parts.resolver)
         .map_err(|error| Failure::caused(Kind::General, format!("cannot open database `{shown}`"), &error))?;
-    let log = log::Local::open(&parts.log)
-        .map_err(|error| Failure::caused(Kind::General, "cannot open the log", &error).hint("`--log DIR` takes another directory"))?;
+    let log = log::Local::open(&parts.log).map_err(|error| {
+        Failure::caused(Kind::General, "cannot open the log", &error).hint("`--log DIR` takes another directory")
+    })?;
     Ok(Opened { db, log: Arc::new(log), agreed: parts.agreed, poll_interval: parts.poll_interval, _lock: lock, state })
 }
 
@@ -137,8 +138,7 @@ impl Opened {
         let watch = Watch::new(self.db.path());
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
-        let node =
-            Node { db, log: self.log, shards, watch, poll_interval: self.poll_interval, _lock: self._lock };
+        let node = Node { db, log: self.log, shards, watch, poll_interval: self.poll_interval, _lock: self._lock };
         Ok((node, entered))
     }
 
@@ -157,11 +157,9 @@ struct Scratch(tempfile::TempDir);
 
 impl Scratch {
     fn new(state: &Path) -> Result<Self, Failure> {
-        tempfile::Builder::new()
-            .prefix("scratch-")
-            .tempdir_in(state)
-            .map(Self)
-            .map_err(|error| Failure::new(Kind::General, format!("cannot make a folder in `{}`: {error}", state.display())))
+        tempfile::Builder::new().prefix("scratch-").tempdir_in(state).map(Self).map_err(|error| {
+            Failure::new(Kind::General, format!("cannot make a folder in `{}`: {error}", state.display()))
+        })
     }
 
     fn file(&self) -> PathBuf {
@@ -203,7 +201,8 @@ impl Node {
         }
         let mut ended = Ok(());
         while let Some(done) = tasks.join_next().await {
-            let done = done.unwrap_or_else(|error| Err(Failure::new(Kind::General, format!("a task ended in a panic: {error}"))));
+            let done = done
+                .unwrap_or_else(|error| Err(Failure::new(Kind::General, format!("a task ended in a panic: {error}"))));
             // The first to fail ends the others, in the same orderly way as a signal does.
             stop.cancel();
             if ended.is_ok() {

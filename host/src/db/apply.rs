@@ -216,14 +216,18 @@ impl Database {
                 continue;
             }
             let Some(tracked) = self.tracked(&chunk.table).and_then(|index| self.tables.get(index)) else {
-                return Err(match self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table)) {
-                    Some(refused) => format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason),
-                    None => format!(
-                        "it changes table `{}`, which this database does not have; create it here as it is on the other \
+                return Err(
+                    match self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table)) {
+                        Some(refused) => {
+                            format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason)
+                        }
+                        None => format!(
+                            "it changes table `{}`, which this database does not have; create it here as it is on the other \
                          nodes, or exclude it with `exclude` under `[capture]`",
-                        chunk.table
-                    ),
-                });
+                            chunk.table
+                        ),
+                    },
+                );
             };
             if let Some(column) = chunk.columns.iter().find(|column| tracked.table.column(column).is_none()) {
                 return Err(format!(
@@ -240,8 +244,13 @@ impl Database {
                 ));
             }
             let mut collations = chunk.uniques.iter().flatten().map(|(_, collation)| collation);
-            if let Some(unknown) = collations.find(|name| !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(name))) {
-                return Err(format!("it holds table `{}` to a UNIQUE index of the unknown collation `{unknown}`", chunk.table));
+            if let Some(unknown) =
+                collations.find(|name| !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(name)))
+            {
+                return Err(format!(
+                    "it holds table `{}` to a UNIQUE index of the unknown collation `{unknown}`",
+                    chunk.table
+                ));
             }
             let key: Vec<Option<usize>> = chunk
                 .key

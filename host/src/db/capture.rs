@@ -214,7 +214,8 @@ impl Database {
                 Some(tracked) => {
                     let after = match &key {
                         None => Vec::new(),
-                        Some(key) => decode_row(key).map_err(|_| Error::Inconsistent("a scan's key cannot be read".to_owned()))?,
+                        Some(key) => decode_row(key)
+                            .map_err(|_| Error::Inconsistent("a scan's key cannot be read".to_owned()))?,
                     };
                     let sql = mark_existing(&tracked.table, key.is_none());
                     let mut statement = db.conn.prepare_cached(&sql).doing(SCANNING)?;
@@ -232,7 +233,10 @@ impl Database {
                     })
                     .doing(SCANNING)?;
                 db.conn
-                    .execute(concat!("UPDATE ", ours!("scan"), " SET key = ?2 WHERE tbl = ?1"), (&name, encode_row(&last)))
+                    .execute(
+                        concat!("UPDATE ", ours!("scan"), " SET key = ?2 WHERE tbl = ?1"),
+                        (&name, encode_row(&last)),
+                    )
                     .doing(SCANNING)?;
             } else {
                 db.conn.execute(concat!("DELETE FROM ", ours!("scan"), " WHERE tbl = ?1"), [&name]).doing(SCANNING)?;
@@ -267,7 +271,9 @@ impl Database {
     pub fn unsent_count(&self) -> Result<(u64, bool), Error> {
         let waiting: i64 = self
             .conn
-            .query_row(concat!("SELECT count(*) FROM ", ours!("global_change_log"), " WHERE state = 0"), [], |row| row.get(0))
+            .query_row(concat!("SELECT count(*) FROM ", ours!("global_change_log"), " WHERE state = 0"), [], |row| {
+                row.get(0)
+            })
             .doing("read the outbox")?;
         Ok((waiting.cast_unsigned(), self.is_dirty()?))
     }

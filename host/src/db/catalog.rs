@@ -5,7 +5,7 @@ use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
 use antiphon_core::schema::{Column, Table, Unique, quote};
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
@@ -31,7 +31,8 @@ impl Filter {
         let set = |patterns: &[String]| {
             let mut builder = GlobSetBuilder::new();
             for pattern in patterns {
-                builder.add(Glob::new(pattern)?);
+                // As SQLite compares names of tables.
+                builder.add(GlobBuilder::new(pattern).case_insensitive(true).build()?);
             }
             builder.build()
         };
@@ -100,9 +101,10 @@ impl Database {
             let route = self.ledger.route(&table.name);
             if route == Some(false) && shards > 1 && !table.uniques.is_empty() {
                 self.refused.push(Refused {
-                    reason: "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
+                    reason:
+                        "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
                              route it whole with `antiphon policy apply --route TABLE=whole`, or drop the index"
-                        .to_owned(),
+                            .to_owned(),
                     table: table.name,
                 });
                 continue;
@@ -233,8 +235,11 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
                 }
             }
         } else {
-            let columns: Vec<_> =
-                index.columns.iter().filter_map(|(position, collation)| Some(((*position)?, collation.clone()))).collect();
+            let columns: Vec<_> = index
+                .columns
+                .iter()
+                .filter_map(|(position, collation)| Some(((*position)?, collation.clone())))
+                .collect();
             if columns.is_empty() {
                 return Ok(Err(format!(
                     "its UNIQUE index `{}` is over an expression alone, so a REPLACE can't be followed; \
@@ -248,7 +253,8 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
     }
     table.rowid_key = !key_index && !without_rowid;
     let folded = key.iter().filter_map(|&position| table.columns.get(position)).map(|column| column.collation.as_str());
-    let folded = folded.chain(table.uniques.iter().flat_map(|unique| unique.columns.iter().map(|(_, name)| name.as_str())));
+    let folded =
+        folded.chain(table.uniques.iter().flat_map(|unique| unique.columns.iter().map(|(_, name)| name.as_str())));
     for collation in folded {
         if !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(collation)) {
             return Ok(Err(format!(
@@ -289,7 +295,9 @@ fn indexes(conn: &Connection, table: &str) -> Result<Vec<Index>, Error> {
         .prepare_cached("SELECT name, origin = 'pk', partial FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY name")
         .doing(READING)?;
     let indexes = list
-        .query_map([table], |row| Ok(Index { name: row.get(0)?, primary: row.get(1)?, partial: row.get(2)?, columns: Vec::new() }))
+        .query_map([table], |row| {
+            Ok(Index { name: row.get(0)?, primary: row.get(1)?, partial: row.get(2)?, columns: Vec::new() })
+        })
         .doing(READING)?
         .collect::<rusqlite::Result<Vec<_>>>()
         .doing(READING)?;

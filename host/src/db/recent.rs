@@ -65,7 +65,14 @@ impl Recent {
     }
 
     /// The latest change to a key that `origin` had not seen: by whom, and where.
-    pub(super) fn clash(&mut self, shard: Shard, origin: Origin, seen: u64, table: TableId, key: &[u8]) -> Option<(Origin, u64)> {
+    pub(super) fn clash(
+        &mut self,
+        shard: Shard,
+        origin: Origin,
+        seen: u64,
+        table: TableId,
+        key: &[u8],
+    ) -> Option<(Origin, u64)> {
         let window = self.shards.get_mut(&shard)?;
         for entry in window.entries.iter_mut().rev().take_while(|entry| entry.seq > seen) {
             if entry.origin == origin {

@@ -1,0 +1,133 @@
+//! The command line: one file a verb, each with its arguments and a function. The doc comments are the help text.
+//!
+//! What comes in as HarmonyLite's users type it is rewritten first ([`legacy`]), so that no command has to know two
+//! ways of being called.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Config, Environment, Loaded, Overrides, Sources};
+use crate::failure::{Failure, Kind};
+
+mod cleanup;
+mod config;
+mod demo;
+mod init;
+mod join;
+pub mod legacy;
+mod run;
+
+/// Replicates an application's SQLite file: every node may write, nothing is lost.
+///
+/// Start with `antiphon demo`, or with `antiphon run app.db` beside your application.
+#[derive(Debug, Parser)]
+#[command(name = "antiphon", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Run),
+    Init(init::Init),
+    Join(join::Join),
+    Cleanup(cleanup::Cleanup),
+    Demo(demo::Demo),
+    #[command(subcommand)]
+    Config(config::Command),
+}
+
+/// Does what the arguments say; the first is the program's own name.
+///
+/// # Errors
+/// Whatever the command could not do.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    let args = legacy::rewrite(args.into_iter().collect())?;
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(answer) => return say(&answer),
+    };
+    match cli.command {
+        None => Ok(write!(io::stdout().lock(), "{}", Cli::command().render_help())?),
+        Some(Command::Run(run)) => run.run(),
+        Some(Command::Init(init)) => init.run(),
+        Some(Command::Join(join)) => join.run(),
+        Some(Command::Cleanup(cleanup)) => cleanup.run(),
+        Some(Command::Demo(demo)) => demo.run(),
+        Some(Command::Config(command)) => command.run(),
+    }
+}
+
+/// Help and version are an answer, and go to stdout; anything else is a command line that makes no sense.
+fn say(answer: &clap::Error) -> Result<(), Failure> {
+    if !answer.use_stderr() {
+        return Ok(answer.print()?);
+    }
+    // The sentence, without the usage lines that `--help` gives in full.
+    let text = answer.render().to_string();
+    let text = text.trim_start_matches("error: ");
+    let (sentence, rest) = text.split_once("\n\n").unwrap_or((text, ""));
+    let sentence = sentence.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    let mut failure = Failure::usage(sentence);
+    for line in rest.lines() {
+        if let Some(tip) = line.trim().strip_prefix("tip: ") {
+            failure = failure.hint(tip.replace('\'', "`"));
+        }
+    }
+    let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
+    Err(match usage {
+        Some(usage) => failure.hint(format!("usage is `{usage}`; see `antiphon --help`")),
+        None => failure.hint("see `antiphon --help`"),
+    })
+}
+
+/// Which database, by which configuration: the arguments that several commands share.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Node {
+    /// The application's database; overrides `db_path`
+    #[arg(value_name = "DB")]
+    db: Option<PathBuf>,
+    /// The configuration file; without one, defaults and environment hold
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Node {
+    /// The configuration these arguments mean.
+    pub(crate) fn load(self, log: Option<PathBuf>, node_id: Option<u64>) -> Result<Loaded, Failure> {
+        Config::load(Sources {
+            file: self.config,
+            environment: Environment::of_process(),
+            overrides: Overrides { db_path: self.db, node_id, log_path: log },
+        })
+    }
+}
+
+/// Where tasks run.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Kind::General, format!("cannot start the runtime: {error}")))
+}
+
+/// Waits for work that also calls components: on this plain thread, for they must not run on the runtime's.
+fn wait<T>(runtime: &tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
+    let _context = runtime.enter();
+    futures::executor::block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_declarations_are_sound() {
+        Cli::command().debug_assert();
+    }
+}

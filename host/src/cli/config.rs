@@ -1,0 +1,109 @@
+//! `antiphon config`: look at a configuration without running anything.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::config::{Config, Environment, Loaded, Overrides, Sources, example};
+use crate::failure::{Failure, Kind};
+
+/// Look at a configuration without running anything
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Say whether a configuration is good, and what in it has no effect
+    Check {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Print the settings in effect, the environment's and the defaults included; secrets are not shown
+    Show {
+        #[command(flatten)]
+        file: File,
+        /// Print JSON instead of TOML
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a commented file with every key and its default
+    Example,
+}
+
+/// The file, with or without the flag that other commands need.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct File {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same, as other commands take it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl File {
+    fn load(self) -> Result<(PathBuf, Loaded), Failure> {
+        let file = self.file.or(self.config).ok_or_else(|| Failure::usage("no configuration file is named"))?;
+        let loaded = Config::load(Sources {
+            file: Some(file.clone()),
+            environment: Environment::of_process(),
+            overrides: Overrides::default(),
+        })?;
+        Ok((file, loaded))
+    }
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let mut out = io::stdout().lock();
+        match self {
+            Self::Check { file } => {
+                let (file, loaded) = file.load()?;
+                warn(&loaded);
+                let Config { db_path, log, replication_log, .. } = &loaded.config;
+                let shards = replication_log.shards;
+                let s = if shards == 1 { "" } else { "s" };
+                writeln!(
+                    out,
+                    "`{}` is good: `{}`, embedded log in `{}`, {shards} shard{s}",
+                    file.display(),
+                    db_path.display(),
+                    log.path.display()
+                )?;
+            }
+            Self::Show { file, json } => {
+                let (_, loaded) = file.load()?;
+                let text = if json { as_json(&loaded.config) } else { as_toml(&loaded.config) };
+                out.write_all(text?.as_bytes())?;
+            }
+            Self::Example => out.write_all(example::file("app.db", None).as_bytes())?,
+        }
+        Ok(out.flush()?)
+    }
+}
+
+fn warn(loaded: &Loaded) {
+    let mut talk = io::stderr().lock();
+    for notice in &loaded.notices {
+        // Whoever closed stderr does not want to be warned.
+        let _ = writeln!(talk, "warning: {notice}");
+    }
+}
+
+fn as_json(config: &Config) -> Result<String, Failure> {
+    let mut text = serde_json::to_string_pretty(config).map_err(|error| unprintable(&error))?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn as_toml(config: &Config) -> Result<String, Failure> {
+    // TOML's numbers end at 2^63 - 1, those of nodes do not; such a one is shown as a text.
+    let beyond = i64::try_from(config.node_id).is_err();
+    if !beyond {
+        return toml::to_string(config).map_err(|error| unprintable(&error));
+    }
+    let small = Config { node_id: 0, ..config.clone() };
+    let text = toml::to_string(&small).map_err(|error| unprintable(&error))?;
+    Ok(text.replacen("node_id = 0", &format!("node_id = \"{}\"", config.node_id), 1))
+}
+
+fn unprintable(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::caused(Kind::General, "cannot print the configuration", error)
+}

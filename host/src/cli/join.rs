@@ -1,0 +1,67 @@
+//! `antiphon join`: settle what becomes of a database that differs from the cluster's.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use super::Node;
+use crate::failure::{Failure, Kind};
+use crate::join::Rows;
+use crate::node;
+
+/// Join a cluster with a database whose rows differ from the cluster's
+///
+/// `antiphon run` refuses such a database, because one side's rows have to give way. This says which.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true).args(["discard_local", "publish_local"]))]
+pub(super) struct Join {
+    #[command(flatten)]
+    node: Node,
+    /// Directory of the embedded log
+    #[arg(long, value_name = "DIR")]
+    log: Option<PathBuf>,
+    /// Take the cluster's rows; a copy of the database is kept beside it
+    #[arg(long)]
+    discard_local: bool,
+    /// Send this database's rows to the cluster, as changes made here
+    #[arg(long)]
+    publish_local: bool,
+}
+
+impl Join {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let rows = if self.discard_local { Rows::DiscardLocal } else { Rows::PublishLocal };
+        let loaded = self.node.load(self.log, None)?;
+        crate::telemetry::start(&loaded.config.logging)?;
+        let runtime = super::runtime()?;
+        let mut opened = node::open(crate::components::parts(&loaded.config)?)?;
+        let mut out = std::io::stderr().lock();
+        if rows == Rows::DiscardLocal {
+            let copy = opened
+                .db
+                .keep_copy()
+                .map_err(|error| Failure::caused(Kind::General, "cannot keep a copy of the database", &error))?;
+            writeln!(out, "a copy of the database as it was: {}", copy.display())?;
+        }
+        let differences = super::wait(&runtime, opened.force(rows))?;
+        for difference in differences.iter().filter(|difference| !difference.is_none()) {
+            match rows {
+                Rows::DiscardLocal => writeln!(
+                    out,
+                    "table {}: {} rows discarded, {} taken from the cluster",
+                    difference.table,
+                    difference.only_here,
+                    difference.only_there + difference.changed
+                )?,
+                Rows::PublishLocal => writeln!(
+                    out,
+                    "table {}: {} rows will be published, {} taken from the cluster",
+                    difference.table,
+                    difference.only_here + difference.changed,
+                    difference.only_there
+                )?,
+            }
+        }
+        writeln!(out, "joined; go on with `antiphon run`, as you did before")?;
+        Ok(())
+    }
+}

@@ -1,0 +1,224 @@
+//! Flags as HarmonyLite's users type them, rewritten to our commands before anything else looks at them.
+//!
+//! They follow Go's rules: one dash or two, `-name value` or `-name=value`, a switch alone or with `=true`. Only a
+//! command line that begins with such a flag is touched; one that begins with a command of ours is ours.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use crate::failure::{Failure, Kind};
+
+/// What follows a flag.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Nothing,
+    Value,
+}
+
+/// A flag: its name, what follows it, and if it is not built, what stands in its place.
+struct Flag {
+    name: &'static str,
+    takes: Takes,
+    instead: Option<&'static str>,
+}
+
+const fn flag(name: &'static str, takes: Takes, instead: Option<&'static str>) -> Flag {
+    Flag { name, takes, instead }
+}
+
+const SERVERS: &str = "name your NATS servers under `[nats]` as `urls` once the NATS log is built; until then the nodes of \
+                       one machine share a log with `antiphon run --log DIR`";
+
+const FLAGS: &[Flag] = &[
+    flag("config", Takes::Value, None),
+    flag("node-id", Takes::Value, None),
+    flag("cleanup", Takes::Nothing, None),
+    flag("version", Takes::Nothing, None),
+    flag("save-snapshot", Takes::Nothing, Some("`antiphon snapshot create` will take its place with the snapshots")),
+    flag("schema-status", Takes::Nothing, Some("`antiphon status` will take its place")),
+    flag("schema-status-cluster", Takes::Nothing, Some("`antiphon status` will take its place, for all nodes")),
+    flag("cluster-addr", Takes::Value, Some(SERVERS)),
+    flag("cluster-peers", Takes::Value, Some(SERVERS)),
+    flag("leaf-servers", Takes::Value, Some(SERVERS)),
+    flag("pprof", Takes::Value, Some("there is no profiler inside; use `perf record -g antiphon run …`")),
+];
+
+/// Rewrites a command line that begins with a flag of theirs; any other comes back as it was.
+///
+/// # Errors
+/// If the flags make no sense, or one is not part of this version.
+pub fn rewrite(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    let Some((program, flags)) = args.split_first() else { return Ok(args) };
+    let theirs = flags.first().and_then(|first| split(first)).and_then(|(name, _)| known(name));
+    if theirs.is_none() {
+        return Ok(args);
+    }
+    let mut rewritten = vec![program.clone()];
+    rewritten.extend(Said::read(flags)?.into_ours());
+    Ok(rewritten)
+}
+
+/// What their flags say.
+#[derive(Default)]
+struct Said {
+    config: Option<OsString>,
+    node_id: Option<OsString>,
+    cleanup: bool,
+    version: bool,
+}
+
+impl Said {
+    fn read(args: &[OsString]) -> Result<Self, Failure> {
+        let mut said = Self::default();
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let (name, value) = split(arg).ok_or_else(|| {
+                Failure::usage(format!("unexpected argument `{}` among flags", arg.display()))
+                    .hint("see `antiphon --help` for the commands")
+            })?;
+            let flag = known(name).ok_or_else(|| {
+                Failure::usage(format!("unknown flag `{}`", arg.display())).hint("see `antiphon --help`")
+            })?;
+            let (value, on) = match flag.takes {
+                Takes::Value => {
+                    let value = value.or_else(|| args.next().map(OsString::as_os_str));
+                    let value =
+                        value.ok_or_else(|| Failure::usage(format!("the flag `-{}` needs a value", flag.name)))?;
+                    (value.to_owned(), !value.is_empty())
+                }
+                Takes::Nothing => (OsString::new(), switch(flag.name, value)?),
+            };
+            if !on {
+                continue; // said, and asking for nothing
+            }
+            if let Some(instead) = flag.instead {
+                let text = format!("the flag `-{}` is not part of this version", flag.name);
+                return Err(Failure::new(Kind::NotBuilt, text).hint(instead));
+            }
+            match flag.name {
+                "config" => said.config = Some(value),
+                "node-id" => said.node_id = Some(value),
+                "cleanup" => said.cleanup = true,
+                _ => said.version = true,
+            }
+        }
+        Ok(said)
+    }
+
+    fn into_ours(self) -> Vec<OsString> {
+        if self.version {
+            return vec!["--version".into()];
+        }
+        let mut ours: Vec<OsString> = vec![if self.cleanup { "cleanup" } else { "run" }.into()];
+        if let Some(file) = self.config {
+            ours.extend(["--config".into(), file]);
+        }
+        // Removing our traces does not depend on the node's number.
+        if let Some(id) = self.node_id.filter(|_| !self.cleanup) {
+            ours.extend(["--node-id".into(), id]);
+        }
+        ours
+    }
+}
+
+fn known(name: &OsStr) -> Option<&'static Flag> {
+    FLAGS.iter().find(|flag| name == flag.name)
+}
+
+/// `-name=value` or `--name` as name and value; `None` if it is no flag.
+fn split(arg: &OsStr) -> Option<(&OsStr, Option<&OsStr>)> {
+    let bytes = arg.as_bytes();
+    let body = bytes.strip_prefix(b"--").or_else(|| bytes.strip_prefix(b"-"))?;
+    let mut halves = body.splitn(2, |&byte| byte == b'=');
+    let name = halves.next().filter(|name| !name.is_empty())?;
+    Some((OsStr::from_bytes(name), halves.next().map(OsStr::from_bytes)))
+}
+
+fn switch(name: &str, value: Option<&OsStr>) -> Result<bool, Failure> {
+    match value.map(OsStr::to_str) {
+        None | Some(Some("1" | "t" | "T" | "true" | "TRUE" | "True")) => Ok(true),
+        Some(Some("0" | "f" | "F" | "false" | "FALSE" | "False")) => Ok(false),
+        Some(_) => Err(Failure::usage(format!("the flag `-{name}` is a switch: it takes `true` or `false`"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(args: &str) -> Result<String, Failure> {
+        let args = std::iter::once("antiphon").chain(args.split_whitespace()).map(OsString::from).collect();
+        let rewritten = rewrite(args)?;
+        let words: Vec<_> = rewritten.iter().skip(1).map(|word| word.to_str().unwrap()).collect();
+        Ok(words.join(" "))
+    }
+
+    #[test]
+    fn their_flags_become_our_commands() {
+        for (theirs, ours) in [
+            ("-config a.toml", "run --config a.toml"),
+            ("-config=a.toml", "run --config a.toml"),
+            ("--config a.toml", "run --config a.toml"),
+            ("--config=a=b.toml", "run --config a=b.toml"),
+            ("-config a.toml -node-id 7", "run --config a.toml --node-id 7"),
+            ("-node-id=7", "run --node-id 7"),
+            ("-config a.toml -cleanup", "cleanup --config a.toml"),
+            ("-cleanup -config a.toml -node-id 3", "cleanup --config a.toml"),
+            ("-cleanup=false -config a.toml", "run --config a.toml"),
+            ("-cleanup=T", "cleanup"),
+            ("-version", "--version"),
+            ("--version", "--version"),
+            ("-config a.toml -version", "--version"),
+            ("-config a.toml -save-snapshot=false -cluster-addr=", "run --config a.toml"),
+        ] {
+            assert_eq!(line(theirs).unwrap(), ours, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn our_own_command_lines_stay_as_they_are() {
+        for ours in ["", "run app.db", "run --config a.toml", "--help", "-h", "-V", "-x", "cleanup -config", "-", "--"]
+        {
+            assert_eq!(line(ours).unwrap(), ours);
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_names_what_replaces_it() {
+        for (theirs, name, instead) in [
+            ("-config a -save-snapshot", "save-snapshot", "antiphon snapshot create"),
+            ("-schema-status", "schema-status", "antiphon status"),
+            ("-schema-status-cluster", "schema-status-cluster", "antiphon status"),
+            ("-cluster-addr 127.0.0.1:4221", "cluster-addr", "`urls`"),
+            ("-cluster-peers nats://h:4222", "cluster-peers", "`urls`"),
+            ("-leaf-servers x", "leaf-servers", "`urls`"),
+            ("-pprof 127.0.0.1:6060", "pprof", "perf"),
+        ] {
+            let failure = line(theirs).unwrap_err();
+            assert_eq!(failure.kind(), Kind::NotBuilt);
+            assert_eq!(failure.to_string(), format!("the flag `-{name}` is not part of this version"));
+            assert!(failure.hints()[0].contains(instead), "{theirs}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (theirs, sentence) in [
+            ("-config", "the flag `-config` needs a value"),
+            ("-config a.toml -bogus", "unknown flag `-bogus`"),
+            ("-config a.toml app.db", "unexpected argument `app.db` among flags"),
+            ("-cleanup=maybe", "the flag `-cleanup` is a switch: it takes `true` or `false`"),
+        ] {
+            let failure = line(theirs).unwrap_err();
+            assert_eq!(failure.kind(), Kind::Usage);
+            assert_eq!(failure.to_string(), sentence);
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf8_survives() {
+        let path = OsStr::from_bytes(b"-config=\xff.toml").to_owned();
+        let rewritten = rewrite(vec!["antiphon".into(), path]).unwrap();
+        assert_eq!(rewritten[3].as_bytes(), b"\xff.toml");
+    }
+}

@@ -1,0 +1,121 @@
+//! `antiphon run`: replicate a database until told to stop.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use super::Node;
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::join::Entered;
+use crate::node::{self, Opened};
+
+/// Replicate a database until told to stop
+///
+/// Without a configuration file the log is kept beside the database, and all tables are replicated.
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    node: Node,
+    /// Directory of the embedded log; nodes that name the same one replicate with each other
+    #[arg(long, value_name = "DIR")]
+    log: Option<PathBuf>,
+    /// Number of this node, different on every node; 0 or none: from the configuration, else made once at random
+    #[arg(long, value_name = "N")]
+    node_id: Option<u64>,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let loaded = self.node.load(self.log, self.node_id)?;
+        crate::telemetry::start(&loaded.config.logging)?;
+        loaded.warn();
+        let runtime = super::runtime()?;
+        let opened = node::open(crate::components::parts(&loaded.config)?)?;
+        let said = Said::of(&opened, &loaded.config);
+        let (node, entered) = super::wait(&runtime, opened.enter())?;
+        said.say(entered)?;
+        let stop = CancellationToken::new();
+        runtime.spawn(on_signal(stop.clone()));
+        runtime.block_on(node.run(stop))
+    }
+}
+
+/// The first signal ends the batch in hand and stops; a second one leaves at once.
+async fn on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    let mut next = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    next().await;
+    tracing::info!("stopping after the batch in hand; once more to leave at once");
+    stop.cancel();
+    next().await;
+    std::process::exit(130);
+}
+
+/// What the user wants to know at a start, gathered before the database goes to its thread.
+struct Said {
+    database: PathBuf,
+    node: u64,
+    tables: Vec<String>,
+    refused: Vec<String>,
+    log: PathBuf,
+}
+
+impl Said {
+    fn of(opened: &Opened, config: &Config) -> Self {
+        Self {
+            database: config.db_path.clone(),
+            node: opened.db.origin().node,
+            tables: opened.db.table_names().map(str::to_owned).collect(),
+            refused: opened
+                .db
+                .refused()
+                .iter()
+                .map(|refused| format!("`{}`: {}", refused.table, refused.reason))
+                .collect(),
+            log: config.log.path.clone(),
+        }
+    }
+
+    fn say(&self, entered: Entered) -> Result<(), Failure> {
+        let mut out = std::io::stderr().lock();
+        let log = absolute(&self.log);
+        writeln!(out, "replicating {} as node {}", self.database.display(), self.node)?;
+        match self.tables.as_slice() {
+            [] => writeln!(out, "  tables   none yet; they are taken up when the application makes them")?,
+            tables => writeln!(out, "  tables   {}", tables.join(", "))?,
+        }
+        for refused in &self.refused {
+            writeln!(out, "  left out {refused}")?;
+        }
+        let cluster = match entered {
+            Entered::Resumed => "went on where it stood",
+            Entered::Founded => "founded; the rows there are become its first changes",
+            Entered::JoinedEmpty => "joined; all rows come from the log",
+            Entered::JoinedEqual => "joined; the rows were the cluster's already",
+        };
+        writeln!(out, "  cluster  {cluster}")?;
+        writeln!(out, "  log      {}", log.display())?;
+        writeln!(out, "\na second node on this machine, on a copy of the schema or of the file:")?;
+        writeln!(out, "  antiphon run OTHER.db --log {}\n", shell(&log))?;
+        Ok(())
+    }
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// A path as a shell takes it.
+pub(super) fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c));
+    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}

@@ -1,0 +1,193 @@
+//! The configuration: what may be said, what it means, and where it comes from.
+//!
+//! The doc comments of the types are the reference; `antiphon config example` prints them. A setting comes from a
+//! flag, else from the environment, else from the file, else from its default. Names and types are checked before
+//! anything is read out, so that a slip of the pen is refused with the name it probably meant.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `section` | the declaration of a table, from which all else follows |
+//! | `general`, `nats`, `snapshot`, `observe`, `plugins` | the tables |
+//! | `secret` | values that don't show |
+//! | `sources` | file, environment and flags |
+//! | `keys` | names and types: found, refused, guessed |
+//! | `check` | values that make no sense |
+//! | `not_yet` | keys that are understood and without effect in this version |
+//! | `example` | the commented file |
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+mod check;
+pub mod example;
+mod general;
+mod keys;
+mod nats;
+mod not_yet;
+mod observe;
+mod plugins;
+mod secret;
+mod section;
+mod snapshot;
+mod sources;
+
+pub use general::{Capture, Log, ReplicationLog, Selection};
+pub use nats::Nats;
+pub use not_yet::Notice;
+pub use observe::{HealthCheck, Logging, Prometheus};
+pub use plugins::{Conflict, ConflictTable, Grants, HASHERS, Hash, Plugin, Plugins, RESOLVERS};
+pub use secret::{Secret, Settings, Url};
+pub use section::{Key, Kind, Section};
+pub use snapshot::{Snapshot, SnapshotFile, SnapshotNats, SnapshotS3, SnapshotSftp, SnapshotWebdav};
+pub use sources::{Environment, Overrides, Sources};
+
+use crate::failure::Failure;
+use section::section;
+
+section! {
+    /// The configuration of one node: one application's database.
+    Config at "" {
+        /// The application's database. Required. HarmonyLite falls back to a file in the temporary folder; here there
+        /// is no default, so that nobody replicates an empty file by mistake.
+        db_path: PathBuf = PathBuf::new(),
+        /// The number of this node, different on every node. 0: a random number, made once and kept in the database.
+        node_id: u64 = 0,
+        /// Send this node's changes to the others.
+        publish: bool = true,
+        /// Take the others' changes.
+        replicate: bool = true,
+        /// Most changes taken in one seal. More are taken in further seals, with a pause for the application between.
+        /// HarmonyLite's default is 512.
+        scan_max_changes: u32 = 16384,
+        /// Milliseconds between two removals of changes that are no longer needed.
+        cleanup_interval: u64 = 5000,
+        /// Milliseconds without a change after which the program ends. 0: never.
+        sleep_timeout: u64 = 0,
+        /// Milliseconds between two looks at the database, should the system's notification be missed.
+        /// 0: adapts by itself.
+        polling_interval: u64 = 0,
+        /// A file that tells other tools how far each shard was applied. It is written, never read: the truth is kept
+        /// in the database. Empty: `seq-map.cbor` in `<db_path>.antiphon`.
+        seq_map_path: PathBuf = PathBuf::new(),
+    }
+    tables {
+        /// How changes are kept in the log on their way to the other nodes.
+        replication_log: ReplicationLog,
+        /// Which tables are replicated.
+        capture: Capture,
+        /// The embedded log.
+        log: Log,
+        /// The component that spreads rows over shards.
+        hash: Hash,
+        /// The components that decide clashes.
+        conflict: Conflict,
+        /// Components by a name of your own.
+        plugin: Plugins,
+        /// Snapshots.
+        snapshot: Snapshot,
+        /// The servers that carry the log between machines.
+        nats: Nats,
+        /// What is written to stderr.
+        logging: Logging,
+        /// Metrics for Prometheus.
+        prometheus: Prometheus,
+        /// A page that says whether this node is well.
+        health_check: HealthCheck,
+    }
+}
+
+/// All tables, in the order of the example.
+pub const SECTIONS: &[Section] = &[
+    Config::SECTION,
+    ReplicationLog::SECTION,
+    Capture::SECTION,
+    Log::SECTION,
+    Hash::SECTION,
+    Conflict::SECTION,
+    ConflictTable::SECTION,
+    Plugin::SECTION,
+    Grants::SECTION,
+    Snapshot::SECTION,
+    SnapshotNats::SECTION,
+    SnapshotS3::SECTION,
+    SnapshotWebdav::SECTION,
+    SnapshotSftp::SECTION,
+    SnapshotFile::SECTION,
+    Nats::SECTION,
+    Logging::SECTION,
+    Prometheus::SECTION,
+    HealthCheck::SECTION,
+];
+
+/// A configuration that was read, and what its user should know about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The settings in effect.
+    pub config: Config,
+    /// Settings that are understood and without effect in this version.
+    pub notices: Vec<Notice>,
+}
+
+impl Loaded {
+    /// Logs each notice, for a program that goes on.
+    pub fn warn(&self) {
+        for notice in &self.notices {
+            tracing::warn!(setting = %notice, "setting without effect");
+        }
+    }
+}
+
+impl Config {
+    /// Reads the configuration from all its sources and checks it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, where it is, and what may have been meant.
+    pub fn load(sources: Sources) -> Result<Loaded, Failure> {
+        let Sources { file, environment, overrides } = sources;
+        let source = sources::Given::read(file.as_deref(), &environment)?;
+        let leaves = keys::check(&source)?;
+        let mut config: Self = source.extract()?;
+        overrides.apply(&mut config);
+        config.settle();
+        check::all(&config, file.as_deref(), &leaves)?;
+        Ok(Loaded { config, notices: not_yet::notices(&leaves) })
+    }
+
+    /// The start without a file: the defaults and the environment, for the database at `path`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn for_database(path: &Path) -> Result<Loaded, Failure> {
+        let overrides = Overrides { db_path: Some(path.to_owned()), ..Overrides::default() };
+        Self::load(Sources { file: None, environment: Environment::of_process(), overrides })
+    }
+
+    /// Our own folder beside the database: `app.db` has `app.db.antiphon`.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        let mut name = OsString::from(&self.db_path);
+        name.push(".antiphon");
+        PathBuf::from(name)
+    }
+
+    /// Fills in what follows from other settings.
+    fn settle(&mut self) {
+        if self.db_path.as_os_str().is_empty() {
+            return; // `check` refuses it with a better sentence
+        }
+        if self.log.path.as_os_str().is_empty() {
+            self.log.path = self.state_dir().join("log");
+        }
+        if self.seq_map_path.as_os_str().is_empty() {
+            self.seq_map_path = self.state_dir().join("seq-map.cbor");
+        }
+        for bind in [&mut self.prometheus.bind, &mut self.health_check.bind, &mut self.nats.bind_address] {
+            if bind.starts_with(':') {
+                bind.insert_str(0, "127.0.0.1");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! Values that are well-formed and make no sense: each refused with the remedy.
+
+use std::path::Path;
+
+use super::general::glob;
+use super::keys::{Leaf, did_you_mean};
+use super::plugins::{HASHERS, RESOLVERS};
+use super::sources::Origin;
+use super::{Config, Plugin};
+use crate::failure::Failure;
+
+type Verdict = Result<(), Failure>;
+
+const STORES: &[&str] = &["nats", "s3", "webdav", "sftp", "file"];
+const FORMATS: &[&str] = &["console", "json"];
+
+/// Checks everything; the first fault ends it. `leaves` tell who made the setting that is wrong.
+pub(super) fn all(config: &Config, file: Option<&Path>, leaves: &[Leaf]) -> Verdict {
+    let check = || {
+        database(config, file)?;
+        carrier(config)?;
+        log(config)?;
+        patterns(config)?;
+        plugins(config)?;
+        resolvers(config)?;
+        snapshots(config)?;
+        observation(config)
+    };
+    check().map_err(|failure: Failure| {
+        let said = failure.to_string();
+        let leaf = leaves.iter().find(|leaf| said.contains(&format!("`{}`", leaf.shown)));
+        match (leaf.and_then(|leaf| leaf.origin.as_ref()), file) {
+            (Some(Origin::Variable(name)), _) => failure.context(format!("environment variable `{name}`")),
+            (_, Some(file)) => failure.context(format!("configuration `{}`", file.display())),
+            (_, None) => failure,
+        }
+    })
+}
+
+fn database(config: &Config, file: Option<&Path>) -> Verdict {
+    if config.db_path.as_os_str().is_empty() {
+        let failure = Failure::config("no database: `db_path` is not set");
+        return Err(match file {
+            Some(file) => failure.hint(format!("add `db_path = \"app.db\"` at the top of `{}`", file.display())),
+            None => failure.hint("name it: `antiphon run app.db`, or `antiphon run --config antiphon.toml`"),
+        });
+    }
+    within("scan_max_changes", config.scan_max_changes.into(), 1, 1_000_000)?;
+    within("cleanup_interval", config.cleanup_interval, 100, 86_400_000)?;
+    if config.polling_interval != 0 {
+        within("polling_interval", config.polling_interval, 5, 600_000)?;
+    }
+    if config.seq_map_path == config.db_path {
+        return Err(Failure::config("`seq_map_path` and `db_path` name the same file")
+            .hint("remove `seq_map_path`: the file is only for other tools"));
+    }
+    Ok(())
+}
+
+/// Whoever names servers wants several machines; the embedded log would silently be something else.
+fn carrier(config: &Config) -> Verdict {
+    if config.nats.urls.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::config("the NATS log is not part of this version, and `nats.urls` is set")
+        .hint("remove `urls` under `[nats]` to use the embedded log, which the nodes of one machine share"))
+}
+
+fn log(config: &Config) -> Verdict {
+    within("replication_log.shards", config.replication_log.shards.into(), 1, 1024)?;
+    within("replication_log.max_entries", config.replication_log.max_entries, 1, u64::MAX)?;
+    within("replication_log.replicas", config.replication_log.replicas.into(), 0, 5)?;
+    let path = &config.log.path;
+    if same_place(path, &config.db_path) {
+        return Err(Failure::config(format!("`log.path` and `db_path` both name `{}`", path.display()))
+            .hint("remove `path` under `[log]` to keep the log beside the database"));
+    }
+    if path.is_file() {
+        return Err(Failure::config(format!("`log.path` must be a directory, and `{}` is a file", path.display()))
+            .hint("name a directory; it is made if it does not exist"));
+    }
+    Ok(())
+}
+
+fn same_place(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+fn patterns(config: &Config) -> Verdict {
+    let tables = config.conflict.table.iter().map(|table| ("conflict.table.match", &table.r#match));
+    let include = config.capture.include.iter().map(|pattern| ("capture.include", pattern));
+    let exclude = config.capture.exclude.iter().map(|pattern| ("capture.exclude", pattern));
+    for (key, pattern) in include.chain(exclude).chain(tables) {
+        if pattern.is_empty() {
+            return Err(Failure::config(format!("`{key}` holds an empty pattern, which matches no table"))
+                .hint("name a table, or write `*` for all"));
+        }
+        if let Err(error) = glob(pattern) {
+            return Err(Failure::config(format!("`{key}` holds `{pattern}`, which is no pattern: {}", error.kind()))
+                .hint("a sign of a table's own name goes in brackets, as in `a[*]b`"));
+        }
+    }
+    Ok(())
+}
+
+fn plugins(config: &Config) -> Verdict {
+    for (name, plugin) in &config.plugin {
+        let key = format!("plugin.{name}");
+        if plugin.source.is_empty() {
+            return Err(Failure::config(format!("`{key}.source` is not set"))
+                .hint("write `source = \"builtin:NAME\"` or `source = \"file:PATH\"`"));
+        }
+        origin(&key, plugin)?;
+        let hash = &plugin.sha256;
+        let good = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !good && !hash.is_empty() {
+            return Err(Failure::config(format!("`{key}.sha256` must be 64 hexadecimal digits")));
+        }
+    }
+    Ok(())
+}
+
+fn origin(key: &str, plugin: &Plugin) -> Verdict {
+    match plugin.source.split_once(':') {
+        Some(("builtin", name)) if !name.is_empty() => Ok(()),
+        Some(("file", path)) if !path.is_empty() && plugin.sha256.is_empty() => {
+            Err(Failure::config(format!("`{key}.sha256` is required for a component of your own"))
+                .hint(format!("add the first word of what `sha256sum {path}` prints")))
+        }
+        Some(("file", path)) if !path.is_empty() => Ok(()),
+        _ => Err(Failure::config(format!("`{key}.source` is neither `builtin:NAME` nor `file:PATH`"))),
+    }
+}
+
+fn resolvers(config: &Config) -> Verdict {
+    component(config, "hash.use", &config.hash.r#use, "hasher", HASHERS)?;
+    component(config, "conflict.default", &config.conflict.default, "resolver", RESOLVERS)?;
+    for (position, table) in config.conflict.table.iter().enumerate() {
+        let key = format!("conflict.table[{position}]");
+        component(config, &format!("{key}.use"), &table.r#use, "resolver", RESOLVERS)?;
+        built(&format!("{key}.use"), &table.r#use, RESOLVER)?;
+    }
+    built("hash.use", &config.hash.r#use, HASHER)?;
+    built("conflict.default", &config.conflict.default, RESOLVER)
+}
+
+/// The components that this version runs.
+const HASHER: &str = "fnv";
+const RESOLVER: &str = "last-write-wins";
+
+/// Another component in place of the one that was asked for would decide differently, so it is refused and not replaced.
+fn built(key: &str, name: &str, only: &str) -> Verdict {
+    if name == only {
+        return Ok(());
+    }
+    Err(Failure::config(format!("`{key}` is `{name}`, which is not part of this version"))
+        .hint(format!("leave it out, or write `{only}`, which is what this version has")))
+}
+
+fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str]) -> Verdict {
+    if builtin.contains(&name) || config.plugin.contains_key(name) {
+        return Ok(());
+    }
+    let known = builtin.iter().copied().chain(config.plugin.keys().map(String::as_str));
+    Err(Failure::config(format!("`{key}` names no {what}: `{name}`{}", did_you_mean(name, known)))
+        .hint(format!("it is {}, or the NAME of a `[plugin.NAME]`", list(builtin))))
+}
+
+fn snapshots(config: &Config) -> Verdict {
+    let store = config.snapshot.store.as_str();
+    match store.strip_prefix("plugin:") {
+        Some(name) if config.plugin.contains_key(name) => Ok(()),
+        Some(name) => Err(Failure::config(format!("`snapshot.store` names no plugin: `{name}`"))
+            .hint(format!("add a `[plugin.{name}]`"))),
+        None => one_of("snapshot.store", store, STORES),
+    }
+}
+
+fn observation(config: &Config) -> Verdict {
+    one_of("logging.format", &config.logging.format, FORMATS)?;
+    bind("prometheus.bind", &config.prometheus.bind, false)?;
+    bind("health_check.bind", &config.health_check.bind, false)?;
+    bind("nats.bind_address", &config.nats.bind_address, true)?;
+    for (key, name) in
+        [("prometheus.namespace", &config.prometheus.namespace), ("prometheus.subsystem", &config.prometheus.subsystem)]
+    {
+        let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !letters || name.starts_with(|first: char| first.is_ascii_digit()) {
+            return Err(Failure::config(format!("`{key}` can't begin the name of a metric: `{name}`"))
+                .hint("use letters, digits and `_`, and a letter first"));
+        }
+    }
+    if !config.health_check.path.starts_with('/') {
+        return Err(Failure::config("`health_check.path` must start with `/`"));
+    }
+    Ok(())
+}
+
+fn bind(key: &str, address: &str, any_free: bool) -> Verdict {
+    let port = address.rsplit_once(':').map(|(_, port)| port);
+    if port.is_some_and(|port| port.parse::<u16>().is_ok() || (any_free && port == "-1")) {
+        return Ok(());
+    }
+    Err(Failure::config(format!("`{key}` must be `host:port`, found `{address}`")))
+}
+
+fn one_of(key: &str, name: &str, known: &[&str]) -> Verdict {
+    if known.contains(&name) {
+        return Ok(());
+    }
+    let meant = did_you_mean(name, known.iter().copied());
+    Err(Failure::config(format!("`{key}` must be one of {}, found `{name}`{meant}", list(known))))
+}
+
+fn list(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn within(key: &str, value: u64, least: u64, most: u64) -> Verdict {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let bounds = if most == u64::MAX { format!("at least {least}") } else { format!("from {least} to {most}") };
+    Err(Failure::config(format!("`{key}` must be {bounds}, found {value}")))
+}

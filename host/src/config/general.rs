@@ -1,0 +1,122 @@
+//! What is captured and how the log is divided: the tables about the data's way.
+
+use std::path::PathBuf;
+
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+
+use super::section::section;
+
+section! {
+    /// How changes are kept in the log on their way to the other nodes.
+    ReplicationLog at "replication_log" {
+        /// How many shards the log has, 1 to 1024. Changes of one shard keep their order; shards are applied side by
+        /// side. Written into the log by the node that founds it: later nodes follow the log.
+        shards: u32 = 1,
+        /// How many entries a shard keeps before old ones may be dropped.
+        max_entries: u64 = 1024,
+        /// How many servers keep a copy of a stream (NATS only). 0: half of `shards` and one, 5 at most.
+        replicas: u32 = 1,
+        /// Compress entries with zstd.
+        compress: bool = true,
+        /// Change the settings of existing streams to these (NATS only).
+        update_existing: bool = false,
+    }
+}
+
+section! {
+    /// Which tables are replicated. Patterns are globs (`orders`, `app_*`, `{users,roles}`) and, like SQLite, take no
+    /// notice of case.
+    Capture at "capture" {
+        /// Only tables that match one of these. Empty: all tables.
+        include: Vec<String> = Vec::new(),
+        /// But no table that matches one of these.
+        exclude: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
+    /// The embedded log, which the nodes of one machine share. It is used unless `urls` is set under `[nats]`.
+    Log at "log" {
+        /// Its directory. Nodes that name the same one replicate with each other.
+        /// Empty: `<db_path>.antiphon/log`.
+        path: PathBuf = PathBuf::new(),
+    }
+}
+
+impl Capture {
+    /// The patterns, ready to be asked.
+    ///
+    /// # Errors
+    /// Names the first pattern that is not a glob.
+    pub fn selection(&self) -> Result<Selection, globset::Error> {
+        let include = if self.include.is_empty() { None } else { Some(set(&self.include)?) };
+        Ok(Selection { include, exclude: set(&self.exclude)? })
+    }
+}
+
+/// Which tables are replicated; made by [`Capture::selection`].
+#[derive(Debug, Clone)]
+pub struct Selection {
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+}
+
+impl Selection {
+    /// Whether the table named `table` is replicated.
+    #[must_use]
+    pub fn takes(&self, table: &str) -> bool {
+        self.include.as_ref().is_none_or(|include| include.is_match(table)) && !self.exclude.is_match(table)
+    }
+}
+
+fn set(patterns: &[String]) -> Result<GlobSet, globset::Error> {
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        set.add(glob(pattern)?);
+    }
+    set.build()
+}
+
+/// A pattern of table names.
+///
+/// # Errors
+/// If it is not a glob.
+pub(super) fn glob(pattern: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(pattern).case_insensitive(true).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(include: &[&str], exclude: &[&str], table: &str, taken: bool) {
+        let own = |patterns: &[&str]| patterns.iter().map(|&pattern| pattern.to_owned()).collect();
+        let capture = Capture { include: own(include), exclude: own(exclude) };
+        assert_eq!(capture.selection().unwrap().takes(table), taken);
+    }
+
+    #[test]
+    fn nothing_said_takes_all() {
+        check(&[], &[], "orders", true);
+    }
+
+    #[test]
+    fn exclude_wins_over_include() {
+        check(&["app_*"], &["app_tmp*"], "app_users", true);
+        check(&["app_*"], &["app_tmp*"], "app_tmp1", false);
+        check(&["app_*"], &[], "other", false);
+    }
+
+    #[test]
+    fn case_does_not_matter_and_slashes_are_letters() {
+        check(&["Orders"], &[], "oRDERS", true);
+        check(&["a*"], &[], "a/b", true);
+    }
+
+    #[test]
+    fn a_name_full_of_signs_matches_when_escaped() {
+        let name = "a[1]*{x}?\"b";
+        check(&[], &[&globset::escape(name)], name, false);
+        check(&[], &[&globset::escape(name)], "a1x", true);
+    }
+}

@@ -1,0 +1,86 @@
+//! When snapshots are taken and where they are kept.
+
+use std::path::PathBuf;
+
+use super::secret::{Secret, Url};
+use super::section::section;
+
+section! {
+    /// Snapshots bring back a node that is new or was away for too long.
+    Snapshot at "snapshot" {
+        /// Take snapshots, and restore from them.
+        enabled: bool = true,
+        /// Milliseconds between two snapshots. 0: by the number of entries only.
+        interval: u64 = 0,
+        /// Milliseconds after which the node that takes the snapshots is taken for gone. 0: 30000.
+        leader_ttl: u64 = 0,
+        /// Where they are kept: `nats`, `s3`, `webdav`, `sftp`, `file`, or `plugin:NAME` for a `[plugin.NAME]`.
+        store: String = "nats".to_owned(),
+    }
+    tables {
+        /// Snapshots in a NATS object store.
+        nats: SnapshotNats,
+        /// Snapshots in S3.
+        s3: SnapshotS3,
+        /// Snapshots on a WebDAV server.
+        webdav: SnapshotWebdav,
+        /// Snapshots on an SFTP server.
+        sftp: SnapshotSftp,
+        /// Snapshots in a folder.
+        file: SnapshotFile,
+    }
+}
+
+section! {
+    /// With `store = "nats"`.
+    SnapshotNats at "snapshot.nats" {
+        /// How many servers keep a copy.
+        replicas: u32 = 1,
+        /// Name of the bucket. Empty: `<stream_prefix>-snapshot-store`.
+        bucket: String = String::new(),
+    }
+}
+
+section! {
+    /// With `store = "s3"`.
+    SnapshotS3 at "snapshot.s3" {
+        /// Folder within the bucket.
+        path: String = String::new(),
+        /// Host of the service, with its port if it needs one.
+        endpoint: String = String::new(),
+        /// Name of the key to log in with.
+        access_key: Secret = Secret::default(),
+        /// The key itself.
+        secret: Secret = Secret::default(),
+        /// Token of a session, if the key belongs to one.
+        session_token: Secret = Secret::default(),
+        /// Name of the bucket.
+        bucket: String = String::new(),
+        /// Speak HTTPS.
+        use_ssl: bool = false,
+    }
+}
+
+section! {
+    /// With `store = "webdav"`.
+    SnapshotWebdav at "snapshot.webdav" {
+        /// Address of the server, with `dir`, `login` and `secret` in its query.
+        url: Url = Url::default(),
+    }
+}
+
+section! {
+    /// With `store = "sftp"`.
+    SnapshotSftp at "snapshot.sftp" {
+        /// Address of the folder, as `sftp://user:password@host:22/path`.
+        url: Url = Url::default(),
+    }
+}
+
+section! {
+    /// With `store = "file"`.
+    SnapshotFile at "snapshot.file" {
+        /// The folder.
+        path: PathBuf = PathBuf::new(),
+    }
+}

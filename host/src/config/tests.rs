@@ -1,0 +1,440 @@
+//! What a configuration says, from file and variables to values and sentences.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::failure::Kind as Failed;
+
+/// A file in a folder of its own, and variables.
+struct Case {
+    folder: tempfile::TempDir,
+    variables: Vec<(&'static str, &'static str)>,
+}
+
+impl Case {
+    fn new(file: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("antiphon.toml"), file).unwrap();
+        Self { folder, variables: Vec::new() }
+    }
+
+    fn with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
+        self
+    }
+
+    fn load(&self) -> Result<Loaded, Failure> {
+        Config::load(Sources {
+            file: Some(self.folder.path().join("antiphon.toml")),
+            environment: Environment::of(self.variables.clone()),
+            overrides: Overrides::default(),
+        })
+    }
+
+    fn config(&self) -> Config {
+        self.load().unwrap().config
+    }
+
+    /// What is said and hinted, without the folder.
+    fn refusal(&self) -> String {
+        let failure = self.load().unwrap_err();
+        assert_eq!(failure.kind(), Failed::Config);
+        let mut text = failure.to_string();
+        for hint in failure.hints() {
+            text.push_str("\nhint: ");
+            text.push_str(hint);
+        }
+        text.replace(&format!("{}/", self.folder.path().display()), "")
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.load().unwrap().notices.iter().map(ToString::to_string).collect()
+    }
+}
+
+fn refused(file: &str) -> String {
+    Case::new(&format!("db_path = 'app.db'\n{file}")).refusal()
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap()
+}
+
+#[track_caller]
+fn refuses(file: &str, sentence: &str) {
+    assert_eq!(first_line(&refused(file)), sentence);
+}
+
+/// A file as HarmonyLite's users have it: all keys of theirs are known.
+const THEIRS: &str = r#"
+seq_map_path = "/tmp/seq-map.cbor"
+db_path = "/tmp/app.db"
+node_id = 2
+publish = true
+replicate = true
+scan_max_changes = 512
+cleanup_interval = 30000
+sleep_timeout = 0
+polling_interval = 100
+[replication_log]
+shards = 4
+max_entries = 2048
+replicas = 3
+compress = true
+update_existing = false
+[snapshot]
+enabled = true
+interval = 3600000
+leader_ttl = 0
+store = "s3"
+[snapshot.nats]
+replicas = 1
+bucket = "b"
+[snapshot.s3]
+path = "snaps"
+endpoint = "127.0.0.1:9000"
+access_key = "minio"
+secret = "minioadmin"
+session_token = ""
+bucket = "b"
+use_ssl = false
+[snapshot.webdav]
+url = "https://dav.example.org/?dir=x&login=l&secret=s"
+[snapshot.sftp]
+url = "sftp://u:p@host:22/x"
+[nats]
+urls = []
+subject_prefix = "p"
+stream_prefix = "s"
+server_config = ""
+seed_file = ""
+user_name = "u"
+user_password = "p4ssw0rd"
+ca_file = ""
+cert_file = ""
+key_file = ""
+bind_address = "0.0.0.0:4222"
+connect_retries = -1
+reconnect_wait_seconds = 2
+[logging]
+verbose = true
+format = "json"
+[prometheus]
+bind = ":3010"
+enable = true
+namespace = "harmonylite"
+subsystem = ""
+[health_check]
+enable = true
+bind = "0.0.0.0:8090"
+path = "/health"
+detailed = true
+"#;
+
+#[test]
+fn all_their_keys_parse_with_their_meaning() {
+    let config = Case::new(THEIRS).config();
+    assert_eq!(config.node_id, 2);
+    assert_eq!(config.replication_log.shards, 4);
+    assert_eq!(config.scan_max_changes, 512);
+    assert_eq!(config.snapshot.s3.secret.reveal(), "minioadmin");
+    assert_eq!(config.nats.connect_retries, -1);
+    assert_eq!(config.prometheus.bind, "127.0.0.1:3010");
+    assert_eq!(config.log.path, Path::new("/tmp/app.db.antiphon/log"));
+    assert!(config.logging.verbose);
+}
+
+#[test]
+fn what_has_no_effect_is_said_once_by_name() {
+    insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
+    `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
+    `replication_log.max_entries` has no effect in this version: no entry is dropped; it will bound the log's length
+    `replication_log.replicas` has no effect in this version: only the NATS log will use that
+    `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl`, `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored
+    `nats.bind_address`, `nats.ca_file`, `nats.cert_file`, `nats.connect_retries`, `nats.key_file`, `nats.reconnect_wait_seconds`, `nats.seed_file`, `nats.server_config`, `nats.stream_prefix`, `nats.subject_prefix`, `nats.user_name`, `nats.user_password` have no effect in this version: only the NATS log will use that
+    `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
+    `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
+    "#);
+}
+
+#[test]
+fn what_asks_for_what_happens_anyway_is_not_mentioned() {
+    let case = Case::new(
+        "db_path = 'a'\npublish = true\nreplicate = true\nsleep_timeout = 0\nseq_map_path = ''\n\
+         [snapshot]\nenabled = false\n[prometheus]\nenable = false\n[nats]\nurls = []\n[hash]\nuse = 'fnv'\n\
+         [conflict]\ndefault = 'last-write-wins'",
+    );
+    assert_eq!(case.notices(), [""; 0]);
+    assert_eq!(Case::new("db_path = 'a'\npublish = false").notices().len(), 1);
+}
+
+#[test]
+fn nothing_given_means_the_defaults() {
+    let case = Case::new("db_path = 'app.db'");
+    let config = case.config();
+    let db_path = case.folder.path().join("app.db");
+    let state = case.folder.path().join("app.db.antiphon");
+    let expected = Config {
+        db_path,
+        log: Log { path: state.join("log") },
+        seq_map_path: state.join("seq-map.cbor"),
+        ..Config::default()
+    };
+    assert_eq!(config, expected);
+}
+
+#[test]
+fn a_slip_of_the_pen_is_refused_with_the_name_it_meant() {
+    refuses(
+        "[replication_log]\nshard = 4",
+        "unknown key `replication_log.shard` in `antiphon.toml`; did you mean `shards`?",
+    );
+    refuses("nodeid = 4", "unknown key `nodeid` in `antiphon.toml`; did you mean `node_id`?");
+    refuses("[snapshot]\nenable = true", "unknown key `snapshot.enable` in `antiphon.toml`; did you mean `enabled`?");
+    refuses("[snapshot.s3]\nregion = 'x'", "unknown key `snapshot.s3.region` in `antiphon.toml`");
+    refuses("zzz = 4", "unknown key `zzz` in `antiphon.toml`");
+}
+
+#[test]
+fn a_key_in_the_wrong_table_is_sent_to_the_right_one() {
+    refuses("shards = 4", "unknown key `shards` in `antiphon.toml`; did you mean `replication_log.shards`?");
+    refuses("[log]\nverbose = true", "unknown key `log.verbose` in `antiphon.toml`; did you mean `logging.verbose`?");
+    refuses(
+        "[sharding]\nshards = 4",
+        "unknown key `sharding.shards` in `antiphon.toml`; did you mean `replication_log.shards`?",
+    );
+}
+
+#[test]
+fn a_table_by_the_wrong_name_is_refused() {
+    refuses(
+        "[healthcheck]\nenable = true",
+        "unknown table `healthcheck` in `antiphon.toml`; did you mean `health_check`?",
+    );
+    refuses(
+        "[replication]\nshards = 1",
+        "unknown table `replication` in `antiphon.toml`; did you mean `replication_log`?",
+    );
+    refuses("[snapshot.s4]\nbucket = ''", "unknown table `snapshot.s4` in `antiphon.toml`; did you mean `s3`?");
+}
+
+#[test]
+fn names_from_their_documentation_are_understood() {
+    refuses(
+        "[sharding]\nignore_tables = []",
+        "unknown key `sharding.ignore_tables` in `antiphon.toml`; did you mean `capture.exclude`?",
+    );
+    refuses("[nats]\ntls_ca_file = 'x'", "unknown key `nats.tls_ca_file` in `antiphon.toml`; did you mean `ca_file`?");
+}
+
+#[test]
+fn unknown_names_in_plugins_and_lists_are_refused() {
+    refuses("[plugin.x]\nsorce = ''", "unknown key `plugin.x.sorce` in `antiphon.toml`; did you mean `source`?");
+    refuses(
+        "[[conflict.table]]\nmach = 'a'",
+        "unknown key `conflict.table[0].mach` in `antiphon.toml`; did you mean `match`?",
+    );
+    refuses(
+        "[plugin.x.grants]\nhttps = []",
+        "unknown key `plugin.x.grants.https` in `antiphon.toml`; did you mean `http`?",
+    );
+}
+
+#[test]
+fn a_wrong_type_is_named_with_what_was_expected_and_found() {
+    refuses(
+        "[replication_log]\nshards = 'four'",
+        "`replication_log.shards` in `antiphon.toml` must be a whole number, found the text `four`",
+    );
+    refuses("publish = 1", "`publish` in `antiphon.toml` must be true or false, found the number 1");
+    refuses(
+        "[capture]\ninclude = 'a'",
+        "`capture.include` in `antiphon.toml` must be a list of texts, found the text `a`",
+    );
+    refuses(
+        "[capture]\ninclude = [1]",
+        "`capture.include` in `antiphon.toml` must be a list of texts, found the number 1",
+    );
+    refuses("nats = 'x'", "`nats` in `antiphon.toml` must be a table, found the text `x`");
+    refuses(
+        "cleanup_interval = -1",
+        "`cleanup_interval` in `antiphon.toml` must be a whole number, at least 0, found the number -1",
+    );
+    refuses(
+        "scan_max_changes = 1.5",
+        "`scan_max_changes` in `antiphon.toml` must be a whole number, found the number 1.5",
+    );
+    refuses(
+        "[conflict]\ntable = 1",
+        "`conflict.table` in `antiphon.toml` must be a list of tables, found the number 1",
+    );
+    refuses("[plugin.x]\nsettings = 1", "`plugin.x.settings` in `antiphon.toml` must be a table, found the number 1");
+}
+
+#[test]
+fn no_message_quotes_a_secret() {
+    let password = refused("[nats]\nuser_password = 12345");
+    assert_eq!(first_line(&password), "`nats.user_password` in `antiphon.toml` must be a text, found a number");
+    assert!(!refused("[nats]\nuser_password = 'hunter2' x").contains("hunter2"));
+    assert!(!refused("[nats]\nurls = 'nats://u:hunter2@h'").contains("hunter2"));
+    assert!(!refused("[nats]\nuser_passwort = 'hunter2'").contains("hunter2"));
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_with_the_place() {
+    insta::assert_snapshot!(refused("node_id = \n"), @"`antiphon.toml` is not TOML: line 2, column 11: string values must be quoted, expected literal string");
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused() {
+    let sentence = |file: &str| refused(file).lines().next().unwrap().to_owned();
+    let all = [
+        "[replication_log]\nshards = 0",
+        "[replication_log]\nshards = 1025",
+        "[capture]\ninclude = ['a[']",
+        "[capture]\nexclude = ['']",
+        "[log]\npath = 'app.db'",
+        "[log]\npath = 'antiphon.toml'",
+        "seq_map_path = 'app.db'",
+        "[snapshot]\nstore = 's4'",
+        "[snapshot]\nstore = 'plugin:x'",
+        "[logging]\nformat = 'jsn'",
+        "[conflict]\ndefault = 'newest-win'",
+        "[[conflict.table]]\nmatch = 'a'",
+        "[hash]\nuse = 'md5'",
+        "[plugin.x]",
+        "[plugin.x]\nsource = 'x.wasm'",
+        "[plugin.x]\nsource = 'file:x.wasm'",
+        "[plugin.x]\nsource = 'builtin:s3'\nsha256 = 'ab'",
+        "[prometheus]\nbind = 'localhost'",
+        "[prometheus]\nnamespace = '1-a'",
+        "[health_check]\npath = 'health'",
+        "[nats]\nurls = ['nats://u:hunter2@h:4222']",
+    ]
+    .map(sentence)
+    .join("\n");
+    insta::assert_snapshot!(all, @r#"
+    configuration `antiphon.toml`: `replication_log.shards` must be from 1 to 1024, found 0
+    configuration `antiphon.toml`: `replication_log.shards` must be from 1 to 1024, found 1025
+    configuration `antiphon.toml`: `capture.include` holds `a[`, which is no pattern: unclosed character class; missing ']'
+    configuration `antiphon.toml`: `capture.exclude` holds an empty pattern, which matches no table
+    configuration `antiphon.toml`: `log.path` and `db_path` both name `app.db`
+    configuration `antiphon.toml`: `log.path` must be a directory, and `antiphon.toml` is a file
+    configuration `antiphon.toml`: `seq_map_path` and `db_path` name the same file
+    configuration `antiphon.toml`: `snapshot.store` must be one of `nats`, `s3`, `webdav`, `sftp`, `file`, found `s4`; did you mean `s3`?
+    configuration `antiphon.toml`: `snapshot.store` names no plugin: `x`
+    configuration `antiphon.toml`: `logging.format` must be one of `console`, `json`, found `jsn`; did you mean `json`?
+    configuration `antiphon.toml`: `conflict.default` names no resolver: `newest-win`; did you mean `newest-wins`?
+    configuration `antiphon.toml`: `conflict.table[0].use` names no resolver: ``
+    configuration `antiphon.toml`: `hash.use` names no hasher: `md5`
+    configuration `antiphon.toml`: `plugin.x.source` is not set
+    configuration `antiphon.toml`: `plugin.x.source` is neither `builtin:NAME` nor `file:PATH`
+    configuration `antiphon.toml`: `plugin.x.sha256` is required for a component of your own
+    configuration `antiphon.toml`: `plugin.x.sha256` must be 64 hexadecimal digits
+    configuration `antiphon.toml`: `prometheus.bind` must be `host:port`, found `localhost`
+    configuration `antiphon.toml`: `prometheus.namespace` can't begin the name of a metric: `1-a`
+    configuration `antiphon.toml`: `health_check.path` must start with `/`
+    configuration `antiphon.toml`: the NATS log is not part of this version, and `nats.urls` is set
+    "#);
+}
+
+#[test]
+fn a_file_without_a_database_says_what_to_add() {
+    insta::assert_snapshot!(Case::new("node_id = 1").refusal(), @r#"
+    configuration `antiphon.toml`: no database: `db_path` is not set
+    hint: add `db_path = "app.db"` at the top of `antiphon.toml`
+    "#);
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let case = Case::new("db_path = 'app.db'\nnode_id = 1\n[replication_log]\nshards = 2\nmax_entries = 9")
+        .with("ANTIPHON_REPLICATION_LOG__SHARDS", "4")
+        .with("ANTIPHON_PUBLISH", "false")
+        .with("ANTIPHON_DB_PATH", "other.db")
+        .with("ANTIPHON_CAPTURE__INCLUDE", "[\"a*\", \"b,c\"]")
+        .with("ANTIPHON_CAPTURE__EXCLUDE", "x, 1")
+        .with("ANTIPHON_NATS__USER_PASSWORD", "12345")
+        .with("ANTIPHON_PLUGIN__BACKUP__SOURCE", "builtin:s3")
+        .with("ANTIPHON_PLUGIN__BACKUP__SETTINGS__RETRIES", "007")
+        .with("ANTIPHON_CONFLICT__TABLE", "[{match=a*,use=last-write-wins}]")
+        .with("ANTIPHON_LOG", "debug")
+        .with("HOME", "/");
+    let config = case.config();
+    assert_eq!(config.replication_log, ReplicationLog { shards: 4, max_entries: 9, ..ReplicationLog::default() });
+    assert!(!config.publish);
+    assert_eq!(config.node_id, 1);
+    assert_eq!(config.db_path, Path::new("other.db"));
+    assert_eq!(config.capture.include, ["a*", "b,c"]);
+    assert_eq!(config.capture.exclude, ["x", "1"]);
+    assert_eq!(config.nats.user_password.reveal(), "12345");
+    assert_eq!(config.plugin["backup"].settings.reveal(), [("retries".to_owned(), "007".to_owned())]);
+    assert_eq!(config.conflict.table[0].r#match, "a*");
+}
+
+#[test]
+fn variables_are_refused_by_their_own_name() {
+    let refused = |name, value| first_line(&Case::new("db_path = 'a'").with(name, value).refusal()).to_owned();
+    assert_eq!(
+        refused("ANTIPHON_REPLICATION_LOG__SHARD", "4"),
+        "unknown environment variable `ANTIPHON_REPLICATION_LOG__SHARD`; did you mean `ANTIPHON_REPLICATION_LOG__SHARDS`?"
+    );
+    assert_eq!(
+        refused("ANTIPHON_SHARDS", "4"),
+        "unknown environment variable `ANTIPHON_SHARDS`; did you mean `ANTIPHON_REPLICATION_LOG__SHARDS`?"
+    );
+    assert_eq!(
+        refused("ANTIPHON_REPLICATION_LOG__SHARDS", "four"),
+        "the environment variable `ANTIPHON_REPLICATION_LOG__SHARDS` must be a whole number, found the text `four`"
+    );
+    assert_eq!(
+        refused("ANTIPHON_REPLICATION_LOG__SHARDS", "0"),
+        "environment variable `ANTIPHON_REPLICATION_LOG__SHARDS`: `replication_log.shards` must be from 1 to 1024, found 0"
+    );
+    assert_eq!(
+        refused("ANTIPHON_NATS", "x"),
+        "the environment variable `ANTIPHON_NATS` must be a table, found the text `x`"
+    );
+}
+
+#[test]
+fn paths_of_the_file_are_relative_to_the_file() {
+    let case = Case::new(
+        "db_path = 'data/app.db'\nseq_map_path = '/abs/seq'\n[log]\npath = 'log'\n[nats]\nca_file = 'ca.pem'\n\
+         [plugin.x]\nsource = 'file:x.wasm'\nsha256 = 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'",
+    );
+    let folder = case.folder.path();
+    let config = case.config();
+    assert_eq!(config.db_path, folder.join("data/app.db"));
+    assert_eq!(config.seq_map_path, Path::new("/abs/seq"));
+    assert_eq!(config.log.path, folder.join("log"));
+    assert_eq!(config.nats.ca_file, folder.join("ca.pem"));
+    assert_eq!(config.nats.seed_file, PathBuf::new());
+    assert_eq!(config.plugin["x"].source, format!("file:{}", folder.join("x.wasm").display()));
+}
+
+#[test]
+fn flags_override_all_else() {
+    let case = Case::new("db_path = 'app.db'\nnode_id = 1\n[log]\npath = 'log'");
+    let loaded = Config::load(Sources {
+        file: Some(case.folder.path().join("antiphon.toml")),
+        environment: Environment::of([("ANTIPHON_NODE_ID", "2")]),
+        overrides: Overrides { db_path: Some("f.db".into()), node_id: Some(u64::MAX), log_path: Some("flog".into()) },
+    });
+    let config = loaded.unwrap().config;
+    assert_eq!((config.node_id, config.db_path, config.log.path), (u64::MAX, "f.db".into(), "flog".into()));
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let case = Case::new(
+        "db_path = 'a'\n[nats]\nuser_password = 'hunter2'\n[snapshot.s3]\nsecret = 'hunter2'\nsession_token = 'hunter2'\n\
+         access_key = 'hunter2'\n[snapshot.webdav]\nurl = 'https://h/?secret=hunter2'\n[snapshot.sftp]\n\
+         url = 'sftp://u:hunter2@h'\n[plugin.x]\nsource = 'builtin:s3'\nsettings = { secret_key = 'hunter2' }",
+    )
+    .with("ANTIPHON_NATS__USER_PASSWORD", "hunter2");
+    let loaded = case.load().unwrap();
+    assert!(!format!("{loaded:?}").contains("hunter2"));
+    assert!(!toml::to_string(&loaded.config).unwrap().contains("hunter2"));
+    assert!(!format!("{:?}", Environment::of(case.variables)).contains("hunter2"));
+}

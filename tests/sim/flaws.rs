@@ -1,0 +1,1 @@
+//! Planted bugs: a simulator that does not find them would not find others.
