@@ -1,5 +1,6 @@
 //! Echo, order, crash: what a node wrote itself is never rewritten by what comes back.
 
+use antiphon::log::Faults;
 use antiphon_harness::{Dice, Node, Setup, pair, pair_with, settle, trio};
 
 /// The echo of an older value must not overwrite a newer one that is on its way.
@@ -179,4 +180,48 @@ fn c50_no_observer_sees_half_a_transaction() {
     }
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.one("SELECT v FROM account WHERE id = 1"), "-80");
+}
+
+/// An entry that the log has twice takes effect once: no older value comes back after a newer one.
+#[test]
+fn c09_what_is_delivered_twice_takes_effect_once() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)");
+    a.sql("INSERT INTO t VALUES (1, 0)");
+    settle(&mut [&mut a, &mut b]);
+    for n in 1..=5 {
+        a.sql(&format!("UPDATE t SET n = {n}"));
+        a.seal();
+    }
+    a.log.fail(Faults { redeliver: true, ..Faults::default() });
+    a.publish();
+    assert_eq!(a.log_entries(1).len() as u64, 10 + a.with(|db| db.position(1).seq), "five entries, each of them twice");
+    let mut last = 0;
+    while b.apply_next(1, 1).entries > 0 {
+        let n = b.one("SELECT n FROM t").parse().unwrap();
+        assert!(n >= last, "{n} after {last}");
+        last = n;
+    }
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one("SELECT n FROM t"), "5");
+}
+
+/// What the log refused, or may have taken without saying so, waits in the outbox and arrives once.
+#[test]
+fn c11_a_refused_append_loses_nothing() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    for id in 1..=20 {
+        a.sql(&format!("INSERT INTO t VALUES ({id}, 'x')"));
+        // A node that has not read the log to its end appends nothing, and nothing could be refused.
+        assert_eq!(a.apply(), None);
+        let lose_ack = id % 2 == 0;
+        a.log.fail(Faults { refuse_append: !lose_ack, lose_ack, ..Faults::default() });
+        assert!(a.try_round(), "the log is away");
+        a.log.fail(Faults::default());
+        if id % 3 == 0 {
+            a.crash();
+        }
+    }
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one("SELECT count(*) FROM t"), "20");
+    assert_eq!(a.conflicts(), [""; 0]);
 }

@@ -1,6 +1,8 @@
 //! Identity of rows: keys that move, UNIQUE values that change hands, keys that are equal and look different.
 
-use antiphon_harness::{pair, settle};
+use antiphon::log::Memory;
+use antiphon_harness::{Dice, Node, Setup, found, pair, settle};
+use std::sync::Arc;
 
 /// Rows 1 to `count`, with their number as second column.
 fn fill(table: &str, count: u32) -> String {
@@ -215,4 +217,86 @@ fn c26_a_table_without_a_key_is_refused_with_the_reason() {
     assert_eq!(b.apply(), None);
     assert_eq!(b.rows("SELECT * FROM t"), ["1|x"]);
     assert_eq!(b.one("SELECT count(*) FROM loose"), "0");
+}
+
+/// Rows whose key is NULL can't be told apart: their table is refused while the others go on.
+#[test]
+fn c25_a_table_with_null_keys_is_refused_with_the_reason() {
+    let log = Arc::new(Memory::new());
+    let ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE n (k TEXT PRIMARY KEY, v)";
+    let [mut a, mut b] = [1, 2].map(|node| Node::new(&log, Setup { node, ..Setup::default() }, ddl));
+    a.sql("INSERT INTO t VALUES (1, 'x'); INSERT INTO n VALUES (NULL, 1), (NULL, 2), ('k', 3)");
+    a.crash();
+    let refused = a.with(|db| db.refused().to_vec());
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].table, "n");
+    assert!(refused[0].reason.contains("NULL"), "{}", refused[0].reason);
+    a.enter();
+    b.enter();
+    for _ in 0..2 {
+        assert_eq!(a.apply(), None);
+        a.publish();
+    }
+    assert_eq!(b.apply(), None);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x"]);
+    assert_eq!(b.one("SELECT count(*) FROM n"), "0");
+}
+
+/// A UNIQUE index that only this node has is no part of the fold: it stops the shard, and hides no row in silence.
+#[test]
+fn c22_a_unique_index_of_one_node_stops_it_and_hides_nothing() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, u)");
+    b.sql("CREATE UNIQUE INDEX mine ON t (u)");
+    a.sql("INSERT INTO t VALUES (1, 'x'), (2, 'x')");
+    a.publish();
+    assert!(b.try_round(), "SQLite refuses the second row");
+    assert_eq!(b.one("SELECT count(*) FROM t"), "0", "and nothing is half applied");
+    b.sql("DROP INDEX mine");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one("SELECT count(*) FROM t"), "2");
+}
+
+/// Three nodes that fight over few keys and fewer UNIQUE values, in pieces and with crashes, end equal.
+#[test]
+fn c22_any_fight_over_unique_values_ends_equal() {
+    let ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT COLLATE NOCASE UNIQUE, x, y, v, UNIQUE (x, y));
+        CREATE TABLE w (k TEXT PRIMARY KEY COLLATE NOCASE, u UNIQUE) WITHOUT ROWID";
+    for seed in 1..=150 {
+        let log = Arc::new(Memory::new());
+        let mut nodes = [1, 2, 3].map(|node| Node::new(&log, Setup { node, changes_max: 3, ..Setup::default() }, ddl));
+        let [a, b, c] = &mut nodes;
+        found(&mut [a, b, c]);
+        let mut dice = Dice::new(seed);
+        for step in 0..150 {
+            let node = &mut nodes[usize::try_from(dice.below(3)).unwrap()];
+            let (id, u, x) = (dice.below(6), *dice.pick(&["'a'", "'A'", "'b'", "'c'", "'d'", "NULL"]), dice.below(3));
+            let or = *dice.pick(&["", "OR REPLACE", "OR IGNORE", "OR FAIL"]);
+            let sql = match dice.below(12) {
+                0 => format!("DELETE FROM t WHERE id = {id}"),
+                1 => format!("UPDATE {or} t SET u = {u}, v = {step} WHERE id = {id}"),
+                2 => format!("UPDATE {or} t SET id = {id} WHERE u = {u}"),
+                3 => format!("UPDATE {or} t SET x = {x}, y = y + 1 WHERE id >= {id}"),
+                4 => format!("INSERT {or} INTO w VALUES ({u} || '', {x})"),
+                5 => format!("UPDATE {or} w SET u = u + 1"),
+                6 => format!("DELETE FROM w WHERE u = {x}"),
+                _ => format!("INSERT {or} INTO t VALUES ({id}, {u}, {x}, {}, {step})", dice.below(2)),
+            };
+            // A constraint that holds is SQLite's own reason to refuse.
+            let _ = node.app.execute_batch(&sql);
+            match dice.below(10) {
+                0 | 1 => drop(node.publish_step()),
+                2 => node.seal(),
+                3 | 4 => drop(node.apply_next(1, 1)),
+                5 => assert_eq!(node.apply(), None),
+                6 if dice.below(4) == 0 => node.crash(),
+                _ => {}
+            }
+        }
+        let [a, b, c] = &mut nodes;
+        settle(&mut [a, b, c]);
+        for node in &nodes {
+            assert_eq!(node.rows("PRAGMA integrity_check"), ["ok"], "seed {seed}");
+            assert_eq!(node.one("SELECT count(*) FROM __antiphon___shadow"), "0", "seed {seed}");
+        }
+    }
 }

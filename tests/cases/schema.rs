@@ -31,12 +31,16 @@ fn c84_a_column_only_this_node_has_keeps_its_value() {
         let (mut a, mut b) = pair(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v{unique})"));
         a.sql("INSERT INTO t VALUES (1, 'x')");
         settle(&mut [&mut a, &mut b]);
-        b.sql("ALTER TABLE t ADD COLUMN mine DEFAULT 'd'");
-        b.publish();
+        for node in [&a, &b] {
+            node.sql("ALTER TABLE t ADD COLUMN mine DEFAULT 'd'");
+        }
+        b.sql("UPDATE t SET mine = 'kept'");
+        settle(&mut [&mut a, &mut b]);
+        a.sql("ALTER TABLE t DROP COLUMN mine");
         a.sql("UPDATE t SET v = 'changed'; INSERT INTO t VALUES (2, 'y')");
         a.publish();
         assert_eq!(b.apply(), None);
-        assert_eq!(b.rows("SELECT * FROM t"), ["1|changed|d", "2|y|d"]);
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|changed|kept", "2|y|d"]);
     }
 }
 
@@ -197,4 +201,34 @@ fn c82_a_table_that_appears_while_a_unit_is_open() {
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.rows("SELECT * FROM late"), ["1|x"]);
     assert_eq!(b.one("SELECT count(*) FROM t"), "50");
+}
+
+/// Triggers follow a renamed table under their old names; its rows are known already, and its marks still count.
+#[test]
+fn c81_a_renamed_table_is_followed() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x'), (2, 'y')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("UPDATE t SET v = 'before' WHERE id = 1; ALTER TABLE t RENAME TO t2; UPDATE t2 SET v = 'after' WHERE id = 2");
+    b.sql("ALTER TABLE t RENAME TO t2");
+    settle(&mut [&mut a, &mut b]);
+    for node in [&a, &b] {
+        assert_eq!(node.rows("SELECT * FROM t2"), ["1|before", "2|after"]);
+        assert_eq!(node.one("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%antiphon\\_\\_t\\_%' ESCAPE '\\'"), "0");
+    }
+}
+
+/// A renamed table's old name is free for another, whose rows are new ones.
+#[test]
+fn c82_a_table_made_anew_beside_its_renamed_forerunner() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    settle(&mut [&mut a, &mut b]);
+    let ddl = "ALTER TABLE t RENAME TO t_old; CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
+    b.sql(ddl);
+    a.sql(ddl);
+    a.sql("INSERT INTO t SELECT id + 10, v FROM t_old; UPDATE t_old SET v = 'old'");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["11|x"]);
+    assert_eq!(b.rows("SELECT * FROM t_old"), ["1|old"]);
 }

@@ -11,6 +11,7 @@ use antiphon_core::entry::{Body, Route};
 use antiphon_core::schema::{Table, quote};
 use antiphon_core::value::Value;
 use rusqlite::OptionalExtension as _;
+use std::collections::BTreeSet;
 
 /// Rows marked in one transaction when a table is scanned.
 const SCAN_ROWS_MAX: u32 = 10_000;
@@ -28,8 +29,9 @@ impl Database {
         }
         let installed = self.transaction(|db| {
             let mut installed = Vec::new();
+            let renamed = db.follow_renames()?;
             for index in 0..db.tables.len() {
-                if db.install_table(index, mark_rows)? {
+                if db.install_table(index, mark_rows, &renamed)? {
                     installed.extend(db.tables.get(index).map(|tracked| tracked.table.name.clone()));
                 }
             }
@@ -41,7 +43,46 @@ impl Database {
         Ok(installed)
     }
 
-    fn install_table(&mut self, index: usize, mark_rows: bool) -> Result<bool, Error> {
+    /// Takes the triggers off tables that have another name now than when they got them, and carries their marks
+    /// over; gives the new names. SQLite lets triggers follow a renamed table and keep their own names.
+    fn follow_renames(&self) -> Result<BTreeSet<String>, Error> {
+        const FOLLOWING: &str = "follow a renamed table";
+        let triggers: Vec<(String, String)> = self
+            .conn
+            .prepare_cached(
+                "SELECT name, tbl_name FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1",
+            )
+            .and_then(|mut statement| statement.query_map([PREFIX], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .doing(FOLLOWING)?;
+        let mut moved = BTreeSet::new();
+        for (name, now) in triggers {
+            let then = EVENTS.iter().find_map(|event| name.strip_prefix(PREFIX)?.strip_suffix(&format!("_{event}")));
+            let Some(then) = then.filter(|then| !then.eq_ignore_ascii_case(&now)) else { continue };
+            self.conn.execute_batch(&format!("DROP TRIGGER main.{}", quote(&name))).doing(FOLLOWING)?;
+            moved.insert((then.to_owned(), now));
+        }
+        for (then, now) in &moved {
+            let Some(tracked) = self.tracked(now).and_then(|index| self.tables.get(index)) else { continue };
+            let (old, new) = (quote(&change_log(then)), quote(&change_log(&tracked.table.name)));
+            let columns: Vec<String> = self
+                .conn
+                .prepare_cached("SELECT name FROM pragma_table_info(?1) WHERE cid > 0 ORDER BY cid")
+                .and_then(|mut statement| statement.query_map([change_log(then)], |row| row.get(0))?.collect())
+                .doing(FOLLOWING)?;
+            if columns.len() + 1 == change_log_columns(&tracked.table).len() {
+                let columns = columns.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ");
+                self.conn
+                    .execute_batch(&format!(
+                        "{}; INSERT INTO main.{new} SELECT NULL, {columns} FROM main.{old} ORDER BY id; DROP TABLE main.{old}",
+                        create_change_log(&tracked.table)
+                    ))
+                    .doing(FOLLOWING)?;
+            }
+        }
+        Ok(moved.into_iter().map(|(_, now)| now.to_ascii_lowercase()).collect())
+    }
+
+    fn install_table(&mut self, index: usize, mark_rows: bool, renamed: &BTreeSet<String>) -> Result<bool, Error> {
         const INSTALLING: &str = "install the triggers";
         let Some(tracked) = self.tables.get(index).filter(|tracked| !tracked.captured) else { return Ok(false) };
         let name = tracked.table.name.clone();
@@ -53,7 +94,7 @@ impl Database {
         let table = self.tables.get(index).map(|tracked| tracked.table.clone()).unwrap_or_default();
         // Triggers are there, and others than they should be, only if an index came or went or a column has another
         // name; then the rows are known already. A table that was made anew has none.
-        let found = self.drop_triggers(&name)?;
+        let found = self.drop_triggers(&name)? || renamed.contains(&name.to_ascii_lowercase());
         let renewed = self.fit_change_log(&table, found)? && found;
         self.conn.execute_batch(&create_change_log(&table)).doing(INSTALLING)?;
         for sql in create_triggers(&table) {

@@ -109,13 +109,23 @@ impl Database {
                 });
                 continue;
             }
+            let captured = is_captured(&table, &triggers);
+            if !captured && has_null_keys(&self.conn, &table)? {
+                self.refused.push(Refused {
+                    reason: "it has rows whose primary key is NULL, and nothing tells them apart; give each a key, or exclude \
+                             the table with `exclude` under `[capture]`, and start again"
+                        .to_owned(),
+                    table: table.name,
+                });
+                continue;
+            }
             let log = quote(&capture::change_log(&table.name));
             self.tables.push(Tracked {
                 id: self.overlay.intern(&table.name),
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
                 whole: route.unwrap_or(!table.uniques.is_empty()),
-                captured: is_captured(&table, &triggers),
+                captured,
                 marks: capture::read_marks(&table),
                 has_marks: format!("SELECT 1 FROM main.{log} LIMIT 1"),
                 table,
@@ -254,6 +264,20 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
         }
     }
     Ok(Ok(table))
+}
+
+/// Whether any row has a NULL in its key, which rowid tables allow.
+fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
+    if table.rowid_key || table.without_rowid {
+        return Ok(false);
+    }
+    let nullable = table.columns.iter().filter(|column| column.pk_position > 0 && !column.not_null);
+    let terms = nullable.map(|column| format!("{} IS NULL", quote(&column.name))).collect::<Vec<_>>();
+    if terms.is_empty() {
+        return Ok(false);
+    }
+    let sql = format!("SELECT 1 FROM main.{} WHERE {}", quote(&table.name), terms.join(" OR "));
+    conn.prepare(&sql).and_then(|mut statement| statement.exists([])).doing("look for NULL keys")
 }
 
 struct Index {

@@ -111,7 +111,8 @@ impl Database {
             return Ok(());
         }
         self.transaction(|db| {
-            if db.is_dirty()? && db.seal_piece()? {
+            // As in a seal: the schema may have changed before the lock was ours. The next round asks again.
+            if db.refresh_schema()? || (db.is_dirty()? && db.seal_piece()?) {
                 return Ok(());
             }
             for shard in 1..=db.shards() {

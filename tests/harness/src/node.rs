@@ -13,7 +13,7 @@ use antiphon_core::schema::Table;
 use futures::executor::block_on;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,7 +65,7 @@ pub struct Node {
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// Opens the application's side of a database in memory that several connections share.
-fn app(path: &PathBuf) -> Connection {
+fn app(path: &Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     let conn = Connection::open_with_flags(path, flags).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
@@ -92,9 +92,9 @@ impl Node {
         node
     }
 
-    fn open(path: &PathBuf, setup: &Setup) -> Db {
+    fn open(path: &Path, setup: &Setup) -> Db {
         let options = Options {
-            path: path.clone(),
+            path: path.to_owned(),
             node: setup.node,
             filter: setup.filter.clone(),
             changes_max: setup.changes_max,
