@@ -6,13 +6,14 @@
 
 use super::catalog::Tracked;
 use super::ledger::ours;
+use super::recent::Keys;
 use super::overlay::{Image, Shadow, drop_shadow, store_shadow};
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
 use crate::log::Shard;
 use antiphon_core::codec;
 use antiphon_core::entry::{Changes, Chunk, Origin};
-use antiphon_core::hash::{PackedKeys, PluginError};
+use antiphon_core::hash::PluginError;
 use antiphon_core::resolve::{Cause, Clash, Side, Stamp, Verdict};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
@@ -58,10 +59,9 @@ impl Database {
             count += table.changes.len();
             let Some(tracked) = self.tables.get(table.index) else { continue };
             let id = tracked.id;
-            let mut packed = PackedKeys::default();
+            let mut keys = Keys::new(id);
             for change in &table.changes {
-                packed.bytes.extend(&change.key);
-                packed.end();
+                keys.push(&change.key, change.image.is_none());
             }
             let clashes = self.clashes(unit, &table)?;
             self.resolve(unit, &table, &clashes)?;
@@ -70,7 +70,7 @@ impl Database {
             } else {
                 self.apply_unique(unit, table)?;
             }
-            touched.push((id, packed));
+            touched.push(keys);
         }
         self.recent.note(unit.shard, unit.seq, unit.origin, touched);
         Ok(count)
@@ -128,8 +128,9 @@ impl Database {
         }
         let recent = &mut self.recent;
         let found = table.changes.iter().enumerate().filter_map(|(index, change)| {
-            let (loser, _) = recent.clash(unit.shard, unit.origin, change.seen, tracked.id, &change.key)?;
-            Some((index, loser))
+            let unseen = recent.clash(unit.shard, unit.origin, change.seen, tracked.id, &change.key)?;
+            // Two deletes agree. The log alone says so: of a pending key this node may not know L's row.
+            (!unseen.gone || change.image.is_some()).then_some((index, unseen.origin))
         });
         Ok(found.collect())
     }
@@ -140,9 +141,9 @@ impl Database {
         self.ask(unit, table.index, Cause::SameKey, clashing.iter().map(|(change, _)| *change))?;
         for (change, loser) in clashing {
             let Some(tracked) = self.tables.get(table.index) else { continue };
-            let current = logged_row(&self.conn, tracked, &self.overlay.table(tracked.id).shadows, change)?;
+            let current = logged_row(&self.conn, tracked, self.overlay.table(tracked.id), change)?;
             // Where both wrote the same, nobody was overruled.
-            if current != change.image {
+            if current.is_none() || current != change.image {
                 record(&self.conn, unit, tracked, Cause::SameKey, change, loser, current.as_ref())?;
             }
         }
@@ -455,15 +456,17 @@ fn whole(conn: &Connection, tracked: &Tracked, key: &[Value]) -> Result<Option<R
     }
 }
 
-/// L's row of a key: the shadow if there is one, else T's row.
+/// L's row of a key: the shadow if there is one, else T's row; but T's row of a pending key is P, and then L's is
+/// not known here.
 fn logged_row(
     conn: &Connection,
     tracked: &Tracked,
-    shadows: &FxHashMap<Box<[u8]>, Shadow>,
+    overlay: &super::overlay::TableOverlay,
     change: &Change,
 ) -> Result<Option<Image>, Error> {
-    match shadows.get(&change.key) {
+    match overlay.shadows.get(&change.key) {
         Some(shadow) => Ok(shadow.image.clone()),
+        None if overlay.pending.contains_key(&change.key) => Ok(None),
         None => Ok(whole(conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())),
     }
 }
