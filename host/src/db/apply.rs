@@ -3,7 +3,7 @@
 use super::overlay::chunk_keys;
 use super::recent::{Keys, Recalled};
 use super::unit::Unit;
-use super::{Database, Error, ledger};
+use super::{Database, Doing as _, Error, ledger};
 use crate::log::{Placed, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Entry, Origin};
@@ -49,7 +49,7 @@ impl Database {
         // A table without triggers, or not yet scanned, holds committed rows that no mark speaks of: applied over,
         // they would be lost, and scanned later, the log's rows would go out again as this node's.
         self.install(true)?;
-        if self.scan()? {
+        if !crate::flaw!(ScanSkipped) && self.scan()? {
             return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
         }
         self.transaction(|db| {
@@ -57,10 +57,30 @@ impl Database {
                 return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
             }
             fault!("apply");
+            if crate::flaw!(PositionFirst) {
+                db.store_position_first(shard, entries)?;
+            }
             let applied = db.apply_entries(shard, entries)?;
             fault!("applied");
             Ok(applied)
         })
+    }
+
+    /// Commits the position and then begins the transaction of the rows: a planted bug, and nothing else calls it.
+    fn store_position_first(&mut self, shard: Shard, entries: &[Placed]) -> Result<(), Error> {
+        let before = self.ledger.clone();
+        let mut moved = Vec::new();
+        for placed in entries.iter().filter(|placed| placed.seq > before.position(shard).seq) {
+            let Ok(entry) = codec::decode(&placed.frame) else { break };
+            let at = ledger::Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
+            let number = self.ledger.received(shard, entry.origin).max(entry.number);
+            self.ledger.receive(shard, entry.origin, number);
+            self.ledger.advance(shard, at);
+            moved.push(entry.origin);
+        }
+        self.ledger.write(&self.conn, shard, &moved)?;
+        self.ledger = before;
+        self.conn.execute_batch("COMMIT; BEGIN IMMEDIATE").doing("plant a bug")
     }
 
     fn apply_entries(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
@@ -180,7 +200,7 @@ impl Database {
         if let Err(reason) = self.readable(&last) {
             return Ok(Err(reason));
         }
-        if last.more {
+        if last.more && !crate::flaw!(UnitAtOnce) {
             self.ledger.stage(&self.conn, shard, origin, number, &placed.frame)?;
             return Ok(Ok(0));
         }

@@ -257,7 +257,7 @@ impl Database {
     pub(super) fn retry_hidden(&mut self, _shard: Shard) -> Result<(), Error> {
         for index in 0..self.tables.len() {
             let Some(tracked) = self.tables.get(index) else { continue };
-            if tracked.table.uniques.is_empty() {
+            if tracked.table.uniques.is_empty() || crate::flaw!(HiddenForgotten) {
                 continue;
             }
             let overlay = self.overlay.table(tracked.id);
@@ -294,7 +294,7 @@ impl Database {
         }
         let mut writer = Writer::new(conn, tracked);
         for (_, key_values, row) in &free {
-            if row.is_some() {
+            if row.is_some() && !crate::flaw!(PassOneSkipped) {
                 writer.write(key_values, None)?;
             }
         }
@@ -580,7 +580,8 @@ impl<'a> Holders<'a> {
                 tracked.encoder.write(&mut holder, values.iter());
                 let holder = holder.into_boxed_slice();
                 // Pending rows are P, not L; shadowed ones have spoken above.
-                let is_l = !overlay.pending.contains_key(&holder) && !overlay.shadows.contains_key(&holder);
+                let is_pending = overlay.pending.contains_key(&holder) && !crate::flaw!(PendingEvicted);
+                let is_l = !is_pending && !overlay.shadows.contains_key(&holder);
                 if !is_l || *holder == *key || found.iter().any(|known| known.key == holder) {
                     continue;
                 }
