@@ -214,7 +214,10 @@ fn c81_a_renamed_table_is_followed() {
     settle(&mut [&mut a, &mut b]);
     for node in [&a, &b] {
         assert_eq!(node.rows("SELECT * FROM t2"), ["1|before", "2|after"]);
-        assert_eq!(node.one("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%antiphon\\_\\_t\\_%' ESCAPE '\\'"), "0");
+        assert_eq!(
+            node.one("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%antiphon\\_\\_t\\_%' ESCAPE '\\'"),
+            "0"
+        );
     }
 }
 

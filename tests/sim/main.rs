@@ -14,6 +14,7 @@
 
 mod checker;
 mod coverage;
+mod flaws;
 mod oracle;
 mod plan;
 mod random;

@@ -22,11 +22,15 @@ pub(crate) struct Fold {
     pub(crate) position: u64,
     pub(crate) rows: Rows,
     pub(crate) clashes: BTreeSet<Clash>,
+    /// Clashes over a UNIQUE value, with the key that lost its row.
+    pub(crate) evicted: Vec<(Clash, Key)>,
+    /// What would be clashes, were the rows not equal.
+    pub(crate) standing: Vec<Clash>,
     received: BTreeMap<Origin, u64>,
     /// Pieces of open units, with the first one's number.
     staged: BTreeMap<Origin, (u64, Vec<Changes>)>,
-    /// Who changed a key, and where.
-    writers: BTreeMap<Key, Vec<(u64, Origin)>>,
+    /// Who changed a key, where, and whether that left no row.
+    writers: BTreeMap<Key, Vec<(u64, Origin, bool)>>,
 }
 
 impl Fold {
@@ -71,15 +75,21 @@ impl Fold {
         let seq = self.position;
         for change in &changes {
             let writers = self.writers.entry(change.key.clone()).or_default();
-            let unseen = writers.iter().any(|(position, writer)| *writer != origin && *position > change.seen);
-            // Where both came to the same, nobody was overruled.
-            if unseen && self.rows.get(&change.key) != change.image.as_ref() {
-                self.clashes.insert((seq, change.key.clone(), false));
+            let mut unseen =
+                writers.iter().rev().filter(|(position, writer, _)| *writer != origin && *position > change.seen);
+            // Where both deleted it, or the row stands as it comes, nobody was overruled.
+            let stands = change.image.is_some() && self.rows.get(&change.key) == change.image.as_ref();
+            if unseen.next().is_some_and(|(_, _, gone)| !gone || change.image.is_some()) {
+                if stands {
+                    self.standing.push((seq, change.key.clone(), false));
+                } else {
+                    self.clashes.insert((seq, change.key.clone(), false));
+                }
             }
         }
         for change in &changes {
             self.rows.remove(&change.key);
-            self.writers.entry(change.key.clone()).or_default().push((seq, origin));
+            self.writers.entry(change.key.clone()).or_default().push((seq, origin, change.image.is_none()));
         }
         for change in changes {
             let Some(image) = change.image else { continue };
@@ -92,6 +102,7 @@ impl Fold {
             for loser in losers {
                 self.rows.remove(&loser);
                 self.clashes.insert((seq, change.key.clone(), true));
+                self.evicted.push(((seq, change.key.clone(), true), loser));
             }
             self.rows.insert(change.key, image);
         }

@@ -3,8 +3,15 @@
 use crate::plan::Plan;
 use crate::world::run;
 
-/// The shortest plan found that still fails.
+/// What kind of failure it is: a shorter history that fails in another way explains nothing.
+fn class(failure: &str) -> String {
+    let said = failure.split_once(": ").map_or(failure, |(_, said)| said);
+    said.chars().filter(|c| c.is_alphabetic()).take(20).collect()
+}
+
+/// The shortest plan found that still fails in the same way.
 pub(crate) fn shrink(plan: &Plan) -> Plan {
+    let Some(wanted) = run(plan).failure.map(|failure| class(&failure)) else { return plan.clone() };
     let mut best = plan.clone();
     let mut size = best.steps.len().max(2) / 2;
     while size > 0 {
@@ -13,7 +20,7 @@ pub(crate) fn shrink(plan: &Plan) -> Plan {
         while from < best.steps.len() {
             let mut shorter = best.clone();
             shorter.steps.drain(from..(from + size).min(best.steps.len()));
-            if run(&shorter).failure.is_some() {
+            if run(&shorter).failure.is_some_and(|failure| class(&failure) == wanted) {
                 best = shorter;
             } else {
                 from += size;

@@ -2,16 +2,17 @@
 
 use crate::checker::{self, Witness};
 use crate::coverage::Coverage;
+use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
-use crate::schema::{DDL, LATE_DDL};
+use crate::schema::{DDL, LATE_DDL, TABLES};
 use crate::workload;
 use antiphon::db::{self, Stop};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Faults, Log as _, Memory};
 use antiphon::{publish, subscribe};
 use antiphon_core::codec::decode;
-use antiphon_core::entry::Entry;
+use antiphon_core::entry::{Body, Entry};
 use antiphon_harness::{Node, Setup};
 use futures::executor::block_on;
 use std::cell::Cell;
@@ -65,6 +66,8 @@ struct World<'a> {
     /// The log, decoded, shard by shard.
     entries: Vec<Vec<Entry>>,
     death: Death,
+    /// Whether a node's subscriber of a shard has read the log since the last start or error.
+    checked: Vec<Vec<bool>>,
     trace: &'a mut Vec<String>,
     coverage: &'a mut Coverage,
 }
@@ -103,7 +106,16 @@ impl<'a> World<'a> {
             }
             dies
         });
-        let mut world = Self { nodes, witnesses, log, entries: vec![Vec::new(); shards], death, trace, coverage };
+        let mut world = Self {
+            nodes,
+            witnesses,
+            log,
+            entries: vec![Vec::new(); shards],
+            death,
+            checked: vec![vec![false; shards]; config.nodes],
+            trace,
+            coverage,
+        };
         for index in 0..config.before {
             let seed = plan.steps.first().map_or(0, |step| step.seed) ^ index;
             world.write(&Step { mark: 900 + index, node: 0, act: Act::Write, seed });
@@ -123,7 +135,11 @@ impl<'a> World<'a> {
             self.step(step)?;
             self.observe(step.node).map_err(|failure| format!("after step {}: {failure}", step.mark))?;
         }
-        self.rest().map_err(|failure| format!("at rest: {failure}"))?;
+        let rested = self.rest().map_err(|failure| format!("at rest: {failure}"));
+        if rested.is_err() {
+            self.trace_log();
+        }
+        rested?;
         let rows = self.witnesses[0].rows.clone();
         self.trace.push(format!("at rest: {rows:?}"));
         Ok(())
@@ -147,12 +163,17 @@ impl<'a> World<'a> {
             }
             Act::Crash => {
                 self.coverage.see("crash between steps");
-                self.nodes[step.node].crash();
+                self.crash(step.node);
                 self.note(step, "crash");
             }
             Act::Seal | Act::Publish | Act::Apply => return self.host(step),
         }
         Ok(())
+    }
+
+    fn crash(&mut self, node: usize) {
+        self.nodes[node].crash();
+        self.checked[node].fill(false);
     }
 
     /// The application writes; SQLite may refuse, and then the application goes on.
@@ -242,7 +263,7 @@ impl<'a> World<'a> {
             if lives_on {
                 self.coverage.see("error survived");
             } else {
-                self.nodes[step.node].crash();
+                self.crash(step.node);
                 said += ", crash";
             }
         }
@@ -265,7 +286,7 @@ impl<'a> World<'a> {
                 Ok(format!("{done:?}"))
             }
             // The same without the subscriber, which would otherwise see all there is at its first read.
-            Act::Apply if direct => {
+            Act::Apply if direct && self.checked[step.node][shard - 1] => {
                 let shard = u32::try_from(shard).unwrap();
                 // Some of them once more: what has been applied must not be again.
                 let after = node.with(move |db| db.position(shard).seq).saturating_sub(2);
@@ -276,10 +297,14 @@ impl<'a> World<'a> {
                     stop => Ok(format!("{} entries, {stop:?}", applied.entries)),
                 }
             }
-            _ => match block_on(node.subscribers[shard - 1].step()).map_err(|error| error.to_string())? {
-                subscribe::Progress::Blocked(reason) => self.blocked(step.node, &reason),
-                done => Ok(format!("{done:?}")),
-            },
+            _ => {
+                let stepped = block_on(node.subscribers[shard - 1].step());
+                self.checked[step.node][shard - 1] = stepped.is_ok();
+                match stepped.map_err(|error| error.to_string())? {
+                    subscribe::Progress::Blocked(reason) => self.blocked(step.node, &reason),
+                    done => Ok(format!("{done:?}")),
+                }
+            }
         }
     }
 
@@ -343,6 +368,30 @@ impl<'a> World<'a> {
         let places: Vec<Vec<u64>> =
             self.witnesses.iter().map(|witness| witness.folds.iter().map(|fold| fold.position).collect()).collect();
         Err(format!("the cluster does not come to rest: the log ends at {log:?}, and nodes stand at {places:?}"))
+    }
+
+    /// What is in the log, for whoever reads the trace.
+    fn trace_log(&mut self) {
+        for (shard, entries) in self.entries.iter().enumerate() {
+            for (index, entry) in entries.iter().enumerate() {
+                let Body::Changes(changes) = &entry.body else { continue };
+                let said: Vec<String> = changes_of(changes)
+                    .into_iter()
+                    .map(|((table, key), image, seen)| {
+                        format!("{}{key:?} := {image:?} seen {seen}", TABLES[table].name)
+                    })
+                    .collect();
+                self.trace.push(format!(
+                    "log {}/{} n{} number {}{}: {}",
+                    shard + 1,
+                    index + 1,
+                    entry.origin.node,
+                    entry.number,
+                    if changes.more { ", more" } else { "" },
+                    said.join("; ")
+                ));
+            }
+        }
     }
 
     /// A node publishes and applies until it has nothing to do.

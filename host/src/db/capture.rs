@@ -88,7 +88,7 @@ impl Database {
         let name = tracked.table.name.clone();
         // With several shards, where a table's rows go is agreed in the log before the first of them is sent.
         if self.cluster.is_some() && self.shards() > 1 && self.ledger.route(&name).is_none() {
-            let whole = !tracked.table.uniques.is_empty();
+            let whole = !tracked.table.uniques.is_empty() && !crate::flaw!(UniqueSpread);
             return self.propose_route(name, whole).map(|()| false);
         }
         let table = self.tables.get(index).map(|tracked| tracked.table.clone()).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use super::catalog::Tracked;
 use super::ledger::ours;
-use super::overlay::{Image, Shadow};
+use super::overlay::{Image, TableOverlay};
 use super::rows::whole;
 use super::unit::{Change, TableChanges, Unit, whole_row};
 use super::{Database, Doing as _, Error};
@@ -12,7 +12,6 @@ use antiphon_core::hash::PluginError;
 use antiphon_core::resolve::{Cause, Clash, Side, Stamp, Verdict};
 use antiphon_core::value::Value;
 use rusqlite::Connection;
-use rustc_hash::FxHashMap;
 
 /// Clashes put to the resolver in one call.
 const CLASHES_MAX: usize = 512;
@@ -27,8 +26,9 @@ impl Database {
         }
         let recent = &mut self.recent;
         let found = table.changes.iter().enumerate().filter_map(|(index, change)| {
-            let (loser, _) = recent.clash(unit.shard, unit.origin, change.seen, tracked.id, &change.key)?;
-            Some((index, loser))
+            let unseen = recent.clash(unit.shard, unit.origin, change.seen, tracked.id, &change.key)?;
+            // Two deletes agree. The log alone says so: of a pending key this node may not know L's row.
+            (!unseen.gone || change.image.is_some()).then_some((index, unseen.origin))
         });
         Ok(found.collect())
     }
@@ -45,9 +45,9 @@ impl Database {
         self.ask(unit, table.index, Cause::SameKey, clashing.iter().map(|(change, _)| *change))?;
         for (change, loser) in clashing {
             let Some(tracked) = self.tables.get(table.index) else { continue };
-            let current = logged_row(&self.conn, tracked, &self.overlay.table(tracked.id).shadows, change)?;
+            let current = logged_row(&self.conn, tracked, self.overlay.table(tracked.id), change)?;
             // Where both wrote the same, nobody was overruled.
-            if current != change.image {
+            if current.is_none() || current != change.image {
                 record(&self.conn, unit, tracked, Cause::SameKey, change, loser, current.as_ref())?;
             }
         }
@@ -131,15 +131,17 @@ pub(super) fn record(
     Ok(())
 }
 
-/// L's row of a key: the shadow if there is one, else T's row.
+/// L's row of a key: the shadow if there is one, else T's row; but T's row of a pending key is P, and then L's is
+/// not known here.
 fn logged_row(
     conn: &Connection,
     tracked: &Tracked,
-    shadows: &FxHashMap<Box<[u8]>, Shadow>,
+    overlay: &TableOverlay,
     change: &Change,
 ) -> Result<Option<Image>, Error> {
-    match shadows.get(&change.key) {
+    match overlay.shadows.get(&change.key) {
         Some(shadow) => Ok(shadow.image.clone()),
+        None if overlay.pending.contains_key(&change.key) => Ok(None),
         None => Ok(whole(conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())),
     }
 }

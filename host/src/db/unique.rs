@@ -60,6 +60,9 @@ impl Database {
 
     /// Rows that were hidden behind a pending one's UNIQUE value are tried again at the end of every transaction.
     pub(super) fn retry_hidden(&mut self, _shard: Shard) -> Result<(), Error> {
+        if crate::flaw!(HiddenForgotten) {
+            return Ok(());
+        }
         for index in 0..self.tables.len() {
             // All tables are asked: the index that hid a row may have been dropped since.
             let Some(tracked) = self.tables.get(index) else { continue };
@@ -98,7 +101,7 @@ impl Database {
         }
         let mut writer = Writer::new(conn, tracked);
         for (_, key_values, row) in &free {
-            if row.is_some() {
+            if row.is_some() && !crate::flaw!(PassOneSkipped) {
                 writer.delete(key_values)?;
             }
         }
@@ -278,7 +281,8 @@ impl<'a> Holders<'a> {
                 tracked.encoder.write(&mut holder, values.iter());
                 let holder = holder.into_boxed_slice();
                 // Pending rows are P, not L; shadowed ones have spoken above.
-                let is_l = !overlay.pending.contains_key(&holder) && !overlay.shadows.contains_key(&holder);
+                let is_pending = overlay.pending.contains_key(&holder) && !crate::flaw!(PendingEvicted);
+                let is_l = !is_pending && !overlay.shadows.contains_key(&holder);
                 if !is_l || *holder == *key || found.iter().any(|known| known.key == holder) {
                     continue;
                 }

@@ -4,11 +4,11 @@
 //! is written.
 
 use super::catalog::Tracked;
-use super::overlay::{Image, TableId, pack_keys};
+use super::overlay::Image;
+use super::recent::Keys;
 use super::{Database, Error};
 use crate::log::Shard;
 use antiphon_core::entry::{Changes, Chunk, Origin};
-use antiphon_core::hash::PackedKeys;
 use antiphon_core::value::{Row, Value};
 use rustc_hash::FxHashMap;
 use std::collections::hash_map::Entry;
@@ -62,12 +62,11 @@ impl Database {
             count += table.changes.len();
             let Some(tracked) = self.tables.get(table.index) else { continue };
             let plain = table.uniques.is_empty() && tracked.table.uniques.is_empty();
-            let mut packed = PackedKeys::default();
+            let mut keys = Keys::new(tracked.id);
             for change in &table.changes {
-                packed.bytes.extend(&change.key);
-                packed.end();
+                keys.push(&change.key, change.image.is_none());
             }
-            touched.push((tracked.id, packed));
+            touched.push(keys);
             let clashes = self.clashes(unit, &table)?;
             self.resolve(unit, &table, &clashes)?;
             if plain {
@@ -81,7 +80,7 @@ impl Database {
     }
 
     /// Applies a chunk at once if nothing about it needs a closer look; gives the keys it touched.
-    fn try_chunk(&mut self, unit: &Unit, chunk: &Chunk, seen: u64) -> Result<Option<(TableId, PackedKeys)>, Error> {
+    fn try_chunk(&mut self, unit: &Unit, chunk: &Chunk, seen: u64) -> Result<Option<Keys>, Error> {
         let Some(index) = self.tracked(&chunk.table) else { return Ok(None) };
         let Some(tracked) = self.tables.get(index) else { return Ok(None) };
         let lowest = chunk.seen.iter().map(|(_, seen)| *seen).chain([seen]).min().unwrap_or(seen);
@@ -89,11 +88,10 @@ impl Database {
         if !plain || self.recent.unseen(unit.shard, unit.origin, lowest) {
             return Ok(None);
         }
-        let id = tracked.id;
         let columns = local_columns(tracked, chunk);
-        let keys = pack_keys(tracked, chunk);
-        self.apply_chunk(unit, index, chunk, &columns, &keys)?;
-        Ok(Some((id, keys)))
+        let keys = Keys::of(tracked, chunk);
+        self.apply_chunk(unit, index, chunk, &columns, keys.packed())?;
+        Ok(Some(keys))
     }
 
     /// Maps names to the local schema, and leaves each key of the unit once: its first `seen`, its last image.
