@@ -38,6 +38,3 @@ pub mod publish;
 pub mod subscribe;
 pub mod telemetry;
 pub mod watch;
-
-#[cfg_attr(not(feature = "testing"), allow(unused_imports, reason = "fault points are nothing then"))]
-use flaw::fault;

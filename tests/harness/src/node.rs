@@ -131,32 +131,12 @@ impl Node {
 
     /// Every row of a query, values joined by `|`.
     pub fn rows(&self, sql: &str) -> Vec<String> {
-        let mut statement = self.app.prepare(sql).unwrap();
-        let width = statement.column_count();
-        let rows = statement.query_map([], |row| {
-            Ok((0..width).map(|column| text(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
-        });
-        rows.unwrap().collect::<Result<_, _>>().unwrap()
+        rows(&self.app, sql)
     }
 
     /// Every row of every table of the application's, with storage classes and bytes: what two nodes must agree on.
     pub fn dump(&self) -> Vec<String> {
-        let tables = self.rows(
-            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
-             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_\\_antiphon\\_\\_%' ESCAPE '\\' ORDER BY name",
-        );
-        let mut dump = Vec::new();
-        for table in tables {
-            let mut statement = self.app.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))).unwrap();
-            let width = statement.column_count();
-            let rows = statement.query_map([], |row| {
-                Ok((0..width).map(|column| exact(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
-            });
-            let mut rows: Vec<String> = rows.unwrap().map(|row| format!("{table}: {}", row.unwrap())).collect();
-            rows.sort();
-            dump.extend(rows);
-        }
-        dump
+        dump(&self.app)
     }
 
     /// Seals and sends until there is nothing left to.
@@ -205,6 +185,38 @@ impl Node {
         let entries = block_on(self.log.read(shard, 0, usize::MAX)).unwrap();
         entries.iter().map(|placed| codec::decode(&placed.frame).unwrap().body).collect()
     }
+}
+
+/// Every row of a query, values joined by `|`.
+#[track_caller]
+pub(crate) fn rows(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = conn.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let width = statement.column_count();
+    let rows = statement.query_map([], |row| {
+        Ok((0..width).map(|column| text(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
+    });
+    rows.unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// Every row of every table of the application's, with storage classes and bytes.
+pub(crate) fn dump(conn: &Connection) -> Vec<String> {
+    let tables = rows(
+        conn,
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_\\_antiphon\\_\\_%' ESCAPE '\\' ORDER BY name",
+    );
+    let mut dump = Vec::new();
+    for table in tables {
+        let mut statement = conn.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))).unwrap();
+        let width = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            Ok((0..width).map(|column| exact(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
+        });
+        let mut rows: Vec<String> = rows.unwrap().map(|row| format!("{table}: {}", row.unwrap())).collect();
+        rows.sort();
+        dump.extend(rows);
+    }
+    dump
 }
 
 fn text(value: ValueRef<'_>) -> String {
