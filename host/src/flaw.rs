@@ -82,9 +82,12 @@ impl Flaw {
 
 #[cfg(feature = "testing")]
 pub mod testing {
-    //! The switches, per thread: histories run side by side.
+    //! The switches, per thread: histories run side by side. One switch is the whole process's, for tests that
+    //! watch it die: `ANTIPHON_DIE_AT=commit:3` kills it at the third passing of `commit`, in whatever thread.
     use super::Flaw;
     use std::cell::{Cell, RefCell};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     thread_local! {
         static PLANTED: Cell<Option<Flaw>> = const { Cell::new(None) };
@@ -107,9 +110,27 @@ pub mod testing {
         FAULT.set(Box::new(decide));
     }
 
+    /// The variable that names a fault point and which passing of it is the last.
+    pub const DIE_AT: &str = "ANTIPHON_DIE_AT";
+
+    /// The point, and how many passings are left.
+    static DIE: LazyLock<Option<(String, AtomicU64)>> = LazyLock::new(|| {
+        let value = std::env::var(DIE_AT).ok()?;
+        let (point, passing) = value.split_once(':').unwrap_or((&value, "1"));
+        Some((point.to_owned(), AtomicU64::new(passing.parse().ok()?)))
+    });
+
     /// Passes a fault point; true = die here.
     #[must_use]
     pub fn dies_at(point: &'static str) -> bool {
+        if let Some((wanted, left)) = &*DIE
+            && wanted == point
+            && left.fetch_sub(1, Ordering::Relaxed) == 1
+        {
+            // As the kernel would: no unwinding, no buffers written, no locks let go but by the end itself.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            std::process::abort();
+        }
         FAULT.with_borrow_mut(|decide| decide(point))
     }
 }

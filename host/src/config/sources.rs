@@ -18,8 +18,12 @@ use crate::failure::{self, Failure};
 /// What every variable that is a setting starts with.
 const PREFIX: &str = "ANTIPHON_";
 
-/// Variables with the prefix that are no settings: the filter of log lines.
-const NO_SETTINGS: &[&str] = &["ANTIPHON_LOG"];
+/// Variables with the prefix that are no settings: the filter of log lines, and in tests the point to die at.
+const NO_SETTINGS: &[&str] = &[
+    "ANTIPHON_LOG",
+    #[cfg(feature = "testing")]
+    crate::flaw::testing::DIE_AT,
+];
 
 /// Everything a configuration is made of; what comes later in this list wins.
 #[derive(Debug, Clone, Default)]

@@ -1,4 +1,4 @@
-//! What the test suites share: nodes in one process over the memory log, driven step by step.
+//! What the test suites share: nodes in one process over the memory log, driven step by step; and real processes.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -9,5 +9,8 @@
 )]
 
 mod node;
+mod process;
 
 pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, settle, trio};
+pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
+pub use rustix::process::Signal;

@@ -135,32 +135,12 @@ impl Node {
 
     /// Every row of a query, values joined by `|`.
     pub fn rows(&self, sql: &str) -> Vec<String> {
-        let mut statement = self.app.prepare(sql).unwrap();
-        let width = statement.column_count();
-        let rows = statement.query_map([], |row| {
-            Ok((0..width).map(|column| text(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
-        });
-        rows.unwrap().collect::<Result<_, _>>().unwrap()
+        rows(&self.app, sql)
     }
 
     /// Every row of every table of the application's, with storage classes and bytes: what two nodes must agree on.
     pub fn dump(&self) -> Vec<String> {
-        let tables = self.rows(
-            "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
-             AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_\\_antiphon\\_\\_%' ESCAPE '\\' ORDER BY name",
-        );
-        let mut dump = Vec::new();
-        for table in tables {
-            let mut statement = self.app.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))).unwrap();
-            let width = statement.column_count();
-            let rows = statement.query_map([], |row| {
-                Ok((0..width).map(|column| exact(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
-            });
-            let mut rows: Vec<String> = rows.unwrap().map(|row| format!("{table}: {}", row.unwrap())).collect();
-            rows.sort();
-            dump.extend(rows);
-        }
-        dump
+        dump(&self.app)
     }
 
     /// Seals and sends until there is nothing left to.
@@ -307,6 +287,38 @@ impl Dice {
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
+}
+
+/// Every row of a query, values joined by `|`.
+#[track_caller]
+pub(crate) fn rows(conn: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = conn.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let width = statement.column_count();
+    let rows = statement.query_map([], |row| {
+        Ok((0..width).map(|column| text(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
+    });
+    rows.unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// Every row of every table of the application's, with storage classes and bytes.
+pub(crate) fn dump(conn: &Connection) -> Vec<String> {
+    let tables = rows(
+        conn,
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
+         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE '\\_\\_antiphon\\_\\_%' ESCAPE '\\' ORDER BY name",
+    );
+    let mut dump = Vec::new();
+    for table in tables {
+        let mut statement = conn.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))).unwrap();
+        let width = statement.column_count();
+        let rows = statement.query_map([], |row| {
+            Ok((0..width).map(|column| exact(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
+        });
+        let mut rows: Vec<String> = rows.unwrap().map(|row| format!("{table}: {}", row.unwrap())).collect();
+        rows.sort();
+        dump.extend(rows);
+    }
+    dump
 }
 
 fn text(value: ValueRef<'_>) -> String {
