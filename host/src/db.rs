@@ -201,6 +201,9 @@ impl Database {
     fn reload(&mut self) -> Result<(), Error> {
         (self.origin, self.cluster) = ledger::identity(&self.conn)?;
         self.ledger = Ledger::read(&self.conn)?;
+        for shard in (1..=self.shards()).filter(|_| !crate::flaw!(RollbackRemembered)) {
+            self.recent.rewind(shard, self.ledger.position(shard).seq);
+        }
         self.read_schema()?;
         self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables)
     }

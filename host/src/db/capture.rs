@@ -45,7 +45,7 @@ impl Database {
         let name = tracked.table.name.clone();
         // With several shards, where a table's rows go is agreed in the log before the first of them is sent.
         if self.cluster.is_some() && self.shards() > 1 && self.ledger.route(&name).is_none() {
-            let whole = !tracked.table.uniques.is_empty();
+            let whole = !tracked.table.uniques.is_empty() && !crate::flaw!(UniqueSpread);
             return self.propose_route(name, whole).map(|()| false);
         }
         // Triggers are missing one by one only if an index came or went since; then the rows are known already.
@@ -68,17 +68,14 @@ impl Database {
 
     fn propose_route(&mut self, table: String, whole: bool) -> Result<(), Error> {
         // One proposal on its way is enough; which comes first in the log holds, whoever made it.
-        if self.has_proposed(&table)? {
+        // Between the pieces of a unit nothing else is said; the next round asks again.
+        if self.has_proposed(&table)? || self.ledger.is_open(1, self.origin) {
             return Ok(());
         }
         self.conn
             .execute(concat!("INSERT OR REPLACE INTO ", ours!("meta"), " VALUES ('route:' || ?1, 1)"), [&table])
             .doing("note a proposed route")?;
         let number = self.ledger.next_number(1, self.origin);
-        if self.ledger.is_open(1, self.origin) {
-            // Between the pieces of a unit nothing else is said; the next round asks again.
-            return Err(Error::Inconsistent("a unit is open while a route is proposed".to_owned()));
-        }
         self.enqueue(1, number, false, Body::Route(Route { table, whole }))
     }
 

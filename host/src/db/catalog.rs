@@ -98,7 +98,7 @@ impl Database {
         self.refused = refused;
         for table in tables {
             let route = self.ledger.route(&table.name);
-            if route == Some(false) && shards > 1 && !table.uniques.is_empty() {
+            if route == Some(false) && shards > 1 && !table.uniques.is_empty() && !crate::flaw!(UniqueSpread) {
                 self.refused.push(Refused {
                     reason: "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
                              route it whole with `antiphon policy apply --route TABLE=whole`, or drop the index"

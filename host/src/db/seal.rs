@@ -87,7 +87,7 @@ impl Database {
         }
         self.ledger.clock = self.ledger.clock.max(crate::clock::unix_ms()) + 1;
         for (shard, chunks) in shards {
-            self.push(shard, more, chunks)?;
+            self.push(shard, more && !crate::flaw!(UnitClosedEarly), chunks)?;
         }
         fault!("sealed");
         Ok(more)

@@ -7,12 +7,13 @@
 use super::catalog::Tracked;
 use super::ledger::ours;
 use super::overlay::{Image, Shadow, drop_shadow, store_shadow};
+use super::recent::Keys;
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
 use crate::log::Shard;
 use antiphon_core::codec;
 use antiphon_core::entry::{Changes, Chunk, Origin};
-use antiphon_core::hash::{PackedKeys, PluginError};
+use antiphon_core::hash::PluginError;
 use antiphon_core::resolve::{Cause, Clash, Side, Stamp, Verdict};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
@@ -54,23 +55,24 @@ impl Database {
         let tables = self.localise(pieces);
         let mut touched = Vec::with_capacity(tables.len());
         let mut count = 0;
-        for table in tables {
+        for mut table in tables {
             count += table.changes.len();
+            self.complete(&mut table)?;
             let Some(tracked) = self.tables.get(table.index) else { continue };
             let id = tracked.id;
-            let mut packed = PackedKeys::default();
+            let mut keys = Keys::new(id);
             for change in &table.changes {
-                packed.bytes.extend(&change.key);
-                packed.end();
+                keys.push(&change.key, change.image.is_none());
             }
             let clashes = self.clashes(unit, &table)?;
             self.resolve(unit, &table, &clashes)?;
-            if table.uniques.is_empty() && self.tables.get(table.index).is_some_and(|tracked| tracked.table.uniques.is_empty()) {
+            let held = |tracked: &Tracked| !table.uniques.is_empty() || !tracked.table.uniques.is_empty();
+            if !self.tables.get(table.index).is_some_and(held) || crate::flaw!(ReplaceApply) {
                 self.apply_plain(unit, table)?;
             } else {
                 self.apply_unique(unit, table)?;
             }
-            touched.push((id, packed));
+            touched.push(keys);
         }
         self.recent.note(unit.shard, unit.seq, unit.origin, touched);
         Ok(count)
@@ -119,6 +121,23 @@ impl Database {
         tables
     }
 
+    /// Columns that the origin lacks keep what L has, which may stand in a shadow and not in T. Where L's row is
+    /// not known, as behind a pending one, they are left open: the row that is pending came from wherever it was last.
+    fn complete(&mut self, table: &mut TableChanges) -> Result<(), Error> {
+        let Some(tracked) = self.tables.get(table.index) else { return Ok(()) };
+        let overlay = self.overlay.table(tracked.id);
+        let is_open = |change: &&mut Change| change.image.as_ref().is_some_and(|image| image.contains(&None));
+        for change in table.changes.iter_mut().filter(is_open) {
+            let row = logged_row(&self.conn, tracked, overlay, change)?;
+            for (slot, kept) in change.image.iter_mut().flatten().zip(row.into_iter().flatten()) {
+                if slot.is_none() && !crate::flaw!(ColumnForgotten) {
+                    *slot = kept;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Changes whose origin had not seen another's latest change to the same key.
     fn clashes(&mut self, unit: &Unit, table: &TableChanges) -> Result<Vec<(usize, Origin)>, Error> {
         let Some(tracked) = self.tables.get(table.index) else { return Ok(Vec::new()) };
@@ -128,8 +147,9 @@ impl Database {
         }
         let recent = &mut self.recent;
         let found = table.changes.iter().enumerate().filter_map(|(index, change)| {
-            let (loser, _) = recent.clash(unit.shard, unit.origin, change.seen, tracked.id, &change.key)?;
-            Some((index, loser))
+            let unseen = recent.clash(unit.shard, unit.origin, change.seen, tracked.id, &change.key)?;
+            // Two deletes agree. The log alone says so: of a pending key this node may not know L's row.
+            (!unseen.gone || change.image.is_some()).then_some((index, unseen.origin))
         });
         Ok(found.collect())
     }
@@ -140,9 +160,9 @@ impl Database {
         self.ask(unit, table.index, Cause::SameKey, clashing.iter().map(|(change, _)| *change))?;
         for (change, loser) in clashing {
             let Some(tracked) = self.tables.get(table.index) else { continue };
-            let current = logged_row(&self.conn, tracked, &self.overlay.table(tracked.id).shadows, change)?;
+            let current = logged_row(&self.conn, tracked, self.overlay.table(tracked.id), change)?;
             // Where both wrote the same, nobody was overruled.
-            if current != change.image {
+            if !stands(current.as_ref(), change.image.as_ref()) {
                 record(&self.conn, unit, tracked, Cause::SameKey, change, loser, current.as_ref())?;
             }
         }
@@ -256,7 +276,7 @@ impl Database {
     pub(super) fn retry_hidden(&mut self, _shard: Shard) -> Result<(), Error> {
         for index in 0..self.tables.len() {
             let Some(tracked) = self.tables.get(index) else { continue };
-            if tracked.table.uniques.is_empty() {
+            if tracked.table.uniques.is_empty() || crate::flaw!(HiddenForgotten) {
                 continue;
             }
             let overlay = self.overlay.table(tracked.id);
@@ -293,7 +313,7 @@ impl Database {
         }
         let mut writer = Writer::new(conn, tracked);
         for (_, key_values, row) in &free {
-            if row.is_some() {
+            if row.is_some() && !crate::flaw!(PassOneSkipped) {
                 writer.write(key_values, None)?;
             }
         }
@@ -423,6 +443,12 @@ fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
     }
 }
 
+/// Whether a row is there as it comes, in the columns that come.
+fn stands(current: Option<&Image>, image: Option<&Image>) -> bool {
+    let (Some(current), Some(image)) = (current, image) else { return false };
+    image.iter().zip(current).all(|(wanted, found)| wanted.is_none() || wanted == found)
+}
+
 /// The key's values out of its canonical bytes: equal for SQLite to those it was made from.
 fn key_values(key: &[u8]) -> Result<Row, Error> {
     let mut reader = antiphon_core::cbor::Reader::new(key);
@@ -455,15 +481,17 @@ fn whole(conn: &Connection, tracked: &Tracked, key: &[Value]) -> Result<Option<R
     }
 }
 
-/// L's row of a key: the shadow if there is one, else T's row.
+/// L's row of a key: the shadow if there is one, else T's row; but T's row of a pending key is P, and then L's is
+/// not known here.
 fn logged_row(
     conn: &Connection,
     tracked: &Tracked,
-    shadows: &FxHashMap<Box<[u8]>, Shadow>,
+    overlay: &super::overlay::TableOverlay,
     change: &Change,
 ) -> Result<Option<Image>, Error> {
-    match shadows.get(&change.key) {
+    match overlay.shadows.get(&change.key) {
         Some(shadow) => Ok(shadow.image.clone()),
+        None if overlay.pending.contains_key(&change.key) => Ok(None),
         None => Ok(whole(conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())),
     }
 }
@@ -577,7 +605,8 @@ impl<'a> Holders<'a> {
                 tracked.encoder.write(&mut holder, values.iter());
                 let holder = holder.into_boxed_slice();
                 // Pending rows are P, not L; shadowed ones have spoken above.
-                let is_l = !overlay.pending.contains_key(&holder) && !overlay.shadows.contains_key(&holder);
+                let is_pending = overlay.pending.contains_key(&holder) && !crate::flaw!(PendingEvicted);
+                let is_l = !is_pending && !overlay.shadows.contains_key(&holder);
                 if !is_l || *holder == *key || found.iter().any(|known| known.key == holder) {
                     continue;
                 }
