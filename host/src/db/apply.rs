@@ -40,12 +40,20 @@ pub enum Stop {
 impl Database {
     /// Applies entries of one shard in one transaction, as many as fit.
     ///
-    /// Nothing is applied while a committed local write is in no batch yet: marks are sealed first.
+    /// Nothing is applied while a committed local write is in no batch yet: marks are sealed first. Rows that were
+    /// there before their table's triggers are such writes, too; once foreign rows lie among them, a scan could no
+    /// longer tell them apart and would send others' rows as this node's, over newer ones perhaps.
     ///
     /// # Errors
     /// When SQLite or a component fails; then nothing of it has happened.
     pub fn apply(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
         self.refresh_schema()?;
+        if !self.quiet {
+            self.install(true)?;
+            if self.scan()? {
+                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+            }
+        }
         self.transaction(|db| {
             if !crate::flaw!(SealSkipped) && db.is_dirty()? && db.seal_piece()? {
                 return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
@@ -213,6 +221,12 @@ impl Database {
                     ),
                 });
             };
+            if !tracked.captured && !self.quiet {
+                return Err(format!(
+                    "where rows of table `{}` go is agreed in an entry of shard 1 that has not been applied here yet",
+                    chunk.table
+                ));
+            }
             if let Some(column) = chunk.columns.iter().find(|column| tracked.table.column(column).is_none()) {
                 return Err(format!(
                     "it sets column `{column}` of table `{}`, which this database does not have; add it here with \

@@ -80,6 +80,7 @@ impl Database {
     /// When SQLite refuses; nothing has changed then.
     pub fn enter_quietly(&mut self, cluster: ClusterId, shards: u32) -> Result<(), Error> {
         self.transaction(|db| ledger::set_cluster(&db.conn, Cluster { id: cluster, shards }, false))?;
+        self.quiet = true;
         self.reload()
     }
 
