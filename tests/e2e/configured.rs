@@ -51,7 +51,8 @@ fn relative_paths_in_a_configuration_are_relative_to_it() {
 #[test]
 fn four_shards_by_variable() {
     let place = place();
-    let tables = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE mail (id INTEGER PRIMARY KEY, address TEXT UNIQUE);";
+    let tables =
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE mail (id INTEGER PRIMARY KEY, address TEXT UNIQUE);";
     let mut sites = ["a", "b", "c"].map(|name| place.site(name, tables).with(SHARDS, "4"));
     for site in &mut sites {
         site.start();
@@ -63,7 +64,9 @@ fn four_shards_by_variable() {
              INSERT INTO t SELECT {base} + i, i FROM n;
              INSERT INTO mail SELECT {base} + id % 1000, 'a' || id FROM t WHERE id BETWEEN {base} AND {base} + 999;"
         ));
-        site.sql(&format!("UPDATE t SET v = 'new' WHERE id % 3 = 0 AND id > {base}; DELETE FROM t WHERE id = {base} + 5"));
+        site.sql(&format!(
+            "UPDATE t SET v = 'new' WHERE id % 3 = 0 AND id > {base}; DELETE FROM t WHERE id = {base} + 5"
+        ));
     }
     let all: Vec<&Site> = sites.iter().collect();
     eventually("all rows are everywhere", || {
@@ -138,7 +141,10 @@ fn globs_choose_the_tables() {
     let place = place();
     let tables = "CREATE TABLE app_users (id INTEGER PRIMARY KEY); CREATE TABLE app_tmp (id INTEGER PRIMARY KEY);
                   CREATE TABLE other (id INTEGER PRIMARY KEY); CREATE TABLE app_notes (id INTEGER PRIMARY KEY);";
-    let mut a = place.site("a", tables).with("ANTIPHON_CAPTURE__INCLUDE", "app_*").with("ANTIPHON_CAPTURE__EXCLUDE", "app_tmp*");
+    let mut a = place
+        .site("a", tables)
+        .with("ANTIPHON_CAPTURE__INCLUDE", "app_*")
+        .with("ANTIPHON_CAPTURE__EXCLUDE", "app_tmp*");
     let mut b = place.site("b", tables).with("ANTIPHON_CAPTURE__EXCLUDE", "APP_N*");
     a.start();
     b.start();

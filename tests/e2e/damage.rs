@@ -46,7 +46,8 @@ fn the_first_page_overwritten() {
 
 #[test]
 fn a_truncated_file() {
-    let (_place, _a, mut b) = damaged(|file| file.set_len(file.metadata().unwrap().len() * 2 / 3 / 4096 * 4096).unwrap());
+    let (_place, _a, mut b) =
+        damaged(|file| file.set_len(file.metadata().unwrap().len() * 2 / 3 / 4096 * 4096).unwrap());
     is_left_alone(&mut b);
 }
 

@@ -4,7 +4,8 @@ use antiphon_harness::{Site, eventually, settled};
 
 use super::place;
 
-const TABLES: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE u (name TEXT PRIMARY KEY, n REAL) WITHOUT ROWID;";
+const TABLES: &str =
+    "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE u (name TEXT PRIMARY KEY, n REAL) WITHOUT ROWID;";
 
 fn rows(from: u32, to: u32) -> String {
     format!(
@@ -66,9 +67,7 @@ fn copies_of_one_file_join_without_sending_a_row() {
 #[test]
 fn copies_join_quietly_with_several_shards() {
     let place = place();
-    let mut a = place
-        .site("a", &format!("{TABLES} {}", rows(1, 2_000)))
-        .with("ANTIPHON_REPLICATION_LOG__SHARDS", "3");
+    let mut a = place.site("a", &format!("{TABLES} {}", rows(1, 2_000))).with("ANTIPHON_REPLICATION_LOG__SHARDS", "3");
     let mut b = place.copy("b", &a).with("ANTIPHON_REPLICATION_LOG__SHARDS", "3");
     a.start();
     eventually("the founder is done", || a.is_quiet());
@@ -135,7 +134,9 @@ fn a_copy_of_a_member_becomes_a_node_of_its_own_or_is_refused() {
         // Either both rows get everywhere, or the copy stops and says so; never may a row be lost in silence.
         eventually("both rows are everywhere, or the copy says why not", || {
             let both = |site: &Site| site.one("SELECT count(*) FROM t WHERE id IN (-1, -2)") == "2";
-            both(&a) && both(&b) || b.said().contains("copy of it is running") || a.said().contains("copy of it is running")
+            both(&a) && both(&b)
+                || b.said().contains("copy of it is running")
+                || a.said().contains("copy of it is running")
         });
     }
     assert!(a.is_running(), "the first is unharmed");
@@ -178,7 +179,10 @@ fn two_different_files() -> Refused {
 fn different_files_are_refused_and_discarding_works() {
     let Refused { a, mut b, before } = two_different_files();
     let joined = b.verb("join", &["--discard-local"]);
-    joined.expect(0, &["a copy of the database as it was: ", "table t: 400 rows discarded, 250 taken from the cluster", "joined"]);
+    joined.expect(
+        0,
+        &["a copy of the database as it was: ", "table t: 400 rows discarded, 250 taken from the cluster", "joined"],
+    );
     let copy = joined.stderr.lines().next().unwrap().split_once("was: ").unwrap().1;
     let copy = rusqlite::Connection::open(copy).unwrap();
     let kept: i64 = copy.query_row("SELECT count(*) FROM t WHERE v = 'mine'", [], |row| row.get(0)).unwrap();

@@ -24,6 +24,9 @@ fn no_file_is_forgotten() {
     for file in std::fs::read_dir(folder).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
         let module = name.trim_end_matches(".rs");
-        assert!(module == "main" || include_str!("main.rs").contains(&format!("mod {module};")), "{name} is not listed");
+        assert!(
+            module == "main" || include_str!("main.rs").contains(&format!("mod {module};")),
+            "{name} is not listed"
+        );
     }
 }
