@@ -55,7 +55,8 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
 
 fn official(world: World, name: &str) -> Result<Source<'static>, Failure> {
     let component = antiphon_bundle::find(world, name).ok_or_else(|| {
-        Failure::config(format!("there is no official component `{name}`")).hint("`antiphon config example` names those there are")
+        Failure::config(format!("there is no official component `{name}`"))
+            .hint("`antiphon config example` names those there are")
     })?;
     Ok(Source { name: name.to_owned(), origin: Origin::Official, bytes: Cow::Borrowed(component.bytes) })
 }

@@ -8,13 +8,17 @@
 mod apply;
 mod capture;
 mod catalog;
+mod clash;
 mod compare;
 mod founding;
 mod handle;
 mod ledger;
 mod overlay;
+mod plain;
 mod recent;
+mod rows;
 mod seal;
+mod unique;
 mod unit;
 mod values;
 
@@ -74,7 +78,9 @@ impl Error {
         let Self::Sqlite { source, .. } = self else { return false };
         matches!(
             source.sqlite_error_code(),
-            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked | rusqlite::ErrorCode::DiskFull)
+            Some(
+                rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked | rusqlite::ErrorCode::DiskFull
+            )
         )
     }
 }
@@ -125,8 +131,6 @@ pub struct Database {
     encoder: Encoder,
     origin: Origin,
     cluster: Option<Cluster>,
-    /// Nothing is captured here: a place to build L in.
-    quiet: bool,
     tables: Vec<Tracked>,
     refused: Vec<Refused>,
     schema_version: i64,
@@ -134,6 +138,8 @@ pub struct Database {
     ledger: Ledger,
     overlay: Overlay,
     recent: Recent,
+    /// The application writes here; a database that only follows the log has no triggers, and needs none.
+    captures: bool,
 }
 
 /// The cluster this database belongs to.
@@ -145,7 +151,10 @@ struct Cluster {
 
 impl std::fmt::Debug for Database {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Database").field("path", &self.options.path).field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("path", &self.options.path)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
     }
 }
 
@@ -165,7 +174,6 @@ impl Database {
             encoder,
             origin: Origin::default(),
             cluster: None,
-            quiet: false,
             tables: Vec::new(),
             refused: Vec::new(),
             schema_version: -1,
@@ -173,6 +181,7 @@ impl Database {
             ledger: Ledger::default(),
             overlay: Overlay::default(),
             recent: Recent::default(),
+            captures: true,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.
@@ -217,16 +226,21 @@ impl Database {
     fn reload(&mut self) -> Result<(), Error> {
         (self.origin, self.cluster) = ledger::identity(&self.conn)?;
         self.ledger = Ledger::read(&self.conn)?;
+        for shard in (1..=self.shards()).filter(|_| !crate::flaw!(RollbackRemembered)) {
+            self.recent.rewind(shard, self.ledger.position(shard).seq);
+        }
         self.read_schema()?;
         self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables)
     }
 
     /// Runs `work` in one write transaction: all of it is kept, or none, in memory as in the file.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        fault!("begin");
         self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
         let done = work(self).and_then(|value| {
             fault!("commit");
             self.conn.execute_batch("COMMIT").doing("commit a transaction")?;
+            fault!("committed");
             Ok(value)
         });
         if done.is_err() {
@@ -244,7 +258,8 @@ impl Database {
     /// # Errors
     /// When SQLite can't tell.
     pub fn has_changed(&mut self) -> Result<bool, Error> {
-        let version = self.conn.query_row("PRAGMA main.data_version", [], |row| row.get(0)).doing("look for changes")?;
+        let version =
+            self.conn.query_row("PRAGMA main.data_version", [], |row| row.get(0)).doing("look for changes")?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 

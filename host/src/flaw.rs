@@ -30,6 +30,54 @@ pub enum Flaw {
     AckIsEcho,
     /// A batch that the log refused counts as sent.
     LostWhenRefused,
+    /// Rows that no trigger saw are not marked before entries are applied.
+    ScanSkipped,
+    /// The pieces of a unit are applied one by one.
+    UnitAtOnce,
+    /// Every piece says that its unit ends with it.
+    UnitClosedEarly,
+    /// What is received counts as applied after a start, staged or not.
+    ReceivedIsDone,
+    /// Staged pieces are forgotten at a start.
+    StagedForgotten,
+    /// Rows of a unit don't make room for one another's UNIQUE values.
+    PassOneSkipped,
+    /// A pending row loses its place in the table to an entry's UNIQUE value.
+    PendingEvicted,
+    /// Rows hidden behind a pending one are not tried again.
+    HiddenForgotten,
+    /// Tables with a UNIQUE index are spread over shards by key.
+    UniqueSpread,
+    /// Clashes remember what was rolled back.
+    RollbackRemembered,
+}
+
+impl Flaw {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::NoShadow,
+        Self::WatermarkSkipped,
+        Self::SealSkipped,
+        Self::EchoIgnored,
+        Self::MaybeGonePublished,
+        Self::ReplaceApply,
+        Self::MoveForgotten,
+        Self::FloatForInteger,
+        Self::TriggersWhileApplying,
+        Self::PositionFirst,
+        Self::AckIsEcho,
+        Self::LostWhenRefused,
+        Self::ScanSkipped,
+        Self::UnitAtOnce,
+        Self::UnitClosedEarly,
+        Self::ReceivedIsDone,
+        Self::StagedForgotten,
+        Self::PassOneSkipped,
+        Self::PendingEvicted,
+        Self::HiddenForgotten,
+        Self::UniqueSpread,
+        Self::RollbackRemembered,
+    ];
 }
 
 #[cfg(feature = "testing")]

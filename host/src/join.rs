@@ -208,10 +208,16 @@ impl Aside {
                 match applied.stop {
                     None | Some(Stop::Full | Stop::Unsealed) => {}
                     Some(Stop::Blocked(reason)) => {
-                        return Err(Failure::new(Kind::Data, format!("cannot compare this database with the cluster: {reason}")));
+                        return Err(Failure::new(
+                            Kind::Data,
+                            format!("cannot compare this database with the cluster: {reason}"),
+                        ));
                     }
                     Some(Stop::Gap { expected, .. }) => {
-                        return Err(Failure::new(Kind::Data, format!("the log lacks entry {expected} of shard {shard}")));
+                        return Err(Failure::new(
+                            Kind::Data,
+                            format!("the log lacks entry {expected} of shard {shard}"),
+                        ));
                     }
                 }
             }
@@ -252,7 +258,8 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
         differs.push(format!("it hashes keys with `{}`, and this node with `{}`", cluster.hasher, here.hasher));
     }
     if cluster.resolver != here.resolver {
-        differs.push(format!("it resolves clashes with `{}`, and this node with `{}`", cluster.resolver, here.resolver));
+        differs
+            .push(format!("it resolves clashes with `{}`, and this node with `{}`", cluster.resolver, here.resolver));
     }
     if cluster.wire > here.wire {
         differs.push(format!("it speaks wire version {}, and this build up to {}", cluster.wire, here.wire));
@@ -277,9 +284,12 @@ fn other_cluster() -> Failure {
 }
 
 fn log_gone() -> Failure {
-    Failure::new(Kind::Data, "this database belongs to a cluster, and the log is empty: it was deleted or is another one")
-        .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
-        .hint("if that log is lost, `antiphon cleanup` and then `antiphon run` found a new cluster from this database")
+    Failure::new(
+        Kind::Data,
+        "this database belongs to a cluster, and the log is empty: it was deleted or is another one",
+    )
+    .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
+    .hint("if that log is lost, `antiphon cleanup` and then `antiphon run` found a new cluster from this database")
 }
 
 fn database(error: db::Error) -> Failure {

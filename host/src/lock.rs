@@ -30,7 +30,8 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
-                Err(Failure::new(Kind::Busy, format!("another Antiphon runs on `{shown}` already")).hint("one is enough: stop the other one first"))
+                Err(Failure::new(Kind::Busy, format!("another Antiphon runs on `{shown}` already"))
+                    .hint("one is enough: stop the other one first"))
             }
             Err(TryLockError::Error(error)) => Err(cannot(error)),
         }

@@ -128,7 +128,8 @@ fn damaged(shown: &str, error: &db::Error) -> Failure {
 fn unopened(shown: &str, error: &db::Error) -> Failure {
     let text = format!("cannot open database `{shown}`");
     if error.is_transient() {
-        return Failure::caused(Kind::Busy, text, error).hint("start again when the application has ended its transaction");
+        return Failure::caused(Kind::Busy, text, error)
+            .hint("start again when the application has ended its transaction");
     }
     Failure::caused(Kind::General, text, error)
 }
@@ -166,8 +167,7 @@ impl Opened {
         let watch = Watch::new(self.db.path());
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
-        let node =
-            Node { db, log: self.log, shards, watch, poll_interval: self.poll_interval, _lock: self._lock };
+        let node = Node { db, log: self.log, shards, watch, poll_interval: self.poll_interval, _lock: self._lock };
         Ok((node, entered))
     }
 
@@ -188,11 +188,9 @@ struct Scratch(tempfile::TempDir);
 
 impl Scratch {
     fn new(state: &Path) -> Result<Self, Failure> {
-        tempfile::Builder::new()
-            .prefix(SCRATCH)
-            .tempdir_in(state)
-            .map(Self)
-            .map_err(|error| Failure::new(Kind::General, format!("cannot make a folder in `{}`: {error}", state.display())))
+        tempfile::Builder::new().prefix(SCRATCH).tempdir_in(state).map(Self).map_err(|error| {
+            Failure::new(Kind::General, format!("cannot make a folder in `{}`: {error}", state.display()))
+        })
     }
 
     fn file(&self) -> PathBuf {
@@ -234,7 +232,8 @@ impl Node {
         }
         let mut ended = Ok(());
         while let Some(done) = tasks.join_next().await {
-            let done = done.unwrap_or_else(|error| Err(Failure::new(Kind::General, format!("a task ended in a panic: {error}"))));
+            let done = done
+                .unwrap_or_else(|error| Err(Failure::new(Kind::General, format!("a task ended in a panic: {error}"))));
             // The first to fail ends the others, in the same orderly way as a signal does.
             stop.cancel();
             if ended.is_ok() {
@@ -387,7 +386,9 @@ impl Following {
                 Err(error) if is_broken(&error) => {
                     return Err(match &error {
                         subscribe::Error::Db(_) => unable("cannot follow the log", &error),
-                        subscribe::Error::Log(_) | subscribe::Error::Broken { .. } => lost_log("cannot follow the log", &error),
+                        subscribe::Error::Log(_) | subscribe::Error::Broken { .. } => {
+                            lost_log("cannot follow the log", &error)
+                        }
                     });
                 }
                 Err(error) => {

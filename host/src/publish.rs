@@ -18,7 +18,9 @@ pub enum Error {
     #[error(transparent)]
     Log(#[from] log::Error),
     /// What the log had acknowledged is no longer there.
-    #[error("the log of shard {shard} ends at number {last} of this node, and {sent} was acknowledged; its tail is lost")]
+    #[error(
+        "the log of shard {shard} ends at number {last} of this node, and {sent} was acknowledged; its tail is lost"
+    )]
     TailLost {
         /// The shard.
         shard: Shard,
@@ -108,7 +110,10 @@ impl Publisher {
                 .call(move |db| {
                     let waiting = db.unsent(shard, sent, APPEND_BYTES_MAX)?;
                     // A change made upon another's follows it in the log, also when both must be sent again.
-                    Ok((db.origin(), waiting.into_iter().take_while(|batch| db.has_received(shard, &batch.deps)).collect::<Vec<_>>()))
+                    Ok((
+                        db.origin(),
+                        waiting.into_iter().take_while(|batch| db.has_received(shard, &batch.deps)).collect::<Vec<_>>(),
+                    ))
                 })
                 .await?;
             let Some(first) = waiting.first().map(|batch| batch.number) else { break };

@@ -103,13 +103,18 @@ impl Subscriber {
         let position = self.db.call(move |db| Ok(db.position(shard))).await?;
         let bounds = self.log.bounds(shard).await?;
         if bounds.last < position.seq {
-            return Err(self.broken(format!("ends at entry {}, and {} was applied here; its tail is lost", bounds.last, position.seq)));
+            return Err(self.broken(format!(
+                "ends at entry {}, and {} was applied here; its tail is lost",
+                bounds.last, position.seq
+            )));
         }
         if position.seq == 0 {
             return Ok(());
         }
         if bounds.first > position.seq {
-            return Err(self.broken(format!("begins at entry {}, and only {} was applied here", bounds.first, position.seq)));
+            return Err(
+                self.broken(format!("begins at entry {}, and only {} was applied here", bounds.first, position.seq))
+            );
         }
         let from = position.seq.saturating_sub(REMEMBER).max(bounds.first - 1);
         let mut after = from;
@@ -120,13 +125,16 @@ impl Subscriber {
             if let Some(here) = entries.iter().find(|placed| placed.seq == position.seq)
                 && (here.time, codec::checksum(&here.frame)) != (position.time, position.checksum)
             {
-                return Err(self.broken(format!("has another entry at position {} than was applied here", position.seq)));
+                return Err(
+                    self.broken(format!("has another entry at position {} than was applied here", position.seq))
+                );
             }
-            self.db.call(move |db| {
-                db.remember(shard, &entries);
-                Ok(())
-            })
-            .await?;
+            self.db
+                .call(move |db| {
+                    db.remember(shard, &entries);
+                    Ok(())
+                })
+                .await?;
         }
         Ok(())
     }

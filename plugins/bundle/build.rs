@@ -53,7 +53,7 @@ fn variable(name: &str) -> Result<OsString, String> {
     std::env::var_os(name).ok_or_else(|| format!("`{name}` is not set: this is to be run by cargo"))
 }
 
-#[expect(clippy::print_stdout, reason = "cargo reads what a build script prints")]
+/// Tells cargo, which reads what a build script prints.
 fn say(key: &str, value: &str) {
     println!("cargo::{key}={value}");
 }

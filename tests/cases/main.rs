@@ -1,4 +1,11 @@
 //! What a correct build survives, one test a case, by its id.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, missing_docs, reason = "tests fail loudly")]
 
+mod deletes;
+mod echo;
+mod hostile;
 mod identity;
+mod kinds;
+mod neighbours;
+mod schema;
+mod values;

@@ -180,7 +180,9 @@ fn random_kills() {
 /// The points named in the program, and the passing at which it dies. `commit` ends every transaction of the host's,
 /// so its first passings are those of founding and joining.
 const POINTS: &[(&str, &[u64])] = &[
+    ("begin", &[1, 2, 3, 10]),
     ("commit", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 30]),
+    ("committed", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 30]),
     ("scanned", &[1, 2, 3]),
     ("seal", &[1, 2, 10]),
     ("sealed", &[1, 2, 10]),

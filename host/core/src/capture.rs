@@ -43,6 +43,14 @@ fn logged(column: &str) -> String {
     quote(&format!("val_{column}"))
 }
 
+/// Names of a change log's columns, in their order.
+#[must_use]
+pub fn change_log_columns(table: &Table) -> Vec<String> {
+    let key = table.key_columns().into_iter().filter_map(|position| table.columns.get(position));
+    let key = key.map(|column| format!("val_{}", column.name));
+    ["id", "op"].into_iter().map(str::to_owned).chain(key).collect()
+}
+
 /// The statement that creates a table's change log: append-only, no index, columns without affinity.
 #[must_use]
 pub fn create_change_log(table: &Table) -> String {
@@ -69,7 +77,7 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
         .key_columns()
         .into_iter()
         .filter_map(|position| table.columns.get(position))
-        .map(|column| format!("OLD.{0} IS NOT NEW.{0}", quote(&column.name)))
+        .map(|column| format!("OLD.{0} IS NOT NEW.{0}{1}", quote(&column.name), table.collate(column)))
         .collect::<Vec<_>>()
         .join(" OR ");
     let mut triggers = vec![
@@ -88,6 +96,8 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
 }
 
 /// One statement for each UNIQUE index: notes the rows that hold the new row's value.
+///
+/// The table has an alias there: one called `new` would otherwise be taken for the new row.
 fn colliding(table: &Table) -> Vec<String> {
     let into = joined(table, |column| logged(column));
     let keys = joined(table, |column| quote(column));
@@ -99,10 +109,11 @@ fn colliding(table: &Table) -> Vec<String> {
         }
         (!terms.is_empty()).then(|| {
             format!(
-                "INSERT INTO {} (op, {into}) SELECT {}, {keys} FROM {} WHERE {}",
+                "INSERT INTO {} (op, {into}) SELECT {}, {keys} FROM {} AS {} WHERE {}",
                 quote(&change_log(&table.name)),
                 op::MAYBE_GONE,
                 quote(&table.name),
+                quote(&format!("{PREFIX}held")),
                 terms.join(" AND "),
             )
         })
@@ -127,9 +138,16 @@ pub fn mark_existing(table: &Table, from_start: bool) -> String {
     let keys = joined(table, |column| quote(column));
     let width = table.key_columns().len();
     let after = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
-    let filter = if from_start { String::new() } else { format!("WHERE ({keys}) > ({after}) ") };
+    let order = table
+        .key_columns()
+        .into_iter()
+        .filter_map(|position| table.columns.get(position))
+        .map(|column| format!("{}{}", quote(&column.name), table.collate(column)))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let filter = if from_start { String::new() } else { format!("WHERE ({order}) > ({after}) ") };
     format!(
-        "INSERT INTO main.{} (op, {into}) SELECT {}, {keys} FROM main.{} {filter}ORDER BY {keys} LIMIT ?{}",
+        "INSERT INTO main.{} (op, {into}) SELECT {}, {keys} FROM main.{} {filter}ORDER BY {order} LIMIT ?{}",
         quote(&change_log(&table.name)),
         op::INSERT,
         quote(&table.name),
@@ -147,7 +165,7 @@ pub fn read_marks(table: &Table) -> String {
         .key_columns()
         .into_iter()
         .filter_map(|position| table.columns.get(position))
-        .map(|column| format!("t.{} = l.{}", quote(&column.name), logged(&column.name)))
+        .map(|column| format!("t.{} = l.{}{}", quote(&column.name), logged(&column.name), table.collate(column)))
         .collect::<Vec<_>>()
         .join(" AND ");
     format!(
@@ -188,6 +206,11 @@ mod tests {
         assert_eq!(
             triggers[0],
             r#"CREATE TRIGGER main."__antiphon__a""b_on_insert" AFTER INSERT ON "a""b" FOR EACH ROW BEGIN INSERT INTO "__antiphon__a""b_change_log" (op, "val_select") VALUES (1, NEW."select"); END"#
+        );
+        assert!(
+            triggers[2].contains(r#"WHEN OLD."select" IS NOT NEW."select" COLLATE "BINARY" BEGIN"#),
+            "{}",
+            triggers[2]
         );
         assert!(triggers[4].contains(r#"WHERE "été" = NEW."été" COLLATE "NOCASE""#), "{}", triggers[4]);
     }

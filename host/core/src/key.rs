@@ -38,7 +38,8 @@ impl KeyEncoder {
     /// The encoder of `table`'s primary key.
     #[must_use]
     pub fn new(table: &Table) -> Self {
-        let fold = |position: usize| table.columns.get(position).map_or(Fold::Binary, |column| Fold::of(&column.collation));
+        let fold =
+            |position: usize| table.columns.get(position).map_or(Fold::Binary, |column| Fold::of(&column.collation));
         Self { folds: table.key_columns().into_iter().map(fold).collect() }
     }
 
@@ -61,13 +62,21 @@ fn write_canonical(out: &mut Vec<u8>, fold: Fold, value: &Value) {
             Some(integer) => cbor::write_int(out, integer),
             None => cbor::write_real(out, *number),
         },
-        (Value::Text(text), Fold::NoCase) => cbor::write_sqlite_text(out, &text.to_ascii_lowercase()),
+        (Value::Text(text), Fold::NoCase) => cbor::write_sqlite_text(out, &no_case(text)),
         (Value::Text(text), Fold::RightTrim) => {
             let kept = text.iter().rposition(|&byte| byte != b' ').map_or(0, |last| last + 1);
             cbor::write_sqlite_text(out, text.get(..kept).unwrap_or(text));
         }
         _ => cbor::write_value(out, value),
     }
+}
+
+/// SQLite's NOCASE compares up to the first NUL, and then the lengths alone.
+fn no_case(text: &[u8]) -> Vec<u8> {
+    let mut folded = text.to_ascii_lowercase();
+    let compared = folded.iter().position(|&byte| byte == 0).unwrap_or(folded.len());
+    folded.iter_mut().skip(compared).for_each(|byte| *byte = 0);
+    folded
 }
 
 /// The integer that SQLite holds equal to this double, if there is one.
@@ -110,6 +119,9 @@ mod tests {
         check("BINARY", "a", "A", false);
         check("NOCASE", "aÉ", "AÉ", true);
         check("NOCASE", "é", "É", false);
+        check("NOCASE", "a\0b", "A\0c", true);
+        check("NOCASE", "a\0b", "a\0bc", false);
+        check("BINARY", "a\0b", "a\0c", false);
         check("RTRIM", "a", "a  ", true);
         check("RTRIM", " a", "a", false);
         check("RTRIM", "", "  ", true);

@@ -26,7 +26,7 @@ pub struct Column {
     pub decl_type: String,
     /// 1 for the first column of the primary key, 2 for the second, 0 for a column outside it.
     pub pk_position: u16,
-    /// The collating sequence: `BINARY`, `NOCASE`, `RTRIM`.
+    /// The collating sequence: `BINARY`, `NOCASE`, `RTRIM`. For a key's column that of the key, which may be another.
     pub collation: String,
     /// Declared NOT NULL.
     pub not_null: bool,
@@ -56,6 +56,12 @@ impl Table {
             .collect();
         key.sort_unstable();
         key.into_iter().map(|(_, position)| position).collect()
+    }
+
+    /// What makes a comparison with a key's column go by the key: ` COLLATE …`, or nothing where the key is the rowid.
+    #[must_use]
+    pub fn collate(&self, column: &Column) -> String {
+        if self.rowid_key { String::new() } else { format!(" COLLATE {}", quote(&column.collation)) }
     }
 
     /// Where `name` stands, compared as SQLite compares names of columns.

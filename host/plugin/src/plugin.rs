@@ -87,6 +87,8 @@ impl<W: World> Plugin<W> {
             Origin::Official => format!("{}@{}", plugin.info.name, plugin.info.laws),
             Origin::Custom(_) => format!("sha256:{}", plugin.info.sha256),
         };
+        // It has served: one that knows no settings and no tables is not to be asked.
+        plugin.drop_instance();
         Ok(plugin)
     }
 

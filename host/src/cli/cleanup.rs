@@ -24,9 +24,10 @@ impl Cleanup {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.node.load(None, None)?.config;
         let shown = config.db_path.display().to_string();
-        let path = config.db_path.canonicalize().map_err(|error| {
-            Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}"))
-        })?;
+        let path = config
+            .db_path
+            .canonicalize()
+            .map_err(|error| Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}")))?;
         let state = node::state_directory(&path);
         // A host that runs would put everything back, and lose what it had marked.
         let _lock = if state.exists() { Some(Lock::take(&state, &shown)?) } else { None };
@@ -40,7 +41,9 @@ impl Cleanup {
         match (removed.len(), self.dry_run) {
             (0, _) => writeln!(talk, "there is no trace of Antiphon in {shown}")?,
             (count, true) => writeln!(talk, "{count} objects would be removed from {shown}")?,
-            (count, false) => writeln!(talk, "{count} objects removed from {shown}; `{}` may go, too", state.display())?,
+            (count, false) => {
+                writeln!(talk, "{count} objects removed from {shown}; `{}` may go, too", state.display())?
+            }
         }
         Ok(())
     }

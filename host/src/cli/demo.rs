@@ -36,7 +36,8 @@ impl Demo {
         let runtime = super::runtime()?;
         let mut out = std::io::stdout().lock();
         let log = folder.path().join("log");
-        let [mut north, mut south] = [Site::new(folder.path(), "north", &log)?, Site::new(folder.path(), "south", &log)?];
+        let [mut north, mut south] =
+            [Site::new(folder.path(), "north", &log)?, Site::new(folder.path(), "south", &log)?];
 
         writeln!(out, "1. Two databases with one table, each with a host beside it.")?;
         north.start(&runtime)?;
@@ -60,7 +61,9 @@ impl Demo {
             writeln!(out, "   {}: {}", site.name, site.guests()?.join("  "))?;
         }
         south.start(&runtime)?;
-        wait_for(|| Ok(!north.clashes()?.is_empty() && !south.clashes()?.is_empty() && north.guests()? == south.guests()?))?;
+        wait_for(|| {
+            Ok(!north.clashes()?.is_empty() && !south.clashes()?.is_empty() && north.guests()? == south.guests()?)
+        })?;
         writeln!(out, "   … and is back:")?;
         for site in [&north, &south] {
             writeln!(out, "   {}: {}", site.name, site.guests()?.join("  "))?;
@@ -85,7 +88,10 @@ impl Demo {
         south.stop(&runtime)?;
         writeln!(out, "\nOn your own database:")?;
         writeln!(out, "   antiphon run app.db                                   # the first node")?;
-        writeln!(out, "   antiphon run copy.db --log app.db.antiphon/log        # a second one, on a copy of the file")?;
+        writeln!(
+            out,
+            "   antiphon run copy.db --log app.db.antiphon/log        # a second one, on a copy of the file"
+        )?;
         writeln!(out, "`antiphon demo --keep` leaves this one running, to play with.")?;
         Ok(())
     }

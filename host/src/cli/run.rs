@@ -93,7 +93,12 @@ impl Said {
             database: config.db_path.clone(),
             node: opened.db.origin().node,
             tables: opened.db.table_names().map(str::to_owned).collect(),
-            refused: opened.db.refused().iter().map(|refused| format!("`{}`: {}", refused.table, refused.reason)).collect(),
+            refused: opened
+                .db
+                .refused()
+                .iter()
+                .map(|refused| format!("`{}`: {}", refused.table, refused.reason))
+                .collect(),
             log: config.log.path.clone(),
         }
     }

@@ -138,8 +138,23 @@ fn resolvers(config: &Config) -> Verdict {
     for (position, table) in config.conflict.table.iter().enumerate() {
         let key = format!("conflict.table[{position}]");
         component(config, &format!("{key}.use"), &table.r#use, "resolver", RESOLVERS)?;
+        built(&format!("{key}.use"), &table.r#use, RESOLVER)?;
     }
-    Ok(())
+    built("hash.use", &config.hash.r#use, HASHER)?;
+    built("conflict.default", &config.conflict.default, RESOLVER)
+}
+
+/// The components that this version runs.
+const HASHER: &str = "fnv";
+const RESOLVER: &str = "last-write-wins";
+
+/// Another component in place of the one that was asked for would decide differently, so it is refused and not replaced.
+fn built(key: &str, name: &str, only: &str) -> Verdict {
+    if name == only {
+        return Ok(());
+    }
+    Err(Failure::config(format!("`{key}` is `{name}`, which is not part of this version"))
+        .hint(format!("leave it out, or write `{only}`, which is what this version has")))
 }
 
 fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str]) -> Verdict {

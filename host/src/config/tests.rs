@@ -357,7 +357,7 @@ fn the_environment_overrides_the_file() {
         .with("ANTIPHON_NATS__USER_PASSWORD", "12345")
         .with("ANTIPHON_PLUGIN__BACKUP__SOURCE", "builtin:s3")
         .with("ANTIPHON_PLUGIN__BACKUP__SETTINGS__RETRIES", "007")
-        .with("ANTIPHON_CONFLICT__TABLE", "[{match=a*,use=counter}]")
+        .with("ANTIPHON_CONFLICT__TABLE", "[{match=a*,use=last-write-wins}]")
         .with("ANTIPHON_LOG", "debug")
         .with("HOME", "/");
     let config = case.config();

@@ -1,12 +1,12 @@
 //! Apply: entries of the log become rows, position and watermarks included, in one transaction.
 
-use super::overlay::chunk_keys;
+use super::recent::{Keys, Recalled};
 use super::unit::Unit;
-use super::{Database, Error, ledger};
+use super::{Database, Doing as _, Error, ledger};
 use crate::log::{Placed, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Entry, Origin};
-use antiphon_core::hash::PackedKeys;
+use antiphon_core::key::COLLATIONS;
 
 /// What one call of [`Database::apply`] came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,29 +40,52 @@ pub enum Stop {
 impl Database {
     /// Applies entries of one shard in one transaction, as many as fit.
     ///
-    /// Nothing is applied while a committed local write is in no batch yet: marks are sealed first. Rows that were
-    /// there before their table's triggers are such writes, too; once foreign rows lie among them, a scan could no
-    /// longer tell them apart and would send others' rows as this node's, over newer ones perhaps.
+    /// Nothing is applied while a committed local write is in no batch yet: marks are sealed first.
     ///
     /// # Errors
     /// When SQLite or a component fails; then nothing of it has happened.
     pub fn apply(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
-        self.refresh_schema()?;
-        if !self.quiet {
+        // A table's rows are committed writes in no batch, until its triggers are in place and those rows are marked.
+        if self.captures {
             self.install(true)?;
-            if self.scan()? {
+            if !crate::flaw!(ScanSkipped) && self.scan()? {
                 return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
             }
         }
+        self.refresh_schema()?;
         self.transaction(|db| {
+            if db.refresh_schema()? {
+                // It changed before the lock was ours: captured or not, sealed or not, must be asked again.
+                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+            }
             if !crate::flaw!(SealSkipped) && db.is_dirty()? && db.seal_piece()? {
                 return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
             }
             fault!("apply");
+            if crate::flaw!(PositionFirst) {
+                db.store_position_first(shard, entries)?;
+            }
             let applied = db.apply_entries(shard, entries)?;
             fault!("applied");
             Ok(applied)
         })
+    }
+
+    /// Commits the position and then begins the transaction of the rows: a planted bug, and nothing else calls it.
+    fn store_position_first(&mut self, shard: Shard, entries: &[Placed]) -> Result<(), Error> {
+        let before = self.ledger.clone();
+        let mut moved = Vec::new();
+        for placed in entries.iter().filter(|placed| placed.seq > before.position(shard).seq) {
+            let Ok(entry) = codec::decode(&placed.frame) else { break };
+            let at = ledger::Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
+            let number = self.ledger.received(shard, entry.origin).max(entry.number);
+            self.ledger.receive(shard, entry.origin, number);
+            self.ledger.advance(shard, at);
+            moved.push(entry.origin);
+        }
+        self.ledger.write(&self.conn, shard, &moved)?;
+        self.ledger = before;
+        self.conn.execute_batch("COMMIT; BEGIN IMMEDIATE").doing("plant a bug")
     }
 
     fn apply_entries(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
@@ -157,18 +180,15 @@ impl Database {
     pub fn remember(&mut self, shard: Shard, entries: &[Placed]) {
         let position = self.position(shard).seq;
         for placed in entries.iter().filter(|placed| placed.seq <= position) {
-            let Ok(Entry { origin, body: Body::Changes(changes), .. }) = codec::decode(&placed.frame) else { continue };
+            let Ok(Entry { origin, number, body: Body::Changes(changes), .. }) = codec::decode(&placed.frame) else {
+                continue;
+            };
             let touched = changes.chunks.iter().filter_map(|chunk| {
                 let tracked = self.tracked(&chunk.table).and_then(|index| self.tables.get(index))?;
-                let mut packed = PackedKeys::default();
-                for key in chunk_keys(tracked, chunk) {
-                    packed.bytes.extend(&key);
-                    packed.end();
-                }
-                Some((tracked.id, packed))
+                Some(Keys::of(tracked, chunk))
             });
             let touched = touched.collect();
-            self.recent.note(shard, placed.seq, origin, touched);
+            self.recent.recall(shard, &Recalled { seq: placed.seq, origin, number, more: changes.more }, touched);
         }
     }
 
@@ -183,7 +203,7 @@ impl Database {
         if let Err(reason) = self.readable(&last) {
             return Ok(Err(reason));
         }
-        if last.more {
+        if last.more && !crate::flaw!(UnitAtOnce) {
             self.ledger.stage(&self.conn, shard, origin, number, &placed.frame)?;
             return Ok(Ok(0));
         }
@@ -212,18 +232,22 @@ impl Database {
                 continue;
             }
             let Some(tracked) = self.tracked(&chunk.table).and_then(|index| self.tables.get(index)) else {
-                return Err(match self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table)) {
-                    Some(refused) => format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason),
-                    None => format!(
-                        "it changes table `{}`, which this database does not have; create it here as it is on the other \
+                return Err(
+                    match self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table)) {
+                        Some(refused) => {
+                            format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason)
+                        }
+                        None => format!(
+                            "it changes table `{}`, which this database does not have; create it here as it is on the other \
                          nodes, or exclude it with `exclude` under `[capture]`",
-                        chunk.table
-                    ),
-                });
+                            chunk.table
+                        ),
+                    },
+                );
             };
-            if !tracked.captured && !self.quiet {
+            if self.captures && !tracked.captured {
                 return Err(format!(
-                    "where rows of table `{}` go is agreed in an entry of shard 1 that has not been applied here yet",
+                    "how table `{}` is routed stands in shard 1, which has not been read so far yet",
                     chunk.table
                 ));
             }
@@ -231,6 +255,22 @@ impl Database {
                 return Err(format!(
                     "it sets column `{column}` of table `{}`, which this database does not have; add it here with \
                      `ALTER TABLE … ADD COLUMN` as on the other nodes",
+                    chunk.table
+                ));
+            }
+            if self.captures && !tracked.captured {
+                return Err(format!(
+                    "changes to table `{}` are not captured here yet, for it is still being agreed over which shards its \
+                     rows spread; this goes on by itself",
+                    chunk.table
+                ));
+            }
+            let mut collations = chunk.uniques.iter().flatten().map(|(_, collation)| collation);
+            if let Some(unknown) =
+                collations.find(|name| !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(name)))
+            {
+                return Err(format!(
+                    "it holds table `{}` to a UNIQUE index of the unknown collation `{unknown}`",
                     chunk.table
                 ));
             }

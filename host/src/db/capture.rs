@@ -3,12 +3,15 @@
 use super::ledger::{self, ours};
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
-use antiphon_core::capture::{EVENTS, change_log, create_change_log, create_triggers, mark_existing, trigger};
+use antiphon_core::capture::{
+    EVENTS, PREFIX, change_log, change_log_columns, create_change_log, create_triggers, mark_existing, trigger,
+};
 use antiphon_core::codec::{decode_row, encode_row};
 use antiphon_core::entry::{Body, Route};
-use antiphon_core::schema::quote;
+use antiphon_core::schema::{Table, quote};
 use antiphon_core::value::Value;
 use rusqlite::OptionalExtension as _;
+use std::collections::BTreeSet;
 
 /// Rows marked in one transaction when a table is scanned.
 const SCAN_ROWS_MAX: u32 = 10_000;
@@ -26,8 +29,9 @@ impl Database {
         }
         let installed = self.transaction(|db| {
             let mut installed = Vec::new();
+            let renamed = db.follow_renames()?;
             for index in 0..db.tables.len() {
-                if db.install_table(index, mark_rows)? {
+                if db.install_table(index, mark_rows, &renamed)? {
                     installed.extend(db.tables.get(index).map(|tracked| tracked.table.name.clone()));
                 }
             }
@@ -39,18 +43,59 @@ impl Database {
         Ok(installed)
     }
 
-    fn install_table(&mut self, index: usize, mark_rows: bool) -> Result<bool, Error> {
+    /// Takes the triggers off tables that have another name now than when they got them, and carries their marks
+    /// over; gives the new names. SQLite lets triggers follow a renamed table and keep their own names.
+    fn follow_renames(&self) -> Result<BTreeSet<String>, Error> {
+        const FOLLOWING: &str = "follow a renamed table";
+        let triggers: Vec<(String, String)> = self
+            .conn
+            .prepare_cached(
+                "SELECT name, tbl_name FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1",
+            )
+            .and_then(|mut statement| statement.query_map([PREFIX], |row| Ok((row.get(0)?, row.get(1)?)))?.collect())
+            .doing(FOLLOWING)?;
+        let mut moved = BTreeSet::new();
+        for (name, now) in triggers {
+            let then = EVENTS.iter().find_map(|event| name.strip_prefix(PREFIX)?.strip_suffix(&format!("_{event}")));
+            let Some(then) = then.filter(|then| !then.eq_ignore_ascii_case(&now)) else { continue };
+            self.conn.execute_batch(&format!("DROP TRIGGER main.{}", quote(&name))).doing(FOLLOWING)?;
+            moved.insert((then.to_owned(), now));
+        }
+        for (then, now) in &moved {
+            let Some(tracked) = self.tracked(now).and_then(|index| self.tables.get(index)) else { continue };
+            let (old, new) = (quote(&change_log(then)), quote(&change_log(&tracked.table.name)));
+            let columns: Vec<String> = self
+                .conn
+                .prepare_cached("SELECT name FROM pragma_table_info(?1) WHERE cid > 0 ORDER BY cid")
+                .and_then(|mut statement| statement.query_map([change_log(then)], |row| row.get(0))?.collect())
+                .doing(FOLLOWING)?;
+            if columns.len() + 1 == change_log_columns(&tracked.table).len() {
+                let columns = columns.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ");
+                self.conn
+                    .execute_batch(&format!(
+                        "{}; INSERT INTO main.{new} SELECT NULL, {columns} FROM main.{old} ORDER BY id; DROP TABLE main.{old}",
+                        create_change_log(&tracked.table)
+                    ))
+                    .doing(FOLLOWING)?;
+            }
+        }
+        Ok(moved.into_iter().map(|(_, now)| now.to_ascii_lowercase()).collect())
+    }
+
+    fn install_table(&mut self, index: usize, mark_rows: bool, renamed: &BTreeSet<String>) -> Result<bool, Error> {
         const INSTALLING: &str = "install the triggers";
         let Some(tracked) = self.tables.get(index).filter(|tracked| !tracked.captured) else { return Ok(false) };
         let name = tracked.table.name.clone();
         // With several shards, where a table's rows go is agreed in the log before the first of them is sent.
         if self.cluster.is_some() && self.shards() > 1 && self.ledger.route(&name).is_none() {
-            let whole = !tracked.table.uniques.is_empty();
+            let whole = !tracked.table.uniques.is_empty() && !crate::flaw!(UniqueSpread);
             return self.propose_route(name, whole).map(|()| false);
         }
-        // Triggers are missing one by one only if an index came or went since; then the rows are known already.
-        let renewed = self.drop_triggers(&name)?;
         let table = self.tables.get(index).map(|tracked| tracked.table.clone()).unwrap_or_default();
+        // Triggers are there, and others than they should be, only if an index came or went or a column has another
+        // name; then the rows are known already. A table that was made anew has none.
+        let found = self.drop_triggers(&name)? || renamed.contains(&name.to_ascii_lowercase());
+        let renewed = self.fit_change_log(&table, found)? && found;
         self.conn.execute_batch(&create_change_log(&table)).doing(INSTALLING)?;
         for sql in create_triggers(&table) {
             if crate::flaw!(MoveForgotten) && sql.contains("_on_move") {
@@ -68,7 +113,8 @@ impl Database {
 
     fn propose_route(&mut self, table: String, whole: bool) -> Result<(), Error> {
         // One proposal on its way is enough; which comes first in the log holds, whoever made it.
-        if self.has_proposed(&table)? {
+        // Between the pieces of a unit nothing else is said; the round after its last piece asks again.
+        if self.has_proposed(&table)? || self.ledger.is_open(1, self.origin) {
             return Ok(());
         }
         // Between the pieces of a unit nothing else is said; the next round asks again.
@@ -103,6 +149,36 @@ impl Database {
             Ok(())
         })?;
         self.reload()
+    }
+
+    /// Makes room for the change log where one with other columns stands. Its marks are kept if only names changed,
+    /// and say nothing of rows under another key; says whether all that was marked still is.
+    fn fit_change_log(&self, table: &Table, same_table: bool) -> Result<bool, Error> {
+        const FITTING: &str = "renew a change log";
+        let (name, wanted) = (change_log(&table.name), change_log_columns(table));
+        let found: Vec<String> = self
+            .conn
+            .prepare_cached("SELECT name FROM pragma_table_info(?1) ORDER BY cid")
+            .and_then(|mut statement| statement.query_map([&name], |row| row.get(0))?.collect())
+            .doing(FITTING)?;
+        if found.is_empty() || found == wanted {
+            return Ok(true);
+        }
+        let log = quote(&name);
+        if !same_table || found.len() != wanted.len() {
+            self.conn.execute_batch(&format!("DROP TABLE main.{log}")).doing(FITTING)?;
+            return Ok(false);
+        }
+        // Not by RENAME COLUMN: it fails where any view or trigger of the application's is broken.
+        let aside = quote(&format!("{PREFIX}aside"));
+        self.conn
+            .execute_batch(&format!(
+                "CREATE TEMP TABLE {aside} AS SELECT * FROM main.{log}; DROP TABLE main.{log}; {};
+                 INSERT INTO main.{log} SELECT * FROM temp.{aside}; DROP TABLE temp.{aside}",
+                create_change_log(table)
+            ))
+            .doing(FITTING)?;
+        Ok(true)
     }
 
     /// Removes a table's triggers; says whether it had any.
@@ -142,7 +218,8 @@ impl Database {
                 Some(tracked) => {
                     let after = match &key {
                         None => Vec::new(),
-                        Some(key) => decode_row(key).map_err(|_| Error::Inconsistent("a scan's key cannot be read".to_owned()))?,
+                        Some(key) => decode_row(key)
+                            .map_err(|_| Error::Inconsistent("a scan's key cannot be read".to_owned()))?,
                     };
                     let sql = mark_existing(&tracked.table, key.is_none());
                     let mut statement = db.conn.prepare_cached(&sql).doing(SCANNING)?;
@@ -160,7 +237,10 @@ impl Database {
                     })
                     .doing(SCANNING)?;
                 db.conn
-                    .execute(concat!("UPDATE ", ours!("scan"), " SET key = ?2 WHERE tbl = ?1"), (&name, encode_row(&last)))
+                    .execute(
+                        concat!("UPDATE ", ours!("scan"), " SET key = ?2 WHERE tbl = ?1"),
+                        (&name, encode_row(&last)),
+                    )
                     .doing(SCANNING)?;
             } else {
                 db.conn.execute(concat!("DELETE FROM ", ours!("scan"), " WHERE tbl = ?1"), [&name]).doing(SCANNING)?;
@@ -195,7 +275,9 @@ impl Database {
     pub fn unsent_count(&self) -> Result<(u64, bool), Error> {
         let waiting: i64 = self
             .conn
-            .query_row(concat!("SELECT count(*) FROM ", ours!("global_change_log"), " WHERE state = 0"), [], |row| row.get(0))
+            .query_row(concat!("SELECT count(*) FROM ", ours!("global_change_log"), " WHERE state = 0"), [], |row| {
+                row.get(0)
+            })
             .doing("read the outbox")?;
         Ok((waiting.cast_unsigned(), self.is_dirty()?))
     }

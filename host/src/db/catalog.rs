@@ -99,10 +99,21 @@ impl Database {
         self.refused = refused;
         for table in tables {
             let route = self.ledger.route(&table.name);
-            if route == Some(false) && shards > 1 && !table.uniques.is_empty() {
+            if route == Some(false) && shards > 1 && !table.uniques.is_empty() && !crate::flaw!(UniqueSpread) {
                 self.refused.push(Refused {
-                    reason: "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
+                    reason:
+                        "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
                              route it whole with `antiphon policy apply --route TABLE=whole`, or drop the index"
+                            .to_owned(),
+                    table: table.name,
+                });
+                continue;
+            }
+            let captured = is_captured(&table, &triggers);
+            if !captured && has_null_keys(&self.conn, &table)? {
+                self.refused.push(Refused {
+                    reason: "it has rows whose primary key is NULL, and nothing tells them apart; give each a key, or exclude \
+                             the table with `exclude` under `[capture]`, and start again"
                         .to_owned(),
                     table: table.name,
                 });
@@ -114,7 +125,7 @@ impl Database {
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
                 whole: route.unwrap_or(!table.uniques.is_empty()),
-                captured: is_captured(&table, &triggers),
+                captured,
                 marks: capture::read_marks(&table),
                 has_marks: format!("SELECT 1 FROM main.{log} LIMIT 1"),
                 table,
@@ -137,18 +148,24 @@ fn schema_version(conn: &Connection) -> Result<i64, Error> {
     conn.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).doing("read the schema's version")
 }
 
-/// Names of the host's triggers that are in place.
+/// The statements of the host's triggers that are in place.
 fn triggers(conn: &Connection) -> Result<BTreeSet<String>, Error> {
-    conn.prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1")
+    conn.prepare("SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1")
         .and_then(|mut statement| statement.query_map([PREFIX], |row| row.get(0))?.collect::<rusqlite::Result<_>>())
         .doing("read the triggers")
 }
 
-/// Whether all triggers a table should have are in place, and none besides.
+/// Whether all triggers a table should have are in place, to the letter, and none besides: a UNIQUE index over
+/// other columns, or a key column under another name, needs other triggers of the same names.
 fn is_captured(table: &Table, triggers: &BTreeSet<String>) -> bool {
-    let needed = usize::from(!table.uniques.is_empty()) * 2 + 4;
-    let names = EVENTS.iter().map(|event| capture::trigger(&table.name, event));
-    names.filter(|name| triggers.contains(name)).count() == needed - usize::from(crate::flaw!(MoveForgotten))
+    let wanted = capture::create_triggers(table);
+    // SQLite keeps a trigger's statement without the name of the database.
+    let kept = |sql: &str| triggers.contains(&sql.replacen("CREATE TRIGGER main.", "CREATE TRIGGER ", 1));
+    let found = wanted.iter().filter(|sql| kept(sql)).count();
+    let named = EVENTS.iter().map(|event| format!("CREATE TRIGGER {} ", quote(&capture::trigger(&table.name, event))));
+    let named = named.filter(|start| triggers.range(start.clone()..).next().is_some_and(|sql| sql.starts_with(start)));
+    let needed = wanted.len() - usize::from(crate::flaw!(MoveForgotten));
+    found == needed && named.count() == needed
 }
 
 /// All tables: those that can be replicated, and those that can't.
@@ -218,8 +235,11 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
                 }
             }
         } else {
-            let columns: Vec<_> =
-                index.columns.iter().filter_map(|(position, collation)| Some(((*position)?, collation.clone()))).collect();
+            let columns: Vec<_> = index
+                .columns
+                .iter()
+                .filter_map(|(position, collation)| Some(((*position)?, collation.clone())))
+                .collect();
             if columns.is_empty() {
                 return Ok(Err(format!(
                     "its UNIQUE index `{}` is over an expression alone, so a REPLACE can't be followed; \
@@ -233,7 +253,8 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
     }
     table.rowid_key = !key_index && !without_rowid;
     let folded = key.iter().filter_map(|&position| table.columns.get(position)).map(|column| column.collation.as_str());
-    let folded = folded.chain(table.uniques.iter().flat_map(|unique| unique.columns.iter().map(|(_, name)| name.as_str())));
+    let folded =
+        folded.chain(table.uniques.iter().flat_map(|unique| unique.columns.iter().map(|(_, name)| name.as_str())));
     for collation in folded {
         if !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(collation)) {
             return Ok(Err(format!(
@@ -243,6 +264,20 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
         }
     }
     Ok(Ok(table))
+}
+
+/// Whether any row has a NULL in its key, which rowid tables allow.
+fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
+    if table.rowid_key || table.without_rowid {
+        return Ok(false);
+    }
+    let nullable = table.columns.iter().filter(|column| column.pk_position > 0 && !column.not_null);
+    let terms = nullable.map(|column| format!("{} IS NULL", quote(&column.name))).collect::<Vec<_>>();
+    if terms.is_empty() {
+        return Ok(false);
+    }
+    let sql = format!("SELECT 1 FROM main.{} WHERE {}", quote(&table.name), terms.join(" OR "));
+    conn.prepare(&sql).and_then(|mut statement| statement.exists([])).doing("look for NULL keys")
 }
 
 struct Index {
@@ -260,7 +295,9 @@ fn indexes(conn: &Connection, table: &str) -> Result<Vec<Index>, Error> {
         .prepare_cached("SELECT name, origin = 'pk', partial FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY name")
         .doing(READING)?;
     let indexes = list
-        .query_map([table], |row| Ok(Index { name: row.get(0)?, primary: row.get(1)?, partial: row.get(2)?, columns: Vec::new() }))
+        .query_map([table], |row| {
+            Ok(Index { name: row.get(0)?, primary: row.get(1)?, partial: row.get(2)?, columns: Vec::new() })
+        })
         .doing(READING)?
         .collect::<rusqlite::Result<Vec<_>>>()
         .doing(READING)?;

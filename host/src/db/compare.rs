@@ -1,7 +1,8 @@
 //! Two databases, row by row: what only one of them has, and what differs.
 
 use super::catalog::Tracked;
-use super::values::{bind, owned, values};
+use super::rows::{column_list, key_filter, select, whole};
+use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{change_log, op};
 use antiphon_core::schema::quote;
@@ -99,10 +100,9 @@ impl Database {
 
     fn compare_table(&self, other: &Self, tracked: &Tracked, act: Act) -> Result<Difference, Error> {
         let mut difference = Difference { table: tracked.table.name.clone(), ..Difference::default() };
-        let theirs = other
-            .tracked(&tracked.table.name)
-            .and_then(|index| other.tables.get(index))
-            .ok_or_else(|| Error::Inconsistent(format!("there is no table `{}` to compare with", tracked.table.name)))?;
+        let theirs = other.tracked(&tracked.table.name).and_then(|index| other.tables.get(index)).ok_or_else(|| {
+            Error::Inconsistent(format!("there is no table `{}` to compare with", tracked.table.name))
+        })?;
         let marked = self.marked(tracked)?;
         let mut writes: Vec<(Row, Option<Row>)> = Vec::new();
         let mut marks: Vec<Row> = Vec::new();
@@ -112,10 +112,14 @@ impl Database {
                 return Ok(());
             }
             let key = key_of(tracked, &row);
-            match find(other, theirs, &key)? {
+            match whole(&other.conn, theirs, &key)? {
                 Some(found) if found == row => {}
                 found => {
-                    if found.is_some() { difference.changed += 1 } else { difference.only_here += 1 }
+                    if found.is_some() {
+                        difference.changed += 1
+                    } else {
+                        difference.only_here += 1
+                    }
                     match act {
                         Act::Count => {}
                         Act::TakeTheirs => writes.push((key, found)),
@@ -128,7 +132,7 @@ impl Database {
         each_row(other, theirs, &mut |row| {
             difference.rows_there += 1;
             let key = key_of(theirs, &row);
-            if !is_marked(tracked, &marked, &row) && find(self, tracked, &key)?.is_none() {
+            if !is_marked(tracked, &marked, &row) && whole(&self.conn, tracked, &key)?.is_none() {
                 difference.only_there += 1;
                 if act != Act::Count {
                     writes.push((key, Some(row)));
@@ -187,9 +191,9 @@ impl Database {
         const WRITING: &str = "write a row";
         let table = quote(&tracked.table.name);
         let (sql, bound) = match row {
-            None => (format!("DELETE FROM main.{table} WHERE {}", key_filter(tracked)), key),
+            None => (format!("DELETE FROM main.{table} WHERE {}", key_filter(tracked, 1)), key),
             Some(row) => {
-                let names = tracked.table.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
+                let names = column_list(tracked);
                 let places = (1..=row.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
                 (format!("INSERT INTO main.{table} ({names}) VALUES ({places})"), row.as_slice())
             }
@@ -214,17 +218,11 @@ fn is_marked(tracked: &Tracked, marked: &FxHashSet<Vec<u8>>, row: &Row) -> bool 
     marked.contains(&key)
 }
 
-fn key_filter(tracked: &Tracked) -> String {
-    let names = tracked.key.iter().filter_map(|&position| tracked.table.columns.get(position));
-    names.enumerate().map(|(n, column)| format!("{} = ?{}", quote(&column.name), n + 1)).collect::<Vec<_>>().join(" AND ")
-}
-
-fn select(tracked: &Tracked) -> String {
-    let names = tracked.table.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
-    format!("SELECT {names} FROM main.{}", quote(&tracked.table.name))
-}
-
-fn each_row(database: &Database, tracked: &Tracked, each: &mut dyn FnMut(Row) -> Result<(), Error>) -> Result<(), Error> {
+fn each_row(
+    database: &Database,
+    tracked: &Tracked,
+    each: &mut dyn FnMut(Row) -> Result<(), Error>,
+) -> Result<(), Error> {
     const READING: &str = "read a table";
     let mut statement = database.conn.prepare(&select(tracked)).doing(READING)?;
     let mut rows = statement.query([]).doing(READING)?;
@@ -232,14 +230,4 @@ fn each_row(database: &Database, tracked: &Tracked, each: &mut dyn FnMut(Row) ->
         each(values(row, 0, tracked.table.columns.len()).doing(READING)?)?;
     }
     Ok(())
-}
-
-fn find(database: &Database, tracked: &Tracked, key: &[Value]) -> Result<Option<Row>, Error> {
-    const READING: &str = "read a row";
-    let mut statement = database.conn.prepare_cached(&format!("{} WHERE {}", select(tracked), key_filter(tracked))).doing(READING)?;
-    bind(&mut statement, 1, key.iter()).doing(READING)?;
-    let mut rows = statement.raw_query();
-    let Some(row) = rows.next().doing(READING)? else { return Ok(None) };
-    let columns = 0..tracked.table.columns.len();
-    Ok(Some(columns.map(|column| row.get_ref(column).map(owned)).collect::<rusqlite::Result<_>>().doing(READING)?))
 }

@@ -80,7 +80,6 @@ impl Database {
     /// When SQLite refuses; nothing has changed then.
     pub fn enter_quietly(&mut self, cluster: ClusterId, shards: u32) -> Result<(), Error> {
         self.transaction(|db| ledger::set_cluster(&db.conn, Cluster { id: cluster, shards }, false))?;
-        self.quiet = true;
         self.reload()
     }
 
@@ -92,7 +91,8 @@ impl Database {
         let options = super::Options { path: path.to_owned(), node: 0, ..self.options.clone() };
         // Nothing is sealed there, and default tables resolve to the later entry, so native twins will do.
         let resolver = Box::new(antiphon_core::resolve::LastWriteWins);
-        let db = Self::open(options, Box::new(Unhashed), resolver)?;
+        let mut db = Self::open(options, Box::new(Unhashed), resolver)?;
+        db.captures = false;
         db.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
         Ok(db)
     }
@@ -111,7 +111,8 @@ impl Database {
             return Ok(());
         }
         self.transaction(|db| {
-            if db.is_dirty()? && db.seal_piece()? {
+            // As in a seal: the schema may have changed before the lock was ours. The next round asks again.
+            if db.refresh_schema()? || (db.is_dirty()? && db.seal_piece()?) {
                 return Ok(());
             }
             for shard in 1..=db.shards() {

@@ -21,18 +21,36 @@ pub(super) use ours;
 /// Creates what is missing.
 pub(super) fn create(conn: &Connection) -> Result<(), Error> {
     conn.execute_batch(concat!(
-        "CREATE TABLE IF NOT EXISTS ", ours!("meta"), " (name TEXT PRIMARY KEY, value);",
-        "CREATE TABLE IF NOT EXISTS ", ours!("position"), " (shard INTEGER PRIMARY KEY, epoch, seq, time, checksum, floor, clock);",
-        "CREATE TABLE IF NOT EXISTS ", ours!("received"), " (shard, node, incarnation, number, PRIMARY KEY (shard, node, incarnation));",
-        "CREATE TABLE IF NOT EXISTS ", ours!("global_change_log"), " (id INTEGER PRIMARY KEY, shard, number, state, more, clock,
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("meta"),
+        " (name TEXT PRIMARY KEY, value);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("position"),
+        " (shard INTEGER PRIMARY KEY, epoch, seq, time, checksum, floor, clock);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("received"),
+        " (shard, node, incarnation, number, PRIMARY KEY (shard, node, incarnation));",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("global_change_log"),
+        " (id INTEGER PRIMARY KEY, shard, number, state, more, clock,
              deps, at_seq, at_time, at_checksum, checksum, created_at, batch, UNIQUE (shard, number));",
-        "CREATE TABLE IF NOT EXISTS ", ours!("staged"), " (shard, node, incarnation, number, batch,
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("staged"),
+        " (shard, node, incarnation, number, batch,
              PRIMARY KEY (shard, node, incarnation, number));",
-        "CREATE TABLE IF NOT EXISTS ", ours!("shadow"), " (tbl, key, columns, image, seen, PRIMARY KEY (tbl, key));",
-        "CREATE TABLE IF NOT EXISTS ", ours!("conflict"), " (id INTEGER PRIMARY KEY, shard, seq, tbl, key, cause, resolver, verdict,
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("shadow"),
+        " (tbl, key, columns, image, seen, PRIMARY KEY (tbl, key));",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("conflict"),
+        " (id INTEGER PRIMARY KEY, shard, seq, tbl, key, cause, resolver, verdict,
              winner_node, loser_node, columns, winner, loser);",
-        "CREATE TABLE IF NOT EXISTS ", ours!("route"), " (tbl TEXT PRIMARY KEY, whole);",
-        "CREATE TABLE IF NOT EXISTS ", ours!("scan"), " (tbl TEXT PRIMARY KEY, key);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("route"),
+        " (tbl TEXT PRIMARY KEY, whole);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("scan"),
+        " (tbl TEXT PRIMARY KEY, key);",
     ))
     .doing("create the host's tables")
 }
@@ -50,7 +68,9 @@ pub(super) fn identify(conn: &Connection, asked: u64) -> Result<(), Error> {
     }
     if let Some(known) = known {
         let waiting: i64 = conn
-            .query_row(concat!("SELECT count(*) FROM ", ours!("global_change_log"), " WHERE state = 0"), [], |row| row.get(0))
+            .query_row(concat!("SELECT count(*) FROM ", ours!("global_change_log"), " WHERE state = 0"), [], |row| {
+                row.get(0)
+            })
             .doing("read the outbox")?;
         if waiting > 0 {
             return Err(Error::Inconsistent(format!(
@@ -82,7 +102,11 @@ fn meta(conn: &Connection, name: &str) -> Result<Option<u64>, Error> {
 
 pub(super) fn set_meta(conn: &Connection, name: &str, value: u64) -> Result<(), Error> {
     conn.execute(
-        concat!("INSERT INTO ", ours!("meta"), " VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"),
+        concat!(
+            "INSERT INTO ",
+            ours!("meta"),
+            " VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        ),
         (name, value.cast_signed()),
     )
     .doing("write the host's state")?;
@@ -103,7 +127,8 @@ pub(super) fn identity(conn: &Connection) -> Result<(Origin, Option<Cluster>), E
     let cluster = match (id, meta(conn, "shards")?) {
         (Some(id), Some(shards)) => Some(Cluster {
             id: id.try_into().map_err(|_| Error::Inconsistent("the cluster's identity is damaged".to_owned()))?,
-            shards: u32::try_from(shards).map_err(|_| Error::Inconsistent("the number of shards is damaged".to_owned()))?,
+            shards: u32::try_from(shards)
+                .map_err(|_| Error::Inconsistent("the number of shards is damaged".to_owned()))?,
         }),
         _ => None,
     };
@@ -112,7 +137,11 @@ pub(super) fn identity(conn: &Connection) -> Result<(Origin, Option<Cluster>), E
 
 pub(super) fn set_cluster(conn: &Connection, cluster: Cluster, founding: bool) -> Result<(), Error> {
     conn.execute(
-        concat!("INSERT INTO ", ours!("meta"), " VALUES ('cluster', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value"),
+        concat!(
+            "INSERT INTO ",
+            ours!("meta"),
+            " VALUES ('cluster', ?1) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        ),
         [cluster.id.as_slice()],
     )
     .doing("write the cluster's identity")?;
@@ -194,7 +223,9 @@ impl Ledger {
         query(
             concat!("SELECT shard, node, incarnation, min(number) FROM ", ours!("staged"), " GROUP BY 1, 2, 3"),
             &mut |row| {
-                ledger.staged.insert((row.get(0)?, origin(row, 1)?), unsigned(row, 3)?);
+                if !crate::flaw!(StagedForgotten) {
+                    ledger.staged.insert((row.get(0)?, origin(row, 1)?), unsigned(row, 3)?);
+                }
                 Ok(())
             },
         )?;
@@ -261,7 +292,8 @@ impl Ledger {
         if self.routes.contains_key(&name) {
             return Ok(false);
         }
-        conn.execute(concat!("INSERT INTO ", ours!("route"), " VALUES (?1, ?2)"), (&name, whole)).doing("store a route")?;
+        conn.execute(concat!("INSERT INTO ", ours!("route"), " VALUES (?1, ?2)"), (&name, whole))
+            .doing("store a route")?;
         self.routes.insert(name, whole);
         Ok(true)
     }
@@ -270,11 +302,14 @@ impl Ledger {
     pub(super) fn push(&mut self, conn: &Connection, sealed: &Sealed<'_>, me: Origin) -> Result<(), Error> {
         let at = self.position(sealed.shard);
         let mut deps = Vec::new();
-        for ((_, origin), number) in self.received.iter().filter(|((shard, origin), _)| *shard == sealed.shard && *origin != me) {
+        for ((_, origin), number) in
+            self.received.iter().filter(|((shard, origin), _)| *shard == sealed.shard && *origin != me)
+        {
             deps.extend([origin.node, origin.incarnation, *number].iter().flat_map(|number| number.to_le_bytes()));
         }
         conn.prepare_cached(concat!(
-            "INSERT INTO ", ours!("global_change_log"),
+            "INSERT INTO ",
+            ours!("global_change_log"),
             " (shard, number, state, more, clock, deps, at_seq, at_time, at_checksum, checksum, created_at, batch)
               VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9, unixepoch('subsec') * 1000, ?10)"
         ))
@@ -317,7 +352,13 @@ impl Ledger {
     ) -> Result<(), Error> {
         conn.prepare_cached(concat!("INSERT INTO ", ours!("staged"), " VALUES (?1, ?2, ?3, ?4, ?5)"))
             .and_then(|mut statement| {
-                statement.execute((shard, origin.node.cast_signed(), origin.incarnation.cast_signed(), number.cast_signed(), frame))
+                statement.execute((
+                    shard,
+                    origin.node.cast_signed(),
+                    origin.incarnation.cast_signed(),
+                    number.cast_signed(),
+                    frame,
+                ))
             })
             .doing("stage a piece")?;
         self.staged.entry((shard, origin)).or_insert(number);
@@ -330,7 +371,9 @@ impl Ledger {
             return Ok(Vec::new());
         }
         conn.prepare_cached(concat!(
-            "SELECT batch FROM ", ours!("staged"), " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3 ORDER BY number"
+            "SELECT batch FROM ",
+            ours!("staged"),
+            " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3 ORDER BY number"
         ))
         .and_then(|mut statement| {
             let whose = (shard, origin.node.cast_signed(), origin.incarnation.cast_signed());
@@ -342,11 +385,15 @@ impl Ledger {
     /// The unit of these pieces takes effect now.
     pub(super) fn unstage(&mut self, conn: &Connection, shard: Shard, origin: Origin) -> Result<(), Error> {
         if self.staged.remove(&(shard, origin)).is_some() {
-            conn.prepare_cached(concat!("DELETE FROM ", ours!("staged"), " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3"))
-                .and_then(|mut statement| {
-                    statement.execute((shard, origin.node.cast_signed(), origin.incarnation.cast_signed()))
-                })
-                .doing("take staged pieces")?;
+            conn.prepare_cached(concat!(
+                "DELETE FROM ",
+                ours!("staged"),
+                " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3"
+            ))
+            .and_then(|mut statement| {
+                statement.execute((shard, origin.node.cast_signed(), origin.incarnation.cast_signed()))
+            })
+            .doing("take staged pieces")?;
         }
         Ok(())
     }
@@ -356,7 +403,9 @@ impl Ledger {
         const DOING: &str = "store where this node stands";
         let at = self.position(shard);
         conn.prepare_cached(concat!(
-            "INSERT INTO ", ours!("position"), " (shard, epoch, seq, time, checksum, floor, clock) VALUES (?1, 0, ?2, ?3, ?4, 0, ?5)
+            "INSERT INTO ",
+            ours!("position"),
+            " (shard, epoch, seq, time, checksum, floor, clock) VALUES (?1, 0, ?2, ?3, ?4, 0, ?5)
              ON CONFLICT (shard) DO UPDATE SET seq = ?2, time = ?3, checksum = ?4, clock = ?5"
         ))
         .and_then(|mut statement| {
@@ -371,7 +420,9 @@ impl Ledger {
         .doing(DOING)?;
         let mut statement = conn
             .prepare_cached(concat!(
-                "INSERT INTO ", ours!("received"), " VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO ",
+                ours!("received"),
+                " VALUES (?1, ?2, ?3, ?4)
                  ON CONFLICT (shard, node, incarnation) DO UPDATE SET number = ?4"
             ))
             .doing(DOING)?;
@@ -388,7 +439,9 @@ impl Ledger {
 /// Notes that batches up to `number` are in the log; their rows stay until they are stable.
 pub(super) fn confirm(conn: &Connection, shard: Shard, number: u64) -> Result<(), Error> {
     conn.prepare_cached(concat!(
-        "UPDATE ", ours!("global_change_log"), " SET state = 1 WHERE shard = ?1 AND number <= ?2 AND state = 0"
+        "UPDATE ",
+        ours!("global_change_log"),
+        " SET state = 1 WHERE shard = ?1 AND number <= ?2 AND state = 0"
     ))
     .and_then(|mut statement| statement.execute((shard, number.cast_signed())))
     .doing("confirm a batch")?;
@@ -398,7 +451,11 @@ pub(super) fn confirm(conn: &Connection, shard: Shard, number: u64) -> Result<()
 /// Whether an echo is the batch that the outbox has under this number; one it does not know is taken as it comes.
 pub(super) fn is_mine(conn: &Connection, shard: Shard, number: u64, checksum: u64) -> Result<bool, Error> {
     let known: Option<i64> = conn
-        .prepare_cached(concat!("SELECT checksum FROM ", ours!("global_change_log"), " WHERE shard = ?1 AND number = ?2"))
+        .prepare_cached(concat!(
+            "SELECT checksum FROM ",
+            ours!("global_change_log"),
+            " WHERE shard = ?1 AND number = ?2"
+        ))
         .and_then(|mut statement| statement.query_row((shard, number.cast_signed()), |row| row.get(0)).optional())
         .doing("read the outbox")?;
     Ok(known.is_none_or(|known| known.cast_unsigned() == checksum))
@@ -409,7 +466,9 @@ pub(super) fn unsent(conn: &Connection, shard: Shard, number: u64, bytes_max: us
     const READING: &str = "read the outbox";
     let mut statement = conn
         .prepare_cached(concat!(
-            "SELECT number, deps, batch FROM ", ours!("global_change_log"), " WHERE shard = ?1 AND number > ?2 ORDER BY number"
+            "SELECT number, deps, batch FROM ",
+            ours!("global_change_log"),
+            " WHERE shard = ?1 AND number > ?2 ORDER BY number"
         ))
         .doing(READING)?;
     let mut rows = statement.query((shard, number.cast_signed())).doing(READING)?;
@@ -428,14 +487,10 @@ pub(super) fn unsent(conn: &Connection, shard: Shard, number: u64, bytes_max: us
 }
 
 fn read_deps(bytes: &[u8]) -> Vec<(Origin, u64)> {
-    let number = |bytes: Option<&[u8]>| {
-        bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
-    };
+    let number = |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     bytes
         .chunks_exact(24)
-        .map(|dep| {
-            (Origin { node: number(dep.get(..8)), incarnation: number(dep.get(8..16)) }, number(dep.get(16..)))
-        })
+        .map(|dep| (Origin { node: number(dep.get(..8)), incarnation: number(dep.get(8..16)) }, number(dep.get(16..))))
         .collect()
 }
 

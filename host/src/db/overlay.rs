@@ -11,6 +11,7 @@ use super::{Doing as _, Error};
 use crate::log::Shard;
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Chunk, Origin};
+use antiphon_core::hash::PackedKeys;
 use antiphon_core::value::Value;
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
@@ -82,18 +83,24 @@ impl Overlay {
         const READING: &str = "read what is pending";
         self.tables.iter_mut().for_each(|table| *table = TableOverlay::default());
         let mut statement = conn
-            .prepare_cached(concat!("SELECT shard, number, batch FROM ", ours!("global_change_log"), " ORDER BY shard, number"))
+            .prepare_cached(concat!(
+                "SELECT shard, number, batch FROM ",
+                ours!("global_change_log"),
+                " ORDER BY shard, number"
+            ))
             .doing(READING)?;
         let mut rows = statement.query([]).doing(READING)?;
         while let Some(row) = rows.next().doing(READING)? {
             let shard: Shard = row.get(0).doing(READING)?;
             let number = ledger::unsigned(row, 1).doing(READING)?;
-            if number <= ledger.done(shard, me) {
+            let done = if crate::flaw!(ReceivedIsDone) { ledger.received(shard, me) } else { ledger.done(shard, me) };
+            if number <= done {
                 continue;
             }
             let frame: Vec<u8> = row.get(2).doing(READING)?;
-            let entry = codec::decode(&frame)
-                .map_err(|error| Error::Inconsistent(format!("batch {number} of the outbox cannot be read: {error}")))?;
+            let entry = codec::decode(&frame).map_err(|error| {
+                Error::Inconsistent(format!("batch {number} of the outbox cannot be read: {error}"))
+            })?;
             if let Body::Changes(changes) = entry.body {
                 for chunk in &changes.chunks {
                     self.pend(tables, chunk, number);
@@ -158,11 +165,23 @@ pub(super) fn chunk_keys<'a>(tracked: &'a Tracked, chunk: &'a Chunk) -> impl Ite
         tracked.encoder.write(&mut bytes, key);
         bytes.into_boxed_slice()
     };
-    let written = chunk
-        .written
-        .iter()
-        .map(move |row| canonical(&mut chunk.key.iter().filter_map(|&position| row.get(position))));
+    let written =
+        chunk.written.iter().map(move |row| canonical(&mut chunk.key.iter().filter_map(|&position| row.get(position))));
     written.chain(chunk.gone.iter().map(move |key| canonical(&mut key.iter())))
+}
+
+/// The same, back to back.
+pub(super) fn pack_keys(tracked: &Tracked, chunk: &Chunk) -> PackedKeys {
+    let mut packed = PackedKeys::default();
+    for row in chunk.written.iter() {
+        tracked.encoder.write(&mut packed.bytes, chunk.key.iter().filter_map(|&position| row.get(position)));
+        packed.end();
+    }
+    for key in chunk.gone.iter() {
+        tracked.encoder.write(&mut packed.bytes, key.iter());
+        packed.end();
+    }
+    packed
 }
 
 /// Writes a shadow to the file.
@@ -170,14 +189,17 @@ pub(super) fn store_shadow(conn: &Connection, tracked: &Tracked, key: &[u8], sha
     let (columns, image) = match &shadow.image {
         None => (Vec::new(), None),
         Some(image) => {
-            let present = tracked.table.columns.iter().zip(image).filter_map(|(column, value)| Some((column, value.as_ref()?)));
+            let present =
+                tracked.table.columns.iter().zip(image).filter_map(|(column, value)| Some((column, value.as_ref()?)));
             let (columns, values): (Vec<_>, Vec<_>) =
                 present.map(|(column, value)| (Value::from(column.name.as_str()), value.clone())).unzip();
             (columns, Some(codec::encode_row(&values)))
         }
     };
     conn.prepare_cached(concat!(
-        "INSERT INTO ", ours!("shadow"), " VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO ",
+        ours!("shadow"),
+        " VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (tbl, key) DO UPDATE SET columns = ?3, image = ?4, seen = ?5"
     ))
     .and_then(|mut statement| {

@@ -4,17 +4,63 @@
 //! in the log wins whether the clash is noticed or not, so a miss loses a line in the conflict table and
 //! never a row. Key sets are only built when an entry comes whose origin had not seen another's.
 
-use super::overlay::TableId;
+use super::catalog::Tracked;
+use super::overlay::{TableId, pack_keys};
 use crate::log::Shard;
-use antiphon_core::entry::Origin;
+use antiphon_core::entry::{Chunk, Origin};
 use antiphon_core::hash::PackedKeys;
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use std::collections::{HashMap, VecDeque};
 
 /// Most bytes of keys remembered per shard.
 const BYTES_MAX: usize = 8 << 20;
 /// Most entries remembered per shard.
 pub(super) const ENTRIES_MAX: usize = 4096;
+
+/// The keys of one table that a unit touched.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    table: TableId,
+    packed: PackedKeys,
+    /// For each key, whether its row was gone after it.
+    gone: Vec<bool>,
+    set: Option<FxHashMap<Box<[u8]>, bool>>,
+}
+
+impl Keys {
+    pub(super) fn new(table: TableId) -> Self {
+        Self { table, packed: PackedKeys::default(), gone: Vec::new(), set: None }
+    }
+
+    /// The keys of a chunk.
+    pub(super) fn of(tracked: &Tracked, chunk: &Chunk) -> Self {
+        let packed = pack_keys(tracked, chunk);
+        let written = chunk.written.len();
+        let gone = (0..packed.len()).map(|index| index >= written).collect();
+        Self { table: tracked.id, packed, gone, set: None }
+    }
+
+    pub(super) fn packed(&self) -> &PackedKeys {
+        &self.packed
+    }
+
+    pub(super) fn push(&mut self, key: &[u8], gone: bool) {
+        self.packed.bytes.extend(key);
+        self.packed.end();
+        self.gone.push(gone);
+    }
+
+    fn weight(&self) -> usize {
+        self.packed.bytes.len() + self.packed.len()
+    }
+
+    /// Whether the row of this key was gone; nothing if it was not touched.
+    fn gone(&mut self, key: &[u8]) -> Option<bool> {
+        let Self { packed, gone, set, .. } = self;
+        let set = set.get_or_insert_with(|| packed.iter().map(Into::into).zip(gone.iter().copied()).collect());
+        set.get(key).copied()
+    }
+}
 
 #[derive(Debug)]
 struct Touched {
@@ -23,17 +69,30 @@ struct Touched {
     tables: Vec<Keys>,
 }
 
-#[derive(Debug)]
-struct Keys {
-    table: TableId,
-    packed: PackedKeys,
-    set: Option<FxHashSet<Box<[u8]>>>,
-}
-
 #[derive(Debug, Default)]
 struct Window {
     entries: VecDeque<Touched>,
     bytes: usize,
+    /// The last entry that was read again.
+    recalled: u64,
+    /// Of entries read again: each origin's last number, and what its open unit has touched so far.
+    units: HashMap<Origin, (u64, Vec<Keys>)>,
+}
+
+/// An entry that is read again after a start.
+pub(super) struct Recalled {
+    pub(super) seq: u64,
+    pub(super) origin: Origin,
+    pub(super) number: u64,
+    pub(super) more: bool,
+}
+
+/// The latest change to a key that another had not seen.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unseen {
+    pub(super) origin: Origin,
+    /// It left no row.
+    pub(super) gone: bool,
 }
 
 /// The latest entries of every shard.
@@ -43,18 +102,45 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Remembers what an entry touched.
-    pub(super) fn note(&mut self, shard: Shard, seq: u64, origin: Origin, tables: Vec<(TableId, PackedKeys)>) {
+    /// Remembers what a unit touched.
+    pub(super) fn note(&mut self, shard: Shard, seq: u64, origin: Origin, tables: Vec<Keys>) {
         let window = self.shards.entry(shard).or_default();
-        if window.entries.back().is_some_and(|last| last.seq > seq) {
+        if window.entries.back().is_some_and(|last| last.seq >= seq) {
             return;
         }
-        window.bytes += tables.iter().map(|(_, packed)| packed.bytes.len() + packed.len()).sum::<usize>();
-        let tables = tables.into_iter().map(|(table, packed)| Keys { table, packed, set: None }).collect();
+        window.bytes += tables.iter().map(Keys::weight).sum::<usize>();
         window.entries.push_back(Touched { seq, origin, tables });
         while window.entries.len() > ENTRIES_MAX || window.bytes > BYTES_MAX {
             let Some(oldest) = window.entries.pop_front() else { break };
-            window.bytes -= oldest.tables.iter().map(|keys| keys.packed.bytes.len() + keys.packed.len()).sum::<usize>();
+            window.bytes -= oldest.tables.iter().map(Keys::weight).sum::<usize>();
+        }
+    }
+
+    /// Remembers an entry that was applied before this start, as [`Recent::note`] would have then: pieces
+    /// count where their unit took effect, and what came twice counts once.
+    pub(super) fn recall(&mut self, shard: Shard, entry: &Recalled, mut tables: Vec<Keys>) {
+        let window = self.shards.entry(shard).or_default();
+        if entry.seq <= window.recalled {
+            return;
+        }
+        window.recalled = entry.seq;
+        let (number, open) = window.units.entry(entry.origin).or_default();
+        if entry.number <= *number {
+            return;
+        }
+        *number = entry.number;
+        open.append(&mut tables);
+        if !entry.more {
+            let tables = std::mem::take(open);
+            self.note(shard, entry.seq, entry.origin, tables);
+        }
+    }
+
+    /// Forgets entries after a position: they were applied in a transaction that was rolled back.
+    pub(super) fn rewind(&mut self, shard: Shard, position: u64) {
+        let Some(window) = self.shards.get_mut(&shard) else { return };
+        while let Some(last) = window.entries.pop_back_if(|last| last.seq > position) {
+            window.bytes -= last.tables.iter().map(Keys::weight).sum::<usize>();
         }
     }
 
@@ -64,18 +150,23 @@ impl Recent {
         window.entries.iter().rev().take_while(|entry| entry.seq > seen).any(|entry| entry.origin != origin)
     }
 
-    /// The latest change to a key that `origin` had not seen: by whom, and where.
-    pub(super) fn clash(&mut self, shard: Shard, origin: Origin, seen: u64, table: TableId, key: &[u8]) -> Option<(Origin, u64)> {
+    /// The latest change to a key that `origin` had not seen.
+    pub(super) fn clash(
+        &mut self,
+        shard: Shard,
+        origin: Origin,
+        seen: u64,
+        table: TableId,
+        key: &[u8],
+    ) -> Option<Unseen> {
         let window = self.shards.get_mut(&shard)?;
-        for entry in window.entries.iter_mut().rev().take_while(|entry| entry.seq > seen) {
-            if entry.origin == origin {
-                continue;
-            }
-            for keys in entry.tables.iter_mut().filter(|keys| keys.table == table) {
-                let set = keys.set.get_or_insert_with(|| keys.packed.iter().map(Into::into).collect());
-                if set.contains(key) {
-                    return Some((entry.origin, entry.seq));
-                }
+        let unseen = window.entries.iter_mut().rev().take_while(|entry| entry.seq > seen);
+        for entry in unseen.filter(|entry| entry.origin != origin) {
+            // The last word of a unit in pieces is in its last one.
+            let found =
+                entry.tables.iter_mut().rev().filter(|keys| keys.table == table).find_map(|keys| keys.gone(key));
+            if let Some(gone) = found {
+                return Some(Unseen { origin: entry.origin, gone });
             }
         }
         None
@@ -86,26 +177,54 @@ impl Recent {
 mod tests {
     use super::*;
 
-    fn keys(keys: &[&str]) -> Vec<(TableId, PackedKeys)> {
-        let mut packed = PackedKeys::default();
+    fn keys(keys: &[&str]) -> Vec<Keys> {
+        let mut touched = Keys::new(0);
         for key in keys {
-            packed.bytes.extend(key.as_bytes());
-            packed.end();
+            touched.push(key.as_bytes(), false);
         }
-        vec![(0, packed)]
+        vec![touched]
+    }
+
+    fn origin(node: u64) -> Origin {
+        Origin { node, incarnation: 1 }
+    }
+
+    fn unseen(node: u64) -> Option<Unseen> {
+        Some(Unseen { origin: origin(node), gone: false })
     }
 
     #[test]
     fn only_what_another_wrote_unseen_clashes() {
-        let origin = |node| Origin { node, incarnation: 1 };
         let mut recent = Recent::default();
         recent.note(1, 5, origin(1), keys(&["a"]));
         recent.note(1, 6, origin(2), keys(&["b"]));
         assert!(!recent.unseen(1, origin(2), 5));
         assert!(recent.unseen(1, origin(2), 4));
-        assert_eq!(recent.clash(1, origin(2), 4, 0, b"a"), Some((origin(1), 5)));
+        assert_eq!(recent.clash(1, origin(2), 4, 0, b"a"), unseen(1));
         assert_eq!(recent.clash(1, origin(2), 4, 0, b"b"), None, "its own change");
         assert_eq!(recent.clash(1, origin(2), 5, 0, b"a"), None, "it had seen that");
         assert_eq!(recent.clash(1, origin(2), 4, 1, b"a"), None, "another table");
+    }
+
+    #[test]
+    fn what_is_read_again_counts_where_it_took_effect() {
+        let mut recent = Recent::default();
+        let piece = |seq, number, more| Recalled { seq, origin: origin(1), number, more };
+        recent.recall(1, &piece(5, 1, true), keys(&["a"]));
+        assert_eq!(recent.clash(1, origin(2), 4, 0, b"a"), None, "its unit is open");
+        recent.recall(1, &piece(8, 2, false), keys(&["b"]));
+        assert_eq!(recent.clash(1, origin(2), 7, 0, b"a"), unseen(1));
+        recent.recall(1, &piece(9, 2, false), keys(&["b"]));
+        assert_eq!(recent.clash(1, origin(2), 8, 0, b"b"), None, "it came twice");
+    }
+
+    #[test]
+    fn what_was_rolled_back_is_forgotten() {
+        let mut recent = Recent::default();
+        recent.note(1, 5, origin(1), keys(&["a"]));
+        recent.note(1, 6, origin(1), keys(&["a"]));
+        recent.rewind(1, 5);
+        assert_eq!(recent.clash(1, origin(2), 5, 0, b"a"), None);
+        assert_eq!(recent.clash(1, origin(2), 4, 0, b"a"), unseen(1));
     }
 }

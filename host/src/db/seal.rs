@@ -5,17 +5,19 @@
 
 use super::catalog::Tracked;
 use super::ledger::{self, Sealed, Unsent};
-use super::overlay::chunk_keys;
-use super::values::{owned, values};
+use super::values::owned;
 use super::{Database, Doing as _, Error, SEAL_BYTES_MAX};
 use crate::log::Shard;
 use antiphon_core::capture::{change_log, op};
-use antiphon_core::entry::{Body, Changes, Chunk, Entry, Rows};
-use antiphon_core::hash::{PackedKeys, shard_of};
+use antiphon_core::entry::{self, Body, Changes, Chunk, Origin, Rows};
+use antiphon_core::hash::{PackedKeys, PluginError, shard_of};
 use antiphon_core::schema::quote;
 use antiphon_core::value::Value;
-use rustc_hash::FxHashSet;
+use rusqlite::types::ValueRef;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::hash::BuildHasher as _;
 
 /// What is left of the room one seal has.
 struct Room {
@@ -23,11 +25,31 @@ struct Room {
     bytes: usize,
 }
 
-/// What was taken of one table.
+/// What was taken of one table, or the part of it that goes to one shard.
 struct Taken {
     chunk: Chunk,
-    /// Marks are left.
-    more: bool,
+    /// The canonical keys of its changes: written first, then gone.
+    keys: Vec<Box<[u8]>>,
+}
+
+/// Keys taken already: a key is sealed once, however often it was marked.
+///
+/// Goes by a hash of the key and compares with the one key that has it. Two keys with one hash would both be
+/// sealed at each mark, which does no harm: the row is the same each time.
+#[derive(Default)]
+struct Seen(FxHashMap<u64, usize>);
+
+impl Seen {
+    /// Whether `key` is new; it is to stand at this index of `keys` then.
+    fn insert(&mut self, key: &[u8], keys: &[Box<[u8]>]) -> bool {
+        match self.0.entry(FxBuildHasher.hash_one(key)) {
+            Entry::Vacant(place) => {
+                place.insert(keys.len());
+                true
+            }
+            Entry::Occupied(place) => keys.get(*place.get()).is_none_or(|known| **known != *key),
+        }
+    }
 }
 
 impl Database {
@@ -54,6 +76,10 @@ impl Database {
             return Ok(false);
         }
         self.transaction(|db| {
+            if db.refresh_schema()? {
+                // It changed before the lock was ours: a row read by the old columns would lose the new one's value.
+                return Ok(true);
+            }
             fault!("seal");
             db.seal_piece()
         })
@@ -66,17 +92,17 @@ impl Database {
     /// Seals one piece within the transaction at hand; says whether marks are left.
     pub(super) fn seal_piece(&mut self) -> Result<bool, Error> {
         let mut room = Room { changes: self.options.changes_max, bytes: SEAL_BYTES_MAX };
-        let mut shards: BTreeMap<Shard, Vec<(usize, Chunk)>> = BTreeMap::new();
+        let mut shards: BTreeMap<Shard, Vec<(usize, Taken)>> = BTreeMap::new();
         let mut more = false;
         for index in 0..self.tables.len() {
             if room.changes == 0 || room.bytes == 0 {
                 more = more || self.has_marks_from(index)?;
                 break;
             }
-            let Some(taken) = self.take(index, &mut room)? else { continue };
-            more |= taken.more;
-            for (shard, chunk) in self.spread(index, taken.chunk)? {
-                shards.entry(shard).or_default().push((index, chunk));
+            let Some((taken, left)) = self.take(index, &mut room)? else { continue };
+            more |= left;
+            for (shard, part) in self.spread(index, taken)? {
+                shards.entry(shard).or_default().push((index, part));
             }
         }
         if !more {
@@ -87,7 +113,7 @@ impl Database {
         }
         self.ledger.clock = self.ledger.clock.max(crate::clock::unix_ms()) + 1;
         for (shard, chunks) in shards {
-            self.push(shard, more, chunks)?;
+            self.push(shard, more && !crate::flaw!(UnitClosedEarly), chunks)?;
         }
         fault!("sealed");
         Ok(more)
@@ -102,16 +128,20 @@ impl Database {
         Ok(false)
     }
 
-    /// Takes the oldest marks of one table, and the rows they speak of as they stand.
-    fn take(&mut self, index: usize, room: &mut Room) -> Result<Option<Taken>, Error> {
+    /// Takes the oldest marks of one table, and the rows they speak of as they stand; says whether marks are left.
+    fn take(&mut self, index: usize, room: &mut Room) -> Result<Option<(Taken, bool)>, Error> {
         const SEALING: &str = "read the changed rows";
         let Some(tracked) = self.tables.get(index).filter(|tracked| tracked.captured) else { return Ok(None) };
         if !has_marks(&self.conn, tracked)? {
             return Ok(None);
         }
         let (key_width, width) = (tracked.key.len(), tracked.table.columns.len());
+        let first = 2 + key_width;
+        let key_column = first + tracked.key.first().copied().unwrap_or(0);
         let mut chunk = header(tracked, width);
-        let mut taken: FxHashSet<Box<[u8]>> = FxHashSet::default();
+        let (mut seen_written, mut seen_gone) = (Seen::default(), Seen::default());
+        let (mut written, mut gone): (Vec<Box<[u8]>>, Vec<Box<[u8]>>) = (Vec::new(), Vec::new());
+        let mut key: Vec<Value> = Vec::with_capacity(key_width);
         let mut canonical = Vec::new();
         let mut last = None;
         let mut more = false;
@@ -124,23 +154,26 @@ impl Database {
             }
             last = Some(row.get::<_, i64>(0).doing(SEALING)?);
             let kind: i64 = row.get(1).doing(SEALING)?;
-            let key = values(row, 2, key_width).doing(SEALING)?;
+            key.clear();
+            for column in 2..first {
+                key.push(owned(row.get_ref(column).doing(SEALING)?));
+            }
             if key.contains(&Value::Null) {
                 tracing::warn!(table = tracked.table.name, "a row without a key is not replicated; give it one");
                 continue;
             }
-            let first = 2 + key_width;
-            let key_column = first + tracked.key.first().copied().unwrap_or(0);
-            let present = !matches!(row.get_ref(key_column).doing(SEALING)?, rusqlite::types::ValueRef::Null);
+            let present = !matches!(row.get_ref(key_column).doing(SEALING)?, ValueRef::Null);
             if kind == op::MAYBE_GONE && present && !crate::flaw!(MaybeGonePublished) {
                 continue;
             }
             canonical.clear();
             tracked.encoder.write(&mut canonical, key.iter());
-            if taken.contains(canonical.as_slice()) {
+            // One read sees one state: a key is present at each of its marks, or gone at each.
+            let (seen, keys) = if present { (&mut seen_written, &mut written) } else { (&mut seen_gone, &mut gone) };
+            if !seen.insert(&canonical, keys) {
                 continue;
             }
-            taken.insert(canonical.as_slice().into());
+            keys.push(canonical.as_slice().into());
             room.changes -= 1;
             let mut weight = 0;
             if present {
@@ -151,7 +184,7 @@ impl Database {
                 }
             } else {
                 weight += key.iter().map(Value::weight).sum::<usize>();
-                chunk.gone.push(key);
+                chunk.gone.push(std::mem::take(&mut key));
             }
             room.bytes = room.bytes.saturating_sub(weight);
         }
@@ -163,71 +196,81 @@ impl Database {
                 .conn
                 .prepare_cached(&format!("DELETE FROM main.{log} WHERE id <= ?1"))
                 .and_then(|mut statement| statement.execute([last])),
-            _ => self.conn.prepare_cached(&format!("DELETE FROM main.{log}")).and_then(|mut statement| statement.execute([])),
+            _ => self
+                .conn
+                .prepare_cached(&format!("DELETE FROM main.{log}"))
+                .and_then(|mut statement| statement.execute([])),
         }
         .doing("clear the marks")?;
-        Ok(Some(Taken { chunk, more }))
+        written.append(&mut gone);
+        Ok(Some((Taken { chunk, keys: written }, more)))
     }
 
     /// Asks the hash component where each row goes.
-    fn spread(&mut self, index: usize, chunk: Chunk) -> Result<Vec<(Shard, Chunk)>, Error> {
-        if chunk.is_empty() {
+    fn spread(&mut self, index: usize, taken: Taken) -> Result<Vec<(Shard, Taken)>, Error> {
+        if taken.chunk.is_empty() {
             return Ok(Vec::new());
         }
         let shards = self.shards();
-        let Some(tracked) = self.tables.get(index) else { return Ok(Vec::new()) };
-        let mut keys = PackedKeys::default();
-        if tracked.whole {
-            keys.end();
+        let whole = self.tables.get(index).is_some_and(|tracked| tracked.whole);
+        let mut packed = PackedKeys::default();
+        if whole {
+            packed.end();
         } else {
-            for key in chunk_keys(tracked, &chunk) {
-                keys.bytes.extend(&key);
-                keys.end();
+            for key in &taken.keys {
+                packed.bytes.extend(key);
+                packed.end();
             }
         }
         let table = u32::try_from(index).map_err(|_| Error::Inconsistent("more tables than numbers".to_owned()))?;
-        let hashes = self.hasher.hash(table, &keys)?;
-        if hashes.len() != keys.len() {
-            return Err(antiphon_core::hash::PluginError(format!("{} hashes for {} keys", hashes.len(), keys.len())).into());
+        let hashes = self.hasher.hash(table, &packed)?;
+        if hashes.len() != packed.len() {
+            return Err(PluginError(format!("{} hashes for {} keys", hashes.len(), packed.len())).into());
         }
-        if tracked.whole || shards == 1 {
+        if whole || shards == 1 {
             let shard = hashes.first().map_or(1, |&hash| shard_of(hash, shards));
-            return Ok(vec![(shard, chunk)]);
+            return Ok(vec![(shard, taken)]);
         }
-        let mut parts: BTreeMap<Shard, Chunk> = BTreeMap::new();
-        let width = chunk.written.width();
-        let template = Chunk { written: Rows::new(width), gone: Rows::new(chunk.gone.width()), ..chunk.clone() };
-        let written = chunk.written.len();
-        let mut hashes = hashes.into_iter().map(|hash| shard_of(hash, shards));
-        for (row, shard) in chunk.written.iter().zip(hashes.by_ref().take(written)) {
-            parts.entry(shard).or_insert_with(|| template.clone()).written.push(row.to_vec());
-        }
-        for (key, shard) in chunk.gone.iter().zip(hashes) {
-            parts.entry(shard).or_insert_with(|| template.clone()).gone.push(key.to_vec());
+        let Taken { chunk, keys } = taken;
+        let (row_width, key_width) = (chunk.written.width(), chunk.gone.width());
+        let empty = Chunk { written: Rows::new(row_width), gone: Rows::new(key_width), ..chunk };
+        let mut parts: BTreeMap<Shard, Taken> = BTreeMap::new();
+        let mut rows = chunk.written.into_values().into_iter();
+        let mut gone = chunk.gone.into_values().into_iter();
+        for (key, hash) in keys.into_iter().zip(hashes) {
+            let part =
+                parts.entry(shard_of(hash, shards)).or_insert_with(|| Taken { chunk: empty.clone(), keys: Vec::new() });
+            let row: Vec<Value> = rows.by_ref().take(row_width).collect();
+            if row.is_empty() {
+                part.chunk.gone.push(gone.by_ref().take(key_width).collect());
+            } else {
+                part.chunk.written.push(row);
+            }
+            part.keys.push(key);
         }
         Ok(parts.into_iter().collect())
     }
 
     /// Numbers one shard's part, puts it into the outbox and makes its keys pending.
-    fn push(&mut self, shard: Shard, more: bool, chunks: Vec<(usize, Chunk)>) -> Result<(), Error> {
+    fn push(&mut self, shard: Shard, more: bool, parts: Vec<(usize, Taken)>) -> Result<(), Error> {
         let number = self.ledger.next_number(shard, self.origin);
         let seen = self.ledger.position(shard).seq;
-        let mut sent = Vec::with_capacity(chunks.len());
-        for (index, mut chunk) in chunks {
+        let mut chunks = Vec::with_capacity(parts.len());
+        for (index, Taken { mut chunk, keys }) in parts {
             let Some(tracked) = self.tables.get(index) else { continue };
             let overlay = self.overlay.table(tracked.id);
-            let mut unseen = Vec::new();
-            for (change, key) in chunk_keys(tracked, &chunk).enumerate() {
+            if !overlay.shadows.is_empty() {
                 // Behind a shadow the writer has not seen what came since: its change was made upon an older row.
-                if let Some(shadow) = overlay.shadows.get(&key).filter(|shadow| shadow.seen < seen) {
-                    unseen.push((change, shadow.seen));
-                }
-                overlay.pending.insert(key, number);
+                let behind = |(change, key): (usize, &Box<[u8]>)| {
+                    let shadow = overlay.shadows.get(key).filter(|shadow| shadow.seen < seen)?;
+                    Some((change, shadow.seen))
+                };
+                chunk.seen = keys.iter().enumerate().filter_map(behind).collect();
             }
-            chunk.seen = unseen;
-            sent.push(chunk);
+            overlay.pending.extend(keys.into_iter().map(|key| (key, number)));
+            chunks.push(chunk);
         }
-        self.enqueue(shard, number, more, Body::Changes(Changes { more, seen, chunks: sent }))
+        self.enqueue(shard, number, more, Body::Changes(Changes { more, seen, chunks }))
     }
 
     /// Puts one entry of ours into the outbox.
@@ -236,7 +279,7 @@ impl Database {
         let clock = self.ledger.clock;
         let frame = self
             .encoder
-            .encode(&Entry { cluster, origin: self.origin, number, clock, body })
+            .encode(&entry::Entry { cluster, origin: self.origin, number, clock, body })
             .map_err(Error::Encode)?;
         self.ledger.push(&self.conn, &Sealed { shard, number, more, clock, frame: &frame }, self.origin)
     }
@@ -257,7 +300,7 @@ impl Database {
 
     /// Whether the log has reached these watermarks.
     #[must_use]
-    pub fn has_received(&self, shard: Shard, deps: &[(antiphon_core::entry::Origin, u64)]) -> bool {
+    pub fn has_received(&self, shard: Shard, deps: &[(Origin, u64)]) -> bool {
         deps.iter().all(|(origin, number)| self.ledger.received(shard, *origin) >= *number)
     }
 

@@ -22,7 +22,8 @@ impl ToSql for Bound<'_> {
 pub(super) fn owned(value: ValueRef<'_>) -> Value {
     match value {
         ValueRef::Null => Value::Null,
-        ValueRef::Integer(number) if crate::flaw!(FloatForInteger) => {
+        ValueRef::Integer(number) if crate::flaw!(FloatForInteger) =>
+        {
             #[expect(clippy::cast_precision_loss, reason = "that is the planted bug")]
             Value::Real(number as f64)
         }

@@ -60,7 +60,10 @@ async fn origins_and_shards_are_apart(log: &dyn Log) -> Result<(), Error> {
 async fn only_one_begins(log: &dyn Log) -> Result<(), Error> {
     assert!(log.begin(1, b"first").await?);
     assert!(!log.begin(1, b"second").await?);
-    assert_eq!(log.read(1, 0, usize::MAX).await?.into_iter().map(|placed| placed.frame).collect::<Vec<_>>(), frames(&["first"]));
+    assert_eq!(
+        log.read(1, 0, usize::MAX).await?.into_iter().map(|placed| placed.frame).collect::<Vec<_>>(),
+        frames(&["first"])
+    );
     assert_eq!(log.append(1, origin(1), 1, &frames(&["a"])).await?, Appended::At(2));
     assert!(!log.begin(1, b"third").await?);
     Ok(())

@@ -181,8 +181,8 @@ impl Log for Local {
             if !exists(conn, shard)? {
                 return Ok(Vec::new());
             }
-            let mut statement =
-                conn.prepare_cached(&format!("SELECT seq, time, frame FROM shard_{shard} WHERE seq > ?1 ORDER BY seq"))?;
+            let mut statement = conn
+                .prepare_cached(&format!("SELECT seq, time, frame FROM shard_{shard} WHERE seq > ?1 ORDER BY seq"))?;
             let mut rows = statement.query([after.cast_signed()])?;
             let mut read = Vec::new();
             let mut bytes = 0;

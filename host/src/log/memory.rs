@@ -49,6 +49,12 @@ impl Memory {
         self.state().faults = faults;
     }
 
+    /// Faults that have not struck yet.
+    #[must_use]
+    pub fn left(&self) -> Faults {
+        self.state().faults
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A test that panicked while it held the lock has failed already.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,6 +11,6 @@
 mod node;
 mod process;
 
-pub use node::{Node, Setup, found, pair, settle, trio};
+pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, settle, trio};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
 pub use rustix::process::Signal;

@@ -1,18 +1,19 @@
 //! A node: an application's connection, and a host without threads beside it.
 
-use antiphon::db::{Database, Db, Filter, Options, Standing};
-use antiphon::log::{Log, Memory};
+use antiphon::db::{Applied, Database, Db, Filter, Options, Standing};
+use antiphon::flaw::testing::on_fault;
+use antiphon::log::{Log, Memory, Placed};
 use antiphon::publish::{self, Publisher};
 use antiphon::subscribe::{self, Subscriber};
-use antiphon_core::codec;
-use antiphon_core::entry::{Body, Genesis};
+use antiphon_core::codec::{self, Encoder};
+use antiphon_core::entry::{Body, Changes, Chunk, Entry, Genesis, Origin};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
 use antiphon_core::resolve::LastWriteWins;
 use antiphon_core::schema::Table;
 use futures::executor::block_on;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,8 +28,10 @@ impl Hash for Spread {
     }
 
     fn hash(&mut self, table: u32, keys: &PackedKeys) -> Result<Vec<u64>, PluginError> {
-        let name = self.0[table as usize].bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31) + u64::from(byte));
-        let hash = |key: &[u8]| key.iter().fold(name, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte));
+        let name =
+            self.0[table as usize].bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        let hash =
+            |key: &[u8]| key.iter().fold(name, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte));
         Ok(keys.iter().map(hash).collect())
     }
 }
@@ -62,7 +65,7 @@ pub struct Node {
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// Opens the application's side of a database in memory that several connections share.
-fn app(path: &PathBuf) -> Connection {
+fn app(path: &Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     let conn = Connection::open_with_flags(path, flags).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
@@ -89,9 +92,9 @@ impl Node {
         node
     }
 
-    fn open(path: &PathBuf, setup: &Setup) -> Db {
+    fn open(path: &Path, setup: &Setup) -> Db {
         let options = Options {
-            path: path.clone(),
+            path: path.to_owned(),
             node: setup.node,
             filter: setup.filter.clone(),
             changes_max: setup.changes_max,
@@ -111,7 +114,8 @@ impl Node {
     fn revive(&mut self) {
         let log: Arc<dyn Log> = self.log.clone();
         self.publisher = Publisher::new(self.db.clone(), log.clone());
-        self.subscribers = (1..=self.setup.shards).map(|shard| Subscriber::new(self.db.clone(), log.clone(), shard)).collect();
+        self.subscribers =
+            (1..=self.setup.shards).map(|shard| Subscriber::new(self.db.clone(), log.clone(), shard)).collect();
     }
 
     /// Another connection of the application's.
@@ -162,6 +166,68 @@ impl Node {
         blocked
     }
 
+    /// Seals one piece and sends it; says whether more is left.
+    pub fn publish_step(&mut self) -> bool {
+        block_on(self.publisher.step()).unwrap() == publish::Progress::More
+    }
+
+    /// Seals all there is, and sends nothing of it.
+    pub fn seal(&self) {
+        while self.with(|db| db.seal().unwrap()) {}
+    }
+
+    /// Applies the next `count` entries of a shard, or fewer if there are not so many; gives what came of it.
+    pub fn apply_next(&self, shard: u32, count: usize) -> Applied {
+        let position = self.with(move |db| db.position(shard).seq);
+        let mut entries = block_on(self.log.read(shard, position, usize::MAX)).unwrap();
+        entries.truncate(count);
+        self.apply_placed(shard, entries)
+    }
+
+    /// Hands entries to the database as if the log had them in these places.
+    pub fn apply_placed(&self, shard: u32, entries: Vec<Placed>) -> Applied {
+        self.with(move |db| db.apply(shard, &entries).unwrap())
+    }
+
+    /// Publishes and applies once, either of which may end in a fault point; says whether it did.
+    pub fn try_round(&mut self) -> bool {
+        loop {
+            match block_on(self.publisher.step()) {
+                Ok(publish::Progress::More) => {}
+                Ok(publish::Progress::Idle) => break,
+                Err(_) => return true,
+            }
+        }
+        for subscriber in &mut self.subscribers {
+            loop {
+                match block_on(subscriber.step()) {
+                    Ok(subscribe::Progress::More) => {}
+                    Ok(subscribe::Progress::Idle(_)) => break,
+                    Ok(subscribe::Progress::Blocked(reason)) => panic!("{reason}"),
+                    Err(_) => return true,
+                }
+            }
+        }
+        false
+    }
+
+    /// Runs `work` while the process would die at the `nth` fault point named `point` that it passes.
+    pub fn dying_at<T>(&mut self, point: &'static str, nth: u64, work: impl FnOnce(&mut Self) -> T) -> T {
+        let mut passed = 0;
+        on_fault(move |at| {
+            passed += u64::from(at == point);
+            at == point && passed == nth
+        });
+        let done = work(self);
+        on_fault(|_| false);
+        done
+    }
+
+    /// Conflict records: table, cause, winner.
+    pub fn conflicts(&self) -> Vec<String> {
+        self.rows("SELECT tbl, cause, winner_node FROM __antiphon___conflict ORDER BY id")
+    }
+
     /// Runs `work` on the host's side of the database.
     pub fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Database) -> T + Send + 'static) -> T {
         block_on(self.db.call(|db| Ok(work(db)))).unwrap()
@@ -184,6 +250,42 @@ impl Node {
     pub fn log_entries(&self, shard: u32) -> Vec<Body> {
         let entries = block_on(self.log.read(shard, 0, usize::MAX)).unwrap();
         entries.iter().map(|placed| codec::decode(&placed.frame).unwrap().body).collect()
+    }
+}
+
+/// A frame of changes by a node that no test runs, of the cluster that [`Node::enter`] founds.
+pub fn foreign(number: u64, chunks: Vec<Chunk>) -> Vec<u8> {
+    let body = Body::Changes(Changes { more: false, seen: 0, chunks });
+    let origin = Origin { node: 99, incarnation: 1 };
+    let entry = Entry { cluster: [9; 16], origin, number, clock: 1, body };
+    Encoder::new(None).encode(&entry).unwrap()
+}
+
+/// Appends such a frame to a log.
+pub fn append_foreign(log: &Memory, shard: u32, number: u64, chunks: Vec<Chunk>) {
+    let frame = foreign(number, chunks);
+    block_on(log.append(shard, Origin { node: 99, incarnation: 1 }, number, &[frame])).unwrap();
+}
+
+/// Numbers that look random and are the same at every run.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `sides`.
+    pub fn below(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[usize::try_from(self.below(from.len() as u64)).unwrap()]
     }
 }
 
@@ -273,9 +375,13 @@ pub fn settle(nodes: &mut [&mut Node]) {
 
 /// Two members of a new cluster with these tables.
 pub fn pair(ddl: &str) -> (Node, Node) {
+    pair_with(&Setup::default(), ddl)
+}
+
+/// Two members of a new cluster, set up like this but for their numbers.
+pub fn pair_with(setup: &Setup, ddl: &str) -> (Node, Node) {
     let log = Arc::new(Memory::new());
-    let mut a = Node::new(&log, Setup { node: 1, ..Setup::default() }, ddl);
-    let mut b = Node::new(&log, Setup { node: 2, ..Setup::default() }, ddl);
+    let [mut a, mut b] = [1, 2].map(|node| Node::new(&log, Setup { node, ..setup.clone() }, ddl));
     found(&mut [&mut a, &mut b]);
     (a, b)
 }

@@ -1,0 +1,296 @@
+//! Tables held to UNIQUE indexes besides the key: decided on L's images, then written in two passes.
+//!
+//! First every key of the unit leaves L, then all images come in, and whoever holds a value that an image brings
+//! is evicted. T follows: all keys that are not pending leave it, then come in again as L has them.
+
+use super::catalog::Tracked;
+use super::clash::record;
+use super::overlay::{Image, Shadow, TableOverlay, drop_shadow, store_shadow};
+use super::plain::present;
+use super::rows::{Writer, whole};
+use super::unit::{TableChanges, Unit};
+use super::values::{bind, values};
+use super::{Database, Doing as _, Error};
+use crate::log::Shard;
+use antiphon_core::resolve::Cause;
+use antiphon_core::schema::quote;
+use antiphon_core::value::{Row, Value};
+use rusqlite::Connection;
+use rustc_hash::FxHashMap;
+
+impl Database {
+    /// Tables with UNIQUE indexes: decided on L's images, then written in two passes.
+    pub(super) fn apply_unique(&mut self, unit: &Unit, table: TableChanges) -> Result<(), Error> {
+        let own = unit.origin == self.origin;
+        let Some(tracked) = self.tables.get(table.index).cloned() else { return Ok(()) };
+        let overlay = self.overlay.table(tracked.id);
+        let mut touched: Vec<Box<[u8]>> = Vec::with_capacity(table.changes.len());
+        // Pass 1: every key of the unit leaves L.
+        for change in &table.changes {
+            if own
+                && overlay.pending.get(&change.key).is_some_and(|&number| number <= unit.number)
+                && !crate::flaw!(EchoIgnored)
+            {
+                overlay.pending.remove(&change.key);
+            }
+            set(&mut overlay.shadows, &change.key, None, unit.seq);
+            touched.push(change.key.clone());
+        }
+        let mut held = Holders::new(&table.uniques, &overlay.shadows);
+        // Pass 2: the images come in, in their order; whoever holds a value of theirs goes.
+        for change in table.changes {
+            if let Some(image) = &change.image {
+                let overlay = self.overlay.table(tracked.id);
+                for holder in held.find(&self.conn, &tracked, overlay, &change.key, image)? {
+                    let loser = holder.image;
+                    let overlay = self.overlay.table(tracked.id);
+                    held.forget(&holder.key, overlay.shadows.get(&holder.key));
+                    set(&mut overlay.shadows, &holder.key, None, unit.seq);
+                    touched.push(holder.key);
+                    self.ask(unit, table.index, Cause::UniqueIndex, std::iter::once(&change))?;
+                    record(&self.conn, unit, &tracked, Cause::UniqueIndex, &change, 0, Some(&loser))?;
+                }
+            }
+            held.remember(&change.key, change.image.as_ref());
+            let overlay = self.overlay.table(tracked.id);
+            set(&mut overlay.shadows, &change.key, change.image, unit.seq);
+        }
+        self.materialise(&tracked, touched)
+    }
+
+    /// Rows that were hidden behind a pending one's UNIQUE value are tried again at the end of every transaction.
+    pub(super) fn retry_hidden(&mut self, _shard: Shard) -> Result<(), Error> {
+        if crate::flaw!(HiddenForgotten) {
+            return Ok(());
+        }
+        for index in 0..self.tables.len() {
+            // All tables are asked: the index that hid a row may have been dropped since.
+            let Some(tracked) = self.tables.get(index) else { continue };
+            let overlay = self.overlay.table(tracked.id);
+            let hidden: Vec<_> =
+                overlay.shadows.keys().filter(|&key| !overlay.pending.contains_key(key)).cloned().collect();
+            if !hidden.is_empty() {
+                let tracked = tracked.clone();
+                self.materialise(&tracked, hidden)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings T to L for keys that are not pending; stores the shadows of those that are.
+    fn materialise(&mut self, tracked: &Tracked, mut touched: Vec<Box<[u8]>>) -> Result<(), Error> {
+        touched.sort_unstable();
+        touched.dedup();
+        let conn = &self.conn;
+        let overlay = self.overlay.table(tracked.id);
+        let mut free = Vec::new();
+        for key in touched {
+            let Some(shadow) = overlay.shadows.get(&key) else { continue };
+            if overlay.pending.contains_key(&key) {
+                store_shadow(conn, tracked, &key, shadow)?;
+                continue;
+            }
+            let key_values = key_values(&key)?;
+            let row = whole(conn, tracked, &key_values)?;
+            if same(shadow.image.as_ref(), row.as_ref()) {
+                drop_shadow(conn, tracked, &key)?;
+                overlay.shadows.remove(&key);
+            } else {
+                free.push((key, key_values, row));
+            }
+        }
+        let mut writer = Writer::new(conn, tracked);
+        for (_, key_values, row) in &free {
+            if row.is_some() && !crate::flaw!(PassOneSkipped) {
+                writer.delete(key_values)?;
+            }
+        }
+        for (key, _, row) in free {
+            let Some(shadow) = overlay.shadows.get_mut(&key) else { continue };
+            let Some(image) = &mut shadow.image else {
+                drop_shadow(conn, tracked, &key)?;
+                overlay.shadows.remove(&key);
+                continue;
+            };
+            // Columns that only this node has keep their values.
+            if let Some(row) = row {
+                for (slot, kept) in image.iter_mut().zip(row) {
+                    slot.get_or_insert(kept);
+                }
+            }
+            if blocked(conn, tracked, &overlay.pending, image)? {
+                store_shadow(conn, tracked, &key, shadow)?;
+                continue;
+            }
+            writer.upsert(&present(image), image.iter().flatten())?;
+            drop_shadow(conn, tracked, &key)?;
+            overlay.shadows.remove(&key);
+        }
+        Ok(())
+    }
+}
+
+/// L's row of this key is this, from now on.
+fn set(shadows: &mut FxHashMap<Box<[u8]>, Shadow>, key: &[u8], image: Option<Image>, seq: u64) {
+    match shadows.get_mut(key) {
+        Some(shadow) => shadow.image = image,
+        None => {
+            shadows.insert(key.into(), Shadow { image, seen: seq - 1 });
+        }
+    }
+}
+
+/// Whether T's row shows the image, in the columns that the image has.
+fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
+    match (image, row) {
+        (None, None) => true,
+        (Some(image), Some(row)) => {
+            image.iter().zip(row).all(|(wanted, found)| wanted.as_ref().is_none_or(|wanted| wanted == found))
+        }
+        _ => false,
+    }
+}
+
+/// The key's values out of its canonical bytes: equal for SQLite to those it was made from.
+fn key_values(key: &[u8]) -> Result<Row, Error> {
+    let mut reader = antiphon_core::cbor::Reader::new(key);
+    let mut values = Vec::new();
+    while reader.remaining() > 0 {
+        values.push(reader.value().map_err(|error| Error::Inconsistent(format!("a key cannot be read: {error}")))?);
+    }
+    Ok(values)
+}
+
+/// Whether a pending row of T holds one of the image's UNIQUE values. All others have made room, unless the index
+/// is one that only this node has: the write then fails, and the shard stops with SQLite's reason.
+fn blocked(
+    conn: &Connection,
+    tracked: &Tracked,
+    pending: &FxHashMap<Box<[u8]>, u64>,
+    image: &Image,
+) -> Result<bool, Error> {
+    let mut holder = Vec::new();
+    for unique in tracked.table.uniques.iter().filter(|unique| !unique.partial) {
+        for values in holders(conn, tracked, &unique.columns, image)? {
+            holder.clear();
+            tracked.encoder.write(&mut holder, values.iter());
+            if pending.contains_key(holder.as_slice()) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Keys of T's rows that hold the image's value of this index.
+fn holders(conn: &Connection, tracked: &Tracked, unique: &[(usize, String)], image: &Image) -> Result<Vec<Row>, Error> {
+    const READING: &str = "look up a UNIQUE value";
+    let mut terms = Vec::new();
+    let mut held = Vec::new();
+    for (position, collation) in unique {
+        let (Some(column), Some(Some(value))) = (tracked.table.columns.get(*position), image.get(*position)) else {
+            return Ok(Vec::new());
+        };
+        if *value == Value::Null {
+            // NULLs are never equal.
+            return Ok(Vec::new());
+        }
+        terms.push(format!("{} = ?{} COLLATE {}", quote(&column.name), terms.len() + 1, quote(collation)));
+        held.push(value);
+    }
+    let keys = tracked.key.iter().filter_map(|&position| tracked.table.columns.get(position));
+    let keys = keys.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
+    let sql = format!("SELECT {keys} FROM main.{} WHERE {}", quote(&tracked.table.name), terms.join(" AND "));
+    let mut statement = conn.prepare_cached(&sql).doing(READING)?;
+    bind(&mut statement, 1, held.into_iter()).doing(READING)?;
+    let mut rows = statement.raw_query();
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().doing(READING)? {
+        found.push(values(row, 0, tracked.key.len()).doing(READING)?);
+    }
+    Ok(found)
+}
+
+/// Someone who holds a UNIQUE value in L.
+struct Holder {
+    key: Box<[u8]>,
+    image: Image,
+}
+
+/// Which shadow holds which UNIQUE value: what SQLite's own indexes can't tell, for shadows are not in T.
+struct Holders<'a> {
+    uniques: &'a [Vec<(usize, String)>],
+    by_value: FxHashMap<(usize, Vec<u8>), Box<[u8]>>,
+}
+
+impl<'a> Holders<'a> {
+    fn new(uniques: &'a [Vec<(usize, String)>], shadows: &FxHashMap<Box<[u8]>, Shadow>) -> Self {
+        let mut holders = Self { uniques, by_value: FxHashMap::default() };
+        for (key, shadow) in shadows {
+            holders.remember(key, shadow.image.as_ref());
+        }
+        holders
+    }
+
+    fn slots(&self, image: &Image) -> Vec<(usize, Vec<u8>)> {
+        let slot = |(index, unique): (usize, &Vec<(usize, String)>)| {
+            let mut bytes = Vec::new();
+            for (position, collation) in unique {
+                let value = image.get(*position)?.as_ref().filter(|value| **value != Value::Null)?;
+                antiphon_core::key::write_folded(&mut bytes, collation, value);
+            }
+            Some((index, bytes))
+        };
+        self.uniques.iter().enumerate().filter_map(slot).collect()
+    }
+
+    fn remember(&mut self, key: &[u8], image: Option<&Image>) {
+        for slot in image.map(|image| self.slots(image)).unwrap_or_default() {
+            self.by_value.insert(slot, key.into());
+        }
+    }
+
+    fn forget(&mut self, key: &[u8], shadow: Option<&Shadow>) {
+        for slot in shadow.and_then(|shadow| shadow.image.as_ref()).map(|image| self.slots(image)).unwrap_or_default() {
+            if self.by_value.get(&slot).is_some_and(|holder| **holder == *key) {
+                self.by_value.remove(&slot);
+            }
+        }
+    }
+
+    /// Everyone but `key` whose image in L holds a UNIQUE value of `image`.
+    fn find(
+        &self,
+        conn: &Connection,
+        tracked: &Tracked,
+        overlay: &TableOverlay,
+        key: &[u8],
+        image: &Image,
+    ) -> Result<Vec<Holder>, Error> {
+        let mut found: Vec<Holder> = Vec::new();
+        for slot in self.slots(image) {
+            let Some(holder) = self.by_value.get(&slot).filter(|holder| ***holder != *key) else { continue };
+            let Some(image) = overlay.shadows.get(holder).and_then(|shadow| shadow.image.clone()) else { continue };
+            if !found.iter().any(|known| known.key == *holder) {
+                found.push(Holder { key: holder.clone(), image });
+            }
+        }
+        for unique in self.uniques {
+            for values in holders(conn, tracked, unique, image)? {
+                let mut holder = Vec::new();
+                tracked.encoder.write(&mut holder, values.iter());
+                let holder = holder.into_boxed_slice();
+                // Pending rows are P, not L; shadowed ones have spoken above.
+                let is_pending = overlay.pending.contains_key(&holder) && !crate::flaw!(PendingEvicted);
+                let is_l = !is_pending && !overlay.shadows.contains_key(&holder);
+                if !is_l || *holder == *key || found.iter().any(|known| known.key == holder) {
+                    continue;
+                }
+                if let Some(row) = whole(conn, tracked, &values)? {
+                    found.push(Holder { key: holder, image: row.into_iter().map(Some).collect() });
+                }
+            }
+        }
+        Ok(found)
+    }
+}

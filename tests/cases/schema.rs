@@ -1,0 +1,237 @@
+//! Schemas that change while the host runs, on one node before the other.
+
+use antiphon::flaw::testing::on_fault;
+use antiphon_harness::{Setup, pair, pair_with, settle};
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
+
+/// A column this node lacks holds its shard up, with the remedy, until it is there; no value is dropped.
+#[test]
+fn c84_an_unknown_column_pauses_the_shard_until_it_exists() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("ALTER TABLE t ADD COLUMN extra; UPDATE t SET extra = 'e'; INSERT INTO t VALUES (2, 'y', 'f')");
+    a.publish();
+    let reason = b.apply().expect("an unknown column");
+    assert!(reason.contains("`extra`") && reason.contains("ALTER TABLE"), "{reason}");
+    // It goes on writing meanwhile, and what it writes arrives.
+    b.sql("INSERT INTO t VALUES (3, 'z')");
+    b.publish();
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x", "3|z"]);
+    b.sql("ALTER TABLE t ADD COLUMN extra");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x|e", "2|y|f", "3|z|NULL"]);
+}
+
+/// A column that only the receiver has keeps its value, and takes its default in a new row.
+#[test]
+fn c84_a_column_only_this_node_has_keeps_its_value() {
+    for unique in ["", " UNIQUE"] {
+        let (mut a, mut b) = pair(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v{unique})"));
+        a.sql("INSERT INTO t VALUES (1, 'x')");
+        settle(&mut [&mut a, &mut b]);
+        for node in [&a, &b] {
+            node.sql("ALTER TABLE t ADD COLUMN mine DEFAULT 'd'");
+        }
+        b.sql("UPDATE t SET mine = 'kept'");
+        settle(&mut [&mut a, &mut b]);
+        a.sql("ALTER TABLE t DROP COLUMN mine");
+        a.sql("UPDATE t SET v = 'changed'; INSERT INTO t VALUES (2, 'y')");
+        a.publish();
+        assert_eq!(b.apply(), None);
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|changed|kept", "2|y|d"]);
+    }
+}
+
+/// A table this node lacks holds its shard up, with the remedy, until it is there.
+#[test]
+fn c83_an_unknown_table_pauses_the_shard_until_it_exists() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("CREATE TABLE late (id INTEGER PRIMARY KEY, v); INSERT INTO late VALUES (1, 'x')");
+    a.publish();
+    let reason = b.apply().expect("an unknown table");
+    assert!(reason.contains("`late`") && reason.contains("exclude"), "{reason}");
+    b.sql("CREATE TABLE late (id INTEGER PRIMARY KEY, v)");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM late"), ["1|x"]);
+}
+
+/// A table that appears while the host runs is captured, its rows included, with one shard and with several.
+#[test]
+fn c82_a_table_created_after_the_start_is_picked_up() {
+    for shards in [1, 3] {
+        let (mut a, mut b) = pair_with(&Setup { shards, ..Setup::default() }, TABLE);
+        for node in [&a, &b] {
+            node.sql("CREATE TABLE late (id INTEGER PRIMARY KEY, v)");
+        }
+        a.sql("INSERT INTO late VALUES (1, 'before the host saw it')");
+        settle(&mut [&mut a, &mut b]);
+        b.sql("INSERT INTO late VALUES (2, 'after')");
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(a.rows("SELECT * FROM late"), ["1|before the host saw it", "2|after"]);
+    }
+}
+
+/// Rows that came from the log into a new table are no changes of this node's: sent again, they undo later ones.
+#[test]
+fn c82_rows_applied_to_a_new_table_are_not_sent_again() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("CREATE TABLE late (id INTEGER PRIMARY KEY, v); INSERT INTO late VALUES (1, 'v1')");
+    a.publish();
+    b.sql("CREATE TABLE late (id INTEGER PRIMARY KEY, v)");
+    // The subscriber comes upon the table before the publisher does.
+    assert_eq!(b.apply(), None);
+    a.sql("UPDATE late SET v = 'v2'");
+    a.publish();
+    b.publish();
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT * FROM late"), ["1|v2"]);
+}
+
+/// Rows of a new table that no trigger has seen yet are committed writes like any other: not to be written over.
+#[test]
+fn c82_rows_of_a_new_table_are_not_written_over() {
+    let (mut a, mut b) = pair(TABLE);
+    let late = "CREATE TABLE late (id INTEGER PRIMARY KEY, v);";
+    a.sql(&format!("{late} INSERT INTO late VALUES (1, 'a')"));
+    a.publish();
+    b.sql(&format!("{late} INSERT INTO late VALUES (1, 'b')"));
+    assert_eq!(b.apply(), None);
+    assert_eq!(b.rows("SELECT * FROM late"), ["1|b"]);
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT * FROM late"), ["1|b"]);
+}
+
+/// While triggers await renewal, marks that are there already still protect their rows.
+#[test]
+fn c82_marks_count_while_triggers_await_renewal() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, u, v); CREATE UNIQUE INDEX by_u ON t (u)");
+    a.sql("INSERT INTO t VALUES (1, 1, 'old')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("UPDATE t SET v = 'a'");
+    a.publish();
+    b.sql("UPDATE t SET v = 'b'; DROP INDEX by_u");
+    assert_eq!(b.apply(), None);
+    assert_eq!(b.rows("SELECT v FROM t"), ["b"]);
+    a.sql("DROP INDEX by_u");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT v FROM t"), ["b"]);
+}
+
+/// One UNIQUE index in place of another: the triggers follow, or REPLACE hides deletes again.
+#[test]
+fn c82_a_unique_index_that_changes_its_columns_is_followed() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, x, y); CREATE UNIQUE INDEX u ON t (x)");
+    a.sql("INSERT INTO t VALUES (1, 1, 1), (2, 2, 2)");
+    settle(&mut [&mut a, &mut b]);
+    for node in [&a, &b] {
+        node.sql("DROP INDEX u; CREATE UNIQUE INDEX u ON t (y)");
+    }
+    settle(&mut [&mut a, &mut b]);
+    // By the time of the seal the value is free again: only a mark knows that row 1 went for its sake.
+    a.sql("INSERT OR REPLACE INTO t VALUES (3, 3, 1); UPDATE t SET y = 9 WHERE id = 3");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT id FROM t ORDER BY id"), ["2", "3"]);
+}
+
+/// A key column under a new name keeps its table captured, marks from before included.
+#[test]
+fn c81_a_renamed_key_column_is_followed() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x'), (2, 'y')");
+    settle(&mut [&mut a, &mut b]);
+    b.sql("ALTER TABLE t RENAME COLUMN id TO key");
+    a.sql("UPDATE t SET v = 'before' WHERE id = 1; ALTER TABLE t RENAME COLUMN id TO key; UPDATE t SET v = 'after' WHERE key = 2");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|before", "2|after"]);
+}
+
+/// Columns come, go and change their names by plain ALTER TABLE.
+#[test]
+fn c81_plain_alter_table_succeeds() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v, w)");
+    a.sql("INSERT INTO t VALUES (1, 'x', 'w')");
+    settle(&mut [&mut a, &mut b]);
+    for ddl in
+        ["ALTER TABLE t ADD COLUMN n DEFAULT 5", "ALTER TABLE t RENAME COLUMN v TO vv", "ALTER TABLE t DROP COLUMN w"]
+    {
+        a.sql(ddl);
+        b.sql(ddl);
+        a.sql("UPDATE t SET id = id + 1");
+        settle(&mut [&mut a, &mut b]);
+    }
+    assert_eq!(b.rows("SELECT id, vv, n FROM t"), ["4|x|5"]);
+}
+
+/// A column that is added between the look at the schema and the seal is sealed, or waits for the next one.
+#[test]
+fn c80_a_column_added_right_before_a_seal_is_not_lost() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("UPDATE t SET v = 'y'");
+    let app = a.connect();
+    let mut altered = false;
+    on_fault(move |point| {
+        if point == "begin" && !altered {
+            altered = true;
+            app.execute_batch("ALTER TABLE t ADD COLUMN extra; UPDATE t SET extra = 'e'").unwrap();
+        }
+        false
+    });
+    a.publish();
+    on_fault(|_| false);
+    b.sql("ALTER TABLE t ADD COLUMN extra");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|y|e"]);
+}
+
+/// A table that appears while a unit is open is proposed once the unit is closed, and holds nothing up.
+#[test]
+fn c82_a_table_that_appears_while_a_unit_is_open() {
+    let setup = Setup { shards: 2, changes_max: 5, ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, TABLE);
+    a.sql("WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 50) INSERT INTO t SELECT i, i FROM n");
+    assert!(a.publish_step(), "one piece of several");
+    for node in [&a, &b] {
+        node.sql("CREATE TABLE late (id INTEGER PRIMARY KEY, v)");
+    }
+    a.sql("INSERT INTO late VALUES (1, 'x')");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM late"), ["1|x"]);
+    assert_eq!(b.one("SELECT count(*) FROM t"), "50");
+}
+
+/// Triggers follow a renamed table under their old names; its rows are known already, and its marks still count.
+#[test]
+fn c81_a_renamed_table_is_followed() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x'), (2, 'y')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("UPDATE t SET v = 'before' WHERE id = 1; ALTER TABLE t RENAME TO t2; UPDATE t2 SET v = 'after' WHERE id = 2");
+    b.sql("ALTER TABLE t RENAME TO t2");
+    settle(&mut [&mut a, &mut b]);
+    for node in [&a, &b] {
+        assert_eq!(node.rows("SELECT * FROM t2"), ["1|before", "2|after"]);
+        assert_eq!(
+            node.one("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%antiphon\\_\\_t\\_%' ESCAPE '\\'"),
+            "0"
+        );
+    }
+}
+
+/// A renamed table's old name is free for another, whose rows are new ones.
+#[test]
+fn c82_a_table_made_anew_beside_its_renamed_forerunner() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    settle(&mut [&mut a, &mut b]);
+    let ddl = "ALTER TABLE t RENAME TO t_old; CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
+    b.sql(ddl);
+    a.sql(ddl);
+    a.sql("INSERT INTO t SELECT id + 10, v FROM t_old; UPDATE t_old SET v = 'old'");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["11|x"]);
+    assert_eq!(b.rows("SELECT * FROM t_old"), ["1|old"]);
+}

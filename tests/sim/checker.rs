@@ -1,0 +1,320 @@
+//! What must hold: at every moment on one node, and at rest between all of them.
+//!
+//! A [`Witness`] stands beside each node. It sees what the application committed and what the log holds, and
+//! knows from these alone what the node's tables must show: the log's rows, overlaid with its own newest.
+
+use crate::oracle::{Clash, Fold, changes_of};
+use crate::schema::{Key, LATE, Row, Rows, Shape, TABLES, rows_of};
+use antiphon_core::codec::{decode, decode_row};
+use antiphon_core::entry::{Body, Entry, Origin};
+use antiphon_harness::Node;
+use rusqlite::Connection;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The newest image that this node gave a key, and the batch that carries it.
+struct Mine {
+    image: Option<Row>,
+    shard: u32,
+    number: u64,
+}
+
+/// What is known of one node.
+pub(crate) struct Witness {
+    pub(crate) rows: Rows,
+    pub(crate) has_late: bool,
+    pub(crate) folds: Vec<Fold>,
+    /// Committed and in no batch yet.
+    dirty: BTreeMap<Key, Option<Row>>,
+    /// In a batch that has not come back yet.
+    pending: BTreeMap<Key, Mine>,
+    /// Rows of L that T may lack, for a pending row held their UNIQUE value.
+    hidden: BTreeSet<Key>,
+    /// Clashes that hang on L's row of a key that was pending here when they took place: of such a key this
+    /// node may not know L's row, so that it may miss the clash, or see one where the rows are equal.
+    unsure: BTreeSet<(usize, Clash)>,
+    /// The last row of the outbox that was looked at.
+    outbox: i64,
+    pub(crate) origin: Origin,
+}
+
+/// What a look at a node saw that is worth counting.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) hidden: bool,
+    pub(crate) pieces: bool,
+    pub(crate) staged: bool,
+    pub(crate) shadows: bool,
+}
+
+type Checked<T> = Result<T, String>;
+
+impl Witness {
+    pub(crate) fn new(node: &Node, shards: usize) -> Self {
+        Self {
+            rows: Rows::new(),
+            has_late: false,
+            folds: vec![Fold::default(); shards],
+            dirty: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            hidden: BTreeSet::new(),
+            unsure: BTreeSet::new(),
+            outbox: 0,
+            origin: node.with(|db| db.origin()),
+        }
+    }
+
+    /// The application has committed, or tried to: what differs is what it wrote. Gives whether anything does.
+    pub(crate) fn committed(&mut self, node: &Node) -> bool {
+        let rows = rows_of(&node.app, self.has_late);
+        let keys: BTreeSet<&Key> = rows.keys().chain(self.rows.keys()).collect();
+        let mut wrote = false;
+        for key in keys {
+            let (old, new) = (self.rows.get(key), rows.get(key));
+            if old == new {
+                continue;
+            }
+            wrote = true;
+            self.hidden.remove(key);
+            if new.is_none() && !is_captured(&node.app, key.0) {
+                // A row that came and went before anyone listened.
+                self.dirty.remove(key);
+            } else {
+                self.dirty.insert(key.clone(), new.cloned());
+            }
+        }
+        self.rows = rows;
+        wrote
+    }
+
+    /// Looks at the node after any step.
+    pub(crate) fn observe(&mut self, node: &Node, log: &[Vec<Entry>]) -> Checked<Seen> {
+        let mut seen = Seen::default();
+        let moved = self.follow(node, log)?;
+        self.look_at_outbox(&node.app, &mut seen)?;
+        let folds = &self.folds;
+        let origin = self.origin;
+        self.pending.retain(|_, mine| mine.number > folds[mine.shard as usize - 1].done(origin));
+        self.rows = rows_of(&node.app, self.has_late);
+        self.compare(moved, &mut seen)?;
+        let expected = self.pending.len();
+        let pending = node.with(|db| db.pending_len());
+        if pending != expected {
+            return Err(format!("{pending} keys are pending, and {expected} should be"));
+        }
+        seen.staged = self.folds.iter().any(Fold::has_staged);
+        seen.shadows = count(&node.app, "SELECT count(*) FROM __antiphon___shadow") > 0;
+        Ok(seen)
+    }
+
+    /// Folds what the node says it has applied; gives whether that is more than before.
+    fn follow(&mut self, node: &Node, log: &[Vec<Entry>]) -> Checked<bool> {
+        let mut moved = false;
+        for (shard, position) in node.with(|db| db.positions()) {
+            let stored = count(
+                &node.app,
+                &format!("SELECT coalesce(max(seq), 0) FROM __antiphon___position WHERE shard = {shard}"),
+            );
+            if stored != position {
+                return Err(format!("position {position} of shard {shard} is {stored} in the file"));
+            }
+            let fold = &mut self.folds[shard as usize - 1];
+            if position < fold.position {
+                return Err(format!("the position in shard {shard} went back from {} to {position}", fold.position));
+            }
+            moved |= position > fold.position;
+            let known = (fold.evicted.len(), fold.standing.len());
+            for entry in &log[shard as usize - 1][at(fold.position)..at(position)] {
+                fold.entry(entry)?;
+            }
+            let evicted = fold.evicted[known.0..].iter().map(|(clash, loser)| (clash, loser));
+            let standing = fold.standing[known.1..].iter().map(|clash| (clash, &clash.1));
+            for (clash, _) in evicted
+                .chain(standing)
+                .filter(|(_, key)| self.pending.contains_key(key) || self.dirty.contains_key(key))
+            {
+                self.unsure.insert((shard as usize, clash.clone()));
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Every committed row is in the next batch as it was committed, and nothing else is.
+    fn look_at_outbox(&mut self, app: &Connection, seen: &mut Seen) -> Checked<()> {
+        let mut statement = app
+            .prepare_cached(
+                "SELECT id, shard, number, batch FROM __antiphon___global_change_log WHERE id > ?1 ORDER BY id",
+            )
+            .unwrap();
+        let mut batches = statement.query([self.outbox]).unwrap();
+        let mut sealed = false;
+        while let Some(batch) = batches.next().unwrap() {
+            sealed = true;
+            self.outbox = batch.get(0).unwrap();
+            let (shard, number): (u32, i64) = (batch.get(1).unwrap(), batch.get(2).unwrap());
+            let entry = decode(&batch.get::<_, Vec<u8>>(3).unwrap()).map_err(|error| error.to_string())?;
+            let Body::Changes(changes) = entry.body else { continue };
+            seen.pieces |= changes.more;
+            for (key, image, _) in changes_of(&changes) {
+                match self.dirty.remove(&key) {
+                    Some(written) if written == image => {}
+                    Some(written) => {
+                        return Err(format!("batch {number} has {image:?} for {key:?}, and {written:?} was committed"));
+                    }
+                    // Marked twice, as by a scan over rows that triggers had marked; or inserted and deleted since.
+                    None if self.pending.get(&key).is_some_and(|mine| mine.image == image) => {}
+                    None if image.is_none() && !self.rows.contains_key(&key) => {}
+                    None => return Err(format!("batch {number} has {image:?} for {key:?}, which nobody here wrote")),
+                }
+                self.pending.insert(key, Mine { image, shard, number: number.cast_unsigned() });
+            }
+        }
+        if (sealed || !self.dirty.is_empty()) && self.is_sealed(app) && !self.dirty.is_empty() {
+            return Err(format!("committed, and neither marked nor in a batch: {:?}", self.dirty));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is left to seal.
+    fn is_sealed(&self, app: &Connection) -> bool {
+        let tables = (0..TABLES.len()).filter(|table| self.has_late || *table != LATE);
+        let mut unsealed = tables.map(|table| {
+            !is_captured(app, table)
+                || count(app, &format!("SELECT count(*) FROM __antiphon__{}_change_log", TABLES[table].name)) > 0
+        });
+        !unsealed.any(|unsealed| unsealed) && count(app, "SELECT count(*) FROM __antiphon___scan") == 0
+    }
+
+    /// T is L, overlaid with what this node wrote and has not seen come back.
+    fn compare(&mut self, moved: bool, seen: &mut Seen) -> Checked<()> {
+        let mut own: BTreeMap<&Key, &Option<Row>> = self.pending.iter().map(|(key, mine)| (key, &mine.image)).collect();
+        own.extend(&self.dirty);
+        let mut held: BTreeSet<(usize, (usize, Vec<String>))> = BTreeSet::new();
+        for (key, image) in &own {
+            if self.rows.get(*key) != image.as_ref() {
+                return Err(format!("{key:?} is {:?}, and {image:?} was written here last", self.rows.get(*key)));
+            }
+            held.extend(image.iter().flat_map(|row| TABLES[key.0].slots(row)).map(|slot| (key.0, slot)));
+        }
+        let mut hidden = BTreeSet::new();
+        for (key, row) in self.folds.iter().flat_map(|fold| &fold.rows).filter(|(key, _)| !own.contains_key(*key)) {
+            let blocked = TABLES[key.0].slots(row).into_iter().any(|slot| held.contains(&(key.0, slot)));
+            match self.rows.get(key) {
+                Some(shown) if shown == row => {}
+                // Room is looked for when entries are applied, not between.
+                None if blocked || !moved && self.hidden.contains(key) => {
+                    hidden.insert(key.clone());
+                }
+                shown => return Err(format!("{key:?} is {shown:?}, and the log says {row:?}")),
+            }
+        }
+        for (key, row) in self.rows.iter().filter(|(key, _)| !own.contains_key(*key)) {
+            if !self.folds.iter().any(|fold| fold.rows.contains_key(key)) {
+                return Err(format!("{key:?} is {row:?}, and the log has no such row"));
+            }
+        }
+        seen.hidden = !hidden.is_empty();
+        self.hidden = hidden;
+        Ok(())
+    }
+
+    /// Whether everything committed has come back and everything there is has been applied.
+    pub(crate) fn is_at_rest(&self, node: &Node, log: &[Vec<Entry>]) -> bool {
+        let applied = self.folds.iter().zip(log).all(|(fold, log)| at(fold.position) == log.len());
+        applied
+            && self.pending.is_empty()
+            && self.dirty.is_empty()
+            && self.is_sealed(&node.app)
+            && count(&node.app, "SELECT count(*) FROM __antiphon___global_change_log WHERE state = 0") == 0
+    }
+}
+
+/// What must hold when nothing moves any more.
+pub(crate) fn at_rest(nodes: &[Node], witnesses: &[Witness], log: &[Vec<Entry>]) -> Checked<()> {
+    for (node, witness) in nodes.iter().zip(witnesses) {
+        let who = witness.origin.node;
+        let rows: Rows = witness.folds.iter().flat_map(|fold| fold.rows.clone()).collect();
+        if witness.rows != rows {
+            return Err(format!("node {who} differs from the log at rest: {:?} and {rows:?}", witness.rows));
+        }
+        if witness.rows != witnesses[0].rows {
+            return Err(format!("node {who} has {:?}, and the first node {:?}", witness.rows, witnesses[0].rows));
+        }
+        for (what, sql) in [
+            ("shadows", "SELECT count(*) FROM __antiphon___shadow"),
+            ("staged pieces", "SELECT count(*) FROM __antiphon___staged"),
+            ("effects of a user's trigger that took place twice", "SELECT count(*) FROM audit WHERE n <> 1"),
+        ] {
+            let found = count(&node.app, sql);
+            if found > 0 {
+                return Err(format!("node {who} has {found} {what} at rest"));
+            }
+        }
+        let integrity: String = node.app.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        if integrity != "ok" {
+            return Err(format!("node {who}: {integrity}"));
+        }
+        is_in_log(node, witness, log)?;
+        same_clashes(node, witness)?;
+    }
+    Ok(())
+}
+
+/// Every batch that was sealed is in the log, once and as it was sealed.
+fn is_in_log(node: &Node, witness: &Witness, log: &[Vec<Entry>]) -> Checked<()> {
+    let mut statement = node.app.prepare("SELECT shard, number, batch FROM __antiphon___global_change_log").unwrap();
+    let mut batches = statement.query([]).unwrap();
+    while let Some(batch) = batches.next().unwrap() {
+        let (shard, number): (u32, i64) = (batch.get(0).unwrap(), batch.get(1).unwrap());
+        let sealed = decode(&batch.get::<_, Vec<u8>>(2).unwrap()).map_err(|error| error.to_string())?;
+        if !log[shard as usize - 1].contains(&sealed) {
+            return Err(format!("batch {number} of node {} is not in shard {shard} of the log", witness.origin.node));
+        }
+    }
+    Ok(())
+}
+
+/// Every clash that the log holds left its record, and no other did.
+fn same_clashes(node: &Node, witness: &Witness) -> Checked<()> {
+    let mut recorded: BTreeSet<(usize, Clash)> = BTreeSet::new();
+    let mut statement = node.app.prepare("SELECT shard, seq, tbl, key, cause FROM __antiphon___conflict").unwrap();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let (shard, seq, name, key, cause): (u32, i64, String, Vec<u8>, String) =
+            (row.get(0).unwrap(), row.get(1).unwrap(), row.get(2).unwrap(), row.get(3).unwrap(), row.get(4).unwrap());
+        let table = Shape::position(&name).ok_or("a clash in an unknown table")?;
+        let key = decode_row(&key).map_err(|error| error.to_string())?;
+        recorded.insert((
+            shard as usize,
+            (seq.cast_unsigned(), (table, TABLES[table].fold_key(&key)), cause == "unique-index"),
+        ));
+    }
+    let folds = witness.folds.iter().enumerate();
+    let held: BTreeSet<(usize, Clash)> =
+        folds.flat_map(|(shard, fold)| fold.clashes.iter().map(move |clash| (shard + 1, clash.clone()))).collect();
+    let missing: Vec<_> = held.difference(&recorded).filter(|clash| !witness.unsure.contains(*clash)).collect();
+    let invented: Vec<_> = recorded.difference(&held).filter(|clash| !witness.unsure.contains(*clash)).collect();
+    if !missing.is_empty() || !invented.is_empty() {
+        return Err(format!(
+            "node {}: clashes without a record: {missing:?}; records without a clash: {invented:?}",
+            witness.origin.node
+        ));
+    }
+    Ok(())
+}
+
+fn is_captured(app: &Connection, table: usize) -> bool {
+    let sql = format!(
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name = '__antiphon__{}_on_insert'",
+        TABLES[table].name
+    );
+    count(app, &sql) > 0
+}
+
+fn count(app: &Connection, sql: &str) -> u64 {
+    let count: i64 = app.prepare_cached(sql).unwrap().query_row([], |row| row.get(0)).unwrap();
+    count.cast_unsigned()
+}
+
+fn at(position: u64) -> usize {
+    usize::try_from(position).unwrap()
+}

@@ -1,0 +1,77 @@
+//! A history before it happens: who does what, in which order.
+//!
+//! Every step draws from a seed of its own, so that leaving one out changes nothing about the others: a
+//! failing history can be shrunk by leaving out steps.
+
+use crate::random::Random;
+
+/// How a cluster is set up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Config {
+    pub(crate) nodes: usize,
+    pub(crate) shards: u32,
+    /// Most changes in one piece and in one transaction, a node.
+    pub(crate) changes_max: [usize; 3],
+    /// What the founder's application does before there is a cluster.
+    pub(crate) before: u64,
+}
+
+/// What happens in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// The application writes.
+    Write,
+    /// The host seals, and goes no further.
+    Seal,
+    /// A publisher's step.
+    Publish,
+    /// A subscriber's step.
+    Apply,
+    /// The host dies between two steps, and starts again.
+    Crash,
+    /// The application creates the table that was not there at first.
+    Create,
+}
+
+/// One step of a history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// Its place in the whole history: what it writes carries it.
+    pub(crate) mark: u64,
+    pub(crate) node: usize,
+    pub(crate) act: Act,
+    pub(crate) seed: u64,
+}
+
+/// A cluster and all that will happen to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) config: Config,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let nodes = if random.chance(80) { 3 } else { 2 };
+        let shards = random.weighted(&[(75, 1), (15, 2), (10, 3)]);
+        let changes_max = [(); 3].map(|()| random.weighted(&[(50, 10_000), (20, 1), (15, 2), (15, 3)]));
+        let before = random.pick(&[0, 0, 2, 5]);
+        let length = random.within(60, 150);
+        let late = random.chance(40);
+        let mut steps = Vec::new();
+        for mark in 0..length {
+            let act = random.weighted(&[
+                (44, Act::Write),
+                (8, Act::Seal),
+                (19, Act::Publish),
+                (23, Act::Apply),
+                (4, Act::Crash),
+                (if late { 3 } else { 0 }, Act::Create),
+            ]);
+            let node = usize::try_from(random.below(nodes as u64)).unwrap();
+            steps.push(Step { mark: mark + 1, node, act, seed: random.next() });
+        }
+        Self { config: Config { nodes, shards, changes_max, before }, steps }
+    }
+}

@@ -1,0 +1,1 @@
+//! Seeds that once found a bug, and must never find it again.
