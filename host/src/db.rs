@@ -115,6 +115,11 @@ pub struct Options {
 const SEAL_BYTES_MAX: usize = 4 << 20;
 /// How long SQLite itself waits for a lock before it says busy; the caller then tries again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it looks meanwhile. SQLite's own pauses grow to 100 ms, and an application that commits row after row
+/// leaves the lock free for microseconds: whoever looks that seldom never gets it.
+const BUSY_POLL: Duration = Duration::from_millis(1);
+/// How often an opening is tried again, [`BUSY_TIMEOUT`] each, while the application holds the lock.
+const OPEN_TRIES: u32 = 30;
 const STATEMENTS_CACHED: usize = 512;
 
 /// The application's file, opened for capture and apply.
@@ -178,10 +183,18 @@ impl Database {
             recent: Recent::default(),
             captures: true,
         };
-        database.transaction(|db| {
+        let mut tries = 1;
+        // A start must not need a quiet moment of the application's.
+        while let Err(error) = database.transaction(|db| {
             ledger::create(&db.conn)?;
             ledger::identify(&db.conn, db.options.node)
-        })?;
+        }) {
+            if !error.is_transient() || tries >= OPEN_TRIES {
+                return Err(error);
+            }
+            tracing::info!("the application holds the database's write lock; waiting for it");
+            tries += 1;
+        }
         database.reload()?;
         Ok(database)
     }
@@ -283,8 +296,8 @@ const COMPRESSION_LEVEL: i32 = 3;
 /// Opens the file the way every connection of the host's does.
 pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let conn = Connection::open_with_flags(path, flags).doing("open the database")?;
-    conn.busy_timeout(BUSY_TIMEOUT).doing("set the time to wait for a lock")?;
+    let mut conn = Connection::open_with_flags(path, flags).doing("open the database")?;
+    conn.busy_handler(Some(wait_for_lock)).doing("set the time to wait for a lock")?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // The application's triggers and foreign-key actions ran where the row was written; their effects arrive
     // as rows of their own and must not happen twice. Both are settings of this connection alone.
@@ -298,20 +311,28 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error
     Ok(conn)
 }
 
+/// Waits a little for another connection's lock; `false` once it has been long enough.
+fn wait_for_lock(times: i32) -> bool {
+    std::thread::sleep(BUSY_POLL);
+    BUSY_POLL.saturating_mul(times.unsigned_abs()) < BUSY_TIMEOUT
+}
+
 /// Asks SQLite whether the file is sound, before anything of it is captured or applied.
 ///
 /// # Errors
 /// [`Error::Damaged`] with SQLite's first complaint.
 pub fn check(path: &Path) -> Result<(), Error> {
-    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    let answer: rusqlite::Result<String> = conn.query_row("PRAGMA main.quick_check(1)", [], |row| row.get(0));
-    match answer {
-        Ok(answer) if answer == "ok" => Ok(()),
-        Ok(complaint) => Err(Error::Damaged(complaint)),
-        Err(error) => match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseCorrupt) => Err(Error::Damaged(error.to_string())),
-            Some(rusqlite::ErrorCode::NotADatabase) => Err(Error::Damaged("it is not a SQLite database".to_owned())),
-            _ => Err(error).doing("check the database"),
+    // A file that is bad enough fails at the first statement, whatever that is.
+    let answer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|conn| {
+        conn.query_row("PRAGMA main.quick_check(1)", [], |row| row.get(0)).doing("check the database")
+    });
+    let answer: String = answer.map_err(|error| match &error {
+        Error::Sqlite { source, .. } => match source.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseCorrupt) => Error::Damaged(source.to_string()),
+            Some(rusqlite::ErrorCode::NotADatabase) => Error::Damaged("it is not a SQLite database".to_owned()),
+            _ => error,
         },
-    }
+        _ => error,
+    })?;
+    if answer == "ok" { Ok(()) } else { Err(Error::Damaged(answer)) }
 }

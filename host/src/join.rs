@@ -298,5 +298,8 @@ fn database(error: db::Error) -> Failure {
 }
 
 fn unreachable_log(error: log::Error) -> Failure {
-    Failure::caused(Kind::General, "cannot read the log", &error)
+    match error {
+        log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot read the log", &error),
+        log::Error::Broken(_) => crate::node::lost_log("cannot read the log", &error),
+    }
 }

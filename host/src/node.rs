@@ -79,6 +79,7 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often a shard that can't go on looks whether it can.
 const BLOCKED_POLL: Duration = Duration::from_millis(500);
+const BLOCKED_FIRST_POLL: Duration = Duration::from_millis(20);
 /// How long a stop waits for the batch in hand to reach the log.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
@@ -102,6 +103,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     })?;
     let state = state_directory(&path);
     let lock = Lock::take(&state, &shown)?;
+    sweep(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
     let options = Options {
         path,
@@ -110,11 +112,8 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         changes_max: parts.changes_max,
         compress: parts.compress,
     };
-    let db = Database::open(options, parts.hasher, parts.resolver)
-        .map_err(|error| Failure::caused(Kind::General, format!("cannot open database `{shown}`"), &error))?;
-    let log = log::Local::open(&parts.log).map_err(|error| {
-        Failure::caused(Kind::General, "cannot open the log", &error).hint("`--log DIR` takes another directory")
-    })?;
+    let db = Database::open(options, parts.hasher, parts.resolver).map_err(|error| unopened(&shown, &error))?;
+    let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;
     Ok(Opened { db, log: Arc::new(log), agreed: parts.agreed, poll_interval: parts.poll_interval, _lock: lock, state })
 }
 
@@ -122,7 +121,37 @@ fn damaged(shown: &str, error: &db::Error) -> Failure {
     match error {
         db::Error::Damaged(_) => Failure::caused(Kind::Data, format!("nothing of `{shown}` is replicated"), error)
             .hint("restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`"),
-        _ => Failure::caused(Kind::General, format!("cannot open database `{shown}`"), error),
+        _ => unopened(shown, error),
+    }
+}
+
+fn unopened(shown: &str, error: &db::Error) -> Failure {
+    let text = format!("cannot open database `{shown}`");
+    if error.is_transient() {
+        return Failure::caused(Kind::Busy, text, error)
+            .hint("start again when the application has ended its transaction");
+    }
+    Failure::caused(Kind::General, text, error)
+}
+
+/// The log can't be had, or is not what this node knows of it.
+pub(crate) fn lost_log(text: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::caused(Kind::Data, text, error)
+        .hint("the rows of the database are safe; bring the log's directory back as it was, or let `--log` name the right one")
+        .hint(
+            "if the log is lost: stop all nodes, `antiphon cleanup` each database, remove the log's directory, and \
+             `antiphon run` the one with the latest rows first; the others follow it, with `antiphon join` where rows differ",
+        )
+}
+
+/// Removes folders that an earlier life left when it was killed. The lock is ours, so nobody uses them.
+fn sweep(state: &Path) {
+    let Ok(entries) = std::fs::read_dir(state) else { return };
+    let left = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(SCRATCH));
+    for entry in left {
+        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            warn!(folder = %entry.path().display(), %error, "cannot remove a folder of an earlier start");
+        }
     }
 }
 
@@ -152,12 +181,14 @@ impl Opened {
     }
 }
 
+const SCRATCH: &str = "scratch-";
+
 /// A folder for L built aside; gone when it is done with.
 struct Scratch(tempfile::TempDir);
 
 impl Scratch {
     fn new(state: &Path) -> Result<Self, Failure> {
-        tempfile::Builder::new().prefix("scratch-").tempdir_in(state).map(Self).map_err(|error| {
+        tempfile::Builder::new().prefix(SCRATCH).tempdir_in(state).map(Self).map_err(|error| {
             Failure::new(Kind::General, format!("cannot make a folder in `{}`: {error}", state.display()))
         })
     }
@@ -240,7 +271,10 @@ impl Publishing {
                     }
                 }
                 Err(error) if is_lasting(&error) => {
-                    return Err(Failure::caused(Kind::General, "cannot publish", &error));
+                    return Err(match &error {
+                        publish::Error::Db(_) => unable("cannot publish", &error),
+                        publish::Error::Log(_) | publish::Error::TailLost { .. } => lost_log("cannot publish", &error),
+                    });
                 }
                 Err(error) => {
                     warn!(error = %chain(&error), retry_in_ms = retry.pause().as_millis(), "Unable to publish");
@@ -314,6 +348,7 @@ struct Following {
 impl Following {
     async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
         let mut retry = Retry::default();
+        let mut blocked: Option<String> = None;
         let mut said: Option<String> = None;
         while !stop.is_cancelled() {
             match self.subscriber.step().await {
@@ -323,6 +358,7 @@ impl Following {
                 }
                 Ok(Progress::Idle(position)) => {
                     retry.reset();
+                    blocked = None;
                     if said.take().is_some() {
                         info!("resumed");
                     }
@@ -334,18 +370,26 @@ impl Following {
                     }
                 }
                 Ok(Progress::Blocked(reason)) => {
-                    if said.as_ref() != Some(&reason) {
+                    // What ends by itself at once, as a route that comes by another shard does, is not worth a word.
+                    let again = blocked.as_ref() == Some(&reason);
+                    if again && said.as_ref() != Some(&reason) {
                         warn!(reason, "paused until this changes; capture goes on");
-                        said = Some(reason);
+                        said = Some(reason.clone());
                     }
+                    blocked = Some(reason);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
-                        () = tokio::time::sleep(BLOCKED_POLL) => {}
+                        () = tokio::time::sleep(if again { BLOCKED_POLL } else { BLOCKED_FIRST_POLL }) => {}
                     }
                 }
                 Err(error) if is_broken(&error) => {
-                    return Err(Failure::caused(Kind::Data, "cannot follow the log", &error));
+                    return Err(match &error {
+                        subscribe::Error::Db(_) => unable("cannot follow the log", &error),
+                        subscribe::Error::Log(_) | subscribe::Error::Broken { .. } => {
+                            lost_log("cannot follow the log", &error)
+                        }
+                    });
                 }
                 Err(error) => {
                     warn!(error = %chain(&error), retry_in_ms = retry.pause().as_millis(), "cannot apply, will retry");
@@ -367,6 +411,12 @@ fn is_broken(error: &subscribe::Error) -> bool {
         subscribe::Error::Log(error) => matches!(error, log::Error::Broken(_)),
         subscribe::Error::Broken { .. } => true,
     }
+}
+
+/// The database's part of it can't go on.
+fn unable(text: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::caused(Kind::General, text, error)
+        .hint("start again; if it ends the same way, `antiphon cleanup` makes the file a database like any other, which can join anew")
 }
 
 /// An error and its causes on one line.

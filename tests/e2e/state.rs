@@ -85,6 +85,7 @@ impl Killed {
             });
         }
         let said = a.said();
+        println!("{what}: {}", said.lines().find(|line| line.starts_with("error: ")).unwrap_or("it runs"));
         assert!(!said.contains("panicked"), "{what}: {said}");
         if !a.is_running() {
             let status = a.wait();

@@ -10,6 +10,14 @@ use super::place;
 const BOUND: Duration = Duration::from_secs(5);
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
 
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// Writes rows 1, 2, 3… one commit each, until told to stop; gives how many were committed when `during` returned.
 fn while_writing(conn: Connection, during: impl FnOnce()) -> u64 {
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -25,9 +33,10 @@ fn while_writing(conn: Connection, during: impl FnOnce()) -> u64 {
                 }
             }
         });
+        // The writer must end when `during` panics, too, or the test would wait for it for ever.
+        let _stopping = Stopping(&stop);
         eventually("rows are being written", || written.load(Ordering::Acquire) > 200 || writer.is_finished());
         during();
-        stop.store(true, Ordering::Release);
     });
     written.into_inner()
 }
@@ -81,6 +90,8 @@ fn rows_committed_before_the_signal_leave_with_it() {
     a.start();
     b.start();
     for round in 0..5 {
+        // Before it has read the log to its end a node says nothing, and may end that way.
+        eventually("it has caught up", || a.is_quiet());
         a.sql(&format!("INSERT INTO t VALUES ({round}, 'last words')"));
         a.term();
         eventually("the row arrives", || b.one("SELECT count(*) FROM t") == (round + 1).to_string());

@@ -3,11 +3,13 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::join::Entered;
 use crate::node::{self, Opened};
 
@@ -35,28 +37,45 @@ impl Run {
         let opened = node::open(crate::components::parts(&loaded.config)?)?;
         let said = Said::of(&opened, &loaded.config);
         let (node, entered) = super::wait(&runtime, opened.enter())?;
-        said.say(entered)?;
         let stop = CancellationToken::new();
-        runtime.spawn(on_signal(stop.clone()));
+        // Before anything is said: whoever waits for our words may send a signal the moment they come.
+        let signals = Signals::watch(&runtime)?;
+        runtime.spawn(signals.stop(stop.clone()));
+        said.say(entered)?;
         runtime.block_on(node.run(stop))
     }
 }
 
-/// The first signal ends the batch in hand and stops; a second one leaves at once.
-async fn on_signal(stop: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-    let mut next = async || {
+/// SIGTERM and SIGINT. From the moment this exists neither ends the process by itself.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn watch(runtime: &Runtime) -> Result<Self, Failure> {
+        let _context = runtime.enter();
+        let watch = |kind| {
+            signal(kind).map_err(|error| Failure::new(Kind::General, format!("cannot watch for signals: {error}")))
+        };
+        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    };
-    next().await;
-    tracing::info!("stopping after the batch in hand; once more to leave at once");
-    stop.cancel();
-    next().await;
-    std::process::exit(130);
+    }
+
+    /// The first signal ends the batch in hand and stops; a second one leaves at once.
+    async fn stop(mut self, stop: CancellationToken) {
+        self.next().await;
+        tracing::info!("stopping after the batch in hand; once more to leave at once");
+        stop.cancel();
+        self.next().await;
+        std::process::exit(130);
+    }
 }
 
 /// What the user wants to know at a start, gathered before the database goes to its thread.

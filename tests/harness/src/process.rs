@@ -271,7 +271,8 @@ impl Site {
     pub fn start(&mut self) -> Duration {
         let started = Instant::now();
         self.spawn();
-        self.wait_for_words("replicating ");
+        // The last of what it says then, so that all of it can be looked at.
+        self.wait_for_words("antiphon run OTHER.db");
         started.elapsed()
     }
 
@@ -396,8 +397,10 @@ impl Site {
         );
         let unmarked =
             |table: &String| rows(&conn, &format!("SELECT count(*) FROM \"{}\"", table.replace('"', "\"\""))) == ["0"];
-        rows(&conn, "SELECT count(*) FROM \"__antiphon___global_change_log\" WHERE state = 0") == ["0"]
-            && marks.iter().all(unmarked)
+        let waiting = "SELECT (SELECT count(*) FROM \"__antiphon___global_change_log\" WHERE state = 0),
+                              (SELECT count(*) FROM \"__antiphon___scan\"),
+                              (SELECT count(*) FROM \"__antiphon___meta\" WHERE name = 'founding' AND value = 1)";
+        rows(&conn, waiting) == ["0|0|0"] && marks.iter().all(unmarked)
     }
 }
 
