@@ -292,11 +292,13 @@ fn log_gone() -> Failure {
     .hint("if that log is lost, `antiphon cleanup` and then `antiphon run` found a new cluster from this database")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
 fn database(error: db::Error) -> Failure {
     let kind = if error.is_transient() { Kind::Busy } else { Kind::General };
     Failure::caused(kind, "cannot make the database a member of the cluster", &error)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
 fn unreachable_log(error: log::Error) -> Failure {
     match error {
         log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot read the log", &error),

@@ -61,7 +61,7 @@ pub fn run(report: &mut Report, rows: usize) {
     assert_eq!(from_component, from_native);
     report.mark(
         "hash component, against its native twin",
-        format!(
+        &format!(
             "{:.1} M keys/s = {:.1} times its time",
             per_second(times * BATCH, component_took) / 1e6,
             component_took.as_secs_f64() / native_took.as_secs_f64()
@@ -81,7 +81,7 @@ pub fn run(report: &mut Report, rows: usize) {
     let (native_took, ()) = timed(|| clashes(&mut LastWriteWins, &batch, times));
     report.figure(
         "resolver component, two 5-column rows a clash",
-        format!(
+        &format!(
             "{:.0} k clashes/s (native: {:.0} M)",
             per_second(times * BATCH, component_took) / 1e3,
             per_second(times * BATCH, native_took) / 1e6

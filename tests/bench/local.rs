@@ -61,9 +61,9 @@ pub fn run(report: &mut Report, rows: usize) {
 
     let plain = fixture::create(&folder.path().join("plain.db"));
     let (plain_took, ()) = timed(|| fixture::fill(&plain, Kind::Ordinary, 0, rows, INSERT));
-    report.figure("plain inserts", rate(rows, plain_took));
+    report.figure("plain inserts", &rate(rows, plain_took));
     let (upserts_took, ()) = timed(|| fixture::fill(&plain, Kind::Ordinary, 0, rows, UPSERT));
-    report.figure("plain upserts", rate(rows, upserts_took));
+    report.figure("plain upserts", &rate(rows, upserts_took));
 
     let path = folder.path().join("captured.db");
     let app = fixture::create(&path);
@@ -72,14 +72,14 @@ pub fn run(report: &mut Report, rows: usize) {
     let cost = captured_took.as_secs_f64() / plain_took.as_secs_f64();
     report.mark(
         "captured inserts, cost against plain",
-        format!("{} = {cost:.2} times", rate(rows, captured_took)),
+        &format!("{} = {cost:.2} times", rate(rows, captured_took)),
         "at most 2.5 times",
         cost <= 2.5,
     );
     let (seal_took, ()) = timed(|| drain(&mut db));
     report.figure(
         "seal, against plain upserts",
-        format!(
+        &format!(
             "{} = {:.2} times",
             rate(rows, seal_took),
             per_second(rows, seal_took) / per_second(rows, upserts_took)
@@ -88,7 +88,7 @@ pub fn run(report: &mut Report, rows: usize) {
     let entries = sealed(&mut db);
     let bytes: usize = entries.iter().map(|placed| placed.frame.len()).sum();
     let per_row = bytes as f64 / rows as f64;
-    report.mark("bytes a row in the log, ordinary", format!("{per_row:.1}"), "at most 20", per_row <= 20.0);
+    report.mark("bytes a row in the log, ordinary", &format!("{per_row:.1}"), "at most 20", per_row <= 20.0);
 
     let other = folder.path().join("other.db");
     drop(fixture::create(&other));
@@ -96,14 +96,14 @@ pub fn run(report: &mut Report, rows: usize) {
     let (fold_took, ()) = timed(|| apply_all(&mut peer, &entries));
     report.figure(
         "fold of foreign rows, against plain upserts",
-        format!(
+        &format!(
             "{} = {:.2} times",
             rate(rows, fold_took),
             per_second(rows, fold_took) / per_second(rows, upserts_took)
         ),
     );
     let (echo_took, ()) = timed(|| apply_all(&mut db, &entries));
-    report.figure("fold of own echoes", rate(rows, echo_took));
+    report.figure("fold of own echoes", &rate(rows, echo_took));
 
     let path = folder.path().join("random.db");
     let app = fixture::create(&path);
@@ -113,5 +113,5 @@ pub fn run(report: &mut Report, rows: usize) {
     drain(&mut db);
     let bytes: usize = sealed(&mut db).iter().map(|placed| placed.frame.len()).sum();
     let per_row = bytes as f64 / some as f64;
-    report.mark("bytes a row in the log, random", format!("{per_row:.1}"), "at most 95", per_row <= 95.0);
+    report.mark("bytes a row in the log, random", &format!("{per_row:.1}"), "at most 95", per_row <= 95.0);
 }

@@ -28,6 +28,8 @@ use report::Report;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+type Part = fn(&mut Report, usize);
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     // `cargo test --benches` runs every bench once to see that it runs.
@@ -36,7 +38,7 @@ fn main() {
     let rows = asked.unwrap_or(if quick { 2_000 } else { 300_000 });
     let part = args.iter().position(|arg| arg == "--part").and_then(|at| args.get(at + 1));
     let mut report = Report::default();
-    let parts: [(&str, fn(&mut Report, usize)); 3] =
+    let parts: [(&str, Part); 3] =
         [("local", local::run), ("components", components::run), ("processes", processes::run)];
     for (_, run) in parts.iter().filter(|(name, _)| part.is_none_or(|part| part == name)) {
         run(&mut report, rows);

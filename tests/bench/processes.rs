@@ -71,17 +71,17 @@ pub fn run(report: &mut Report, rows: usize) {
         wait_for("all rows", || count(&reader) == rows, Duration::from_millis(10));
         writing
     });
-    report.figure("  the application's writes meanwhile", format!("{:.0} rows/s", per_second(rows, writing)));
+    report.figure("  the application's writes meanwhile", &format!("{:.0} rows/s", per_second(rows, writing)));
     for (host, name) in [(&from, "writing"), (&to, "reading")] {
         let (cpu, peak) = usage(host);
         report.figure(
             &format!("  the {name} node"),
-            format!("{:.2} µs of processor a row, {peak:.0} MiB at its peak", cpu * 1e6 / rows as f64),
+            &format!("{:.2} µs of processor a row, {peak:.0} MiB at its peak", cpu * 1e6 / rows as f64),
         );
     }
     report.mark(
         "end to end between two processes",
-        format!("{:.0} rows/s", per_second(rows, took)),
+        &format!("{:.0} rows/s", per_second(rows, took)),
         "100,000 rows/s",
         per_second(rows, took) >= 100_000.0 || rows < 10_000,
     );
@@ -98,9 +98,9 @@ pub fn run(report: &mut Report, rows: usize) {
     }
     delays.sort_unstable();
     let at = |share: usize| delays[(delays.len() - 1) * share / 100].as_secs_f64() * 1e3;
-    report.figure("one row's delay, median and p99", format!("{:.1} ms and {:.1} ms", at(50), at(99)));
+    report.figure("one row's delay, median and p99", &format!("{:.1} ms and {:.1} ms", at(50), at(99)));
     let (before, _) = usage(&to);
     std::thread::sleep(Duration::from_secs(2));
     let (after, _) = usage(&to);
-    report.figure("idle, of one processor", format!("{:.1}%", (after - before) * 50.0));
+    report.figure("idle, of one processor", &format!("{:.1}%", (after - before) * 50.0));
 }

@@ -10,13 +10,13 @@ pub struct Report {
 
 impl Report {
     /// A figure with nothing to reach.
-    pub fn figure(&mut self, what: &str, value: String) {
+    pub fn figure(&mut self, what: &str, value: &str) {
         println!("  {what:<52} {value}");
         self.lines.push(format!("{what}: {value}"));
     }
 
     /// A figure and whether it reaches its mark.
-    pub fn mark(&mut self, what: &str, value: String, mark: &str, reached: bool) {
+    pub fn mark(&mut self, what: &str, value: &str, mark: &str, reached: bool) {
         let word = if reached { "ok" } else { "MISSED" };
         println!("  {what:<52} {value:<28} mark {mark}: {word}");
         if !reached {

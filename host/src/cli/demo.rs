@@ -173,6 +173,7 @@ fn wait_for(mut done: impl FnMut() -> Result<bool, Failure>) -> Result<(), Failu
     Ok(())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
 fn sql(error: rusqlite::Error) -> Failure {
     Failure::caused(Kind::General, "cannot run the demonstration's SQL", &error)
 }

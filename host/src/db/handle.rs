@@ -16,7 +16,7 @@ pub struct Db(Arc<Inner>);
 
 enum Inner {
     Thread { calls: Mutex<Option<mpsc::Sender<Call>>>, thread: Mutex<Option<JoinHandle<()>>> },
-    Inline(Mutex<Database>),
+    Inline(Box<Mutex<Database>>),
 }
 
 impl std::fmt::Debug for Db {
@@ -44,7 +44,7 @@ impl Db {
     /// Runs every call on the spot: no thread, so that a test decides what happens when.
     #[must_use]
     pub fn inline(database: Database) -> Self {
-        Self(Arc::new(Inner::Inline(Mutex::new(database))))
+        Self(Arc::new(Inner::Inline(Box::new(Mutex::new(database)))))
     }
 
     /// Runs `work` on the database and gives its answer.

@@ -140,7 +140,8 @@ impl Database {
         let key_column = first + tracked.key.first().copied().unwrap_or(0);
         let mut chunk = header(tracked, width);
         let (mut seen_written, mut seen_gone) = (Seen::default(), Seen::default());
-        let (mut written, mut gone): (Vec<Box<[u8]>>, Vec<Box<[u8]>>) = (Vec::new(), Vec::new());
+        let mut written: Vec<Box<[u8]>> = Vec::new();
+        let mut gone: Vec<Box<[u8]>> = Vec::new();
         let mut key: Vec<Value> = Vec::with_capacity(key_width);
         let mut canonical = Vec::new();
         let mut last = None;
@@ -261,11 +262,11 @@ impl Database {
             let overlay = self.overlay.table(tracked.id);
             if !overlay.shadows.is_empty() {
                 // Behind a shadow the writer has not seen what came since: its change was made upon an older row.
-                let behind = |(change, key): (usize, &Box<[u8]>)| {
-                    let shadow = overlay.shadows.get(key).filter(|shadow| shadow.seen < seen)?;
+                let behind = |change: usize| {
+                    let shadow = overlay.shadows.get(keys.get(change)?).filter(|shadow| shadow.seen < seen)?;
                     Some((change, shadow.seen))
                 };
-                chunk.seen = keys.iter().enumerate().filter_map(behind).collect();
+                chunk.seen = (0..keys.len()).filter_map(behind).collect();
             }
             overlay.pending.extend(keys.into_iter().map(|key| (key, number)));
             chunks.push(chunk);

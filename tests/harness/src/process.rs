@@ -413,7 +413,7 @@ impl Drop for Site {
         if std::thread::panicking() {
             let said = std::fs::read(self.stderr_path()).unwrap_or_default();
             let tail = said.len().saturating_sub(8_000);
-            println!("--- {}\n{}", self.name, String::from_utf8_lossy(&said[tail..]));
+            eprintln!("--- {}\n{}", self.name, String::from_utf8_lossy(&said[tail..]));
         }
     }
 }
