@@ -62,7 +62,7 @@ pub async fn enter(db: &mut Database, log: &dyn Log, agreed: &Genesis, scratch: 
                 let cluster = draw()?;
                 let frame = db.genesis(cluster, agreed.clone()).map_err(database)?;
                 // Two nodes may try at once: the log takes one, and the other sees it in the next round.
-                log.begin(1, &frame).await.map_err(unreachable_log)?;
+                log.begin(1, &frame).await.map_err(|error| unreachable_log(&error))?;
             }
             (Standing::Apart, Some((cluster, origin, genesis))) => {
                 agree(&genesis, agreed)?;
@@ -194,7 +194,7 @@ impl Aside {
     async fn read(&mut self, log: &dyn Log, shard: Shard, to_founded: bool) -> Result<bool, Failure> {
         loop {
             let after = self.db.position(shard).seq;
-            let mut entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(unreachable_log)?;
+            let mut entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(|error| unreachable_log(&error))?;
             if entries.is_empty() {
                 return Ok(false);
             }
@@ -234,7 +234,9 @@ fn is_founded(placed: &Placed) -> bool {
 
 /// The log's first entry, if there is one.
 async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
-    let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() else { return Ok(None) };
+    let Some(first) = log.read(1, 0, 1).await.map_err(|error| unreachable_log(&error))?.into_iter().next() else {
+        return Ok(None);
+    };
     let foreign = |why: &dyn std::fmt::Display| {
         Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))
     };
@@ -297,9 +299,9 @@ fn database(error: db::Error) -> Failure {
     Failure::caused(kind, "cannot make the database a member of the cluster", &error)
 }
 
-fn unreachable_log(error: log::Error) -> Failure {
+fn unreachable_log(error: &log::Error) -> Failure {
     match error {
-        log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot read the log", &error),
-        log::Error::Broken(_) => crate::node::lost_log("cannot read the log", &error),
+        log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot read the log", error),
+        log::Error::Broken(_) => crate::node::lost_log("cannot read the log", error),
     }
 }

@@ -22,7 +22,7 @@ impl Damage {
         let bytes = std::fs::read(file).unwrap();
         match self {
             Damage::Overwritten => {
-                let noise: Vec<u8> = (0..bytes.len()).map(|n| (n * 7919 % 251) as u8).collect();
+                let noise: Vec<u8> = (0..bytes.len()).map(|n| u8::try_from(n * 7919 % 251).unwrap()).collect();
                 std::fs::write(file, noise).unwrap();
             }
             Damage::Truncated => std::fs::write(file, &bytes[..bytes.len() / 2]).unwrap(),
