@@ -48,13 +48,15 @@ pub enum Flaw {
     HiddenForgotten,
     /// Tables with a UNIQUE index are spread over shards by key.
     UniqueSpread,
+    /// A column that the origin lacks loses its value behind a shadow.
+    ColumnForgotten,
     /// Clashes remember what was rolled back.
     RollbackRemembered,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -76,6 +78,7 @@ impl Flaw {
         Self::PendingEvicted,
         Self::HiddenForgotten,
         Self::UniqueSpread,
+        Self::ColumnForgotten,
         Self::RollbackRemembered,
     ];
 }

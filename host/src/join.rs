@@ -173,7 +173,7 @@ impl Aside {
         for shard in 1..=self.shards {
             let mut waits = 0u32;
             while !self.read(log, shard, true).await? {
-                if waits % FOUNDED_NOTICE == 0 {
+                if waits.is_multiple_of(FOUNDED_NOTICE) {
                     tracing::info!(shard, "waiting for the founder to finish sending its rows");
                 }
                 waits = waits.wrapping_add(1);

@@ -22,6 +22,8 @@ struct Mine {
 pub(crate) struct Witness {
     pub(crate) rows: Rows,
     pub(crate) has_late: bool,
+    /// The column has been added that was not there at first.
+    pub(crate) is_wide: bool,
     pub(crate) folds: Vec<Fold>,
     /// Committed and in no batch yet.
     dirty: BTreeMap<Key, Option<Row>>,
@@ -53,6 +55,7 @@ impl Witness {
         Self {
             rows: Rows::new(),
             has_late: false,
+            is_wide: false,
             folds: vec![Fold::default(); shards],
             dirty: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -147,6 +150,7 @@ impl Witness {
             .unwrap();
         let mut batches = statement.query([self.outbox]).unwrap();
         let mut sealed = false;
+        let mut closed = false;
         while let Some(batch) = batches.next().unwrap() {
             sealed = true;
             self.outbox = batch.get(0).unwrap();
@@ -154,6 +158,7 @@ impl Witness {
             let entry = decode(&batch.get::<_, Vec<u8>>(3).unwrap()).map_err(|error| error.to_string())?;
             let Body::Changes(changes) = entry.body else { continue };
             seen.pieces |= changes.more;
+            closed = !changes.more;
             for (key, image, _) in changes_of(&changes) {
                 match self.dirty.remove(&key) {
                     Some(written) if written == image => {}
@@ -167,6 +172,11 @@ impl Witness {
                 }
                 self.pending.insert(key, Mine { image, shard, number: number.cast_unsigned() });
             }
+        }
+        let waiting =
+            |(table, _): &Key| is_captured(app, *table) && count(app, "SELECT count(*) FROM __antiphon___scan") == 0;
+        if closed && self.dirty.keys().any(waiting) {
+            return Err(format!("a unit was closed, and committed rows still wait: {:?}", self.dirty));
         }
         if (sealed || !self.dirty.is_empty()) && self.is_sealed(app) && !self.dirty.is_empty() {
             return Err(format!("committed, and neither marked nor in a batch: {:?}", self.dirty));

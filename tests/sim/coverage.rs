@@ -9,6 +9,8 @@ const KINDS: &[&str] = &[
     "three shards",
     "rows before the cluster",
     "late table",
+    "late column",
+    "update extra",
     "blocked",
     "single",
     "transaction",

@@ -18,6 +18,7 @@ mod flaws;
 mod oracle;
 mod plan;
 mod random;
+mod regressions;
 mod schema;
 mod shrink;
 mod workload;

@@ -2,7 +2,7 @@
 //!
 //! It reads decoded entries one after the other and holds L, who has said how much, and every clash there was.
 
-use crate::schema::{Key, Row, Rows, Shape, TABLES, render};
+use crate::schema::{Key, NONE, Row, Rows, Shape, TABLES, render};
 use antiphon_core::entry::{Body, Changes, Entry, Origin};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +13,8 @@ pub(crate) type Clash = (u64, Key, bool);
 struct Change {
     key: Key,
     image: Option<Row>,
+    /// Columns that the origin did not have: they keep what L has.
+    lacks: Vec<usize>,
     seen: u64,
 }
 
@@ -71,8 +73,14 @@ impl Fold {
     }
 
     fn unit(&mut self, origin: Origin, pieces: &[Changes]) {
-        let changes = coalesce(pieces);
+        let mut changes = coalesce(pieces);
         let seq = self.position;
+        for change in &mut changes {
+            let (Some(image), Some(row)) = (&mut change.image, self.rows.get(&change.key)) else { continue };
+            for column in &change.lacks {
+                image[*column].clone_from(&row[*column]);
+            }
+        }
         for change in &changes {
             let writers = self.writers.entry(change.key.clone()).or_default();
             let mut unseen =
@@ -114,9 +122,13 @@ fn coalesce(pieces: &[Changes]) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for piece in pieces {
         for (key, image, seen) in changes_of(piece) {
+            let chunk = piece.chunks.iter().find(|chunk| chunk.table == TABLES[key.0].name);
+            let has = |name: &str| chunk.is_some_and(|chunk| chunk.columns.iter().any(|column| column == name));
+            let columns = TABLES[key.0].columns.iter().enumerate();
+            let lacks = columns.filter(|(_, name)| !has(name)).map(|(position, _)| position).collect();
             match changes.iter_mut().find(|change| change.key == key) {
-                Some(earlier) => earlier.image = image,
-                None => changes.push(Change { key, image, seen }),
+                Some(earlier) => (earlier.image, earlier.lacks) = (image, lacks),
+                None => changes.push(Change { key, image, lacks, seen }),
             }
         }
     }
@@ -134,8 +146,8 @@ pub(crate) fn changes_of(changes: &Changes) -> Vec<(Key, Option<Row>, u64)> {
         };
         for (index, values) in chunk.written.iter().enumerate() {
             let value = |name: &&str| {
-                let at = chunk.columns.iter().position(|column| column == name).expect("a column is missing");
-                render(&values[at])
+                let at = chunk.columns.iter().position(|column| column == name);
+                at.map_or(NONE.to_owned(), |at| render(&values[at]))
             };
             let row: Row = shape.columns.iter().map(value).collect();
             found.push(((table, shape.key_of(&row)), Some(row), seen(index)));

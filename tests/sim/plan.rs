@@ -31,6 +31,8 @@ pub(crate) enum Act {
     Crash,
     /// The application creates the table that was not there at first.
     Create,
+    /// The application adds a column that was not there at first.
+    Widen,
 }
 
 /// One step of a history.
@@ -59,6 +61,7 @@ impl Plan {
         let before = random.pick(&[0, 0, 2, 5]);
         let length = random.within(60, 150);
         let late = random.chance(40);
+        let widen = random.chance(30);
         let mut steps = Vec::new();
         for mark in 0..length {
             let act = random.weighted(&[
@@ -68,6 +71,7 @@ impl Plan {
                 (23, Act::Apply),
                 (4, Act::Crash),
                 (if late { 3 } else { 0 }, Act::Create),
+                (if widen { 3 } else { 0 }, Act::Widen),
             ]);
             let node = usize::try_from(random.below(nodes as u64)).unwrap();
             steps.push(Step { mark: mark + 1, node, act, seed: random.next() });

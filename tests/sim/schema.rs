@@ -22,13 +22,13 @@ pub(crate) const LATE: usize = 5;
 pub(crate) const TABLES: [Shape; 6] = [
     Shape {
         name: "item",
-        columns: &["id", "u", "w", "a", "touched"],
+        columns: &["id", "u", "w", "a", "touched", "extra"],
         key: &[(0, false)],
         uniques: &[&[(1, false)], &[(2, true)]],
     },
     Shape { name: "plain", columns: &["k", "g", "v"], key: &[(0, false), (1, true)], uniques: &[] },
     Shape { name: "audit", columns: &["id", "n"], key: &[(0, false)], uniques: &[] },
-    Shape { name: "parent", columns: &["id", "v"], key: &[(0, false)], uniques: &[] },
+    Shape { name: "parent", columns: &["id", "v", "extra"], key: &[(0, false)], uniques: &[] },
     Shape { name: "child", columns: &["id", "parent", "v"], key: &[(0, false)], uniques: &[] },
     Shape { name: "late", columns: &["id", "u", "v"], key: &[(0, false)], uniques: &[&[(1, false)]] },
 ];
@@ -49,6 +49,12 @@ pub(crate) const DDL: &str = "
     CREATE TABLE child (id INTEGER PRIMARY KEY, parent REFERENCES parent (id) ON DELETE CASCADE ON UPDATE CASCADE, v);";
 
 pub(crate) const LATE_DDL: &str = "CREATE TABLE late (id INTEGER PRIMARY KEY, u UNIQUE, v);";
+
+/// A column that each node's user adds when it suits him; until then a row counts as having its default.
+pub(crate) const WIDEN_DDL: &str = "ALTER TABLE item ADD COLUMN extra DEFAULT 'none';
+    ALTER TABLE parent ADD COLUMN extra DEFAULT 'none';";
+/// The default of such a column.
+pub(crate) const NONE: &str = "tnone";
 
 /// A row: its values, storage class first.
 pub(crate) type Row = Vec<String>;
@@ -113,7 +119,8 @@ pub(crate) fn rows_of(app: &Connection, has_late: bool) -> Rows {
         let width = shape.columns.len();
         let mut found = statement.query([]).unwrap();
         while let Some(row) = found.next().unwrap() {
-            let row: Row = (0..width).map(|column| render(&owned(row.get_ref(column).unwrap()))).collect();
+            let value = |column| row.get_ref(column).map_or(NONE.to_owned(), |value| render(&owned(value)));
+            let row: Row = (0..width).map(value).collect();
             rows.insert((position, shape.key_of(&row)), row);
         }
     }

@@ -16,8 +16,8 @@ pub(crate) struct Work {
 }
 
 /// Makes up one step of an application that sees these rows; `mark` is unique to the step.
-pub(crate) fn work(random: &mut Random, mark: u64, rows: &Rows, has_late: bool) -> Work {
-    let mut maker = Maker { random, mark: mark * 100, rows, has_late };
+pub(crate) fn work(random: &mut Random, mark: u64, rows: &Rows, has_late: bool, is_wide: bool) -> Work {
+    let mut maker = Maker { random, mark: mark * 100, rows, has_late, is_wide };
     let kind =
         maker.random.weighted(&[(70, "single"), (12, "transaction"), (8, "savepoint"), (3, "rollback"), (7, "swap")]);
     let mut statements = Vec::new();
@@ -45,6 +45,7 @@ struct Maker<'a> {
     mark: u64,
     rows: &'a Rows,
     has_late: bool,
+    is_wide: bool,
 }
 
 impl Maker<'_> {
@@ -87,6 +88,9 @@ impl Maker<'_> {
     fn item(&mut self) -> Statement {
         let (id, other, u, w, n) = (self.id(), self.id(), self.u(), self.w(), self.fresh());
         let values = format!("VALUES ({id}, {u}, {w}, 'v{n}', 'new')");
+        if self.is_wide && self.random.chance(15) {
+            return ("update extra", format!("UPDATE item SET a = 'v{n}', extra = 'e{n}' WHERE id = {id}"));
+        }
         match self.random.weighted(&[
             (10, 0),
             (10, 1),
@@ -104,18 +108,22 @@ impl Maker<'_> {
             (2, 13),
             (3, 14),
         ]) {
-            0 => ("insert", format!("INSERT INTO item {values}")),
-            1 => ("insert or replace", format!("INSERT OR REPLACE INTO item {values}")),
-            2 => ("insert or ignore", format!("INSERT OR IGNORE INTO item {values}")),
+            0 => ("insert", format!("INSERT INTO item (id, u, w, a, touched) {values}")),
+            1 => ("insert or replace", format!("INSERT OR REPLACE INTO item (id, u, w, a, touched) {values}")),
+            2 => ("insert or ignore", format!("INSERT OR IGNORE INTO item (id, u, w, a, touched) {values}")),
             3 => (
                 "upsert on key",
-                format!("INSERT INTO item {values} ON CONFLICT (id) DO UPDATE SET u = excluded.u, a = excluded.a"),
+                format!(
+                    "INSERT INTO item (id, u, w, a, touched) {values} ON CONFLICT (id) DO UPDATE SET u = excluded.u, a = excluded.a"
+                ),
             ),
             4 => (
                 "upsert on unique",
-                format!("INSERT INTO item {values} ON CONFLICT (u) DO UPDATE SET w = excluded.w, a = excluded.a"),
+                format!(
+                    "INSERT INTO item (id, u, w, a, touched) {values} ON CONFLICT (u) DO UPDATE SET w = excluded.w, a = excluded.a"
+                ),
             ),
-            5 => ("upsert nothing", format!("INSERT INTO item {values} ON CONFLICT DO NOTHING")),
+            5 => ("upsert nothing", format!("INSERT INTO item (id, u, w, a, touched) {values} ON CONFLICT DO NOTHING")),
             6 => ("update", format!("UPDATE item SET a = 'v{n}' WHERE id = {id}")),
             7 => ("update unique", format!("UPDATE item SET u = {u}, a = 'v{n}' WHERE id = {id}")),
             8 => (
@@ -176,8 +184,11 @@ impl Maker<'_> {
     fn family(&mut self) -> Statement {
         let (id, parent, v) = (self.id(), self.random.within(1, 3), self.value());
         let n = self.fresh();
+        if self.is_wide && self.random.chance(20) {
+            return ("update extra", format!("UPDATE parent SET v = {v}, extra = 'e{n}' WHERE id = {parent}"));
+        }
         match self.random.below(8) {
-            0 | 1 => ("insert", format!("INSERT OR IGNORE INTO parent VALUES ({parent}, {v})")),
+            0 | 1 => ("insert", format!("INSERT OR IGNORE INTO parent (id, v) VALUES ({parent}, {v})")),
             2 | 3 => ("insert child", format!("INSERT INTO child VALUES ({id}, {parent}, {v})")),
             4 => ("update", format!("UPDATE child SET parent = {parent}, v = {v} WHERE id = {id}")),
             5 => ("cascade", format!("DELETE FROM parent WHERE id = {parent}")),

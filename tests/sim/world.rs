@@ -5,7 +5,7 @@ use crate::coverage::Coverage;
 use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
-use crate::schema::{DDL, LATE_DDL, TABLES};
+use crate::schema::{DDL, LATE_DDL, TABLES, WIDEN_DDL};
 use crate::workload;
 use antiphon::db::{self, Stop};
 use antiphon::flaw::testing::on_fault;
@@ -161,6 +161,13 @@ impl<'a> World<'a> {
                     self.note(step, LATE_DDL);
                 }
             }
+            Act::Widen => {
+                if !self.witnesses[step.node].is_wide {
+                    self.coverage.see("late column");
+                    self.widen(step.node);
+                    self.note(step, WIDEN_DDL);
+                }
+            }
             Act::Crash => {
                 self.coverage.see("crash between steps");
                 self.crash(step.node);
@@ -169,6 +176,11 @@ impl<'a> World<'a> {
             Act::Seal | Act::Publish | Act::Apply => return self.host(step),
         }
         Ok(())
+    }
+
+    fn widen(&mut self, node: usize) {
+        self.nodes[node].app.execute_batch(WIDEN_DDL).unwrap();
+        self.witnesses[node].is_wide = true;
     }
 
     fn crash(&mut self, node: usize) {
@@ -180,7 +192,7 @@ impl<'a> World<'a> {
     fn write(&mut self, step: &Step) {
         let mut random = Random::new(step.seed);
         let (node, witness) = (&self.nodes[step.node], &mut self.witnesses[step.node]);
-        let work = workload::work(&mut random, step.mark, &witness.rows, witness.has_late);
+        let work = workload::work(&mut random, step.mark, &witness.rows, witness.has_late, witness.is_wide);
         let mut said = Vec::new();
         for (name, sql) in &work.statements {
             let before = node.app.total_changes();
@@ -256,7 +268,7 @@ impl<'a> World<'a> {
         match &done {
             Ok(what) => said += &format!(" => {what}"),
             Err(error) => {
-                said += &format!(" => {error}{}", died.map(|point| format!(" at {point}")).unwrap_or_default())
+                said += &format!(" => {error}{}", died.map(|point| format!(" at {point}")).unwrap_or_default());
             }
         }
         if died.is_some() {
@@ -311,6 +323,7 @@ impl<'a> World<'a> {
     /// A node may wait for what only its user can do, or for another shard; for nothing else.
     fn blocked(&mut self, node: usize, reason: &str) -> Result<String, String> {
         let excused = reason.contains("`late`") && !self.witnesses[node].has_late
+            || reason.contains("`extra`") && !self.witnesses[node].is_wide
             || self.entries.len() > 1 && reason.contains("route");
         if excused {
             self.coverage.see("blocked");
@@ -347,6 +360,13 @@ impl<'a> World<'a> {
             if self.witnesses.iter().any(|witness| witness.has_late) && !self.witnesses[node].has_late {
                 self.nodes[node].app.execute_batch(LATE_DDL).unwrap();
                 self.witnesses[node].has_late = true;
+            }
+        }
+        if self.witnesses.iter().any(|witness| witness.is_wide) {
+            for node in 0..self.nodes.len() {
+                if !self.witnesses[node].is_wide {
+                    self.widen(node);
+                }
             }
         }
         for _ in 0..ROUNDS_MAX {

@@ -54,7 +54,7 @@ pub fn change_log_columns(table: &Table) -> Vec<String> {
 /// The statement that creates a table's change log: append-only, no index, columns without affinity.
 #[must_use]
 pub fn create_change_log(table: &Table) -> String {
-    let columns = joined(table, |column| logged(column));
+    let columns = joined(table, logged);
     format!(
         "CREATE TABLE IF NOT EXISTS main.{} (id INTEGER PRIMARY KEY, op, {columns})",
         quote(&change_log(&table.name))
@@ -69,7 +69,7 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
         format!("CREATE TRIGGER main.{} {when} BEGIN {body}; END", quote(&trigger(&table.name, event)))
     };
     let note = |op: i64, row: &str| {
-        let into = joined(table, |column| logged(column));
+        let into = joined(table, logged);
         let values = joined(table, |column| format!("{row}.{}", quote(column)));
         format!("INSERT INTO {} (op, {into}) VALUES ({op}, {values})", quote(&change_log(&table.name)))
     };
@@ -99,8 +99,8 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
 ///
 /// The table has an alias there: one called `new` would otherwise be taken for the new row.
 fn colliding(table: &Table) -> Vec<String> {
-    let into = joined(table, |column| logged(column));
-    let keys = joined(table, |column| quote(column));
+    let into = joined(table, logged);
+    let keys = joined(table, quote);
     let statement = |unique: &crate::schema::Unique| {
         let mut terms = Vec::new();
         for (position, collation) in &unique.columns {
@@ -134,8 +134,8 @@ fn joined(table: &Table, item: impl Fn(&str) -> String) -> String {
 /// Marks rows that are there already, as if they had been inserted now: from the key after `?1…` on, `limit` of them.
 #[must_use]
 pub fn mark_existing(table: &Table, from_start: bool) -> String {
-    let into = joined(table, |column| logged(column));
-    let keys = joined(table, |column| quote(column));
+    let into = joined(table, logged);
+    let keys = joined(table, quote);
     let width = table.key_columns().len();
     let after = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
     let order = table

@@ -128,7 +128,7 @@ impl Rows {
     /// If the values are not whole rows.
     #[must_use]
     pub fn from_values(width: usize, values: Vec<Value>) -> Self {
-        assert!(values.is_empty() || (width > 0 && values.len() % width == 0), "values are not whole rows");
+        assert!(values.is_empty() || (width > 0 && values.len().is_multiple_of(width)), "values are not whole rows");
         Self { width, values }
     }
 

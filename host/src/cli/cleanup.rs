@@ -42,7 +42,7 @@ impl Cleanup {
             (0, _) => writeln!(talk, "there is no trace of Antiphon in {shown}")?,
             (count, true) => writeln!(talk, "{count} objects would be removed from {shown}")?,
             (count, false) => {
-                writeln!(talk, "{count} objects removed from {shown}; `{}` may go, too", state.display())?
+                writeln!(talk, "{count} objects removed from {shown}; `{}` may go, too", state.display())?;
             }
         }
         Ok(())

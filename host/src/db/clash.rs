@@ -47,7 +47,7 @@ impl Database {
             let Some(tracked) = self.tables.get(table.index) else { continue };
             let current = logged_row(&self.conn, tracked, self.overlay.table(tracked.id), change)?;
             // Where both wrote the same, nobody was overruled.
-            if current.is_none() || current != change.image {
+            if !stands(current.as_ref(), change.image.as_ref()) {
                 record(&self.conn, unit, tracked, Cause::SameKey, change, loser, current.as_ref())?;
             }
         }
@@ -133,7 +133,7 @@ pub(super) fn record(
 
 /// L's row of a key: the shadow if there is one, else T's row; but T's row of a pending key is P, and then L's is
 /// not known here.
-fn logged_row(
+pub(super) fn logged_row(
     conn: &Connection,
     tracked: &Tracked,
     overlay: &TableOverlay,
@@ -144,4 +144,10 @@ fn logged_row(
         None if overlay.pending.contains_key(&change.key) => Ok(None),
         None => Ok(whole(conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())),
     }
+}
+
+/// Whether a row is there as it comes, in the columns that come.
+fn stands(current: Option<&Image>, image: Option<&Image>) -> bool {
+    let (Some(current), Some(image)) = (current, image) else { return false };
+    image.iter().zip(current).all(|(wanted, found)| wanted.is_none() || wanted == found)
 }

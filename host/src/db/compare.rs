@@ -116,9 +116,9 @@ impl Database {
                 Some(found) if found == row => {}
                 found => {
                     if found.is_some() {
-                        difference.changed += 1
+                        difference.changed += 1;
                     } else {
-                        difference.only_here += 1
+                        difference.only_here += 1;
                     }
                     match act {
                         Act::Count => {}

@@ -71,7 +71,7 @@ impl<'a> Writer<'a> {
 
     /// Inserts a row, or updates just these columns of it.
     pub(super) fn upsert<'v>(&mut self, columns: &[usize], row: impl Iterator<Item = &'v Value>) -> Result<(), Error> {
-        if !self.upsert.as_ref().is_some_and(|(known, _)| known == columns) {
+        if self.upsert.as_ref().is_none_or(|(known, _)| known != columns) {
             let statement = self.conn.prepare_cached(&upsert(self.tracked, columns)).doing(WRITING)?;
             self.upsert = Some((columns.to_vec(), statement));
         }

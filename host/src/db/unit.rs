@@ -4,6 +4,7 @@
 //! is written.
 
 use super::catalog::Tracked;
+use super::clash::logged_row;
 use super::overlay::Image;
 use super::recent::Keys;
 use super::{Database, Error};
@@ -58,8 +59,9 @@ impl Database {
             }
             piece.chunks = rest;
         }
-        for table in self.localise(pieces) {
+        for mut table in self.localise(pieces) {
             count += table.changes.len();
+            self.complete(&mut table)?;
             let Some(tracked) = self.tables.get(table.index) else { continue };
             let plain = table.uniques.is_empty() && tracked.table.uniques.is_empty();
             let mut keys = Keys::new(tracked.id);
@@ -69,7 +71,7 @@ impl Database {
             touched.push(keys);
             let clashes = self.clashes(unit, &table)?;
             self.resolve(unit, &table, &clashes)?;
-            if plain {
+            if plain || crate::flaw!(ReplaceApply) {
                 self.apply_plain(unit, table)?;
             } else {
                 self.apply_unique(unit, table)?;
@@ -89,9 +91,29 @@ impl Database {
             return Ok(None);
         }
         let columns = local_columns(tracked, chunk);
+        if columns.len() < tracked.table.columns.len() && !self.overlay.table(tracked.id).shadows.is_empty() {
+            return Ok(None);
+        }
         let keys = Keys::of(tracked, chunk);
         self.apply_chunk(unit, index, chunk, &columns, keys.packed())?;
         Ok(Some(keys))
+    }
+
+    /// Columns that the origin lacks keep what L has, which may stand in a shadow and not in T. Where L's row is
+    /// not known, as behind a pending one, they are left open: the row that is pending came from wherever it was last.
+    fn complete(&mut self, table: &mut TableChanges) -> Result<(), Error> {
+        let Some(tracked) = self.tables.get(table.index) else { return Ok(()) };
+        let overlay = self.overlay.table(tracked.id);
+        let is_open = |change: &&mut Change| change.image.as_ref().is_some_and(|image| image.contains(&None));
+        for change in table.changes.iter_mut().filter(is_open) {
+            let row = logged_row(&self.conn, tracked, overlay, change)?;
+            for (slot, kept) in change.image.iter_mut().flatten().zip(row.into_iter().flatten()) {
+                if slot.is_none() && !crate::flaw!(ColumnForgotten) {
+                    *slot = kept;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Maps names to the local schema, and leaves each key of the unit once: its first `seen`, its last image.
