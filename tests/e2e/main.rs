@@ -2,7 +2,14 @@
 //!
 //! Each test has a folder of its own with a log in it and a few databases. A test waits for what must come true and
 //! never for a time to pass; where a promise has a bound, the bound is the promise's, not the machine's.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::cast_possible_truncation, reason = "a test that can't go on ends there")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "a test that can't go on ends there"
+)]
 
 use antiphon_harness::Place;
 

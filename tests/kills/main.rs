@@ -3,7 +3,14 @@
 //! Two tests. One kills random nodes at random moments while an application writes beside every node; `KILLS` and
 //! `SEED` in the environment set how often and which moments. The other kills at each named fault point once, so
 //! that no instant is left to luck.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, clippy::cast_possible_truncation, reason = "a test that can't go on ends there")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "a test that can't go on ends there"
+)]
 
 use antiphon_harness::{Place, Signal, Site, eventually, settled};
 use rusqlite::{Connection, params};
