@@ -90,7 +90,7 @@ impl Demo {
         writeln!(out, "   antiphon run app.db                                   # the first node")?;
         writeln!(
             out,
-            "   antiphon run copy.db --log app.db.antiphon/log        # a second one, on a copy of the file"
+            "   antiphon run copy.db --log app.db.antiphon/log        # a second one, on an empty copy of the schema"
         )?;
         writeln!(out, "`antiphon demo --keep` leaves this one running, to play with.")?;
         Ok(())

@@ -122,7 +122,10 @@ impl Said {
         };
         writeln!(out, "  cluster  {cluster}")?;
         writeln!(out, "  log      {}", log.display())?;
-        writeln!(out, "\na second node on this machine, on a copy of the schema or of the file:")?;
+        writeln!(
+            out,
+            "\na second node on this machine, on an empty copy of the schema (or a copy of the file made before its first start):"
+        )?;
         writeln!(out, "  antiphon run OTHER.db --log {}\n", shell(&log))?;
         Ok(())
     }

@@ -53,6 +53,13 @@ impl Database {
             }
         }
         self.refresh_schema()?;
+        match self.try_apply(shard, entries) {
+            Err(Error::Sqlite { source, .. }) if is_constraint(&source) => self.misfit(shard, entries, &source),
+            applied => applied,
+        }
+    }
+
+    fn try_apply(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
         self.transaction(|db| {
             if db.refresh_schema()? {
                 // It changed before the lock was ours: captured or not, sealed or not, must be asked again.
@@ -69,6 +76,22 @@ impl Database {
             fault!("applied");
             Ok(applied)
         })
+    }
+
+    /// A row breaks a rule that only this database has. What comes before it is applied, entry by entry; at the entry
+    /// that holds it the shard stops, for leaving it out would lose a row.
+    fn misfit(&mut self, shard: Shard, entries: &[Placed], refusal: &rusqlite::Error) -> Result<Applied, Error> {
+        let position = self.position(shard).seq;
+        let mut left = entries.iter().filter(|placed| placed.seq > position);
+        let (Some(first), Some(_)) = (left.next(), left.next()) else {
+            let reason = format!(
+                "entry {} of shard {shard} has a row that this database does not take: {refusal}; make the table as it is on \
+                 the other nodes, or change the row that stands in its way",
+                position + 1
+            );
+            return Ok(Applied { stop: Some(Stop::Blocked(reason)), ..Applied::default() });
+        };
+        self.apply(shard, std::slice::from_ref(first))
     }
 
     /// Commits the position and then begins the transaction of the rows: a planted bug, and nothing else calls it.
@@ -288,4 +311,9 @@ impl Database {
         }
         Ok(())
     }
+}
+
+/// Whether SQLite refused a row for what it holds.
+fn is_constraint(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
 }
