@@ -1,7 +1,6 @@
 //! From the configuration to the components a node runs with.
 
 use crate::config::Config;
-use crate::db::Filter;
 use crate::failure::{Failure, Kind};
 use crate::node::Parts;
 use antiphon_bundle::World;
@@ -34,7 +33,9 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
         resolver: resolver.identity().to_owned(),
         wire: u32::from(codec::VERSION),
     };
-    let filter = Filter::new(&config.capture.include, &config.capture.exclude)
+    let filter = config
+        .capture
+        .filter()
         .map_err(|error| Failure::caused(Kind::Config, "a pattern under `[capture]` is no glob", &error))?;
     Ok(Parts {
         database: config.db_path.clone(),

@@ -31,7 +31,7 @@ mod section;
 mod snapshot;
 mod sources;
 
-pub use general::{Capture, Log, ReplicationLog, Selection};
+pub use general::{Capture, Log, ReplicationLog};
 pub use nats::Nats;
 pub use not_yet::Notice;
 pub use observe::{HealthCheck, Logging, Prometheus};

@@ -23,7 +23,7 @@ mod unit;
 mod values;
 
 pub use apply::{Applied, Stop};
-pub use catalog::{Filter, Refused};
+pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub use founding::Standing;
 pub use handle::Db;

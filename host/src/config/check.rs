@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::general::glob;
 use super::keys::{Leaf, did_you_mean};
 use super::plugins::{HASHERS, RESOLVERS};
 use super::sources::Origin;
@@ -95,7 +94,7 @@ fn patterns(config: &Config) -> Verdict {
             return Err(Failure::config(format!("`{key}` holds an empty pattern, which matches no table"))
                 .hint("name a table, or write `*` for all"));
         }
-        if let Err(error) = glob(pattern) {
+        if let Err(error) = crate::db::glob(pattern) {
             return Err(Failure::config(format!("`{key}` holds `{pattern}`, which is no pattern: {}", error.kind()))
                 .hint("a sign of a table's own name goes in brackets, as in `a[*]b`"));
         }

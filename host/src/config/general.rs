@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
-
 use super::section::section;
+use crate::db::Filter;
 
 section! {
     /// How changes are kept in the log on their way to the other nodes.
@@ -48,41 +47,9 @@ impl Capture {
     ///
     /// # Errors
     /// Names the first pattern that is not a glob.
-    pub fn selection(&self) -> Result<Selection, globset::Error> {
-        let include = if self.include.is_empty() { None } else { Some(set(&self.include)?) };
-        Ok(Selection { include, exclude: set(&self.exclude)? })
+    pub fn filter(&self) -> Result<Filter, globset::Error> {
+        Filter::new(&self.include, &self.exclude)
     }
-}
-
-/// Which tables are replicated; made by [`Capture::selection`].
-#[derive(Debug, Clone)]
-pub struct Selection {
-    include: Option<GlobSet>,
-    exclude: GlobSet,
-}
-
-impl Selection {
-    /// Whether the table named `table` is replicated.
-    #[must_use]
-    pub fn takes(&self, table: &str) -> bool {
-        self.include.as_ref().is_none_or(|include| include.is_match(table)) && !self.exclude.is_match(table)
-    }
-}
-
-fn set(patterns: &[String]) -> Result<GlobSet, globset::Error> {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        set.add(glob(pattern)?);
-    }
-    set.build()
-}
-
-/// A pattern of table names.
-///
-/// # Errors
-/// If it is not a glob.
-pub(super) fn glob(pattern: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(pattern).case_insensitive(true).build()
 }
 
 #[cfg(test)]
@@ -92,7 +59,7 @@ mod tests {
     fn check(include: &[&str], exclude: &[&str], table: &str, taken: bool) {
         let own = |patterns: &[&str]| patterns.iter().map(|&pattern| pattern.to_owned()).collect();
         let capture = Capture { include: own(include), exclude: own(exclude) };
-        assert_eq!(capture.selection().unwrap().takes(table), taken);
+        assert_eq!(capture.filter().unwrap().wants(table), taken);
     }
 
     #[test]

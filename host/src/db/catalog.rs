@@ -5,7 +5,7 @@ use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
 use antiphon_core::schema::{Column, Table, Unique, quote};
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
@@ -22,6 +22,14 @@ impl Default for Filter {
     }
 }
 
+/// A pattern of names of tables, compared as SQLite compares them.
+///
+/// # Errors
+/// When it is no glob.
+pub fn glob(pattern: &str) -> Result<Glob, globset::Error> {
+    GlobBuilder::new(pattern).case_insensitive(true).build()
+}
+
 impl Filter {
     /// All tables that match one of `include` (all, if there is none) and none of `exclude`.
     ///
@@ -31,8 +39,7 @@ impl Filter {
         let set = |patterns: &[String]| {
             let mut builder = GlobSetBuilder::new();
             for pattern in patterns {
-                // As SQLite compares names of tables.
-                builder.add(GlobBuilder::new(pattern).case_insensitive(true).build()?);
+                builder.add(glob(pattern)?);
             }
             builder.build()
         };

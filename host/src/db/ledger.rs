@@ -230,7 +230,7 @@ impl Ledger {
             },
         )?;
         query(
-            concat!("SELECT shard, max(number), more, max(clock) FROM ", ours!("global_change_log"), " GROUP BY shard"),
+            concat!("SELECT shard, max(number), more, clock FROM ", ours!("global_change_log"), " GROUP BY shard"),
             &mut |row| {
                 ledger.last.insert(row.get(0)?, (unsigned(row, 1)?, row.get(2)?));
                 ledger.clock = ledger.clock.max(unsigned(row, 3)?);
