@@ -48,6 +48,12 @@ fn count(conn: &Connection) -> usize {
     conn.query_row("SELECT count(*) FROM items", [], |row| row.get::<_, i64>(0)).unwrap() as usize
 }
 
+/// Whether the host beside this database has founded a cluster or joined one.
+fn is_member(conn: &Connection) -> bool {
+    let sql = "SELECT 1 FROM \"__antiphon___meta\" WHERE name = 'cluster'";
+    conn.prepare(sql).is_ok_and(|mut statement| statement.exists([]).unwrap_or(false))
+}
+
 fn wait_for(what: &str, mut done: impl FnMut() -> bool, pause: Duration) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
@@ -63,6 +69,10 @@ pub fn run(report: &mut Report, rows: usize) {
     let [here, there] = ["here.db", "there.db"].map(|name| folder.path().join(name));
     let (writer, reader) = (fixture::create(&here), fixture::create(&there));
     let (from, to) = (Host::start(&here, &log), Host::start(&there, &log));
+    // A row written before its host is a member would be one that the cluster does not have: refused, and rightly.
+    for conn in [&writer, &reader] {
+        wait_for("a member", || is_member(conn), Duration::from_millis(5));
+    }
     fixture::fill(&writer, Kind::Ordinary, 0, 1, INSERT);
     wait_for("the first row", || count(&reader) == 1, Duration::from_millis(5));
 
