@@ -110,7 +110,7 @@ impl Database {
                 self.refused.push(Refused {
                     reason:
                         "its rows are spread over shards by key, and a UNIQUE index needs one order for all of them; \
-                             route it whole with `antiphon policy apply --route TABLE=whole`, or drop the index"
+                             drop the index, or exclude the table with `exclude` under `[capture]`"
                             .to_owned(),
                     table: table.name,
                 });

@@ -11,12 +11,14 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longest wait for another process's append.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A missed file event costs this much.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two tries to open the file.
+const OPEN_PAUSE: Duration = Duration::from_millis(5);
 const FILE: &str = "log.db";
 const FORMAT: u32 = 1;
 
@@ -38,16 +40,17 @@ impl Local {
         let file = directory.join(FILE);
         let broken = |error: &dyn std::fmt::Display| Error::Broken(format!("`{}`: {error}", file.display()));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| broken(&error))?;
-        let mut writer = connect(&file).map_err(|error| broken(&error))?;
-        create(&mut writer).map_err(|error| broken(&error))?;
+        let (writer, reader, format) = patiently(|| {
+            let mut writer = connect(&file)?;
+            create(&mut writer)?;
+            let format: u32 = writer.query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))?;
+            Ok((writer, connect(&file)?, format))
+        })
+        .map_err(|error| broken(&error))?;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).map_err(|error| broken(&error))?;
-        let format: u32 = writer
-            .query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))
-            .map_err(|error| broken(&error))?;
         if format != FORMAT {
             return Err(broken(&format_args!("it has format {format}, and this build reads format {FORMAT}")));
         }
-        let reader = connect(&file).map_err(|error| broken(&error))?;
         let watch = Watch::new(&file);
         Ok(Self { writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)), watch })
     }
@@ -56,6 +59,20 @@ impl Local {
     #[must_use]
     pub fn file(directory: &Path) -> PathBuf {
         directory.join(FILE)
+    }
+}
+
+/// Opens again while another process holds the file. SQLite's own waiting does not cover the turn to WAL, nor a
+/// last connection that is just closing.
+fn patiently<T>(open: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let begun = Instant::now();
+    loop {
+        match open() {
+            Err(error) if begun.elapsed() < BUSY_TIMEOUT && matches!(classify(&error), Error::Unreachable(_)) => {
+                std::thread::sleep(OPEN_PAUSE);
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -218,6 +235,25 @@ impl Log for Local {
                 tokio::time::sleep(pause).await;
             }
             self.watch.changed(events, POLL_INTERVAL).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nodes are started together: whoever comes first makes the log, and nobody is turned away.
+    #[test]
+    fn many_open_a_new_log_at_once() {
+        for _ in 0..30 {
+            let folder = tempfile::tempdir().unwrap();
+            std::thread::scope(|scope| {
+                let openers: Vec<_> = (0..8).map(|_| scope.spawn(|| Local::open(folder.path()).map(drop))).collect();
+                for opener in openers {
+                    opener.join().unwrap().unwrap();
+                }
+            });
         }
     }
 }
