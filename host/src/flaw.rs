@@ -52,11 +52,13 @@ pub enum Flaw {
     ColumnForgotten,
     /// Clashes remember what was rolled back.
     RollbackRemembered,
+    /// What could not be read again after an error stays in memory as it was.
+    StaleAfterError,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -80,6 +82,7 @@ impl Flaw {
         Self::UniqueSpread,
         Self::ColumnForgotten,
         Self::RollbackRemembered,
+        Self::StaleAfterError,
     ];
 }
 

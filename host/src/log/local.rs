@@ -68,7 +68,7 @@ fn patiently<T>(open: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     let begun = Instant::now();
     loop {
         match open() {
-            Err(error) if begun.elapsed() < BUSY_TIMEOUT && matches!(classify(&error), Error::Unreachable(_)) => {
+            Err(error) if begun.elapsed() < BUSY_TIMEOUT && is_busy(&error) => {
                 std::thread::sleep(OPEN_PAUSE);
             }
             opened => return opened,
@@ -108,12 +108,16 @@ async fn blocking<T: Send + 'static>(
     done.await.unwrap_or_else(|error| Err(Error::Broken(error.to_string())))
 }
 
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}
+
 fn classify(error: &rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
-    match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked | DiskFull) => Error::Unreachable(error.to_string()),
-        _ => Error::Broken(error.to_string()),
+    if is_busy(error) || error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+        return Error::Unreachable(error.to_string());
     }
+    Error::Broken(error.to_string())
 }
 
 fn create_shard(conn: &Connection, shard: Shard) -> rusqlite::Result<()> {
