@@ -11,7 +11,8 @@
 
 mod node;
 mod process;
+pub mod vfs;
 
-pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, settle, trio};
+pub use node::{Dice, Node, Setup, append_foreign, dump, foreign, found, pair, pair_with, settle, trio};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
 pub use rustix::process::Signal;
