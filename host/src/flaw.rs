@@ -54,11 +54,15 @@ pub enum Flaw {
     RollbackRemembered,
     /// What could not be read again after an error stays in memory as it was.
     StaleAfterError,
+    /// Entries are applied, and batches appended, whatever stands at the node's position in the log.
+    PlacementUnchecked,
+    /// The node's clock follows the wall clock back.
+    ClockFollowsWall,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -83,6 +87,8 @@ impl Flaw {
         Self::ColumnForgotten,
         Self::RollbackRemembered,
         Self::StaleAfterError,
+        Self::PlacementUnchecked,
+        Self::ClockFollowsWall,
     ];
 }
 

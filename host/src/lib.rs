@@ -15,6 +15,7 @@
 //! | [`join`] | founding a cluster, or joining one |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
+//! | [`placement`] | whether the log is still the one that was applied |
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
@@ -34,6 +35,7 @@ pub mod join;
 pub mod lock;
 pub mod log;
 pub mod node;
+pub mod placement;
 pub mod publish;
 pub mod subscribe;
 pub mod telemetry;

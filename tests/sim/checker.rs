@@ -125,6 +125,9 @@ impl Witness {
                 return Err(format!("the position in shard {shard} went back from {} to {position}", fold.position));
             }
             moved |= position > fold.position;
+            if position == fold.position {
+                continue;
+            }
             let known = (fold.evicted.len(), fold.standing.len());
             for entry in &log[shard as usize - 1][at(fold.position)..at(position)] {
                 fold.entry(entry)?;
@@ -239,15 +242,22 @@ impl Witness {
 }
 
 /// What must hold when nothing moves any more.
-pub(crate) fn at_rest(nodes: &[Node], witnesses: &[Witness], log: &[Vec<Entry>]) -> Checked<()> {
-    for (node, witness) in nodes.iter().zip(witnesses) {
+pub(crate) fn at_rest(
+    nodes: &[Node],
+    witnesses: &[Witness],
+    sound: &[usize],
+    has_rolled: bool,
+    log: &[Vec<Entry>],
+) -> Checked<()> {
+    for (node, witness) in sound.iter().map(|&node| (&nodes[node], &witnesses[node])) {
         let who = witness.origin.node;
         let rows: Rows = witness.folds.iter().flat_map(|fold| fold.rows.clone()).collect();
         if witness.rows != rows {
             return Err(format!("node {who} differs from the log at rest: {:?} and {rows:?}", witness.rows));
         }
-        if witness.rows != witnesses[0].rows {
-            return Err(format!("node {who} has {:?}, and the first node {:?}", witness.rows, witnesses[0].rows));
+        let first = &witnesses[sound[0]];
+        if witness.rows != first.rows {
+            return Err(format!("node {who} has {:?}, and the first node {:?}", witness.rows, first.rows));
         }
         for (what, sql) in [
             ("shadows", "SELECT count(*) FROM __antiphon___shadow"),
@@ -255,7 +265,9 @@ pub(crate) fn at_rest(nodes: &[Node], witnesses: &[Witness], log: &[Vec<Entry>])
             ("effects of a user's trigger that took place twice", "SELECT count(*) FROM audit WHERE n <> 1"),
         ] {
             let found = count(&node.app, sql);
-            if found > 0 {
+            // A node that stopped for want of its log leaves its unit open.
+            let excused = what == "staged pieces" && sound.len() < nodes.len();
+            if found > 0 && !excused {
                 return Err(format!("node {who} has {found} {what} at rest"));
             }
         }
@@ -264,7 +276,7 @@ pub(crate) fn at_rest(nodes: &[Node], witnesses: &[Witness], log: &[Vec<Entry>])
             return Err(format!("node {who}: {integrity}"));
         }
         is_in_log(node, witness, log)?;
-        same_clashes(node, witness)?;
+        same_clashes(node, witness, has_rolled)?;
     }
     Ok(())
 }
@@ -283,8 +295,9 @@ fn is_in_log(node: &Node, witness: &Witness, log: &[Vec<Entry>]) -> Checked<()> 
     Ok(())
 }
 
-/// Every clash that the log holds left its record, and no other did.
-fn same_clashes(node: &Node, witness: &Witness) -> Checked<()> {
+/// Every clash that the log holds left its record, and no other did. Of entries that were rolled out a node that
+/// started since does not know what they touched.
+fn same_clashes(node: &Node, witness: &Witness, has_rolled: bool) -> Checked<()> {
     let mut recorded: BTreeSet<(usize, Clash)> = BTreeSet::new();
     let mut statement = node.app.prepare("SELECT shard, seq, tbl, key, cause FROM __antiphon___conflict").unwrap();
     let mut rows = statement.query([]).unwrap();
@@ -303,7 +316,7 @@ fn same_clashes(node: &Node, witness: &Witness) -> Checked<()> {
         folds.flat_map(|(shard, fold)| fold.clashes.iter().map(move |clash| (shard + 1, clash.clone()))).collect();
     let missing: Vec<_> = held.difference(&recorded).filter(|clash| !witness.unsure.contains(*clash)).collect();
     let invented: Vec<_> = recorded.difference(&held).filter(|clash| !witness.unsure.contains(*clash)).collect();
-    if !missing.is_empty() || !invented.is_empty() {
+    if !missing.is_empty() && !has_rolled || !invented.is_empty() {
         return Err(format!(
             "node {}: clashes without a record: {missing:?}; records without a clash: {invented:?}",
             witness.origin.node

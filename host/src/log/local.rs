@@ -113,11 +113,24 @@ fn is_busy(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
 }
 
+/// A disk that fails or is full can be mended while the node waits; only a damaged file does not get better.
 fn classify(error: &rusqlite::Error) -> Error {
-    if is_busy(error) || error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
-        return Error::Unreachable(error.to_string());
-    }
-    Error::Broken(error.to_string())
+    use rusqlite::ErrorCode::{
+        CannotOpen, DiskFull, FileLockingProtocolFailed, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    let passes = matches!(
+        error.sqlite_error_code(),
+        Some(
+            CannotOpen
+                | DiskFull
+                | FileLockingProtocolFailed
+                | OutOfMemory
+                | PermissionDenied
+                | ReadOnly
+                | SystemIoFailure
+        )
+    );
+    if passes || is_busy(error) { Error::Unreachable(error.to_string()) } else { Error::Broken(error.to_string()) }
 }
 
 fn create_shard(conn: &Connection, shard: Shard) -> rusqlite::Result<()> {
