@@ -16,8 +16,12 @@ use antiphon_core::codec;
 /// # Errors
 /// When the log can't be read.
 pub async fn compare(log: &dyn Log, shard: Shard, position: Placement) -> Result<Option<String>, Error> {
-    if position.seq == 0 || crate::flaw!(PlacementUnchecked) {
+    if crate::flaw!(PlacementUnchecked) {
         return Ok(None);
+    }
+    if position.seq == 0 {
+        let first = log.bounds(shard).await?.first;
+        return Ok((first > 1).then(|| format!("begins at entry {first}, and nothing of it was applied here")));
     }
     let there = log.read(shard, position.seq - 1, 1).await?.into_iter().next();
     Ok(match there {

@@ -85,7 +85,10 @@ fn run(scenario: &Scenario, prepared: &Path, attempt: Option<Try>) -> Result<(Ve
     }));
     disk.forget();
     done.unwrap_or_else(|panic| {
-        Err(format!("panic: {:?}", panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref().copied())))
+        Err(format!(
+            "panic: {:?}",
+            panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref().copied())
+        ))
     })
 }
 
@@ -120,11 +123,7 @@ pub(crate) fn each_call(name: &str, scenario: &Scenario) {
     // An even number of steps would leave out the same ways of failing every time.
     for attempt in tries.into_iter().step_by(stride | 1) {
         runs += 1;
-        let begun = std::time::Instant::now();
         let done = run(scenario, prepared.path(), Some(attempt));
-        if begun.elapsed().as_millis() > 300 {
-            eprintln!("SLOW {:?} {attempt:?} {:?}", begun.elapsed(), calls[attempt.nth - 1]);
-        }
         match done {
             Ok((_, faults)) => struck += u64::from(faults > 0),
             Err(failure) => failures.push(format!("{attempt:?} at {:?}: {failure}", calls[attempt.nth - 1])),
@@ -132,5 +131,10 @@ pub(crate) fn each_call(name: &str, scenario: &Scenario) {
     }
     eprintln!("{name}: {} calls, {runs} of {all} ways to fail tried, {struck} struck", calls.len());
     assert!(struck * 10 >= runs * 8, "{struck} of {runs} faults struck: this tests nothing");
-    assert!(failures.is_empty(), "{name}: {} of {runs} failed:\n{}", failures.len(), failures[..failures.len().min(8)].join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{name}: {} of {runs} failed:\n{}",
+        failures.len(),
+        failures[..failures.len().min(8)].join("\n")
+    );
 }

@@ -241,11 +241,7 @@ impl World {
         })
     }
 
-    fn each_step(
-        &mut self,
-        node: usize,
-        mut step: impl FnMut(&mut Host, &Runtime) -> Result<bool, String>,
-    ) -> bool {
+    fn each_step(&mut self, node: usize, mut step: impl FnMut(&mut Host, &Runtime) -> Result<bool, String>) -> bool {
         if !self.start(node) {
             return false;
         }

@@ -72,7 +72,8 @@ const KINDS: &[&str] = &[
 ];
 
 /// Pairs that exclude one another: a history has one number of shards, and loses its log in one way.
-const EXCLUSIVE: &[&[&str]] = &[&["one shard", "two shards", "three shards"], &["lost tail", "rolled over", "recreated"]];
+const EXCLUSIVE: &[&[&str]] =
+    &[&["one shard", "two shards", "three shards"], &["lost tail", "rolled over", "recreated"]];
 
 /// What is rare by its nature. Everything else must have met everything else in a full run.
 const RARE: &[&str] = &[

@@ -99,7 +99,8 @@ fn main() -> ExitCode {
         Asked::Seed(seed) => one(seed, shrink),
         Asked::Seeds(seeds) => histories(&seeds),
         Asked::Tests(filter) => {
-            let wanted = TESTS.iter().filter(|(name, _)| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str())));
+            let wanted =
+                TESTS.iter().filter(|(name, _)| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str())));
             for (name, test) in wanted {
                 test();
                 eprintln!("test {name} ... ok");

@@ -12,8 +12,8 @@ use antiphon::db::{self, Stop};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Faults, Log as _, Memory};
 use antiphon::{publish, subscribe};
-use antiphon_core::codec::decode;
 use antiphon_core::codec::Encoder;
+use antiphon_core::codec::decode;
 use antiphon_core::entry::{Body, Changes, Entry, Genesis, Origin};
 use antiphon_harness::{Node, Setup};
 use futures::executor::block_on;
@@ -297,7 +297,8 @@ impl<'a> World<'a> {
         let stranded = self.stranded[node].iter().any(Option::is_some);
         // What was acknowledged to a node and lost before it came back is sent again after a start.
         let unsent = self.has_lost && said.contains("was acknowledged; its tail is lost");
-        let lost = ["its tail is lost", "begins at entry", "another entry at position", "rolled out", "another cluster"];
+        let lost =
+            ["its tail is lost", "begins at entry", "another entry at position", "rolled out", "another cluster"];
         let honest = unsent || stranded && lost.iter().any(|lost| said.contains(lost));
         if honest {
             self.coverage.see(if stranded { "honest stop" } else { "sent again after a loss" });
