@@ -62,8 +62,9 @@ fn policies(config: &Config, host: &PluginHost) -> Result<(Policies, Vec<Agreed>
     let mut policies = Vec::new();
     let mut agreed = Vec::new();
     for table in &config.conflict.table {
-        let pattern = db::glob(&table.r#match)
-            .map_err(|error| Failure::caused(Kind::Config, "a pattern under `[[conflict.table]]` is no glob", &error))?;
+        let pattern = db::glob(&table.r#match).map_err(|error| {
+            Failure::caused(Kind::Config, "a pattern under `[[conflict.table]]` is no glob", &error)
+        })?;
         let settings = table.settings.reveal();
         let (policy, resolver) = policy(config, host, &table.r#use, Some(&pattern), settings.clone())?;
         policies.push(policy);

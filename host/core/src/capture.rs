@@ -99,7 +99,8 @@ impl Into {
 
 /// The values for [`Into::key`], out of `row`.
 fn key_values(table: &Table, row: &str) -> String {
-    joined(table, |column| format!("{row}.{}", quote(column))) + &if table.resolved { format!(", {NOW}") } else { String::new() }
+    joined(table, |column| format!("{row}.{}", quote(column)))
+        + &if table.resolved { format!(", {NOW}") } else { String::new() }
 }
 
 /// The values for [`Into::row`], out of `row`.
@@ -123,9 +124,8 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
     };
     let log = quote(&change_log(&table.name));
     let into = Into::of(table);
-    let note = |op: i64, row: &str| {
-        format!("INSERT INTO {log} (op, {}) VALUES ({op}, {})", into.key, key_values(table, row))
-    };
+    let note =
+        |op: i64, row: &str| format!("INSERT INTO {log} (op, {}) VALUES ({op}, {})", into.key, key_values(table, row));
     let moved = table
         .key_columns()
         .into_iter()
@@ -141,13 +141,10 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
     ];
     let (mut inserting, mut updating) = (colliding(table), colliding(table));
     if table.resolved {
-        let as_it_was = format!(
-            "INSERT INTO {log} (op, {}) VALUES ({}, {})",
-            into.row,
-            op::MAYBE_GONE,
-            row_values(table, "OLD")
-        );
-        let same_key = holding(table, &table.key_columns().into_iter().map(|at| key_term(table, at)).collect::<Vec<_>>());
+        let as_it_was =
+            format!("INSERT INTO {log} (op, {}) VALUES ({}, {})", into.row, op::MAYBE_GONE, row_values(table, "OLD"));
+        let same_key =
+            holding(table, &table.key_columns().into_iter().map(|at| key_term(table, at)).collect::<Vec<_>>());
         inserting.insert(0, same_key.clone());
         updating.insert(0, as_it_was.clone());
         triggers.push(create("before_move", &format!("BEFORE UPDATE ON {on} FOR EACH ROW WHEN {moved}"), &same_key));
@@ -248,7 +245,8 @@ pub fn mark_one(table: &Table) -> String {
 /// Marks that one row was as bound: its columns from `?1` on. A mark by [`mark_one`] that follows is made upon it.
 #[must_use]
 pub fn mark_before(table: &Table) -> String {
-    let key = table.key_columns().into_iter().map(|position| format!("?{}", position + 1)).collect::<Vec<_>>().join(", ");
+    let key =
+        table.key_columns().into_iter().map(|position| format!("?{}", position + 1)).collect::<Vec<_>>().join(", ");
     let columns = (1..=table.columns.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
     format!(
         "INSERT INTO main.{} (op, {}) VALUES ({}, {key}, {NOW}, {columns})",

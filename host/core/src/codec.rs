@@ -458,23 +458,25 @@ mod tests {
 
     fn any_chunk() -> impl Strategy<Value = Chunk> {
         (any::<String>(), 1usize..5).prop_flat_map(|(table, width)| {
-            (any_rows(width), any_rows(1), any::<bool>(), any::<u32>()).prop_map(move |(written, gone, resolved, clock)| {
-                let count = if resolved { written.len() + gone.len() } else { 0 };
-                let made = |change: usize| Made {
-                    base: written.get(change / 2).filter(|_| change % 2 == 0).map(<[Value]>::to_vec),
-                    clock: u64::from(clock) + change as u64 % 3,
-                };
-                Chunk {
-                    table: table.clone(),
-                    columns: (0..width).map(|n| format!("c{n}")).collect(),
-                    key: vec![width - 1],
-                    uniques: vec![vec![(0, "NOCASE".to_owned())]],
-                    seen: if written.is_empty() { vec![] } else { vec![(0, 7)] },
-                    made: (0..count).map(made).collect(),
-                    written,
-                    gone,
-                }
-            })
+            (any_rows(width), any_rows(1), any::<bool>(), any::<u32>()).prop_map(
+                move |(written, gone, resolved, clock)| {
+                    let count = if resolved { written.len() + gone.len() } else { 0 };
+                    let made = |change: usize| Made {
+                        base: written.get(change / 2).filter(|_| change % 2 == 0).map(<[Value]>::to_vec),
+                        clock: u64::from(clock) + change as u64 % 3,
+                    };
+                    Chunk {
+                        table: table.clone(),
+                        columns: (0..width).map(|n| format!("c{n}")).collect(),
+                        key: vec![width - 1],
+                        uniques: vec![vec![(0, "NOCASE".to_owned())]],
+                        seen: if written.is_empty() { vec![] } else { vec![(0, 7)] },
+                        made: (0..count).map(made).collect(),
+                        written,
+                        gone,
+                    }
+                },
+            )
         })
     }
 

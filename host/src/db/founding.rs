@@ -169,14 +169,9 @@ impl Database {
             return Err(Error::Inconsistent("there is no cluster to join".to_owned()));
         };
         ledger::set_cluster(&self.conn, cluster, false)?;
-        for table in [
-            ours!("position"),
-            ours!("received"),
-            ours!("staged"),
-            ours!("stamp"),
-            ours!("conflict"),
-            ours!("route"),
-        ] {
+        for table in
+            [ours!("position"), ours!("received"), ours!("staged"), ours!("stamp"), ours!("conflict"), ours!("route")]
+        {
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
             let mut read = other.conn.prepare(&format!("SELECT * FROM {table}")).doing(ADOPTING)?;
             let width = read.column_count();

@@ -38,7 +38,11 @@ impl Stamped {
         let last = match before {
             None => 0,
             Some(before) if before.origin == origin => {
-                if crate::flaw!(OneStamp) { 0 } else { before.other }
+                if crate::flaw!(OneStamp) {
+                    0
+                } else {
+                    before.other
+                }
             }
             Some(before) => before.seq,
         };
