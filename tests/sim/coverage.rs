@@ -59,6 +59,13 @@ const KINDS: &[&str] = &[
     "hidden row",
     "clash over a key",
     "clash over a unique value",
+    "first-write-wins",
+    "newest-wins",
+    "column-merge",
+    "counter",
+    "node-priority",
+    "count",
+    "count and insert",
 ];
 
 /// Counts, by what was seen.

@@ -4,6 +4,7 @@
 //! failing history can be shrunk by leaving out steps.
 
 use crate::random::Random;
+use crate::rule::{Rules, rules};
 
 /// How a cluster is set up.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) changes_max: [usize; 3],
     /// What the founder's application does before there is a cluster.
     pub(crate) before: u64,
+    /// Who decides clashes, table by table.
+    pub(crate) rules: Rules,
 }
 
 /// What happens in a step.
@@ -76,6 +79,6 @@ impl Plan {
             let node = usize::try_from(random.below(nodes as u64)).unwrap();
             steps.push(Step { mark: mark + 1, node, act, seed: random.next() });
         }
-        Self { config: Config { nodes, shards, changes_max, before }, steps }
+        Self { config: Config { nodes, shards, changes_max, before, rules: rules(seed) }, steps }
     }
 }

@@ -5,6 +5,7 @@ use crate::coverage::Coverage;
 use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
+use crate::rule::Rule;
 use crate::schema::{DDL, LATE_DDL, TABLES, WIDEN_DDL};
 use crate::workload;
 use antiphon::db::{self, Stop};
@@ -76,6 +77,9 @@ impl<'a> World<'a> {
     fn new(plan: &Plan, trace: &'a mut Vec<String>, coverage: &'a mut Coverage) -> Result<Self, String> {
         let config = plan.config;
         trace.push(format!("{config:?}"));
+        for rule in config.rules.iter().filter(|rule| **rule != Rule::Plain) {
+            coverage.see(rule.name());
+        }
         coverage.see(match config.shards {
             1 => "one shard",
             2 => "two shards",
@@ -86,11 +90,17 @@ impl<'a> World<'a> {
             node: node as u64 + 1,
             shards: config.shards,
             changes_max: config.changes_max[node],
+            policies: TABLES
+                .iter()
+                .zip(config.rules)
+                .filter(|(_, rule)| *rule != Rule::Plain)
+                .map(|(shape, rule)| (shape.name, rule.name(), rule.make()))
+                .collect(),
             ..Setup::default()
         };
         let nodes: Vec<Node> = (0..config.nodes).map(|node| Node::new(&log, setup(node), DDL)).collect();
         let shards = config.shards as usize;
-        let witnesses = nodes.iter().map(|node| Witness::new(node, shards)).collect();
+        let witnesses = nodes.iter().map(|node| Witness::new(node, shards, config.rules)).collect();
         for node in &nodes {
             node.app.execute_batch("PRAGMA foreign_keys = ON").unwrap();
             node.app.set_prepared_statement_cache_capacity(64);
@@ -192,7 +202,8 @@ impl<'a> World<'a> {
     fn write(&mut self, step: &Step) {
         let mut random = Random::new(step.seed);
         let (node, witness) = (&self.nodes[step.node], &mut self.witnesses[step.node]);
-        let work = workload::work(&mut random, step.mark, &witness.rows, witness.has_late, witness.is_wide);
+        let has = workload::Has { late: witness.has_late, wide: witness.is_wide, stock: witness.counts() };
+        let work = workload::work(&mut random, step.mark, &witness.rows, has);
         let mut said = Vec::new();
         for (name, sql) in &work.statements {
             let before = node.app.total_changes();
