@@ -15,30 +15,30 @@ pub fn unix_ns() -> u64 {
 }
 
 fn now() -> Duration {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     #[cfg(feature = "testing")]
-    let since = testing::moved(since);
-    since
+    if let Some(ms) = testing::now_ms() {
+        return Duration::from_millis(ms);
+    }
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(feature = "testing")]
 pub mod testing {
-    //! A clock that is wrong, for this thread alone: histories run side by side.
+    //! A clock that a test sets, for its thread alone: histories run side by side, and repeat to the millisecond.
     use std::cell::Cell;
-    use std::time::Duration;
 
     thread_local! {
-        static OFFSET_MS: Cell<i64> = const { Cell::new(0) };
+        static NOW_MS: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// Moves the clock by so many milliseconds from the right time.
-    pub fn offset_ms(offset: i64) {
-        OFFSET_MS.set(offset);
+    /// From now on it is so many milliseconds after 1970; without a number, as late as it is.
+    pub fn set_ms(now: Option<u64>) {
+        NOW_MS.set(now);
     }
 
-    pub(super) fn moved(since: Duration) -> Duration {
-        let offset = OFFSET_MS.get();
-        let by = Duration::from_millis(offset.unsigned_abs());
-        if offset < 0 { since.saturating_sub(by) } else { since.saturating_add(by) }
+    /// What was set.
+    #[must_use]
+    pub fn now_ms() -> Option<u64> {
+        NOW_MS.get()
     }
 }

@@ -1,6 +1,6 @@
 //! Two nodes and an embedded log in real files, and what must be true of them once the disk is sound again.
 
-use antiphon::db::{Database, Db, Filter, Options, Standing};
+use antiphon::db::{Database, Db, Filter, Make, Options, Policies, Policy, Standing};
 use antiphon::join;
 use antiphon::log::{Local, Log};
 use antiphon::publish::{self, Publisher};
@@ -64,7 +64,7 @@ pub(crate) struct World {
 }
 
 fn genesis() -> Genesis {
-    Genesis { shards: 1, hasher: "fnv".into(), resolver: "last-write-wins".into(), wire: 1 }
+    Genesis { shards: 1, hasher: "fnv".into(), resolver: "last-write-wins".into(), policies: Vec::new(), wire: 1 }
 }
 
 fn app(path: &Path) -> rusqlite::Result<Connection> {
@@ -384,7 +384,9 @@ impl Node {
             changes_max: self.changes_max,
             compress: false,
         };
-        Database::open(options, Box::new(Fnv::default()), Box::new(LastWriteWins))
+        let plain: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
+        let policies = Policies::new(vec![Policy::new("last-write-wins", None, plain).unwrap()]);
+        Database::open(options, Box::new(Fnv::default()), policies)
     }
 
     fn app(&mut self) -> rusqlite::Result<&Connection> {

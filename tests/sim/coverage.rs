@@ -69,6 +69,13 @@ const KINDS: &[&str] = &[
     "hidden row",
     "clash over a key",
     "clash over a unique value",
+    "first-write-wins",
+    "newest-wins",
+    "column-merge",
+    "counter",
+    "node-priority",
+    "count",
+    "count and insert",
 ];
 
 /// Pairs that exclude one another: a history has one number of shards, and loses its log in one way.

@@ -30,6 +30,7 @@ mod oracle;
 mod plan;
 mod random;
 mod regressions;
+mod rule;
 mod schema;
 mod shrink;
 mod workload;

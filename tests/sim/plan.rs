@@ -4,6 +4,7 @@
 //! failing history can be shrunk by leaving out steps.
 
 use crate::random::Random;
+use crate::rule::{Rules, rules};
 
 /// How a cluster is set up.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub(crate) struct Config {
     pub(crate) before: u64,
     /// A disk may go on failing for a whole step.
     pub(crate) sticky: bool,
+    /// Who decides clashes, table by table.
+    pub(crate) rules: Rules,
 }
 
 /// What happens in a step.
@@ -66,7 +69,7 @@ impl Plan {
     /// A history of two hundred steps; in some of them the log itself is lost, late.
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let mut plan = Self::draw(&mut random, true, 200);
+        let mut plan = Self::draw(&mut random, rules(seed), true, 200);
         if random.chance(15) {
             let at = usize::try_from(random.within(120, 190)).unwrap();
             plan.steps[at].act = random.weighted(&[(6, Act::LoseTail), (3, Act::RollOver), (2, Act::Recreate)]);
@@ -76,10 +79,10 @@ impl Plan {
 
     /// A history as the first simulator made them: seeds that found a bug then still show it.
     pub(crate) fn first(seed: u64) -> Self {
-        Self::draw(&mut Random::new(seed), false, 0)
+        Self::draw(&mut Random::new(seed), rules(seed), false, 0)
     }
 
-    fn draw(random: &mut Random, sticky: bool, length: u64) -> Self {
+    fn draw(random: &mut Random, rules: Rules, sticky: bool, length: u64) -> Self {
         let nodes = if random.chance(80) { 3 } else { 2 };
         let shards = random.weighted(&[(75, 1), (15, 2), (10, 3)]);
         let changes_max = [(); 3].map(|()| random.weighted(&[(50, 10_000), (20, 1), (15, 2), (15, 3)]));
@@ -102,6 +105,6 @@ impl Plan {
             let node = usize::try_from(random.below(nodes as u64)).unwrap();
             steps.push(Step { mark: mark + 1, node, act, seed: random.next() });
         }
-        Self { config: Config { nodes, shards, changes_max, before, sticky }, steps }
+        Self { config: Config { nodes, shards, changes_max, before, rules, sticky }, steps }
     }
 }

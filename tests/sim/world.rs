@@ -5,9 +5,10 @@ use crate::coverage::Coverage;
 use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
+use crate::rule::Rule;
 use crate::schema::{DDL, LATE_DDL, TABLES, WIDEN_DDL};
 use crate::workload;
-use antiphon::clock::testing::offset_ms;
+use antiphon::clock::testing::set_ms;
 use antiphon::db::{self, Stop};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Faults, Log as _, Memory};
@@ -15,6 +16,7 @@ use antiphon::{publish, subscribe};
 use antiphon_core::codec::Encoder;
 use antiphon_core::codec::decode;
 use antiphon_core::entry::{Body, Changes, Entry, Genesis, Origin};
+use antiphon_harness::vfs::share_clock;
 use antiphon_harness::{Node, Setup};
 use futures::executor::block_on;
 use std::cell::Cell;
@@ -42,7 +44,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     // What the product does wrong may also be a panic; the trace must survive it.
     let done = catch_unwind(AssertUnwindSafe(|| World::new(plan, &mut trace, &mut coverage)?.live(plan)));
     on_fault(|_| false);
-    offset_ms(0);
+    set_ms(None);
     let failure = match done {
         Ok(done) => done.err(),
         Err(panic) => Some(match panic.downcast::<String>() {
@@ -90,6 +92,9 @@ struct World<'a> {
     coverage: &'a mut Coverage,
 }
 
+/// When histories begin, and how many seconds later no more is written.
+const BEGINNING_MS: u64 = 1_700_000_000_000;
+const AT_REST: u64 = 2000;
 /// The hours, days and years that clocks are set by.
 const JUMPS: [i64; 6] = [0, -3_600_000, 3_600_000, -86_400_000, 86_400_000, 10 * 365 * 86_400_000];
 
@@ -97,6 +102,11 @@ impl<'a> World<'a> {
     fn new(plan: &Plan, trace: &'a mut Vec<String>, coverage: &'a mut Coverage) -> Result<Self, String> {
         let config = plan.config;
         trace.push(format!("{config:?}"));
+        share_clock();
+        set_ms(Some(BEGINNING_MS));
+        for rule in config.rules.iter().filter(|rule| **rule != Rule::Plain) {
+            coverage.see(rule.name());
+        }
         coverage.see(match config.shards {
             1 => "one shard",
             2 => "two shards",
@@ -107,11 +117,17 @@ impl<'a> World<'a> {
             node: node as u64 + 1,
             shards: config.shards,
             changes_max: config.changes_max[node],
+            policies: TABLES
+                .iter()
+                .zip(config.rules)
+                .filter(|(_, rule)| *rule != Rule::Plain)
+                .map(|(shape, rule)| (shape.name, rule.name(), rule.make()))
+                .collect(),
             ..Setup::default()
         };
         let nodes: Vec<Node> = (0..config.nodes).map(|node| Node::new(&log, setup(node), DDL)).collect();
         let shards = config.shards as usize;
-        let witnesses = nodes.iter().map(|node| Witness::new(node, shards)).collect();
+        let witnesses = nodes.iter().map(|node| Witness::new(node, shards, config.rules)).collect();
         for node in &nodes {
             node.app.execute_batch("PRAGMA foreign_keys = ON").unwrap();
             node.app.set_prepared_statement_cache_capacity(64);
@@ -147,7 +163,7 @@ impl<'a> World<'a> {
             trace,
             coverage,
         };
-        offset_ms(0);
+        world.set_clock(0, 0);
         for index in 0..config.before {
             let seed = plan.steps.first().map_or(0, |step| step.seed) ^ index;
             world.write(&Step { mark: 900 + index, node: 0, act: Act::Write, seed });
@@ -182,7 +198,13 @@ impl<'a> World<'a> {
         self.trace.push(format!("{:3} n{} at {positions:?} {what}", step.mark, step.node + 1));
     }
 
+    /// It is so many seconds after the beginning, by this node's clock.
+    fn set_clock(&self, node: usize, seconds: u64) {
+        set_ms(Some((BEGINNING_MS + seconds * 1000).saturating_add_signed(self.offsets[node])));
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), String> {
+        self.set_clock(step.node, step.mark);
         match step.act {
             Act::Write => self.write(step),
             Act::Create => {
@@ -280,7 +302,8 @@ impl<'a> World<'a> {
         };
         let shards = u32::try_from(self.entries.len()).unwrap();
         if entries > 0 {
-            let genesis = Genesis { shards, hasher: "test".into(), resolver: "test".into(), wire: 1 };
+            let genesis =
+                Genesis { shards, hasher: "test".into(), resolver: "test".into(), policies: Vec::new(), wire: 1 };
             assert!(block_on(self.log.begin(1, &frame(0, Body::Genesis(genesis)))).unwrap());
         }
         for shard in 1..=shards {
@@ -321,7 +344,8 @@ impl<'a> World<'a> {
     fn write(&mut self, step: &Step) {
         let mut random = Random::new(step.seed);
         let (node, witness) = (&self.nodes[step.node], &mut self.witnesses[step.node]);
-        let work = workload::work(&mut random, step.mark, &witness.rows, witness.has_late, witness.is_wide);
+        let has = workload::Has { late: witness.has_late, wide: witness.is_wide, stock: witness.counts() };
+        let work = workload::work(&mut random, step.mark, &witness.rows, has);
         let mut said = Vec::new();
         for (name, sql) in &work.statements {
             let before = node.app.total_changes();
@@ -374,7 +398,6 @@ impl<'a> World<'a> {
         let direct = random.chance(30) && self.stranded[step.node].iter().all(Option::is_none);
         let lives_on = random.chance(35);
         self.death.sticky.set(self.sticky && random.chance(30));
-        offset_ms(self.offsets[step.node]);
         self.log.fail(faults);
         let done = self.do_host(step, usize::try_from(shard).unwrap(), direct);
         let left = self.log.left();
@@ -536,7 +559,7 @@ impl<'a> World<'a> {
         }
         for _ in 0..ROUNDS_MAX {
             for &node in &sound {
-                offset_ms(self.offsets[node]);
+                self.set_clock(node, AT_REST);
                 match self.drain(node) {
                     Err(error) if self.stops_honestly(node, &error) => {}
                     done => done?,

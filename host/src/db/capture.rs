@@ -1,5 +1,6 @@
 //! Capture on and off: change logs and triggers, and rows that were there before them.
 
+use super::catalog::Tracked;
 use super::ledger::{self, ours};
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
@@ -165,20 +166,49 @@ impl Database {
             return Ok(true);
         }
         let log = quote(&name);
-        if !same_table || found.len() != wanted.len() {
+        let carried = if same_table { self.carried_over(table, &found, &wanted)? } else { None };
+        let Some(carried) = carried else {
             self.conn.execute_batch(&format!("DROP TABLE main.{log}")).doing(FITTING)?;
             return Ok(false);
-        }
+        };
         // Not by RENAME COLUMN: it fails where any view or trigger of the application's is broken.
         let aside = quote(&format!("{PREFIX}aside"));
         self.conn
             .execute_batch(&format!(
                 "CREATE TEMP TABLE {aside} AS SELECT * FROM main.{log}; DROP TABLE main.{log}; {};
-                 INSERT INTO main.{log} SELECT * FROM temp.{aside}; DROP TABLE temp.{aside}",
+                 INSERT INTO main.{log} SELECT {carried} FROM temp.{aside}; DROP TABLE temp.{aside}",
                 create_change_log(table)
             ))
             .doing(FITTING)?;
         Ok(true)
+    }
+
+    /// What an old change log's marks say in the columns of the new one; nothing if they say nothing of its keys.
+    fn carried_over(&self, table: &Table, found: &[String], wanted: &[String]) -> Result<Option<String>, Error> {
+        let was = |column: &str| found.iter().find(|known| known.eq_ignore_ascii_case(column)).map(|name| quote(name));
+        let mut carried = Vec::new();
+        for column in wanted {
+            let value = match (was(column), column.strip_prefix("old_").filter(|_| table.resolved)) {
+                (Some(name), _) => name,
+                // A column that was added since: before, each row had its default there.
+                (None, Some(added)) => self.default_of(&table.name, added)?,
+                // The key has other names, or is another one.
+                (None, None) => return Ok((found.len() == wanted.len()).then(|| "*".to_owned())),
+            };
+            carried.push(value);
+        }
+        Ok(was("created_at").is_some().eq(&table.resolved).then(|| carried.join(", ")))
+    }
+
+    /// The default of a column, as SQL.
+    fn default_of(&self, table: &str, column: &str) -> Result<String, Error> {
+        self.conn
+            .prepare_cached("SELECT dflt_value FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")
+            .and_then(|mut statement| {
+                statement.query_row([table, column], |row| row.get::<_, Option<String>>(0)).optional()
+            })
+            .map(|default| format!("({})", default.flatten().unwrap_or_else(|| "NULL".to_owned())))
+            .doing("read a column's default")
     }
 
     /// Removes a table's triggers; says whether it had any.
@@ -197,6 +227,46 @@ impl Database {
             }
         }
         Ok(found)
+    }
+
+    /// What is marked by now was in no batch before: none of it counts as made upon a row of the log's.
+    fn begin_fresh(&self, tracked: &Tracked) -> Result<(), Error> {
+        let log = quote(&change_log(&tracked.table.name));
+        self.conn
+            .execute(
+                &format!(
+                    "INSERT OR REPLACE INTO {} SELECT 'fresh:' || ?1, coalesce(max(id), 0) FROM main.{log}",
+                    ours!("meta")
+                ),
+                [&tracked.table.name],
+            )
+            .doing("note what was there before")?;
+        Ok(())
+    }
+
+    /// The last of those marks, if any of them is left.
+    pub(super) fn fresh(&self, table: &str) -> Result<i64, Error> {
+        self.conn
+            .prepare_cached(concat!("SELECT value FROM ", ours!("meta"), " WHERE name = 'fresh:' || ?1"))
+            .and_then(|mut statement| statement.query_row([table], |row| row.get(0)).optional())
+            .map(|until| until.unwrap_or(i64::MIN))
+            .doing("read what was there before")
+    }
+
+    /// All of those marks are in batches.
+    pub(super) fn end_fresh(&self, table: &str) -> Result<(), Error> {
+        self.conn
+            .execute(concat!("DELETE FROM ", ours!("meta"), " WHERE name = 'fresh:' || ?1"), [table])
+            .doing("forget what was there before")?;
+        Ok(())
+    }
+
+    /// Whether rows of a table that were there before its triggers still wait for their marks.
+    pub(super) fn is_scanned(&self, table: &str) -> Result<bool, Error> {
+        self.conn
+            .prepare_cached(concat!("SELECT 1 FROM ", ours!("scan"), " WHERE tbl = ?1"))
+            .and_then(|mut statement| statement.exists([table]))
+            .doing("look for scans")
     }
 
     /// Marks the next rows of a table that is being scanned; says whether any scan is left.
@@ -244,6 +314,9 @@ impl Database {
                     .doing(SCANNING)?;
             } else {
                 db.conn.execute(concat!("DELETE FROM ", ours!("scan"), " WHERE tbl = ?1"), [&name]).doing(SCANNING)?;
+                if let Some(tracked) = tracked.as_ref().filter(|tracked| tracked.table.resolved) {
+                    db.begin_fresh(tracked)?;
+                }
             }
             fault!("scanned");
             Ok(true)
