@@ -87,7 +87,7 @@ impl Policy for Counter {
 
 /// Refuses a name that no table has outside its key.
 fn check(name: &str, tables: &[Table]) -> Result<(), String> {
-    /// Tables that are named in the refusal; their columns are looked at by whoever reads it.
+    // Tables named in the refusal.
     const SHOWN: usize = 5;
     let mut in_key = None;
     for table in tables {
@@ -98,20 +98,21 @@ fn check(name: &str, tables: &[Table]) -> Result<(), String> {
         }
     }
     if let Some(table) = in_key {
-        return Err(format!("the setting `columns` names `{name}`, which is part of the primary key of table `{table}`"));
+        return Err(format!(
+            "the setting `columns` names `{name}`, which is part of the primary key of table `{table}`"
+        ));
     }
     let shown: Vec<String> = tables.iter().take(SHOWN).map(|table| format!("`{}`", table.name)).collect();
-    let more = tables.len().saturating_sub(SHOWN);
-    match (shown.as_slice(), more) {
-        ([], _) => Ok(()),
-        ([table], _) => Err(format!("the setting `columns` names `{name}`, and table {table} has no such column")),
-        (tables, 0) => Err(format!(
-            "the setting `columns` names `{name}`, and none of the tables {} has such a column",
-            tables.join(", ")
-        )),
-        (tables, more) => Err(format!(
-            "the setting `columns` names `{name}`, and none of the tables {} and {more} more has such a column",
-            tables.join(", ")
-        )),
+    let more = match tables.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match shown.as_slice() {
+        [] => Ok(()),
+        [table] => Err(format!("the setting `columns` names `{name}`, and table {table} has no such column")),
+        tables => {
+            let tables = tables.join(", ");
+            Err(format!("the setting `columns` names `{name}`, and no table has such a column, not {tables}{more}"))
+        }
     }
 }

@@ -49,10 +49,11 @@ impl Policy for NodePriority {
     }
 
     fn configure(settings: &Settings, nodes: &[String], _: &[Table]) -> Result<Self, String> {
-        let order = Node::all(&names(NAME, "order", settings)?);
-        for (position, name) in order.iter().enumerate() {
-            if order[..position].contains(name) {
-                return Err(format!("the setting `order` names a node twice: its name {} is one before", position + 1));
+        let named = names(NAME, "order", settings)?;
+        let order = Node::all(&named);
+        for (position, node) in order.iter().enumerate() {
+            if order[..position].contains(node) {
+                return Err(format!("the setting `order` names node `{}` twice", named[position]));
             }
         }
         let last = order.len();

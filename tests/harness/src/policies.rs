@@ -225,6 +225,5 @@ fn makes_integers(table: &Table, at: usize) -> bool {
         return declared.starts_with("int");
     }
     let contains = |words: &[&str]| words.iter().any(|word| declared.contains(word));
-    contains(&["int"])
-        || !(declared.is_empty() || contains(&["char", "clob", "text", "blob", "real", "floa", "doub"]))
+    contains(&["int"]) || !(declared.is_empty() || contains(&["char", "clob", "text", "blob", "real", "floa", "doub"]))
 }
