@@ -7,5 +7,6 @@ mod hostile;
 mod identity;
 mod kinds;
 mod neighbours;
+mod policies;
 mod schema;
 mod values;

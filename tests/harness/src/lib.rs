@@ -14,7 +14,7 @@ mod node;
 mod policies;
 mod process;
 
-pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, settle, trio};
+pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, policy, settle, trio, trio_with};
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
 pub use rustix::process::Signal;
