@@ -393,6 +393,7 @@ fn policies_refuse_settings_by_name() {
     let refused = [
         refusal("counter", &[], &tables()),
         refusal("counter", &[("columns", "n"), ("colums", "n")], &tables()),
+        refusal("counter", &[("columns", "n"), ("columns", "x")], &tables()),
         refusal("counter", &[("columns", "n,,x")], &tables()),
         refusal("node-priority", &[], &tables()),
         refusal("node-priority", &[("oder", "7")], &tables()),
@@ -402,6 +403,7 @@ fn policies_refuse_settings_by_name() {
     insta::assert_snapshot!(refused.join("\n"), @r"
     the setting `columns` is missing, and counter can't do without it
     there is no setting `colums`: counter has only `columns`
+    the setting `columns` is given twice
     the setting `columns` holds an empty name: `n,,x`
     the setting `order` is missing, and node-priority can't do without it
     there is no setting `oder`: node-priority has only `order`
