@@ -13,6 +13,7 @@ mod compare;
 mod founding;
 mod handle;
 mod ledger;
+mod look;
 mod overlay;
 mod plain;
 mod recent;
@@ -28,6 +29,7 @@ pub use compare::Difference;
 pub use founding::Standing;
 pub use handle::Db;
 pub use ledger::{Placement, Unsent};
+pub use look::look;
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
