@@ -16,6 +16,7 @@ mod ledger;
 mod look;
 mod overlay;
 mod plain;
+mod prune;
 mod recent;
 mod rows;
 mod seal;
@@ -30,6 +31,7 @@ pub use founding::Standing;
 pub use handle::Db;
 pub use ledger::{Placement, Unsent};
 pub use look::look;
+pub use prune::{Due, Measured, Pruned};
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
@@ -41,6 +43,7 @@ use ledger::Ledger;
 use overlay::Overlay;
 use recent::Recent;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -222,6 +225,12 @@ impl Database {
     /// Names of the tables that are replicated.
     pub fn table_names(&self) -> impl Iterator<Item = &str> {
         self.tables.iter().map(|tracked| tracked.table.name.as_str())
+    }
+
+    /// A number made of each replicated table's columns and keys.
+    #[must_use]
+    pub fn schemas(&self) -> BTreeMap<String, u64> {
+        self.tables.iter().map(|tracked| (tracked.table.name.clone(), tracked.table.digest())).collect()
     }
 
     /// Forgets what is in memory and reads it again from the file: after any error, and at the start.

@@ -52,11 +52,13 @@ pub enum Flaw {
     ColumnForgotten,
     /// Clashes remember what was rolled back.
     RollbackRemembered,
+    /// Batches leave the outbox when they are received, whether they have taken effect or not.
+    ReceivedPruned,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -80,6 +82,7 @@ impl Flaw {
         Self::UniqueSpread,
         Self::ColumnForgotten,
         Self::RollbackRemembered,
+        Self::ReceivedPruned,
     ];
 }
 

@@ -7,5 +7,6 @@ mod hostile;
 mod identity;
 mod kinds;
 mod neighbours;
+mod outbox;
 mod schema;
 mod values;
