@@ -31,6 +31,7 @@ pub use founding::Standing;
 pub use handle::Db;
 pub use ledger::{Placement, Unsent};
 pub use look::look;
+pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 
 use crate::log;

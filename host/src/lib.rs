@@ -15,7 +15,7 @@
 //! | [`join`] | founding a cluster, or joining one |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
-//! | [`announce`], [`report`] | what a node tells the others, and whoever asks for its status |
+//! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
 //! | [`housekeeping`] | what nobody needs any more goes, in short steps |
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
@@ -40,6 +40,7 @@ pub mod log;
 pub mod node;
 pub mod publish;
 pub mod report;
+pub mod status;
 pub mod subscribe;
 pub mod telemetry;
 pub mod watch;

@@ -83,10 +83,16 @@ pub struct Ended {
 }
 
 impl Report {
-    /// The report in this directory; none if there is none, or none that can be read.
-    #[must_use]
-    pub fn read(state: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(state.join(FILE)).ok()?).ok()
+    /// The report in this directory, if there is one.
+    ///
+    /// # Errors
+    /// When there is one that can't be read.
+    pub fn read(state: &Path) -> std::io::Result<Option<Self>> {
+        match std::fs::read(state.join(FILE)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes what an earlier process wrote.
@@ -263,18 +269,18 @@ mod tests {
     #[test]
     fn what_is_written_can_be_read_and_is_its_owners_alone() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Report::read(folder.path()), None);
+        assert_eq!(Report::read(folder.path()).unwrap(), None);
         let board = Board::new("log".to_owned());
         board.failing("publish", "no");
         board.end(folder.path(), Some("the log is gone".to_owned()));
-        let report = Report::read(folder.path()).unwrap();
+        let report = Report::read(folder.path()).unwrap().unwrap();
         assert_eq!(report.last_error.unwrap().error, "no");
         assert_eq!(report.ended.unwrap().error.unwrap(), "the log is gone");
         let mode = folder.path().join(FILE).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
         Report::remove(folder.path());
-        assert_eq!(Report::read(folder.path()), None);
+        assert_eq!(Report::read(folder.path()).unwrap(), None);
         Report::remove(folder.path());
     }
 
@@ -282,7 +288,7 @@ mod tests {
     fn half_a_file_is_no_report() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "{\"pid\": ").unwrap();
-        assert_eq!(Report::read(folder.path()), None);
+        assert!(Report::read(folder.path()).is_err());
     }
 
     #[test]
