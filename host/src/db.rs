@@ -16,10 +16,13 @@ mod ledger;
 mod look;
 mod overlay;
 mod plain;
+mod policy;
 mod prune;
 mod recent;
+mod resolved;
 mod rows;
 mod seal;
+mod stamp;
 mod unique;
 mod unit;
 mod values;
@@ -31,6 +34,7 @@ pub use founding::Standing;
 pub use handle::Db;
 pub use ledger::{Placement, Unsent};
 pub use look::look;
+pub use policy::{Make, Policies, Policy};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 
@@ -38,7 +42,6 @@ use crate::log;
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::hash::{Hash, PluginError};
-use antiphon_core::resolve::Resolve;
 use catalog::Tracked;
 use ledger::Ledger;
 use overlay::Overlay;
@@ -133,7 +136,7 @@ pub struct Database {
     conn: Connection,
     options: Options,
     hasher: Box<dyn Hash>,
-    resolver: Box<dyn Resolve>,
+    policies: Policies,
     encoder: Encoder,
     origin: Origin,
     cluster: Option<Cluster>,
@@ -169,14 +172,14 @@ impl Database {
     ///
     /// # Errors
     /// When the file can't be opened, is not a sound database, or a component refuses its tables.
-    pub fn open(options: Options, hasher: Box<dyn Hash>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
+    pub fn open(options: Options, hasher: Box<dyn Hash>, policies: Policies) -> Result<Self, Error> {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
         let mut database = Self {
             conn,
             options,
             hasher,
-            resolver,
+            policies,
             encoder,
             origin: Origin::default(),
             cluster: None,

@@ -8,5 +8,6 @@ mod identity;
 mod kinds;
 mod neighbours;
 mod outbox;
+mod policies;
 mod schema;
 mod values;
