@@ -147,7 +147,6 @@ fn all_their_keys_parse_with_their_meaning() {
 #[test]
 fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
-    `cleanup_interval` has no effect in this version: batches that were sent are kept; it will remove those no longer needed
     `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
     `replication_log.max_entries` has no effect in this version: no entry is dropped; it will bound the log's length
     `replication_log.replicas` has no effect in this version: only the NATS log will use that
