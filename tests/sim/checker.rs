@@ -97,6 +97,7 @@ impl Witness {
             if new.is_none() && !is_captured(&node.app, key.0) {
                 // A row that came and went before anyone listened.
                 self.dirty.remove(key);
+                self.before.remove(key);
             } else {
                 self.before.entry(key.clone()).or_insert_with(|| old.cloned());
                 self.dirty.insert(key.clone(), new.cloned());
