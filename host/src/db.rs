@@ -13,9 +13,11 @@ mod compare;
 mod founding;
 mod handle;
 mod ledger;
+mod look;
 mod overlay;
 mod plain;
 mod policy;
+mod prune;
 mod recent;
 mod resolved;
 mod rows;
@@ -31,7 +33,10 @@ pub use compare::Difference;
 pub use founding::Standing;
 pub use handle::Db;
 pub use ledger::{Placement, Unsent};
+pub use look::look;
 pub use policy::{Make, Policies, Policy};
+pub(crate) use prune::measure_outbox;
+pub use prune::{Due, Measured, Pruned};
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
@@ -42,6 +47,7 @@ use ledger::Ledger;
 use overlay::Overlay;
 use recent::Recent;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -226,6 +232,12 @@ impl Database {
     /// Names of the tables that are replicated.
     pub fn table_names(&self) -> impl Iterator<Item = &str> {
         self.tables.iter().map(|tracked| tracked.table.name.as_str())
+    }
+
+    /// A number made of each replicated table's columns and keys.
+    #[must_use]
+    pub fn schemas(&self) -> BTreeMap<String, u64> {
+        self.tables.iter().map(|tracked| (tracked.table.name.clone(), tracked.table.digest())).collect()
     }
 
     /// Forgets what is in memory and reads it again from the file: after any error, and at the start.

@@ -63,6 +63,8 @@ const KINDS: &[&str] = &[
     "die at append",
     "die at appended",
     "die at scanned",
+    "die at pruned",
+    "pruned",
     "unit in pieces",
     "staged piece",
     "shadow",

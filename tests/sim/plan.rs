@@ -32,6 +32,8 @@ pub(crate) enum Act {
     Publish,
     /// A subscriber's step.
     Apply,
+    /// The host removes batches from its outbox that the log has.
+    Housekeep,
     /// The host dies between two steps, and starts again.
     Crash,
     /// The application creates the table that was not there at first.
@@ -69,20 +71,21 @@ impl Plan {
     /// A history of two hundred steps; in some of them the log itself is lost, late.
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let mut plan = Self::draw(&mut random, rules(seed), true, 200);
+        let mut plan = Self::draw(&mut random, seed, true, 200);
         if random.chance(15) {
-            let at = usize::try_from(random.within(120, 190)).unwrap();
-            plan.steps[at].act = random.weighted(&[(6, Act::LoseTail), (3, Act::RollOver), (2, Act::Recreate)]);
+            let mark = random.within(121, 191);
+            let step = plan.steps.iter_mut().find(|step| step.mark == mark).unwrap();
+            step.act = random.weighted(&[(6, Act::LoseTail), (3, Act::RollOver), (2, Act::Recreate)]);
         }
         plan
     }
 
     /// A history as the first simulator made them: seeds that found a bug then still show it.
     pub(crate) fn first(seed: u64) -> Self {
-        Self::draw(&mut Random::new(seed), rules(seed), false, 0)
+        Self::draw(&mut Random::new(seed), seed, false, 0)
     }
 
-    fn draw(random: &mut Random, rules: Rules, sticky: bool, length: u64) -> Self {
+    fn draw(random: &mut Random, seed: u64, sticky: bool, length: u64) -> Self {
         let nodes = if random.chance(80) { 3 } else { 2 };
         let shards = random.weighted(&[(75, 1), (15, 2), (10, 3)]);
         let changes_max = [(); 3].map(|()| random.weighted(&[(50, 10_000), (20, 1), (15, 2), (15, 3)]));
@@ -90,6 +93,8 @@ impl Plan {
         let length = if length == 0 { random.within(60, 150) } else { length };
         let late = random.chance(40);
         let widen = random.chance(30);
+        // Drawn apart: with or without housekeeping, the rest of the history is the same.
+        let mut chores = Random::new(!seed);
         let mut steps = Vec::new();
         for mark in 0..length {
             let act = random.weighted(&[
@@ -104,7 +109,11 @@ impl Plan {
             ]);
             let node = usize::try_from(random.below(nodes as u64)).unwrap();
             steps.push(Step { mark: mark + 1, node, act, seed: random.next() });
+            if chores.chance(6) {
+                let node = usize::try_from(chores.below(nodes as u64)).unwrap();
+                steps.push(Step { mark: mark + 501, node, act: Act::Housekeep, seed: chores.next() });
+            }
         }
-        Self { config: Config { nodes, shards, changes_max, before, rules, sticky }, steps }
+        Self { config: Config { nodes, shards, changes_max, before, rules: rules(seed), sticky }, steps }
     }
 }

@@ -234,7 +234,7 @@ impl<'a> World<'a> {
                 self.note(step, &format!("clock off by {offset} ms"));
             }
             Act::LoseTail | Act::RollOver | Act::Recreate => self.lose(step),
-            Act::Seal | Act::Publish | Act::Apply => return self.host(step),
+            Act::Seal | Act::Publish | Act::Apply | Act::Housekeep => return self.host(step),
         }
         Ok(())
     }
@@ -457,6 +457,15 @@ impl<'a> World<'a> {
             Act::Publish => {
                 let done = block_on(node.publisher.step()).map_err(|error| error.to_string())?;
                 Ok(format!("{done:?}"))
+            }
+            Act::Housekeep => {
+                let room = if direct { 1 } else { u64::MAX };
+                let due = db::Due { before_ms: u64::MAX, excess_bytes: 0 };
+                let pruned = node.with(move |db| db.prune(due, room)).map_err(|error| error.to_string())?;
+                if pruned.batches > 0 {
+                    self.coverage.see("pruned");
+                }
+                Ok(format!("anything: {}", pruned.batches > 0))
             }
             // The same without the subscriber, which would otherwise see all there is at its first read.
             Act::Apply if direct && self.checked[step.node][shard - 1] => {
