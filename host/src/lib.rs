@@ -13,6 +13,7 @@
 //! | [`components`] | from the configuration to what a node runs with |
 //! | [`node`] | a node: its parts, its tasks, and an orderly end |
 //! | [`join`] | founding a cluster, or joining one |
+//! | [`repair`] | what differs from the log and is not on its way becomes a change |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
 //! | [`db`] | the application's file: capture, seal, apply |
@@ -35,6 +36,7 @@ pub mod lock;
 pub mod log;
 pub mod node;
 pub mod publish;
+pub mod repair;
 pub mod subscribe;
 pub mod telemetry;
 pub mod watch;

@@ -2,9 +2,11 @@
 
 pub mod conformance;
 mod local;
+mod look;
 mod memory;
 
 pub use local::Local;
+pub use look::{Extent, Look};
 pub use memory::{Faults, Memory};
 
 use antiphon_core::entry::Origin;

@@ -46,6 +46,13 @@ impl Filter {
         Ok(Self { include: if include.is_empty() { None } else { Some(set(include)?) }, exclude: set(exclude)? })
     }
 
+    /// Just the tables of these names.
+    #[must_use]
+    pub fn of_names(names: &[String]) -> Self {
+        let escaped: Vec<String> = names.iter().map(|name| globset::escape(name)).collect();
+        Self::new(&escaped, &[]).unwrap_or_default()
+    }
+
     /// Whether the user wants this table replicated.
     #[must_use]
     pub fn wants(&self, table: &str) -> bool {
@@ -162,6 +169,12 @@ fn triggers(conn: &Connection) -> Result<BTreeSet<String>, Error> {
         .doing("read the triggers")
 }
 
+/// Names of those tables whose triggers are not all in place.
+pub(super) fn uncaptured(conn: &Connection, tables: &[Table]) -> Result<Vec<String>, Error> {
+    let triggers = triggers(conn)?;
+    Ok(tables.iter().filter(|table| !is_captured(table, &triggers)).map(|table| table.name.clone()).collect())
+}
+
 /// Whether all triggers a table should have are in place, to the letter, and none besides: a UNIQUE index over
 /// other columns, or a key column under another name, needs other triggers of the same names.
 fn is_captured(table: &Table, triggers: &BTreeSet<String>) -> bool {
@@ -274,7 +287,7 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
 }
 
 /// Whether any row has a NULL in its key, which rowid tables allow.
-fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
+pub(super) fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
     if table.rowid_key || table.without_rowid {
         return Ok(false);
     }
