@@ -7,5 +7,6 @@ mod hostile;
 mod identity;
 mod kinds;
 mod neighbours;
+mod reconcile;
 mod schema;
 mod values;

@@ -247,7 +247,7 @@ impl Show {
         writeln!(out, "time       {}", time.map_or_else(|| "unknown".to_owned(), utc))?;
         writeln!(out, "table      {}", name(&record.table))?;
         writeln!(out, "cause      {}", name(&record.cause))?;
-        writeln!(out, "answer     {} of {}", name(&record.verdict), name(&record.resolver))?;
+        writeln!(out, "resolver   {}, which answered {}", name(&record.resolver), name(&record.verdict))?;
         for (what, value) in &record.more {
             writeln!(out, "{:<10} {}", name(what), super::shown::Literal { value, most })?;
         }
@@ -278,7 +278,7 @@ fn line(out: &mut impl Write, record: &Record, time: Option<u64>, most: usize) -
     let key = keyed(record);
     writeln!(
         out,
-        "{}  {}  {} ({})  {}: node {} over node {}, {} of {}",
+        "{}  {}  {} ({})  {}: node {} over node {}; {} answered {}",
         Id::of(record),
         time.map_or_else(|| "time unknown".to_owned(), utc),
         name(&record.table),
@@ -286,8 +286,8 @@ fn line(out: &mut impl Write, record: &Record, time: Option<u64>, most: usize) -
         name(&record.cause),
         node(record.winner_node),
         node(record.loser_node),
-        name(&record.verdict),
         name(&record.resolver),
+        name(&record.verdict),
     )?;
     for (word, row) in [("stands", &record.winner), ("overruled", &record.loser)] {
         match row {

@@ -233,8 +233,13 @@ fn verdict(patient: &Patient, findings: &[Finding]) -> String {
     .into_iter()
     .flatten()
     .collect();
-    let tables = match patient.tables.len() as u64 {
-        0 => "no table can be replicated yet".to_owned(),
+    // A table with an error of its own is not as it should be, whatever part of it would work.
+    let spoiled = |table: &&Table| {
+        let about = |finding: &&Finding| finding.table.as_ref().is_some_and(|name| name == &table.name);
+        findings.iter().filter(about).any(|finding| finding.severity == Severity::Error)
+    };
+    let tables = match patient.tables.iter().filter(|table| !spoiled(table)).count() as u64 {
+        0 => "no table can be replicated".to_owned(),
         some => format!("{} can be replicated", count(some, "table", "tables")),
     };
     let found = if counts.is_empty() { "nothing found".to_owned() } else { counts.join(", ") };

@@ -113,8 +113,14 @@ impl Verify {
                 writeln!(out, "table {}: only {letter} has it", name(table))?;
             }
         }
-        for (letter, table, reason) in &all.left_out {
-            writeln!(out, "table {}: not compared; in {letter} {reason}", name(table))?;
+        for (at, (letter, table, reason)) in all.left_out.iter().enumerate() {
+            let same = |(_, name, why): &&(char, String, String)| name.eq_ignore_ascii_case(table) && why == reason;
+            if all.left_out.iter().take(at).any(|earlier| same(&earlier)) {
+                continue;
+            }
+            let both = all.left_out.iter().filter(same).count() > 1;
+            let which = if both { String::new() } else { format!("in {letter} ") };
+            writeln!(out, "table {}: not compared: {which}{reason}", name(table))?;
         }
         for cause in causes {
             writeln!(out, "note: {cause}")?;

@@ -45,7 +45,7 @@ pub(super) fn version(patient: &Patient, found: &mut Found) -> Result<(), Failed
         found.warning(
             None,
             format!("SQLite {shown} last wrote the file"),
-            "SQLite 3.7.0 to 3.51.2 can damage a file in WAL mode when two connections write and check-point at once, and with \
+            "SQLite 3.7.0 to 3.51.2 can damage a file in WAL mode when two connections write and checkpoint at once, and with \
              Antiphon there are always two",
             "build the application with SQLite 3.51.3 or later",
         );

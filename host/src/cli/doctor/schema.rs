@@ -1,6 +1,6 @@
 //! Tables and what is declared of them.
 
-use super::super::shown::name;
+use super::super::shown::{self, name};
 use super::{Failed, Found, Patient};
 
 /// Columns of the host's own statements a table: SQLite's own limit, which a build may have raised.
@@ -115,7 +115,7 @@ pub(super) fn leftovers(patient: &Patient, found: &mut Found) -> Result<(), Fail
     if count > 0 {
         found.error(
             None,
-            format!("{count} tables and triggers of HarmonyLite's are left"),
+            format!("{} of HarmonyLite's left", shown::count(count, "table or trigger is", "tables and triggers are")),
             "its triggers note every change in tables that are then replicated as if they were the application's",
             "`harmonylite -config FILE -cleanup`, with the file it ran with, while neither it nor Antiphon runs",
         );
