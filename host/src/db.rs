@@ -18,10 +18,13 @@ mod ledger;
 mod merge;
 mod overlay;
 mod plain;
+mod policy;
 mod recent;
 mod reconcile;
+mod resolved;
 mod rows;
 mod seal;
+mod stamp;
 mod unique;
 mod unit;
 mod values;
@@ -37,6 +40,7 @@ pub use handle::Db;
 pub(crate) use inspect::open_to_read;
 pub use inspect::{Look, Mark, NodeState, Waiting};
 pub use ledger::{Placement, Unsent};
+pub use policy::{Make, Policies, Policy};
 pub use reconcile::Reconciled;
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
@@ -44,7 +48,6 @@ use crate::log;
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::hash::{Hash, PluginError};
-use antiphon_core::resolve::Resolve;
 use catalog::Tracked;
 use ledger::Ledger;
 use overlay::Overlay;
@@ -138,7 +141,7 @@ pub struct Database {
     conn: Connection,
     options: Options,
     hasher: Box<dyn Hash>,
-    resolver: Box<dyn Resolve>,
+    policies: Policies,
     encoder: Encoder,
     origin: Origin,
     cluster: Option<Cluster>,
@@ -174,14 +177,14 @@ impl Database {
     ///
     /// # Errors
     /// When the file can't be opened, is not a sound database, or a component refuses its tables.
-    pub fn open(options: Options, hasher: Box<dyn Hash>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
+    pub fn open(options: Options, hasher: Box<dyn Hash>, policies: Policies) -> Result<Self, Error> {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
         let mut database = Self {
             conn,
             options,
             hasher,
-            resolver,
+            policies,
             encoder,
             origin: Origin::default(),
             cluster: None,

@@ -18,7 +18,7 @@ pub async fn repair(
     tables: &[String],
     dry_run: bool,
 ) -> Result<Vec<Reconciled>, Failure> {
-    let Standing::Member { cluster, founding } = db.standing().map_err(|error| join::database(error))? else {
+    let Standing::Member { cluster, founding } = db.standing().map_err(join::database)? else {
         return Err(Failure::new(
             Kind::General,
             "this database belongs to no cluster: there is nothing to repair it by",
@@ -55,7 +55,7 @@ pub async fn repair(
     }
     // From here on whatever the application writes is marked; what it wrote before is in what is compared.
     if !dry_run {
-        db.install(false).map_err(|error| join::database(error))?;
+        db.install(false).map_err(join::database)?;
     }
     let mut logged = Aside::new(db, cluster, &genesis, scratch)?;
     logged.read_to_the_place_of(db, log).await?;

@@ -7,6 +7,7 @@ mod hostile;
 mod identity;
 mod kinds;
 mod neighbours;
+mod policies;
 mod reconcile;
 mod schema;
 mod values;

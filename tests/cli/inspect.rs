@@ -367,7 +367,7 @@ fn c101_the_doctor_finds_rows_that_cannot_travel() {
 fn c118_the_doctor_sees_a_clock_that_is_ahead() {
     let dir = Dir::new().database("app.db", "pragma journal_mode = wal; create table c (id text primary key not null)");
     std::fs::create_dir(dir.folder.path().join("log")).unwrap();
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let now = antiphon::clock::unix_ms();
     let log = rusqlite::Connection::open(dir.folder.path().join("log/log.db")).unwrap();
     log.execute_batch(
         "create table meta (name text primary key, value); insert into meta values ('format', 1);

@@ -10,6 +10,7 @@ use super::{Node, look};
 use crate::db::{self, Conflicts, Look, Record};
 use crate::failure::{Failure, Kind};
 use crate::log;
+use antiphon_core::value::Row;
 
 /// Look at what was overruled when two nodes changed one row, and delete old records of it
 ///
@@ -251,10 +252,9 @@ impl Show {
         for (what, value) in &record.more {
             writeln!(out, "{:<10} {}", name(what), super::shown::Literal { value, most })?;
         }
-        for (word, node, row) in
-            [("stands", record.winner_node, &record.winner), ("overruled", record.loser_node, &record.loser)]
-        {
-            writeln!(out, "{word:<10} of node {}", node.map_or_else(|| "unknown".to_owned(), |node| node.to_string()))?;
+        for (word, node, row) in images(&record) {
+            let of = node.map_or_else(|| "made of both".to_owned(), |node| format!("of node {node}"));
+            writeln!(out, "{word:<10} {of}")?;
             match row {
                 None => writeln!(out, "    {}", absent(word))?,
                 Some(row) => {
@@ -266,6 +266,18 @@ impl Show {
             }
         }
         Ok(())
+    }
+}
+
+/// What stands, and what it was made of or put in place of.
+fn images(record: &Record) -> Vec<(&'static str, Option<u64>, Option<&Row>)> {
+    let winner = (record.winner_node, record.winner.as_ref());
+    let loser = (record.loser_node, record.loser.as_ref());
+    match &record.merged {
+        Some(merged) => {
+            vec![("stands", None, Some(merged)), ("merged", winner.0, winner.1), ("merged", loser.0, loser.1)]
+        }
+        None => vec![("stands", winner.0, winner.1), ("overruled", loser.0, loser.1)],
     }
 }
 
@@ -289,7 +301,7 @@ fn line(out: &mut impl Write, record: &Record, time: Option<u64>, most: usize) -
         name(&record.resolver),
         name(&record.verdict),
     )?;
-    for (word, row) in [("stands", &record.winner), ("overruled", &record.loser)] {
+    for (word, _, row) in images(record) {
         match row {
             Some(values) => {
                 writeln!(out, "    {word:<9}  {}", Fields { columns: &record.columns, values, most })?;
@@ -326,6 +338,7 @@ struct Shown<'a> {
     loser_node: Option<u64>,
     winner: Option<JsonRow<'a>>,
     loser: Option<JsonRow<'a>>,
+    merged: Option<JsonRow<'a>>,
     #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     more: std::collections::BTreeMap<&'a str, Json<'a>>,
 }
@@ -346,6 +359,7 @@ fn json(out: &mut impl Write, record: &Record, time: Option<u64>) -> Result<(), 
         loser_node: record.loser_node,
         winner: record.winner.as_ref().map(|values| JsonRow { columns: &record.columns, values }),
         loser: record.loser.as_ref().map(|values| JsonRow { columns: &record.columns, values }),
+        merged: record.merged.as_ref().map(|values| JsonRow { columns: &record.columns, values }),
         more: record.more.iter().map(|(name, value)| (name.as_str(), Json(value))).collect(),
     };
     super::json_line(out, &shown)

@@ -68,13 +68,11 @@ impl Repair {
             writeln!(out, "left out {}: {}", name(&refused.table), refused.reason)?;
         }
         let mut talk = std::io::stderr().lock();
-        match (marked, self.dry_run) {
-            (0, _) => writeln!(talk, "nothing to repair")?,
-            (_, true) => writeln!(talk, "nothing was changed; without `--dry-run` this becomes this node's change")?,
-            (_, false) => {
-                writeln!(talk, "marked; they are sent when the node runs: `antiphon run`, as you did before")?
-            }
-        }
-        Ok(())
+        let said = match (marked, self.dry_run) {
+            (0, _) => "nothing to repair",
+            (_, true) => "nothing was changed; without `--dry-run` this becomes this node's change",
+            (_, false) => "marked; they are sent when the node runs: `antiphon run`, as you did before",
+        };
+        Ok(writeln!(talk, "{said}")?)
     }
 }

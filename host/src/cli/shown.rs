@@ -324,10 +324,11 @@ mod tests {
     #[test]
     fn times_are_what_sqlite_makes_of_them() {
         let conn = rusqlite::Connection::open_in_memory().unwrap();
-        for ms in [0, 951_782_399_999, 951_782_400_000, 1_767_225_600_001, 4_107_542_399_000, 1_709_164_800_000] {
+        for ms in [0_i64, 951_782_399_999, 951_782_400_000, 1_767_225_600_001, 4_107_542_399_000, 1_709_164_800_000] {
             let text: String = conn
                 .query_row("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ?1 / 1000.0, 'unixepoch')", [ms], |row| row.get(0))
                 .unwrap();
+            let ms = ms.cast_unsigned();
             assert_eq!(utc(ms), text);
             assert_eq!(moment(text.split('.').next().unwrap()).unwrap(), ms / 1000 * 1000);
         }

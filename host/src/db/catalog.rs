@@ -77,11 +77,15 @@ pub(super) struct Tracked {
     /// Positions of the key's columns.
     pub(super) key: Vec<usize>,
     pub(super) encoder: KeyEncoder,
+    /// Who decides clashes over its rows.
+    pub(super) policy: usize,
     /// All rows go to one shard.
     pub(super) whole: bool,
     /// The triggers are in place.
     pub(super) captured: bool,
     pub(super) marks: String,
+    /// Reads a row as it was from a mark.
+    pub(super) before: String,
     pub(super) has_marks: String,
 }
 
@@ -111,7 +115,9 @@ impl Database {
         let shards = self.cluster.map_or(1, |cluster| cluster.shards);
         self.tables.clear();
         self.refused = refused;
-        for table in tables {
+        for mut table in tables {
+            let (policy, resolved) = self.policies.of(&table.name);
+            table.resolved = resolved;
             let route = self.ledger.route(&table.name);
             if route == Some(false) && shards > 1 && !table.uniques.is_empty() && !crate::flaw!(UniqueSpread) {
                 self.refused.push(Refused {
@@ -138,18 +144,18 @@ impl Database {
                 id: self.overlay.intern(&table.name),
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
+                policy,
                 whole: route.unwrap_or(!table.uniques.is_empty()),
                 captured,
                 marks: capture::read_marks(&table),
+                before: capture::read_before(&table),
                 has_marks: format!("SELECT 1 FROM main.{log} LIMIT 1"),
                 table,
             });
         }
         let tables: Vec<Table> = self.tables.iter().map(|tracked| tracked.table.clone()).collect();
         self.hasher.configure(&tables)?;
-        let nodes: Vec<String> = Vec::new();
-        self.resolver.configure(&nodes, &tables)?;
-        Ok(())
+        self.configure_policies()
     }
 
     /// The replicated table of this name, as SQLite compares names.
@@ -169,10 +175,12 @@ fn triggers(conn: &Connection) -> Result<BTreeSet<String>, Error> {
         .doing("read the triggers")
 }
 
-/// Names of those tables whose triggers are not all in place.
+/// Names of those tables whose triggers are not all in place, be it those of a table with a policy or without.
 pub(super) fn uncaptured(conn: &Connection, tables: &[Table]) -> Result<Vec<String>, Error> {
     let triggers = triggers(conn)?;
-    Ok(tables.iter().filter(|table| !is_captured(table, &triggers)).map(|table| table.name.clone()).collect())
+    let captured = |table: &Table, resolved| is_captured(&Table { resolved, ..table.clone() }, &triggers);
+    let missing = tables.iter().filter(|table| !captured(table, false) && !captured(table, true));
+    Ok(missing.map(|table| table.name.clone()).collect())
 }
 
 /// Whether all triggers a table should have are in place, to the letter, and none besides: a UNIQUE index over

@@ -46,6 +46,8 @@ pub struct Record {
     pub winner: Option<Row>,
     /// The row that was overruled; `None` = it was a deletion, or is not known here.
     pub loser: Option<Row>,
+    /// The row that was made of both and stands, if one was.
+    pub merged: Option<Row>,
     /// When, in milliseconds since 1970, as far as the record says so itself.
     pub time_ms: Option<u64>,
     /// Columns that this version does not know.
@@ -79,7 +81,7 @@ impl<'a> Conflicts<'a> {
             .conn()
             .prepare(concat!("SELECT * FROM ", ours!("conflict"), " ORDER BY shard, seq, id"))
             .doing(READING)?;
-        let names: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([]).doing(READING)?;
         let (mut place, mut n) = ((0, 0), 0);
         while let Some(row) = rows.next().doing(READING)? {
@@ -146,7 +148,8 @@ fn read(names: &[String], values: Row) -> Result<Record, Error> {
             "columns" => record.columns = row(value)?.unwrap_or_default().into_iter().map(text).collect(),
             "winner" => record.winner = row(value)?,
             "loser" => record.loser = row(value)?,
-            // Hybrid clocks count milliseconds, the log's own time nanoseconds.
+            "merged" => record.merged = row(value)?,
+            // Hybrid clocks count milliseconds.
             "clock" | "winner_clock" => {
                 record.time_ms =
                     record.time_ms.or_else(|| integer(&value).map(i64::cast_unsigned).filter(|ms| *ms > 0));

@@ -234,7 +234,7 @@ impl Look {
             let table = table.to_owned();
             let mut statement =
                 self.conn.prepare(&format!("SELECT * FROM main.{} ORDER BY id", quote(&log))).doing(READING)?;
-            let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let keys: Vec<usize> =
                 (0..columns.len()).filter(|at| columns.get(*at).is_some_and(|name| name.starts_with("val_"))).collect();
             let op = columns.iter().position(|name| name == "op");
@@ -247,6 +247,8 @@ impl Look {
                     Some(Value::Integer(op::INSERT)) => "insert",
                     Some(Value::Integer(op::UPDATE)) => "update",
                     Some(Value::Integer(op::DELETE)) => "delete",
+                    // Where a policy asks for it, the row as it was is kept by such a mark before the change.
+                    _ if columns.iter().any(|name| name == "created_at") => "before",
                     _ => "maybe-delete",
                 };
                 let key = keys.iter().filter_map(|at| all.get(*at).cloned()).collect();

@@ -5,10 +5,8 @@
 //! are merely not applied here yet would look like changes of ours.
 
 use super::merge::{Encoding, KeyOrder, Pair, Side, merge};
-use super::values::bind;
+use super::rows::whole;
 use super::{Database, Doing as _, Error};
-use antiphon_core::capture::{change_log, op};
-use antiphon_core::schema::quote;
 use antiphon_core::value::Row;
 use rustc_hash::FxHashSet;
 
@@ -64,7 +62,7 @@ impl Database {
         let on_their_way: FxHashSet<Box<[u8]>> =
             overlay.pending.keys().chain(overlay.shadows.keys()).cloned().collect();
         let mut found = Reconciled { table: tracked.table.name.clone(), ..Reconciled::default() };
-        let mut marks: Vec<(i64, Row)> = Vec::new();
+        let mut marks: Vec<Row> = Vec::new();
         self.conn.execute_batch("BEGIN").doing("begin a transaction")?;
         // Marks and rows as of one moment: a row whose mark we don't see yet is one whose change we don't see.
         let compared = self.marked(&tracked).and_then(|marked| {
@@ -90,14 +88,13 @@ impl Database {
                     found.on_their_way += 1;
                     return Ok(());
                 }
-                let (count, event) = match (here.is_some(), there.is_some()) {
-                    (true, false) => (&mut found.only_here, op::INSERT),
-                    (false, _) => (&mut found.only_logged, op::DELETE),
-                    (true, true) => (&mut found.changed, op::UPDATE),
-                };
-                *count += 1;
+                *match (here.is_some(), there.is_some()) {
+                    (true, false) => &mut found.only_here,
+                    (false, _) => &mut found.only_logged,
+                    (true, true) => &mut found.changed,
+                } += 1;
                 if mark {
-                    marks.push((event, key));
+                    marks.push(key);
                 }
                 Ok(())
             })
@@ -105,7 +102,14 @@ impl Database {
         self.conn.execute_batch("COMMIT").doing("end a transaction")?;
         compared?;
         for piece in marks.chunks(MARKS_MAX) {
-            self.transaction(|db| db.mark_keys(&tracked.table.name, piece))?;
+            self.transaction(|db| {
+                for key in piece {
+                    // What a change is made upon counts only where a policy asks for it.
+                    let base = if tracked.table.resolved { whole(&logged.conn, theirs, key)? } else { None };
+                    db.mark(&tracked, key, base.as_ref())?;
+                }
+                Ok(())
+            })?;
         }
         Ok(found)
     }
@@ -120,20 +124,6 @@ impl Database {
                     there.seq, here.seq
                 )));
             }
-        }
-        Ok(())
-    }
-
-    fn mark_keys(&self, table: &str, marks: &[(i64, Row)]) -> Result<(), Error> {
-        const MARKING: &str = "mark a row";
-        let Some((_, first)) = marks.first() else { return Ok(()) };
-        let places = (2..=first.len() + 1).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
-        let sql = format!("INSERT INTO main.{} SELECT NULL, ?1, {places}", quote(&change_log(table)));
-        let mut statement = self.conn.prepare_cached(&sql).doing(MARKING)?;
-        for (event, key) in marks {
-            statement.raw_bind_parameter(1, *event).doing(MARKING)?;
-            bind(&mut statement, 2, key.iter()).doing(MARKING)?;
-            statement.raw_execute().doing(MARKING)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use antiphon_core::entry::{Body, Genesis, Origin};
 use serde::Serialize;
 
 use super::super::look;
-use super::super::shown::{bytes, count, utc};
+use super::super::shown::{bytes, count, name, utc};
 use super::Source;
 use crate::failure::Failure;
 use crate::log::{self, Extent, Placed, Shard};
@@ -51,6 +51,9 @@ impl Info {
                     genesis.resolver,
                     genesis.wire
                 )?;
+                for policy in &genesis.policies {
+                    writeln!(out, "policy   tables `{}`: {}", name(&policy.pattern), policy.resolver)?;
+                }
             }
         }
         if extents.is_empty() {
@@ -119,7 +122,15 @@ struct ShownGenesis {
     shards: u32,
     hasher: String,
     resolver: String,
+    policies: Vec<ShownPolicy>,
     wire: u32,
+}
+
+#[derive(Serialize)]
+struct ShownPolicy {
+    tables: String,
+    resolver: String,
+    settings: std::collections::BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -156,6 +167,15 @@ fn shown(
             shards: genesis.shards,
             hasher: genesis.hasher.clone(),
             resolver: genesis.resolver.clone(),
+            policies: genesis
+                .policies
+                .iter()
+                .map(|policy| ShownPolicy {
+                    tables: policy.pattern.clone(),
+                    resolver: policy.resolver.clone(),
+                    settings: policy.settings.iter().cloned().collect(),
+                })
+                .collect(),
             wire: genesis.wire,
         }),
         shards: extents

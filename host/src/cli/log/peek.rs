@@ -277,6 +277,7 @@ impl<W: Write> Printer<W> {
                         format!("table {} goes to one shard whole", name(&route.table))
                     }
                     Body::Route(route) => format!("table {} is spread by key", name(&route.table)),
+                    Body::Floor(position) => format!("times and tombstones up to entry {position} are forgotten"),
                     Body::Changes(_) => return Ok(()),
                 };
                 self.prefix(place)?;
