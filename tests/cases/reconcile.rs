@@ -1,7 +1,7 @@
 //! Repair: what differs from the log and is not on its way becomes a change of this node's, and nothing else does.
 
 use antiphon::db::Reconciled;
-use antiphon_harness::{Node, Setup, pair, pair_with, settle};
+use antiphon_harness::{ColumnMerge, Node, Setup, pair, pair_with, policy, settle};
 
 fn repair(node: &Node, dry_run: bool) -> Vec<Reconciled> {
     let log = node.log.clone();
@@ -123,4 +123,20 @@ fn every_kind_of_key_is_compared() {
     assert_eq!(counts(&repair(&a, false)), (each, each, each, 0));
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.one("SELECT count(*) FROM t"), (keys.len() * 5).to_string());
+}
+
+/// A policy weighs a change against the row it was made upon, and that is the log's.
+#[test]
+fn a_repaired_row_says_what_it_was_made_upon() {
+    let setup = Setup { policies: vec![policy("t", "column-merge", ColumnMerge)], ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY, x, y)");
+    a.sql("INSERT INTO t VALUES (1, 'x0', 'y0'), (2, 'x0', 'y0')");
+    settle(&mut [&mut a, &mut b]);
+    drop_triggers(&a);
+    a.sql("UPDATE t SET x = 'x1' WHERE id = 1; DELETE FROM t WHERE id = 2");
+    b.sql("UPDATE t SET y = 'y1' WHERE id = 1");
+    b.publish();
+    assert_eq!(counts(&repair(&a, false)), (0, 1, 1, 0));
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x1|y1"]);
 }
