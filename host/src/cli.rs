@@ -25,6 +25,7 @@ mod look;
 mod repair;
 mod run;
 mod shown;
+mod status;
 mod verify;
 
 /// Replicates an application's SQLite file: every node may write, nothing is lost.
@@ -42,6 +43,7 @@ enum Command {
     Run(run::Run),
     Init(init::Init),
     Join(join::Join),
+    Status(status::Status),
     Cleanup(cleanup::Cleanup),
     Doctor(doctor::Doctor),
     Verify(verify::Verify),
@@ -70,6 +72,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Run(run)) => run.run(),
         Some(Command::Init(init)) => init.run(),
         Some(Command::Join(join)) => join.run(),
+        Some(Command::Status(status)) => status.run(),
         Some(Command::Cleanup(cleanup)) => cleanup.run(),
         Some(Command::Doctor(doctor)) => doctor.run(),
         Some(Command::Verify(verify)) => verify.run(),

@@ -15,10 +15,12 @@ mod founding;
 mod handle;
 mod inspect;
 mod ledger;
+mod look;
 mod merge;
 mod overlay;
 mod plain;
 mod policy;
+mod prune;
 mod recent;
 mod reconcile;
 mod resolved;
@@ -37,10 +39,12 @@ pub(crate) use conflicts::purge;
 pub use conflicts::{Conflicts, Record};
 pub use founding::Standing;
 pub use handle::Db;
-pub(crate) use inspect::open_to_read;
 pub use inspect::{Look, Mark, NodeState, Waiting};
 pub use ledger::{Placement, Unsent};
+pub use look::look;
 pub use policy::{Make, Policies, Policy};
+pub(crate) use prune::measure_outbox;
+pub use prune::{Due, Measured, Pruned};
 pub use reconcile::Reconciled;
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
@@ -53,6 +57,7 @@ use ledger::Ledger;
 use overlay::Overlay;
 use recent::Recent;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -234,6 +239,12 @@ impl Database {
     /// Names of the tables that are replicated.
     pub fn table_names(&self) -> impl Iterator<Item = &str> {
         self.tables.iter().map(|tracked| tracked.table.name.as_str())
+    }
+
+    /// A number made of each replicated table's columns and keys.
+    #[must_use]
+    pub fn schemas(&self) -> BTreeMap<String, u64> {
+        self.tables.iter().map(|tracked| (tracked.table.name.clone(), tracked.table.digest())).collect()
     }
 
     /// Forgets what is in memory and reads it again from the file: after any error, and at the start.

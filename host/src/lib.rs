@@ -16,6 +16,8 @@
 //! | [`repair`] | what differs from the log and is not on its way becomes a change |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
+//! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
+//! | [`housekeeping`] | what nobody needs any more goes, in short steps |
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
@@ -25,18 +27,22 @@
 
 #[macro_use]
 pub mod flaw;
+pub mod announce;
 pub mod cli;
 pub mod clock;
 pub mod components;
 pub mod config;
 pub mod db;
 pub mod failure;
+pub mod housekeeping;
 pub mod join;
 pub mod lock;
 pub mod log;
 pub mod node;
 pub mod publish;
 pub mod repair;
+pub mod report;
+pub mod status;
 pub mod subscribe;
 pub mod telemetry;
 pub mod watch;

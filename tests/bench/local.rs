@@ -30,7 +30,7 @@ fn database(path: &Path) -> Database {
 
 /// All frames of the outbox, in place.
 fn sealed(db: &mut Database) -> Vec<Placed> {
-    let genesis = Genesis { shards: 1, wire: 1, ..Genesis::default() };
+    let genesis = Genesis { shards: 1, hasher: String::new(), resolver: String::new(), policies: Vec::new(), wire: 1 };
     let mut frames = vec![db.genesis(CLUSTER, genesis).unwrap()];
     let mut number = 0;
     loop {

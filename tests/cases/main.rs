@@ -7,6 +7,7 @@ mod hostile;
 mod identity;
 mod kinds;
 mod neighbours;
+mod outbox;
 mod policies;
 mod reconcile;
 mod schema;

@@ -19,6 +19,7 @@ mod joining;
 mod looking;
 mod schema;
 mod state;
+mod status;
 mod stopping;
 
 fn place() -> Place {

@@ -4,6 +4,7 @@
 //! are read by name, so that a file of another version is read as far as it is known.
 
 use super::ledger::{ours, unsigned};
+use super::look::{look, wal_mode_at_rest};
 use super::values::values;
 use super::{Doing as _, Error, Filter, Refused, catalog};
 use crate::log::Shard;
@@ -11,17 +12,8 @@ use antiphon_core::capture::{PREFIX, op};
 use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::schema::{Table, quote};
 use antiphon_core::value::{Row, Value};
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
-use std::ffi::OsString;
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
+use rusqlite::{Connection, OptionalExtension as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-/// Longest wait for a lock: only a writer without WAL makes a reader wait.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A database opened for reading alone.
 #[derive(Debug)]
@@ -79,7 +71,9 @@ impl Look {
     /// # Errors
     /// When it can't be opened or is no database.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let (conn, at_rest) = open_to_read(path).doing("open the database")?;
+        let at_rest = wal_mode_at_rest(path);
+        let conn = look(path).doing("open the database")?;
+        conn.pragma_update(None, "trusted_schema", "OFF").doing("distrust the schema")?;
         // A file that is no database fails at the first statement, not at the opening.
         conn.query_row("PRAGMA main.schema_version", [], |row| row.get::<_, i64>(0)).doing("read the database")?;
         Ok(Self { conn, path: path.to_owned(), at_rest })
@@ -288,51 +282,4 @@ fn has(conn: &Connection, table: &str) -> Result<bool, Error> {
     conn.prepare_cached("SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?1")
         .and_then(|mut statement| statement.exists([table]))
         .doing("read the schema")
-}
-
-/// Opens a file so that nothing beside it is made or changed; says whether it is read as one that nobody has open.
-///
-/// Opening a database in WAL mode that nobody has open makes its `-wal` and `-shm`, which a reader can't remove; they
-/// would be ours, and the application might not be allowed to write them. Taken as immutable, it is just read.
-pub(crate) fn open_to_read(path: &Path) -> rusqlite::Result<(Connection, bool)> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let at_rest = wal_mode_at_rest(path);
-    let conn = if at_rest {
-        Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)?
-    } else {
-        Connection::open_with_flags(path, flags)?
-    };
-    conn.busy_timeout(BUSY_TIMEOUT)?;
-    use rusqlite::config::DbConfig;
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    conn.pragma_update(None, "trusted_schema", "OFF")?;
-    conn.pragma_update(None, "query_only", "ON")?;
-    Ok((conn, at_rest))
-}
-
-/// The file says WAL, and there is no `-wal` beside it.
-pub(crate) fn wal_mode_at_rest(path: &Path) -> bool {
-    let mut header = [0; 20];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    let mut wal = OsString::from(path);
-    wal.push("-wal");
-    read.is_ok() && header.ends_with(&[2, 2]) && !Path::new(&wal).exists()
-}
-
-/// The path as SQLite's address of a file that nobody changes.
-pub(crate) fn immutable(path: &Path) -> String {
-    let mut address = String::from("file:");
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
-            address.push(byte.into());
-        } else {
-            let _ = write!(address, "%{byte:02x}");
-        }
-    }
-    // Two slashes would begin a host; an empty host in front says that they begin the path.
-    if let Some(rest) = address.strip_prefix("file://") {
-        address = format!("file:////{rest}");
-    }
-    address.push_str("?immutable=1");
-    address
 }

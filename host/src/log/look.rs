@@ -2,7 +2,6 @@
 
 use super::local::{FILE, FORMAT};
 use super::{Bounds, Error, Placed, Shard};
-use crate::db::open_to_read;
 use antiphon_core::entry::Origin;
 use rusqlite::{Connection, OptionalExtension as _};
 use std::path::{Path, PathBuf};
@@ -37,7 +36,7 @@ impl Look {
         if !file.exists() {
             return Ok(None);
         }
-        let (conn, _) = open_to_read(&file).map_err(|error| broken(&file, &error))?;
+        let conn = crate::db::look(&file).map_err(|error| broken(&file, &error))?;
         let look = Self { conn, file };
         let format: Option<u32> = look
             .conn

@@ -7,7 +7,6 @@ use std::path::Path;
 use antiphon_core::schema::quote;
 use rusqlite::{Connection, ErrorCode};
 
-use crate::db::open_to_read;
 use crate::failure::{Failure, Kind};
 
 /// Prefixes of tables that belong to replication itself, ours and the one HarmonyLite leaves behind.
@@ -59,7 +58,7 @@ impl Survey {
 }
 
 fn read(path: &Path) -> rusqlite::Result<Survey> {
-    let (db, _) = open_to_read(path)?;
+    let db = crate::db::look(path)?;
     let mut survey = Survey { tables: Vec::new(), others: Vec::new() };
     let mut list = db.prepare(
         "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
