@@ -82,6 +82,7 @@ fn alone_it_prints_its_help() {
       run        Replicate a database until told to stop
       init       Look at a database and write a commented configuration file for it
       join       Join a cluster with a database whose rows differ from the cluster's
+      status     Say how a node is: where it stands, what waits, who takes part
       cleanup    Remove every trigger and table of ours from a database
       doctor     Look for what keeps a database from being replicated, or makes it go wrong later
       verify     Compare two database files, row by row and value by value
