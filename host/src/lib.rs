@@ -13,6 +13,7 @@
 //! | [`components`] | from the configuration to what a node runs with |
 //! | [`node`] | a node: its parts, its tasks, and an orderly end |
 //! | [`join`] | founding a cluster, or joining one |
+//! | [`repair`] | what differs from the log and is not on its way becomes a change |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
 //! | [`placement`] | whether the log is still the one that was applied |
@@ -41,6 +42,7 @@ pub mod log;
 pub mod node;
 pub mod placement;
 pub mod publish;
+pub mod repair;
 pub mod report;
 pub mod status;
 pub mod subscribe;

@@ -9,5 +9,6 @@ mod kinds;
 mod neighbours;
 mod outbox;
 mod policies;
+mod reconcile;
 mod schema;
 mod values;

@@ -246,7 +246,7 @@ impl Database {
                 .and_then(|mut statement| statement.execute([])),
         }
         .doing("clear the marks")?;
-        if fresh > i64::MIN && (!more || last.is_some_and(|last| last >= fresh)) {
+        if fresh > i64::MIN && (!more || last.is_some_and(|last| last >= fresh) && !before.needs_up_to(fresh)) {
             self.end_fresh(&tracked.table.name)?;
         }
         written.append(&mut gone);
@@ -451,6 +451,11 @@ impl<'a> Before<'a> {
             .and_then(|mut statement| statement.query_row([first], |row| values(row, 0, width)))
             .map(Some)
             .doing("read a row as it was")
+    }
+
+    /// Whether the next piece has to see a mark again that is not above `id`.
+    fn needs_up_to(&self, id: i64) -> bool {
+        self.held.values().chain(self.unborn.values()).any(|&needed| needed <= id)
     }
 
     /// Marks that the next piece has to see again, as JSON.
