@@ -76,7 +76,12 @@ impl Database {
     /// When SQLite or the hash component fails; nothing is sealed then.
     pub fn seal(&mut self) -> Result<bool, Error> {
         self.refresh_schema()?;
-        if self.cluster.is_none() || !(self.is_dirty()? || self.has_open_unit()) {
+        if self.cluster.is_none() {
+            return Ok(false);
+        }
+        // A table whose triggers are others than it needs now still has marks, and a unit without them is torn.
+        self.install(true)?;
+        if !(self.is_dirty()? || self.has_open_unit()) {
             return Ok(false);
         }
         self.transaction(|db| {
