@@ -5,9 +5,10 @@
 
 use crate::oracle::{Clash, Fold, made_of};
 use crate::rule::{Rule, Rules};
-use crate::schema::{Key, LATE, Row, Rows, Shape, TABLES, rows_of};
+use crate::schema::{Key, LATE, Row, Rows, STOCK, Shape, TABLES, rows_of};
 use antiphon_core::codec::{decode, decode_row};
 use antiphon_core::entry::{Body, Entry, Origin};
+use antiphon_core::value::Value;
 use antiphon_harness::Node;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,11 +84,13 @@ impl Witness {
     /// The application has committed, or tried to: what differs is what it wrote. Gives whether anything does.
     pub(crate) fn committed(&mut self, node: &Node) -> bool {
         let rows = rows_of(&node.app, self.has_late);
+        let updated = updated(&node.app);
         let keys: BTreeSet<&Key> = rows.keys().chain(self.rows.keys()).collect();
         let mut wrote = false;
         for key in keys {
             let (old, new) = (self.rows.get(key), rows.get(key));
-            if old == new {
+            // Writing a row as it stands is writing it.
+            if old == new && (new.is_none() || !updated.contains(key)) {
                 continue;
             }
             wrote = true;
@@ -230,7 +233,7 @@ impl Witness {
 
     /// Whether this is a history with policies.
     pub(crate) fn counts(&self) -> bool {
-        self.rules[crate::schema::STOCK] != Rule::Plain
+        self.rules[STOCK] != Rule::Plain
     }
 
     /// A change says truly which row it was made upon, and up to where its node had seen the log.
@@ -387,6 +390,13 @@ fn same_clashes(node: &Node, witness: &Witness, has_rolled: bool) -> Checked<()>
         ));
     }
     Ok(())
+}
+
+/// Rows that the application updated since this was asked last, whether their values changed or not.
+fn updated(app: &Connection) -> BTreeSet<Key> {
+    let mut statement = app.prepare_cached("DELETE FROM temp.updated RETURNING id").unwrap();
+    let ids = statement.query_map([], |row| row.get(0)).unwrap();
+    ids.map(|id| (STOCK, TABLES[STOCK].fold_key(&[Value::Integer(id.unwrap())]))).collect()
 }
 
 fn is_captured(app: &Connection, table: usize) -> bool {

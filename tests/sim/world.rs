@@ -6,7 +6,7 @@ use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
 use crate::rule::Rule;
-use crate::schema::{DDL, LATE_DDL, TABLES, WIDEN_DDL};
+use crate::schema::{DDL, LATE_DDL, TABLES, WATCH_DDL, WIDEN_DDL};
 use crate::workload;
 use antiphon::clock::testing::set_ms;
 use antiphon::db::{self, Stop};
@@ -130,6 +130,7 @@ impl<'a> World<'a> {
         let witnesses = nodes.iter().map(|node| Witness::new(node, shards, config.rules)).collect();
         for node in &nodes {
             node.app.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+            node.app.execute_batch(WATCH_DDL).unwrap();
             node.app.set_prepared_statement_cache_capacity(64);
         }
         let death = Death::default();
