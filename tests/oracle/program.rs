@@ -17,12 +17,17 @@ pub(crate) enum Step {
 pub(crate) struct Program {
     pub(crate) settings: String,
     pub(crate) schema: String,
+    /// Most changes in one piece of what a node sends.
+    pub(crate) piece: usize,
     pub(crate) steps: Vec<Step>,
 }
 
+/// A program without pieces: everything that was committed goes out at once.
+pub(crate) const WHOLE: usize = 10_000;
+
 impl Display for Program {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{}\n{}", self.settings, self.schema)?;
+        writeln!(f, "-- sent in pieces of {}\n{}\n{}", self.piece, self.settings, self.schema)?;
         for step in &self.steps {
             match step {
                 Step::Sql(sql) => writeln!(f, "{sql};")?,
@@ -93,7 +98,9 @@ impl Program {
         for _ in 0..length {
             maker.step(&mut steps);
         }
-        Self { settings, schema, steps }
+        // Drawn apart: a program is the same, however it is sent.
+        let piece = *Dice::new(!seed).pick(&[WHOLE, WHOLE, 1, 2, 3]);
+        Self { settings, schema, piece, steps }
     }
 }
 

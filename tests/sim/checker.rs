@@ -89,7 +89,7 @@ impl Witness {
         let mut wrote = false;
         for key in keys {
             let (old, new) = (self.rows.get(key), rows.get(key));
-            // Writing a row as it stands is writing it.
+            // A row that is left as it was has been written all the same: `n = n + 1` where n is NULL.
             if old == new && (new.is_none() || !updated.contains(key)) {
                 continue;
             }
@@ -212,8 +212,6 @@ impl Witness {
                     // Marked twice, as by a scan over rows that triggers had marked; or inserted and deleted since.
                     None if self.pending.get(&key).is_some_and(|mine| mine.image == image) => {}
                     None if image.is_none() && !self.rows.contains_key(&key) => {}
-                    // Written, and left as it was: `n = n + 1` where n is NULL.
-                    None if image.is_some() && base == image => {}
                     None => return Err(format!("batch {number} has {image:?} for {key:?}, which nobody here wrote")),
                 }
                 self.pending.insert(key, Mine { image, shard, number: number.cast_unsigned(), since });
