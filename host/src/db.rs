@@ -13,6 +13,7 @@ mod compare;
 mod founding;
 mod handle;
 mod ledger;
+mod life;
 mod overlay;
 mod plain;
 mod recent;
@@ -39,6 +40,7 @@ use ledger::Ledger;
 use overlay::Overlay;
 use recent::Recent;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -66,6 +68,9 @@ pub enum Error {
     /// What our own tables say contradicts itself.
     #[error("the host's own tables are inconsistent: {0}")]
     Inconsistent(String),
+    /// The file's content is no longer the one that was opened.
+    #[error("the database was replaced by another while it was replicated: {0}")]
+    Replaced(String),
     /// The thread that owns the database is gone.
     #[error("the database is closed")]
     Closed,
@@ -109,6 +114,10 @@ pub struct Options {
     pub changes_max: usize,
     /// Compress batches.
     pub compress: bool,
+    /// Note what is written here, for the others.
+    pub publish: bool,
+    /// Apply what others wrote.
+    pub replicate: bool,
 }
 
 /// Most bytes of rows taken in one seal: what one transaction holds in memory.
@@ -140,6 +149,11 @@ pub struct Database {
     recent: Recent,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
+    /// Numbers that the log is known to have: see [`Database::number_above`].
+    numbered: BTreeMap<log::Shard, u64>,
+    /// Where the file stood after our last transaction; it never goes back.
+    known_reached: u64,
+    checked_version: i64,
 }
 
 /// The cluster this database belongs to.
@@ -166,6 +180,7 @@ impl Database {
     pub fn open(options: Options, hasher: Box<dyn Hash>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
+        let captures = options.publish;
         let mut database = Self {
             conn,
             options,
@@ -181,7 +196,10 @@ impl Database {
             ledger: Ledger::default(),
             overlay: Overlay::default(),
             recent: Recent::default(),
-            captures: true,
+            captures,
+            numbered: BTreeMap::new(),
+            known_reached: 0,
+            checked_version: -1,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.
@@ -226,6 +244,13 @@ impl Database {
     fn reload(&mut self) -> Result<(), Error> {
         (self.origin, self.cluster) = ledger::identity(&self.conn)?;
         self.ledger = Ledger::read(&self.conn)?;
+        if self.ledger.reached() < self.known_reached {
+            return Err(Error::Replaced("it stands before where it stood a moment ago".to_owned()));
+        }
+        self.known_reached = self.ledger.reached();
+        for (&shard, &number) in &self.numbered {
+            self.ledger.number_above(shard, number);
+        }
         for shard in (1..=self.shards()).filter(|_| !crate::flaw!(RollbackRemembered)) {
             self.recent.rewind(shard, self.ledger.position(shard).seq);
         }
@@ -237,9 +262,10 @@ impl Database {
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         fault!("begin");
         self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
-        let done = work(self).and_then(|value| {
+        let done = self.is_still_ours().and_then(|()| work(self)).and_then(|value| {
             fault!("commit");
             self.conn.execute_batch("COMMIT").doing("commit a transaction")?;
+            self.known_reached = self.known_reached.max(self.ledger.reached());
             fault!("committed");
             Ok(value)
         });

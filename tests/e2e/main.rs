@@ -14,8 +14,11 @@
 use antiphon_harness::Place;
 
 mod configured;
+mod copies;
 mod damage;
+mod faults;
 mod joining;
+mod modes;
 mod schema;
 mod state;
 mod stopping;

@@ -187,6 +187,9 @@ impl Database {
                         self.read_schema()?;
                     }
                 }
+                Body::Changes(_) if !self.options.replicate && origin != self.origin => {
+                    self.ledger.pass_over(&self.conn, shard, placed.seq)?;
+                }
                 Body::Changes(last) => match self.apply_changes(shard, placed, origin, number, last)? {
                     Ok(count) => changes = count,
                     Err(reason) => return blocked(&reason),

@@ -24,7 +24,7 @@ impl Database {
     /// When SQLite refuses; nothing is installed then.
     pub fn install(&mut self, mark_rows: bool) -> Result<Vec<String>, Error> {
         self.refresh_schema()?;
-        if self.tables.iter().all(|tracked| tracked.captured) {
+        if !self.captures || self.tables.iter().all(|tracked| tracked.captured) {
             return Ok(Vec::new());
         }
         let installed = self.transaction(|db| {
@@ -140,15 +140,19 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
     pub fn uninstall(&mut self) -> Result<(), Error> {
-        self.transaction(|db| {
-            for tracked in &db.tables {
-                db.drop_triggers(&tracked.table.name)?;
-                let log = quote(&change_log(&tracked.table.name));
-                db.conn.execute_batch(&format!("DROP TABLE IF EXISTS main.{log}")).doing("remove a change log")?;
-            }
-            Ok(())
-        })?;
+        self.transaction(|db| db.remove_capture())?;
         self.reload()
+    }
+
+    /// The same within the transaction at hand.
+    pub(super) fn remove_capture(&self) -> Result<(), Error> {
+        for tracked in &self.tables {
+            self.drop_triggers(&tracked.table.name)?;
+            let log = quote(&change_log(&tracked.table.name));
+            self.conn.execute_batch(&format!("DROP TABLE IF EXISTS main.{log}")).doing("remove a change log")?;
+        }
+        fault!("uninstall");
+        Ok(())
     }
 
     /// Makes room for the change log where one with other columns stands. Its marks are kept if only names changed,

@@ -93,6 +93,7 @@ impl Database {
         let resolver = Box::new(antiphon_core::resolve::LastWriteWins);
         let mut db = Self::open(options, Box::new(Unhashed), resolver)?;
         db.captures = false;
+        db.options.replicate = true;
         db.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
         Ok(db)
     }
@@ -185,6 +186,7 @@ impl Database {
                 write.raw_execute().doing(ADOPTING)?;
             }
         }
+        ledger::settle(&self.conn)?;
         self.cluster = Some(cluster);
         self.ledger = Ledger::read(&self.conn)?;
         Ok(())

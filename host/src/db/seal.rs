@@ -255,7 +255,7 @@ impl Database {
     /// Numbers one shard's part, puts it into the outbox and makes its keys pending.
     fn push(&mut self, shard: Shard, more: bool, parts: Vec<(usize, Taken)>) -> Result<(), Error> {
         let number = self.ledger.next_number(shard, self.origin);
-        let seen = self.ledger.position(shard).seq;
+        let seen = self.ledger.seen(shard);
         let mut chunks = Vec::with_capacity(parts.len());
         for (index, Taken { mut chunk, keys }) in parts {
             let Some(tracked) = self.tables.get(index) else { continue };

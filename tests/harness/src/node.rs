@@ -43,11 +43,13 @@ pub struct Setup {
     pub shards: u32,
     pub changes_max: usize,
     pub filter: Filter,
+    pub publish: bool,
+    pub replicate: bool,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { node: 1, shards: 1, changes_max: 10_000, filter: Filter::default() }
+        Self { node: 1, shards: 1, changes_max: 10_000, filter: Filter::default(), publish: true, replicate: true }
     }
 }
 
@@ -99,6 +101,8 @@ impl Node {
             filter: setup.filter.clone(),
             changes_max: setup.changes_max,
             compress: false,
+            publish: setup.publish,
+            replicate: setup.replicate,
         };
         Db::inline(Database::open(options, Box::new(Spread::default()), Box::new(LastWriteWins)).unwrap())
     }
