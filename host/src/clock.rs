@@ -1,17 +1,42 @@
 //! The wall clock, read in one place. The fold never reads it: what it says travels as data.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970; 0 if the clock stands before that.
 #[must_use]
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds since 1970; 0 if the clock stands before that.
 #[must_use]
 pub fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn since_1970() -> Duration {
+    #[cfg(feature = "testing")]
+    if let Some(millis) = testing::now() {
+        return Duration::from_millis(millis);
+    }
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(feature = "testing")]
+pub mod testing {
+    //! A clock that a test sets, for its own thread: one that jumps, goes back or stands still.
+    use std::cell::Cell;
+
+    thread_local! {
+        static NOW: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// The time that this thread is told from now on, in milliseconds since 1970; `None` = the machine's.
+    pub fn set(now: Option<u64>) {
+        NOW.set(now);
+    }
+
+    pub(super) fn now() -> Option<u64> {
+        NOW.get()
+    }
 }

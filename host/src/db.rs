@@ -205,7 +205,10 @@ impl Database {
         // A start must not need a quiet moment of the application's.
         while let Err(error) = database.transaction(|db| {
             ledger::create(&db.conn)?;
-            ledger::identify(&db.conn, db.options.node)
+            fault!("created");
+            ledger::identify(&db.conn, db.options.node)?;
+            fault!("identified");
+            Ok(())
         }) {
             if !error.is_transient() || tries >= OPEN_TRIES {
                 return Err(error);
@@ -299,6 +302,16 @@ impl Database {
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterId> {
         self.cluster.map(|cluster| cluster.id)
+    }
+
+    /// Whether a transaction is open: between two calls none may be, for it would keep the WAL from ending.
+    ///
+    /// # Errors
+    /// When SQLite can't tell.
+    #[cfg(feature = "testing")]
+    pub fn is_reading(&self) -> Result<bool, Error> {
+        let state = self.conn.transaction_state(Some(rusqlite::MAIN_DB)).doing("look for a transaction")?;
+        Ok(state != rusqlite::TransactionState::None)
     }
 
     /// Forgets what is pending up to a number: a planted bug, and nothing else calls it.

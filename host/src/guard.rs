@@ -63,6 +63,7 @@ pub(crate) struct Guard {
     pub(crate) db: Db,
     pub(crate) place: Place,
     pub(crate) state: PathBuf,
+    pub(crate) incarnation: u64,
     pub(crate) shards: u32,
     pub(crate) activity: Arc<Activity>,
     pub(crate) sleep_timeout: Duration,
@@ -90,8 +91,10 @@ impl Guard {
                 () = tokio::time::sleep(LOOK) => {}
             }
             self.place.check()?;
+            fault!("looked");
             if measured.elapsed() >= MEASURE {
                 self.measure(&mut alarm, &mut waiting).await;
+                fault!("measured");
                 measured = Instant::now();
             }
             if noted.elapsed() >= NOTE {
@@ -109,12 +112,12 @@ impl Guard {
 
     /// Notes how far this life has come, if it has moved.
     async fn note(&self, written: &mut Option<u64>) {
-        let Ok((origin, reached)) = self.db.call(|db| Ok((db.origin(), db.reached()))).await else { return };
+        let Ok(reached) = self.db.call(|db| Ok(db.reached())).await else { return };
         // What lies under the name now may be another file, which this note must not vouch for.
         if *written == Some(reached) || self.place.check().is_err() {
             return;
         }
-        match Life::of(&self.place, origin.incarnation, reached).write(&self.state) {
+        match Life::of(&self.place, self.incarnation, reached).write(&self.state) {
             Ok(()) => *written = Some(reached),
             Err(error) => warn!(directory = %self.state.display(), %error, "cannot note how far this node has come"),
         }

@@ -108,8 +108,10 @@ async fn come_in(
             (Standing::Apart, None) => {
                 let cluster = draw()?;
                 let frame = db.genesis(cluster, agreed.clone()).map_err(database)?;
+                fault!("genesis");
                 // Two nodes may try at once: the log takes one, and the other sees it in the next round.
                 log.begin(1, &frame).await.map_err(unreachable_log)?;
+                fault!("begun");
             }
             (Standing::Apart, Some((cluster, origin, genesis))) => {
                 agree(&genesis, agreed)?;
@@ -214,11 +216,11 @@ fn copy_with_changes(node: u64) -> Failure {
     Failure::new(
         Kind::Data,
         format!(
-            "this file is a copy of node {node}'s, or was moved without the directory beside it, and holds changes that              were not sent"
+            "this file is a copy of node {node}'s, or was moved without the directory beside it, and holds changes that were not sent"
         ),
     )
     .hint(format!(
-        "if node {node} still runs elsewhere it sends them itself: `antiphon join --discard-local` takes the cluster's          rows, and keeps a copy of the file as it is now"
+        "if node {node} still runs elsewhere it sends them itself: `antiphon join --discard-local` takes the cluster's rows, and keeps a copy of the file as it is now"
     ))
     .hint("if this is the only one left, `antiphon join --publish-local` makes them changes of this node")
     .hint("if the file was moved, move the directory `.antiphon` of the same name beside it, and start again")
@@ -228,7 +230,7 @@ fn older(reached: u64, stands: u64) -> Failure {
     Failure::new(
         Kind::Data,
         format!(
-            "this file is older than the one this node ran on: it stands at entry {stands}, and {reached} had been              applied; it was brought back from a backup"
+            "this file is older than the one this node ran on: it stands at entry {stands}, and {reached} had been applied; it was brought back from a backup"
         ),
     )
     .hint("`antiphon join --discard-local` brings it up to the cluster's rows, and keeps a copy of the file as it is now")
@@ -305,12 +307,15 @@ async fn compare_and_join(
     // The triggers go in first: a row written while we compare is marked, and becomes a change afterwards.
     db.install(false).map_err(database)?;
     let mut logged = Aside::new(db, cluster, genesis, scratch)?;
+    fault!("aside");
     logged.read_to_founded(log).await?;
+    fault!("logged");
     let mut differences = db.compare(&logged.db).map_err(database)?;
     if differences.iter().any(|difference| !difference.is_none()) {
         logged.read_to_the_end(log).await?;
         differences = db.compare(&logged.db).map_err(database)?;
     }
+    fault!("compared");
     if differences.iter().all(Difference::is_none) {
         db.join_at(&logged.db).map_err(database)?;
         return Ok(Entered::JoinedEqual);

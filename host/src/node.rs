@@ -88,6 +88,7 @@ pub struct Node {
     sleep_timeout: Duration,
     outbox_bytes_max: u64,
     number: u64,
+    incarnation: u64,
     state: PathBuf,
     place: Place,
     _claim: Claim,
@@ -127,6 +128,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     place.has_one_name()?;
     sweep(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
+    fault!("checked");
     let options = Options {
         path,
         node: parts.node,
@@ -138,6 +140,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     };
     let mut db = Database::open(options, parts.hasher, parts.resolver).map_err(|error| unopened(&shown, &error))?;
     let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;
+    fault!("opened");
     let note = Life::read(&state);
     let provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
     if provenance != Provenance::Same && db.standing().map_err(|error| unopened(&shown, &error))? == Standing::Apart {
@@ -145,6 +148,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         db.begin_life().map_err(|error| unopened(&shown, &error))?;
         note_life(&place, &state, &db)?;
     }
+    fault!("judged");
     Ok(Opened {
         db,
         log: Arc::new(log),
@@ -220,7 +224,7 @@ impl Opened {
             if entered == Entered::Copied || entered == Entered::CaughtUp { self.claim().await? } else { claim };
         note_life(&self.place, &self.state, &self.db)?;
         fault!("noted");
-        let (shards, number) = (self.db.shards(), self.db.origin().node);
+        let (shards, origin) = (self.db.shards(), self.db.origin());
         let watch = Watch::new(self.db.path());
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
@@ -232,7 +236,8 @@ impl Opened {
             poll_interval: self.poll_interval,
             sleep_timeout: self.sleep_timeout,
             outbox_bytes_max: self.outbox_bytes_max,
-            number,
+            number: origin.node,
+            incarnation: origin.incarnation,
             state: self.state,
             place: self.place,
             _claim: claim,
@@ -310,6 +315,7 @@ impl Node {
             db: self.db.clone(),
             place: self.place.clone(),
             state: self.state,
+            incarnation: self.incarnation,
             shards: self.shards,
             activity: Arc::clone(&activity),
             sleep_timeout: self.sleep_timeout,
@@ -399,6 +405,7 @@ impl Publishing {
             }
             tokio::time::sleep(SEAL_INTERVAL).await;
         }
+        fault!("stopping");
         // What is committed by now still goes out, if the log takes it soon.
         let last = tokio::time::timeout(SHUTDOWN_GRACE, async {
             while matches!(self.publisher.step().await, Ok(publish::Progress::More)) {}

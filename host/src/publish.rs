@@ -68,6 +68,7 @@ impl Publisher {
     /// # Errors
     /// When the database or the log refuses. Nothing is lost: the next step takes up where this one ended.
     pub async fn step(&mut self) -> Result<Progress, Error> {
+        fault!("publish");
         let sealed = self.seal().await?;
         let shards = self.db.call(|db| Ok(db.shards())).await?;
         for shard in 1..=shards {
@@ -117,6 +118,7 @@ impl Publisher {
                 })
                 .await?;
             let Some(first) = waiting.first().map(|batch| batch.number) else { break };
+            fault!("unsent");
             let frames: Vec<Vec<u8>> = waiting.into_iter().map(|batch| batch.frame).collect();
             let count = frames.len() as u64;
             fault!("append");
@@ -142,6 +144,7 @@ impl Publisher {
                 }
             }
         }
+        fault!("sent");
         self.sent.insert(shard, sent);
         Ok(())
     }

@@ -76,6 +76,7 @@ impl Subscriber {
     async fn try_step(&mut self) -> Result<Progress, Error> {
         let shard = self.shard;
         if !self.checked {
+            fault!("check");
             self.check().await?;
             self.checked = true;
         }
@@ -84,6 +85,7 @@ impl Subscriber {
         if entries.is_empty() {
             return Ok(Progress::Idle(after));
         }
+        fault!("read");
         let applied = self.db.call(move |db| db.apply(shard, &entries)).await?;
         if applied.entries > 0 {
             tracing::debug!(shard, entries = applied.entries, changes = applied.changes, "entries applied");
@@ -135,6 +137,7 @@ impl Subscriber {
                     Ok(())
                 })
                 .await?;
+            fault!("remembered");
         }
         Ok(())
     }

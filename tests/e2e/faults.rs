@@ -332,7 +332,7 @@ fn f12_what_applications_do_to_their_files() {
     }
     let connections: Vec<_> = (0..100).map(|_| a.connect()).collect();
     for (at, conn) in connections.iter().enumerate() {
-        conn.execute("INSERT INTO t (id, v) VALUES (?1, 'of many')", [10_000 + at]).unwrap();
+        conn.execute("INSERT INTO t (id, v) VALUES (?1, 'of many')", [10_000 + at as i64]).unwrap();
     }
     drop(connections);
     eventually("all is everywhere", || {

@@ -143,9 +143,12 @@ impl Database {
             moved.sort_unstable();
             moved.dedup();
             self.retry_hidden(shard)?;
+            fault!("rows");
             self.ledger.write(&self.conn, shard, &moved)?;
+            fault!("placed");
             if moved.contains(&self.origin) {
                 ledger::confirm(&self.conn, shard, self.ledger.received(shard, self.origin))?;
+                fault!("confirmed");
             }
         }
         Ok(applied)
@@ -162,6 +165,7 @@ impl Database {
         if Some(entry.cluster) != self.cluster() {
             return blocked(&"it belongs to another cluster");
         }
+        fault!("decoded");
         let Entry { origin, number, clock, body, .. } = entry;
         let received = self.ledger.received(shard, origin);
         let is_genesis = matches!(body, Body::Genesis(_));
@@ -231,6 +235,7 @@ impl Database {
         }
         if last.more && !crate::flaw!(UnitAtOnce) {
             self.ledger.stage(&self.conn, shard, origin, number, &placed.frame)?;
+            fault!("staged");
             return Ok(Ok(0));
         }
         let mut pieces = Vec::new();
@@ -247,8 +252,11 @@ impl Database {
         }
         pieces.push(last);
         self.ledger.unstage(&self.conn, shard, origin)?;
+        fault!("unstaged");
         let unit = Unit { shard, seq: placed.seq, origin, number };
-        self.apply_unit(&unit, pieces).map(Ok)
+        let count = self.apply_unit(&unit, pieces)?;
+        fault!("unit");
+        Ok(Ok(count))
     }
 
     /// Whether everything these changes name exists here; else what is missing, and what to do.

@@ -29,12 +29,14 @@ impl Database {
         }
         let installed = self.transaction(|db| {
             let mut installed = Vec::new();
+            fault!("install");
             let renamed = db.follow_renames()?;
             for index in 0..db.tables.len() {
                 if db.install_table(index, mark_rows, &renamed)? {
                     installed.extend(db.tables.get(index).map(|tracked| tracked.table.name.clone()));
                 }
             }
+            fault!("installed");
             Ok(installed)
         })?;
         if !installed.is_empty() {
@@ -217,6 +219,7 @@ impl Database {
         let Some((name, key)) = next else { return Ok(false) };
         let tracked = self.tracked(&name).and_then(|index| self.tables.get(index)).cloned();
         self.transaction(|db| {
+            fault!("scan");
             let marked = match &tracked {
                 None => 0,
                 Some(tracked) => {

@@ -66,6 +66,7 @@ impl Database {
         self.transaction(|db| {
             let cluster = Cluster { id: cluster, shards };
             ledger::set_cluster(&db.conn, cluster, founder)?;
+            fault!("enter");
             db.cluster = Some(cluster);
             Ok(())
         })?;
@@ -116,11 +117,14 @@ impl Database {
             if db.refresh_schema()? || (db.is_dirty()? && db.seal_piece()?) {
                 return Ok(());
             }
+            fault!("founding");
             for shard in 1..=db.shards() {
                 let number = db.ledger.next_number(shard, db.origin);
                 db.enqueue(shard, number, false, Body::Founded)?;
             }
-            ledger::set_meta(&db.conn, "founding", 0)
+            ledger::set_meta(&db.conn, "founding", 0)?;
+            fault!("founded");
+            Ok(())
         })
     }
 
@@ -197,7 +201,11 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
     pub fn join_at(&mut self, other: &Self) -> Result<(), Error> {
-        self.transaction(|db| db.adopt(other))?;
+        self.transaction(|db| {
+            db.adopt(other)?;
+            fault!("adopted");
+            Ok(())
+        })?;
         self.reload()?;
         self.install(false)?;
         Ok(())

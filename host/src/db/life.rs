@@ -8,10 +8,10 @@ use antiphon_core::entry::Origin;
 use antiphon_core::schema::quote;
 
 impl Database {
-    /// How many entries of the log have been applied, over all shards.
+    /// How many entries of the log have been applied, over all shards: the most that ever were.
     #[must_use]
     pub fn reached(&self) -> u64 {
-        self.ledger.reached()
+        self.known_reached
     }
 
     /// Whether rows are marked, or still to be marked, and in no batch.
@@ -85,6 +85,7 @@ impl Database {
             }
             if !waits {
                 ledger::begin_life(&db.conn, db.options.node)?;
+                fault!("begin-life");
             }
             Ok(!waits)
         })?;

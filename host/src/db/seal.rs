@@ -101,10 +101,12 @@ impl Database {
             }
             let Some((taken, left)) = self.take(index, &mut room)? else { continue };
             more |= left;
+            fault!("taken");
             for (shard, part) in self.spread(index, taken)? {
                 shards.entry(shard).or_default().push((index, part));
             }
         }
+        fault!("spread");
         if !more {
             let open: Vec<Shard> = self.ledger.open_shards(self.shards(), self.origin).collect();
             for shard in open {
@@ -114,6 +116,7 @@ impl Database {
         self.ledger.clock = self.ledger.clock.max(crate::clock::unix_ms()) + 1;
         for (shard, chunks) in shards {
             self.push(shard, more && !crate::flaw!(UnitClosedEarly), chunks)?;
+            fault!("enqueued");
         }
         fault!("sealed");
         Ok(more)

@@ -12,6 +12,6 @@
 mod node;
 mod process;
 
-pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, settle, trio};
+pub use node::{Dice, Mishap, Node, Setup, append_foreign, foreign, found, mishap, pair, pair_with, settle, trio};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
 pub use rustix::process::Signal;

@@ -8,11 +8,12 @@ use antiphon::subscribe::{self, Subscriber};
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{Body, Changes, Chunk, Entry, Genesis, Origin};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
-use antiphon_core::resolve::LastWriteWins;
+use antiphon_core::resolve::{Clash, LastWriteWins, Needs, Resolve, Verdict};
 use antiphon_core::schema::Table;
 use futures::executor::block_on;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,50 @@ impl Hash for Spread {
             self.0[table as usize].bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         let hash =
             |key: &[u8]| key.iter().fold(name, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte));
-        Ok(keys.iter().map(hash).collect())
+        let mut hashes: Vec<u64> = keys.iter().map(hash).collect();
+        match MISHAP.get() {
+            Some(Mishap::HashFails) => return Err(PluginError("it trapped".to_owned())),
+            Some(Mishap::HashTooFew) => drop(hashes.pop()),
+            _ => {}
+        }
+        Ok(hashes)
+    }
+}
+
+/// What goes wrong in a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    HashFails,
+    HashTooFew,
+    ResolveFails,
+    ResolveTooFew,
+}
+
+thread_local! {
+    static MISHAP: Cell<Option<Mishap>> = const { Cell::new(None) };
+}
+
+/// From now on this goes wrong in every component of this thread's nodes; or nothing.
+pub fn mishap(mishap: Option<Mishap>) {
+    MISHAP.set(mishap);
+}
+
+/// The later word wins, unless something goes wrong.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn configure(&mut self, nodes: &[String], tables: &[Table]) -> Result<Needs, PluginError> {
+        LastWriteWins.configure(nodes, tables)
+    }
+
+    fn resolve(&mut self, batch: &[Clash]) -> Result<Vec<Verdict>, PluginError> {
+        let mut verdicts = LastWriteWins.resolve(batch)?;
+        match MISHAP.get() {
+            Some(Mishap::ResolveFails) => return Err(PluginError("it trapped".to_owned())),
+            Some(Mishap::ResolveTooFew) => drop(verdicts.pop()),
+            _ => {}
+        }
+        Ok(verdicts)
     }
 }
 
@@ -104,7 +148,7 @@ impl Node {
             publish: setup.publish,
             replicate: setup.replicate,
         };
-        Db::inline(Database::open(options, Box::new(Spread::default()), Box::new(LastWriteWins)).unwrap())
+        Db::inline(Database::open(options, Box::new(Spread::default()), Box::new(Resolver)).unwrap())
     }
 
     /// The host dies and starts again: whatever it had in memory is gone. The application notices nothing.
@@ -120,6 +164,11 @@ impl Node {
         self.publisher = Publisher::new(self.db.clone(), log.clone());
         self.subscribers =
             (1..=self.setup.shards).map(|shard| Subscriber::new(self.db.clone(), log.clone(), shard)).collect();
+        let origin = self.with(|db| db.origin());
+        for shard in 1..=self.setup.shards {
+            let last = block_on(log.last_number(shard, origin)).unwrap();
+            self.with(move |db| db.number_above(shard, last));
+        }
     }
 
     /// Another connection of the application's.
