@@ -16,9 +16,12 @@ mod ledger;
 mod life;
 mod overlay;
 mod plain;
+mod policy;
 mod recent;
+mod resolved;
 mod rows;
 mod seal;
+mod stamp;
 mod unique;
 mod unit;
 mod values;
@@ -29,12 +32,12 @@ pub use compare::Difference;
 pub use founding::Standing;
 pub use handle::Db;
 pub use ledger::{Placement, Unsent};
+pub use policy::{Make, Policies, Policy};
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::hash::{Hash, PluginError};
-use antiphon_core::resolve::Resolve;
 use catalog::Tracked;
 use ledger::Ledger;
 use overlay::Overlay;
@@ -136,7 +139,7 @@ pub struct Database {
     conn: Connection,
     options: Options,
     hasher: Box<dyn Hash>,
-    resolver: Box<dyn Resolve>,
+    policies: Policies,
     encoder: Encoder,
     origin: Origin,
     cluster: Option<Cluster>,
@@ -177,7 +180,7 @@ impl Database {
     ///
     /// # Errors
     /// When the file can't be opened, is not a sound database, or a component refuses its tables.
-    pub fn open(options: Options, hasher: Box<dyn Hash>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
+    pub fn open(options: Options, hasher: Box<dyn Hash>, policies: Policies) -> Result<Self, Error> {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
         let captures = options.publish;
@@ -185,7 +188,7 @@ impl Database {
             conn,
             options,
             hasher,
-            resolver,
+            policies,
             encoder,
             origin: Origin::default(),
             cluster: None,

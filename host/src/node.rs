@@ -1,6 +1,6 @@
 //! A node: its database, its log, the tasks between them, and an orderly end.
 
-use crate::db::{self, Database, Db, Filter, Options, Standing};
+use crate::db::{self, Database, Db, Filter, Options, Policies, Standing};
 use crate::failure::{Failure, Kind};
 use crate::guard::{Activity, Guard};
 use crate::join::{self, Entered};
@@ -13,7 +13,6 @@ use crate::subscribe::{self, Progress, Subscriber};
 use crate::watch::Watch;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
-use antiphon_core::resolve::Resolve;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,8 +48,8 @@ pub struct Parts {
     pub agreed: Genesis,
     /// Where a key goes.
     pub hasher: Box<dyn Hash>,
-    /// Who wins a clash.
-    pub resolver: Box<dyn Resolve>,
+    /// Who wins a clash, table by table.
+    pub policies: Policies,
 }
 
 impl std::fmt::Debug for Parts {
@@ -138,7 +137,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         publish: parts.publish,
         replicate: parts.replicate,
     };
-    let mut db = Database::open(options, parts.hasher, parts.resolver).map_err(|error| unopened(&shown, &error))?;
+    let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
     let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;
     fault!("opened");
     let note = Life::read(&state);

@@ -8,5 +8,6 @@ mod identity;
 mod kinds;
 mod machine;
 mod neighbours;
+mod policies;
 mod schema;
 mod values;

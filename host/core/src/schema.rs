@@ -15,6 +15,8 @@ pub struct Table {
     pub strict: bool,
     /// The primary key is the rowid itself (`INTEGER PRIMARY KEY`).
     pub rowid_key: bool,
+    /// Its policy asks what was there before: capture notes rows as they were, and when they changed.
+    pub resolved: bool,
 }
 
 /// A stored column.

@@ -186,6 +186,7 @@ impl Database {
         if !is_genesis && !repeated {
             match body {
                 Body::Genesis(_) | Body::Founded => {}
+                Body::Floor(floor) => self.ledger.raise_floor(shard, floor),
                 Body::Route(route) => {
                     if self.ledger.set_route(&self.conn, &route.table, route.whole)? {
                         self.read_schema()?;
@@ -194,7 +195,10 @@ impl Database {
                 Body::Changes(_) if !self.options.replicate && origin != self.origin => {
                     self.ledger.pass_over(&self.conn, shard, placed.seq)?;
                 }
-                Body::Changes(last) => match self.apply_changes(shard, placed, origin, number, last)? {
+                Body::Changes(last) => match {
+                    let unit = Unit { shard, seq: placed.seq, origin, number, clock };
+                    self.apply_changes(&unit, placed, last)?
+                } {
                     Ok(count) => changes = count,
                     Err(reason) => return blocked(&reason),
                 },
@@ -222,14 +226,8 @@ impl Database {
         }
     }
 
-    fn apply_changes(
-        &mut self,
-        shard: Shard,
-        placed: &Placed,
-        origin: Origin,
-        number: u64,
-        last: Changes,
-    ) -> Result<Result<usize, String>, Error> {
+    fn apply_changes(&mut self, unit: &Unit, placed: &Placed, last: Changes) -> Result<Result<usize, String>, Error> {
+        let Unit { shard, origin, number, .. } = *unit;
         if let Err(reason) = self.readable(&last) {
             return Ok(Err(reason));
         }
@@ -253,8 +251,7 @@ impl Database {
         pieces.push(last);
         self.ledger.unstage(&self.conn, shard, origin)?;
         fault!("unstaged");
-        let unit = Unit { shard, seq: placed.seq, origin, number };
-        let count = self.apply_unit(&unit, pieces)?;
+        let count = self.apply_unit(unit, pieces)?;
         fault!("unit");
         Ok(Ok(count))
     }

@@ -70,11 +70,15 @@ pub(super) struct Tracked {
     /// Positions of the key's columns.
     pub(super) key: Vec<usize>,
     pub(super) encoder: KeyEncoder,
+    /// Who decides clashes over its rows.
+    pub(super) policy: usize,
     /// All rows go to one shard.
     pub(super) whole: bool,
     /// The triggers are in place.
     pub(super) captured: bool,
     pub(super) marks: String,
+    /// Reads a row as it was from a mark.
+    pub(super) before: String,
     pub(super) has_marks: String,
 }
 
@@ -104,7 +108,9 @@ impl Database {
         let shards = self.cluster.map_or(1, |cluster| cluster.shards);
         self.tables.clear();
         self.refused = refused;
-        for table in tables {
+        for mut table in tables {
+            let (policy, resolved) = self.policies.of(&table.name);
+            table.resolved = resolved;
             let route = self.ledger.route(&table.name);
             if route == Some(false) && shards > 1 && !table.uniques.is_empty() && !crate::flaw!(UniqueSpread) {
                 self.refused.push(Refused {
@@ -131,18 +137,18 @@ impl Database {
                 id: self.overlay.intern(&table.name),
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
+                policy,
                 whole: route.unwrap_or(!table.uniques.is_empty()),
                 captured,
                 marks: capture::read_marks(&table),
+                before: capture::read_before(&table),
                 has_marks: format!("SELECT 1 FROM main.{log} LIMIT 1"),
                 table,
             });
         }
         let tables: Vec<Table> = self.tables.iter().map(|tracked| tracked.table.clone()).collect();
         self.hasher.configure(&tables)?;
-        let nodes: Vec<String> = Vec::new();
-        self.resolver.configure(&nodes, &tables)?;
-        Ok(())
+        self.configure_policies()
     }
 
     /// The replicated table of this name, as SQLite compares names.

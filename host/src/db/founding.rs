@@ -90,9 +90,8 @@ impl Database {
     /// When it can't be opened.
     pub fn reopen(&self, path: &std::path::Path) -> Result<Self, Error> {
         let options = super::Options { path: path.to_owned(), node: 0, ..self.options.clone() };
-        // Nothing is sealed there, and default tables resolve to the later entry, so native twins will do.
-        let resolver = Box::new(antiphon_core::resolve::LastWriteWins);
-        let mut db = Self::open(options, Box::new(Unhashed), resolver)?;
+        // Nothing is sealed there, so nothing is hashed; clashes are decided as anywhere.
+        let mut db = Self::open(options, Box::new(Unhashed), self.policies.again()?)?;
         db.captures = false;
         db.options.replicate = true;
         db.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
@@ -175,7 +174,9 @@ impl Database {
             return Err(Error::Inconsistent("there is no cluster to join".to_owned()));
         };
         ledger::set_cluster(&self.conn, cluster, false)?;
-        for table in [ours!("position"), ours!("received"), ours!("staged"), ours!("route")] {
+        for table in
+            [ours!("position"), ours!("received"), ours!("staged"), ours!("stamp"), ours!("conflict"), ours!("route")]
+        {
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
             let mut read = other.conn.prepare(&format!("SELECT * FROM {table}")).doing(ADOPTING)?;
             let width = read.column_count();

@@ -38,6 +38,8 @@ pub(super) struct TableOverlay {
     /// Keys with a change of ours on its way, and the number of the batch it is in.
     pub(super) pending: FxHashMap<Box<[u8]>, u64>,
     pub(super) shadows: FxHashMap<Box<[u8]>, Shadow>,
+    /// Where the policy asks for stamps: the clock of the newest change of ours to a pending key.
+    pub(super) clocks: FxHashMap<Box<[u8]>, u64>,
 }
 
 /// All tables' parts.
@@ -124,9 +126,13 @@ impl Overlay {
         let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&chunk.table)) else {
             return;
         };
-        let pending = &mut self.table(tracked.id).pending;
+        let overlay = self.table(tracked.id);
+        let mut clocks = chunk.made.iter().map(|made| made.clock);
         for key in chunk_keys(tracked, chunk) {
-            pending.insert(key, number);
+            if let Some(clock) = clocks.next() {
+                overlay.clocks.insert(key.clone(), clock);
+            }
+            overlay.pending.insert(key, number);
         }
     }
 

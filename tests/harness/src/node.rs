@@ -1,6 +1,6 @@
 //! A node: an application's connection, and a host without threads beside it.
 
-use antiphon::db::{Applied, Database, Db, Filter, Options, Standing};
+use antiphon::db::{Applied, Database, Db, Filter, Make, Options, Policies, Policy, Standing, glob};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Log, Memory, Placed};
 use antiphon::publish::{self, Publisher};
@@ -89,12 +89,42 @@ pub struct Setup {
     pub filter: Filter,
     pub publish: bool,
     pub replicate: bool,
+    /// Names and makers of policies for tables that match a glob; all others follow the order of the log.
+    pub policies: Vec<(&'static str, &'static str, Make)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { node: 1, shards: 1, changes_max: 10_000, filter: Filter::default(), publish: true, replicate: true }
+        Self {
+            node: 1,
+            shards: 1,
+            changes_max: 10_000,
+            filter: Filter::default(),
+            publish: true,
+            replicate: true,
+            policies: Vec::new(),
+        }
     }
+}
+
+impl Setup {
+    fn policies(&self) -> Policies {
+        let own = self
+            .policies
+            .iter()
+            .map(|(tables, name, make)| Policy::new(name, Some(&glob(tables).unwrap()), Arc::clone(make)).unwrap());
+        let plain: Make = Arc::new(|| Ok(Box::new(Resolver)));
+        Policies::new(own.chain([Policy::new("last-write-wins", None, plain).unwrap()]).collect())
+    }
+}
+
+/// A policy for [`Setup::policies`]: its tables, its name, and the twin that decides.
+pub fn policy<R: Resolve + Clone + Sync + 'static>(
+    tables: &'static str,
+    name: &'static str,
+    twin: R,
+) -> (&'static str, &'static str, Make) {
+    (tables, name, Arc::new(move || Ok(Box::new(twin.clone()))))
 }
 
 /// A node of a test cluster.
@@ -148,7 +178,7 @@ impl Node {
             publish: setup.publish,
             replicate: setup.replicate,
         };
-        Db::inline(Database::open(options, Box::new(Spread::default()), Box::new(Resolver)).unwrap())
+        Db::inline(Database::open(options, Box::new(Spread::default()), setup.policies()).unwrap())
     }
 
     /// The host dies and starts again: whatever it had in memory is gone. The application notices nothing.
@@ -291,7 +321,13 @@ impl Node {
         if self.with(|db| db.standing().unwrap()) != Standing::Apart {
             return;
         }
-        let genesis = Genesis { shards: self.setup.shards, hasher: "test".into(), resolver: "test".into(), wire: 1 };
+        let genesis = Genesis {
+            shards: self.setup.shards,
+            hasher: "test".into(),
+            resolver: "test".into(),
+            policies: Vec::new(),
+            wire: 1,
+        };
         let frame = self.with(move |db| db.genesis([9; 16], genesis).unwrap());
         let founder = block_on(self.log.begin(1, &frame)).unwrap();
         let shards = self.setup.shards;
@@ -441,8 +477,13 @@ pub fn pair_with(setup: &Setup, ddl: &str) -> (Node, Node) {
 
 /// Three members of a new cluster with these tables.
 pub fn trio(ddl: &str) -> (Node, Node, Node) {
+    trio_with(&Setup::default(), ddl)
+}
+
+/// Three members of a new cluster, set up like this but for their numbers.
+pub fn trio_with(setup: &Setup, ddl: &str) -> (Node, Node, Node) {
     let log = Arc::new(Memory::new());
-    let mut nodes = [1, 2, 3].map(|node| Node::new(&log, Setup { node, ..Setup::default() }, ddl));
+    let mut nodes = [1, 2, 3].map(|node| Node::new(&log, Setup { node, ..setup.clone() }, ddl));
     let [a, b, c] = &mut nodes;
     found(&mut [a, b, c]);
     let [a, b, c] = nodes;
