@@ -446,6 +446,7 @@ fn show_hides_secrets() {
     update_existing = false
 
     [capture]
+    outbox_bytes_max = 0
     include = []
     exclude = []
 
