@@ -10,14 +10,20 @@ mod capture;
 mod catalog;
 mod clash;
 mod compare;
+mod conflicts;
 mod founding;
 mod handle;
+mod inspect;
 mod ledger;
 mod life;
+mod look;
+mod merge;
 mod overlay;
 mod plain;
 mod policy;
+mod prune;
 mod recent;
+mod reconcile;
 mod resolved;
 mod rows;
 mod seal;
@@ -25,14 +31,23 @@ mod stamp;
 mod unique;
 mod unit;
 mod values;
+mod verify;
 
 pub use apply::{Applied, Stop};
 pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
+pub(crate) use conflicts::purge;
+pub use conflicts::{Conflicts, Record};
 pub use founding::Standing;
 pub use handle::Db;
+pub use inspect::{Look, Mark, NodeState, Waiting};
 pub use ledger::{Placement, Unsent};
+pub use look::look;
 pub use policy::{Make, Policies, Policy};
+pub(crate) use prune::measure_outbox;
+pub use prune::{Due, Measured, Pruned};
+pub use reconcile::Reconciled;
+pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
@@ -244,6 +259,12 @@ impl Database {
     /// Names of the tables that are replicated.
     pub fn table_names(&self) -> impl Iterator<Item = &str> {
         self.tables.iter().map(|tracked| tracked.table.name.as_str())
+    }
+
+    /// A number made of each replicated table's columns and keys.
+    #[must_use]
+    pub fn schemas(&self) -> BTreeMap<String, u64> {
+        self.tables.iter().map(|tracked| (tracked.table.name.clone(), tracked.table.digest())).collect()
     }
 
     /// Forgets what is in memory and reads it again from the file: after any error, and at the start.

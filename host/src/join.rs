@@ -159,7 +159,7 @@ async fn go_on(
         // As when joining: the triggers go in first, so that what is written while we compare is marked.
         db.install(false).map_err(database)?;
         let mut logged = Aside::new(db, cluster, genesis, scratch)?;
-        logged.read_as_far_as(db, log).await?;
+        logged.read_to_the_place_of(db, log).await?;
         let differences = db.compare(&logged.db).map_err(database)?;
         if !differences.iter().all(Difference::is_none) {
             db.uninstall().map_err(database)?;
@@ -282,7 +282,7 @@ pub async fn force(
     agree(&genesis, agreed)?;
     let mut logged = Aside::new(db, cluster, &genesis, scratch)?;
     if in_place {
-        logged.read_as_far_as(db, log).await?;
+        logged.read_to_the_place_of(db, log).await?;
     } else {
         logged.read_to_founded(log).await?;
         logged.read_to_the_end(log).await?;
@@ -353,13 +353,13 @@ enum Until {
 }
 
 /// L, built aside from the log in a database of its own.
-struct Aside {
-    db: Database,
+pub(crate) struct Aside {
+    pub(crate) db: Database,
     shards: u32,
 }
 
 impl Aside {
-    fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
+    pub(crate) fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
         like.copy_schema(scratch).map_err(database)?;
         let mut db = like.reopen(scratch).map_err(database)?;
         db.enter_quietly(cluster, genesis.shards).map_err(database)?;
@@ -388,8 +388,8 @@ impl Aside {
         Ok(())
     }
 
-    /// Applies every shard up to where another database stands.
-    async fn read_as_far_as(&mut self, db: &Database, log: &dyn Log) -> Result<(), Failure> {
+    /// Applies every shard up to where `db` stands, and no further.
+    pub(crate) async fn read_to_the_place_of(&mut self, db: &Database, log: &dyn Log) -> Result<(), Failure> {
         for (shard, position) in db.positions() {
             self.read(log, shard, Until::Position(position)).await?;
         }
@@ -445,7 +445,7 @@ fn is_founded(placed: &Placed) -> bool {
 }
 
 /// The log's first entry, if there is one.
-async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
+pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
     let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() else { return Ok(None) };
     let foreign = |why: &dyn std::fmt::Display| {
         Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))
@@ -508,13 +508,13 @@ fn draw() -> Result<ClusterId, Failure> {
     Ok(cluster)
 }
 
-fn other_cluster() -> Failure {
+pub(crate) fn other_cluster() -> Failure {
     Failure::new(Kind::Data, "this database belongs to another cluster than this log")
         .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
         .hint("`antiphon cleanup` makes it a database like any other again; then it can join this one")
 }
 
-fn log_gone() -> Failure {
+pub(crate) fn log_gone() -> Failure {
     Failure::new(
         Kind::Data,
         "this database belongs to a cluster, and the log is empty: it was deleted or is another one",
@@ -524,13 +524,13 @@ fn log_gone() -> Failure {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
-fn database(error: db::Error) -> Failure {
+pub(crate) fn database(error: db::Error) -> Failure {
     let kind = if error.is_transient() { Kind::Busy } else { Kind::General };
     Failure::caused(kind, "cannot make the database a member of the cluster", &error)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
-fn unreachable_log(error: log::Error) -> Failure {
+pub(crate) fn unreachable_log(error: log::Error) -> Failure {
     match error {
         log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot read the log", &error),
         log::Error::Broken(_) => crate::node::lost_log("cannot read the log", &error),

@@ -13,8 +13,11 @@
 //! | [`components`] | from the configuration to what a node runs with |
 //! | [`node`] | a node: its parts, its tasks, and an orderly end |
 //! | [`join`] | founding a cluster, or joining one |
+//! | [`repair`] | what differs from the log and is not on its way becomes a change |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
+//! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
+//! | [`housekeeping`] | what nobody needs any more goes, in short steps |
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
@@ -27,6 +30,7 @@
 #[macro_use]
 pub mod flaw;
 pub mod alarm;
+pub mod announce;
 pub mod cli;
 pub mod clock;
 pub mod components;
@@ -34,6 +38,7 @@ pub mod config;
 pub mod db;
 pub mod failure;
 pub mod guard;
+pub mod housekeeping;
 pub mod join;
 pub mod life;
 pub mod lock;
@@ -41,6 +46,9 @@ pub mod log;
 pub mod node;
 pub mod place;
 pub mod publish;
+pub mod repair;
+pub mod report;
+pub mod status;
 pub mod subscribe;
 pub mod telemetry;
 pub mod watch;

@@ -5,6 +5,11 @@ use crate::place::Place;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::time::Duration;
+
+/// Whoever only asks whether a host runs holds the lock for a moment, and must not keep one from starting.
+const TRIES: u32 = 20;
+const TRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Held as long as this object lives, which must be longer than any connection to the database.
 #[derive(Debug)]
@@ -44,15 +49,54 @@ impl Lock {
         hold(&file, shown, &cannot)?;
         Ok(Self { state: file, database })
     }
+
+    /// Whether a host has the lock, asked without making anything.
+    #[must_use]
+    pub fn is_held(state: &Path) -> bool {
+        // Shared, so that two that ask don't take each other for a host.
+        File::open(state.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
 }
 
 fn hold(file: &File, shown: &str, cannot: &dyn Fn(std::io::Error) -> Failure) -> Result<(), Failure> {
-    match file.try_lock() {
+    let mut locked = file.try_lock();
+    for _ in 1..TRIES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(TRY_PAUSE);
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
             Err(Failure::new(Kind::Busy, format!("another Antiphon runs on `{shown}` already"))
                 .hint("one is enough: stop the other one first"))
         }
         Err(TryLockError::Error(error)) => Err(cannot(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_makes_nothing_and_sees_only_hosts() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("a.db.antiphon");
+        assert!(!Lock::is_held(&state));
+        assert!(!state.exists());
+        let database = folder.path().join("a.db");
+        File::create(&database).unwrap();
+        let place = Place::find(&database).unwrap();
+        let lock = Lock::take(&place, &state, "a.db").unwrap();
+        assert!(Lock::is_held(&state) && Lock::is_held(&state));
+        assert!(Lock::take(&place, &state, "a.db").is_err());
+        drop(lock);
+        assert!(!Lock::is_held(&state));
+        let asking = File::open(state.join("lock")).unwrap();
+        asking.lock_shared().unwrap();
+        assert!(!Lock::is_held(&state), "somebody else who asks is no host");
     }
 }

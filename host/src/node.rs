@@ -1,18 +1,22 @@
 //! A node: its database, its log, the tasks between them, and an orderly end.
 
+use crate::announce::Announcer;
 use crate::db::{self, Database, Db, Filter, Options, Policies, Standing};
 use crate::failure::{Failure, Kind};
 use crate::guard::{Activity, Guard};
+use crate::housekeeping::{Housekeeper, Keep};
 use crate::join::{self, Entered};
 use crate::life::{Life, Provenance};
 use crate::lock::Lock;
 use crate::log::{self, Claim, Log, Shard};
 use crate::place::Place;
 use crate::publish::{self, Publisher};
+use crate::report::{Board, Report};
 use crate::subscribe::{self, Progress, Subscriber};
 use crate::watch::Watch;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
+use futures::FutureExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +48,8 @@ pub struct Parts {
     pub outbox_bytes_max: u64,
     /// How long a missed file event may go unnoticed.
     pub poll_interval: Duration,
+    /// For how long batches are kept that the log has.
+    pub keep: Keep,
     /// What this node would agree to.
     pub agreed: Genesis,
     /// Where a key goes.
@@ -70,6 +76,8 @@ pub struct Opened {
     sleep_timeout: Duration,
     outbox_bytes_max: u64,
     provenance: Provenance,
+    keep: Keep,
+    log_directory: PathBuf,
     state: PathBuf,
     place: Place,
     /// The last to go: see [`Lock`].
@@ -88,6 +96,8 @@ pub struct Node {
     outbox_bytes_max: u64,
     number: u64,
     incarnation: u64,
+    keep: Keep,
+    board: Board,
     state: PathBuf,
     place: Place,
     _claim: Claim,
@@ -126,6 +136,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     let lock = Lock::take(&place, &state, &shown)?;
     place.has_one_name()?;
     sweep(&state);
+    Report::remove(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
     fault!("checked");
     let options = Options {
@@ -156,6 +167,8 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         sleep_timeout: parts.sleep_timeout,
         outbox_bytes_max: parts.outbox_bytes_max,
         provenance,
+        keep: parts.keep,
+        log_directory: parts.log,
         state,
         place,
         lock,
@@ -227,6 +240,7 @@ impl Opened {
         let watch = Watch::new(self.db.path());
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
+        let log_directory = self.log_directory.canonicalize().unwrap_or(self.log_directory);
         let node = Node {
             db,
             log: self.log,
@@ -237,6 +251,8 @@ impl Opened {
             outbox_bytes_max: self.outbox_bytes_max,
             number: origin.node,
             incarnation: origin.incarnation,
+            keep: self.keep,
+            board: Board::new(log_directory.display().to_string()),
             state: self.state,
             place: self.place,
             _claim: claim,
@@ -268,6 +284,15 @@ impl Opened {
             join::force(&mut self.db, &*self.log, &self.agreed, &scratch.file(), rows, self.provenance).await?;
         note_life(&self.place, &self.state, &self.db)?;
         Ok(differences)
+    }
+
+    /// Marks what differs from the log and is not on its way; with `dry_run`, only counts it.
+    ///
+    /// # Errors
+    /// When the log can't be read, or no longer holds everything.
+    pub async fn repair(&mut self, tables: &[String], dry_run: bool) -> Result<Vec<db::Reconciled>, Failure> {
+        let scratch = Scratch::new(&self.state)?;
+        crate::repair::repair(&mut self.db, &*self.log, &scratch.file(), tables, dry_run).await
     }
 }
 
@@ -313,7 +338,7 @@ impl Node {
         let guard = Guard {
             db: self.db.clone(),
             place: self.place.clone(),
-            state: self.state,
+            state: self.state.clone(),
             incarnation: self.incarnation,
             shards: self.shards,
             activity: Arc::clone(&activity),
@@ -328,6 +353,7 @@ impl Node {
             moved: Arc::clone(&moved),
             activity: Arc::clone(&activity),
             poll_interval: self.poll_interval,
+            board: self.board.clone(),
         };
         tasks.spawn(publishing.run(stop.clone()).instrument(info_span!("publish")));
         for shard in 1..=self.shards {
@@ -337,9 +363,16 @@ impl Node {
                 shard,
                 moved: Arc::clone(&moved),
                 activity: Arc::clone(&activity),
+                board: self.board.clone(),
             };
             tasks.spawn(following.run(stop.clone()).instrument(info_span!("apply", shard)));
         }
+        let done = |()| Ok(());
+        let housekeeper = Housekeeper::new(self.db.clone(), self.keep);
+        tasks.spawn(housekeeper.run(stop.clone()).map(done).instrument(info_span!("housekeeping")));
+        let announcer = || Announcer::new(self.db.clone(), self.log.clone(), self.board.clone());
+        tasks.spawn(announcer().run(stop.clone()).map(done));
+        tasks.spawn(self.board.clone().run(self.state.clone(), stop.clone()).map(done));
         let mut ended = Ok(());
         while let Some(done) = tasks.join_next().await {
             let done = done
@@ -350,11 +383,16 @@ impl Node {
                 ended = done;
             }
         }
+        announcer().leave().await;
         self.db.close();
+        self.board.end(&self.state, ended.as_ref().err().map(ToString::to_string));
         info!("stopped");
         ended
     }
 }
+
+/// The name of the sending task in the status.
+const PUBLISH: &str = "publish";
 
 /// The task that sends.
 struct Publishing {
@@ -364,6 +402,7 @@ struct Publishing {
     moved: Arc<tokio::sync::Notify>,
     activity: Arc<Activity>,
     poll_interval: Duration,
+    board: Board,
 }
 
 impl Publishing {
@@ -371,13 +410,17 @@ impl Publishing {
         let mut retry = Retry::default();
         loop {
             let events = self.watch.events();
-            match self.publisher.step().await {
+            let stepped = self.publisher.step().await;
+            self.board.count(0, self.publisher.take_appended());
+            match stepped {
                 Ok(publish::Progress::More) => {
                     retry.reset();
                     self.activity.note();
+                    self.board.well(PUBLISH);
                 }
                 Ok(publish::Progress::Idle) => {
                     retry.reset();
+                    self.board.well(PUBLISH);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
@@ -391,7 +434,9 @@ impl Publishing {
                     });
                 }
                 Err(error) => {
-                    warn!(error = %chain(&error), retry_in_ms = retry.pause().as_millis(), "Unable to publish");
+                    let error = chain(&error);
+                    warn!(error, retry_in_ms = retry.pause().as_millis(), "Unable to publish");
+                    self.board.failing(PUBLISH, &error);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
@@ -459,6 +504,7 @@ struct Following {
     shard: Shard,
     moved: Arc<tokio::sync::Notify>,
     activity: Arc<Activity>,
+    board: Board,
 }
 
 impl Following {
@@ -466,15 +512,20 @@ impl Following {
         let mut retry = Retry::default();
         let mut blocked: Option<String> = None;
         let mut said: Option<String> = None;
+        let part = format!("shard {}", self.shard);
         while !stop.is_cancelled() {
-            match self.subscriber.step().await {
+            let stepped = self.subscriber.step().await;
+            self.board.count(self.subscriber.take_applied(), 0);
+            match stepped {
                 Ok(Progress::More) => {
                     retry.reset();
                     self.activity.note();
+                    self.board.well(&part);
                     self.moved.notify_one();
                 }
                 Ok(Progress::Idle(position)) => {
                     retry.reset();
+                    self.board.well(&part);
                     blocked = None;
                     if said.take().is_some() {
                         info!("resumed");
@@ -493,6 +544,9 @@ impl Following {
                         warn!(reason, "paused until this changes; capture goes on");
                         said = Some(reason.clone());
                     }
+                    if again {
+                        self.board.paused(&part, &reason);
+                    }
                     blocked = Some(reason);
                     tokio::select! {
                         biased;
@@ -509,7 +563,9 @@ impl Following {
                     });
                 }
                 Err(error) => {
-                    warn!(error = %chain(&error), retry_in_ms = retry.pause().as_millis(), "cannot apply, will retry");
+                    let error = chain(&error);
+                    warn!(error, retry_in_ms = retry.pause().as_millis(), "cannot apply, will retry");
+                    self.board.failing(&part, &error);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,

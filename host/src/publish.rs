@@ -48,6 +48,7 @@ pub struct Publisher {
     log: Arc<dyn Log>,
     /// The last number known to be in the log; absent until the shard has been read to its end once.
     sent: BTreeMap<Shard, u64>,
+    appended: u64,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -60,7 +61,7 @@ impl Publisher {
     /// A publisher that knows nothing of the log yet.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>) -> Self {
-        Self { db, log, sent: BTreeMap::new() }
+        Self { db, log, sent: BTreeMap::new(), appended: 0 }
     }
 
     /// Seals one piece and appends what waits.
@@ -79,6 +80,11 @@ impl Publisher {
             }
         }
         Ok(sealed)
+    }
+
+    /// How many batches it has appended since this was asked last.
+    pub fn take_appended(&mut self) -> u64 {
+        std::mem::take(&mut self.appended)
     }
 
     async fn seal(&self) -> Result<Progress, Error> {
@@ -131,6 +137,7 @@ impl Publisher {
             match appended? {
                 Appended::At(seq) => {
                     sent += count;
+                    self.appended += count;
                     if crate::flaw!(AckIsEcho) {
                         self.db.call(move |db| db.forget_pending(sent)).await?;
                     }

@@ -8,6 +8,8 @@ mod identity;
 mod kinds;
 mod machine;
 mod neighbours;
+mod outbox;
 mod policies;
+mod reconcile;
 mod schema;
 mod values;

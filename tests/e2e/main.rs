@@ -18,9 +18,11 @@ mod copies;
 mod damage;
 mod faults;
 mod joining;
+mod looking;
 mod modes;
 mod schema;
 mod state;
+mod status;
 mod stopping;
 
 fn place() -> Place {

@@ -23,7 +23,6 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
 
 /// The first entry that covers a key holds.
 const NOT_YET: &[NotYet] = &[
-    not_yet("cleanup_interval", Some("5000"), "batches that were sent are kept; it will remove those no longer needed"),
     not_yet("seq_map_path", Some(""), "it will tell other tools how far each shard was applied"),
     not_yet("replication_log.max_entries", None, "no entry is dropped; it will bound the log's length"),
     not_yet("replication_log.replicas", None, "only the NATS log will use that"),

@@ -1,12 +1,14 @@
 //! Which tables there are, which of them are replicated, and why the others are not.
 
 use super::overlay::TableId;
+use super::values::owned;
 use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
 use antiphon_core::schema::{Column, Table, Unique, quote};
+use antiphon_core::value::Value;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use std::collections::BTreeSet;
 
 /// Which tables the user wants replicated, by globs over their names.
@@ -46,6 +48,13 @@ impl Filter {
         Ok(Self { include: if include.is_empty() { None } else { Some(set(include)?) }, exclude: set(exclude)? })
     }
 
+    /// Just the tables of these names.
+    #[must_use]
+    pub fn of_names(names: &[String]) -> Self {
+        let escaped: Vec<String> = names.iter().map(|name| globset::escape(name)).collect();
+        Self::new(&escaped, &[]).unwrap_or_default()
+    }
+
     /// Whether the user wants this table replicated.
     #[must_use]
     pub fn wants(&self, table: &str) -> bool {
@@ -72,6 +81,8 @@ pub(super) struct Tracked {
     pub(super) encoder: KeyEncoder,
     /// Who decides clashes over its rows.
     pub(super) policy: usize,
+    /// What each column holds in a row that was written before there was such a column.
+    pub(super) defaults: Vec<Value>,
     /// All rows go to one shard.
     pub(super) whole: bool,
     /// The triggers are in place.
@@ -83,8 +94,17 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
+    /// Where the policy decides on rows, a column that a row's writer did not have holds its default.
+    pub(super) fn fill(&self, image: &mut [Option<Value>]) {
+        for (slot, default) in image.iter_mut().zip(&self.defaults) {
+            if slot.is_none() {
+                *slot = Some(default.clone());
+            }
+        }
+    }
+
     /// The canonical bytes of a key, appended to `out`.
-    pub(super) fn write_key(&self, out: &mut Vec<u8>, row: &[antiphon_core::value::Value]) {
+    pub(super) fn write_key(&self, out: &mut Vec<u8>, row: &[Value]) {
         self.encoder.write(out, self.key.iter().filter_map(|&position| row.get(position)));
     }
 }
@@ -138,6 +158,7 @@ impl Database {
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
                 policy,
+                defaults: if resolved { defaults(&self.conn, &table)? } else { Vec::new() },
                 whole: route.unwrap_or(!table.uniques.is_empty()),
                 captured,
                 marks: capture::read_marks(&table),
@@ -166,6 +187,14 @@ fn triggers(conn: &Connection) -> Result<BTreeSet<String>, Error> {
     conn.prepare("SELECT sql FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1")
         .and_then(|mut statement| statement.query_map([PREFIX], |row| row.get(0))?.collect::<rusqlite::Result<_>>())
         .doing("read the triggers")
+}
+
+/// Names of those tables whose triggers are not all in place, be it those of a table with a policy or without.
+pub(super) fn uncaptured(conn: &Connection, tables: &[Table]) -> Result<Vec<String>, Error> {
+    let triggers = triggers(conn)?;
+    let captured = |table: &Table, resolved| is_captured(&Table { resolved, ..table.clone() }, &triggers);
+    let missing = tables.iter().filter(|table| !captured(table, false) && !captured(table, true));
+    Ok(missing.map(|table| table.name.clone()).collect())
 }
 
 /// Whether all triggers a table should have are in place, to the letter, and none besides: a UNIQUE index over
@@ -280,7 +309,7 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
 }
 
 /// Whether any row has a NULL in its key, which rowid tables allow.
-fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
+pub(super) fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
     if table.rowid_key || table.without_rowid {
         return Ok(false);
     }
@@ -291,6 +320,23 @@ fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
     }
     let sql = format!("SELECT 1 FROM main.{} WHERE {}", quote(&table.name), terms.join(" OR "));
     conn.prepare(&sql).and_then(|mut statement| statement.exists([])).doing("look for NULL keys")
+}
+
+/// The defaults of all columns, as far as they are constant; a column that was added has no other.
+fn defaults(conn: &Connection, table: &Table) -> Result<Vec<Value>, Error> {
+    const READING: &str = "read a table's defaults";
+    let mut statement = conn
+        .prepare_cached("SELECT dflt_value FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")
+        .doing(READING)?;
+    let mut default = |column: &Column| {
+        let text: Option<String> =
+            statement.query_row([&table.name, &column.name], |row| row.get(0)).optional().doing(READING)?.flatten();
+        let Some(text) = text.filter(|text| !text.to_ascii_uppercase().starts_with("CURRENT_")) else {
+            return Ok(Value::Null);
+        };
+        conn.query_row(&format!("SELECT {text}"), [], |row| Ok(owned(row.get_ref(0)?))).doing(READING)
+    };
+    table.columns.iter().map(&mut default).collect()
 }
 
 struct Index {

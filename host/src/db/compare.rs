@@ -190,7 +190,7 @@ impl Database {
     }
 
     /// Canonical keys of the marks of a table.
-    fn marked(&self, tracked: &Tracked) -> Result<FxHashSet<Vec<u8>>, Error> {
+    pub(super) fn marked(&self, tracked: &Tracked) -> Result<FxHashSet<Vec<u8>>, Error> {
         const READING: &str = "read the marks";
         let mut marked = FxHashSet::default();
         if !tracked.captured {
@@ -208,7 +208,7 @@ impl Database {
     }
 
     /// Marks a row as changed here, upon the log's row of its key.
-    fn mark(&self, tracked: &Tracked, key: &[Value], logged: Option<&Row>) -> Result<(), Error> {
+    pub(super) fn mark(&self, tracked: &Tracked, key: &[Value], logged: Option<&Row>) -> Result<(), Error> {
         const MARKING: &str = "mark a row";
         if let Some(logged) = logged.filter(|_| tracked.table.resolved) {
             let mut statement = self.conn.prepare_cached(&mark_before(&tracked.table)).doing(MARKING)?;

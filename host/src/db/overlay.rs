@@ -155,6 +155,7 @@ impl Overlay {
                         *slot = Some(value);
                     }
                 }
+                tracked.fill(&mut image);
                 Some(image)
             }
             _ => None,
