@@ -25,6 +25,8 @@ fn since_1970() -> Duration {
 #[cfg(feature = "testing")]
 pub mod testing {
     //! A clock that a test sets, for its own thread: one that jumps, goes back or stands still.
+    use rusqlite::Connection;
+    use rusqlite::functions::FunctionFlags;
     use std::cell::Cell;
 
     thread_local! {
@@ -38,5 +40,27 @@ pub mod testing {
 
     pub(super) fn now() -> Option<u64> {
         NOW.get()
+    }
+
+    /// When 1970 began, in days.
+    const UNIX_EPOCH_JD: f64 = 2_440_587.5;
+    const DAY_MS: f64 = 86_400_000.0;
+
+    /// Lets SQL on this connection go by the time that was set, if one was: triggers ask for `julianday('now')`.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn tell(conn: &Connection) -> rusqlite::Result<()> {
+        if now().is_none() {
+            return Ok(());
+        }
+        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+        conn.create_scalar_function("julianday", 1, flags, |context| {
+            #[expect(clippy::cast_precision_loss, reason = "a day of our times is far below 2^53 ms")]
+            match context.get_raw(0).as_str() {
+                Ok("now") => Ok(super::unix_ms() as f64 / DAY_MS + UNIX_EPOCH_JD),
+                _ => Err(rusqlite::Error::UserFunctionError("only the time of now is set".into())),
+            }
+        })
     }
 }

@@ -292,7 +292,7 @@ impl Opened {
     /// When the log can't be read, or no longer holds everything.
     pub async fn repair(&mut self, tables: &[String], dry_run: bool) -> Result<Vec<db::Reconciled>, Failure> {
         let scratch = Scratch::new(&self.state)?;
-        crate::repair::repair(&mut self.db, &*self.log, &scratch.file(), tables, dry_run).await
+        crate::repair::repair(&mut self.db, &*self.log, &scratch.file(), tables, dry_run, self.provenance).await
     }
 }
 

@@ -8,6 +8,7 @@ use crate::random::Random;
 use crate::rule::Rule;
 use crate::schema::{DDL, LATE_DDL, TABLES, WIDEN_DDL};
 use crate::workload;
+use antiphon::clock::testing as clock;
 use antiphon::db::{self, Stop};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Faults, Log as _, Memory};
@@ -33,13 +34,18 @@ const ROUNDS_MAX: usize = 40;
 /// Steps of one kind in which a node must have done all it can.
 const STEPS_MAX: usize = 2000;
 
+/// When every history begins, in milliseconds since 1970: what the machine's clock says must not decide who wins.
+const BEGINNING_MS: u64 = 1_700_000_000_000;
+
 /// Lets a history happen.
 pub(crate) fn run(plan: &Plan) -> Outcome {
     let mut trace = Vec::new();
     let mut coverage = Coverage::default();
     // What the product does wrong may also be a panic; the trace must survive it.
+    clock::set(Some(BEGINNING_MS));
     let done = catch_unwind(AssertUnwindSafe(|| World::new(plan, &mut trace, &mut coverage)?.live(plan)));
     on_fault(|_| false);
+    clock::set(None);
     let failure = match done {
         Ok(done) => done.err(),
         Err(panic) => Some(match panic.downcast::<String>() {
@@ -53,11 +59,31 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     Outcome { trace, coverage, failure }
 }
 
-/// Where the process dies next: so many fault points from now on.
+/// Where the process dies next: so many fault points from now on, or at the next one of a name.
 #[derive(Clone, Default)]
 struct Death {
     countdown: Rc<Cell<u64>>,
+    wanted: Rc<Cell<Option<&'static str>>>,
     at: Rc<Cell<Option<&'static str>>>,
+}
+
+impl Death {
+    /// Whether the process dies at this point.
+    fn comes(&self, point: &'static str) -> bool {
+        let left = self.countdown.get();
+        self.countdown.set(left.saturating_sub(1));
+        let dies = left == 1 || self.wanted.get() == Some(point);
+        if dies {
+            self.avert();
+            self.at.set(Some(point));
+        }
+        dies
+    }
+
+    fn avert(&self) {
+        self.countdown.set(0);
+        self.wanted.set(None);
+    }
 }
 
 struct World<'a> {
@@ -69,6 +95,8 @@ struct World<'a> {
     death: Death,
     /// Whether a node's subscriber of a shard has read the log since the last start or error.
     checked: Vec<Vec<bool>>,
+    /// What all clocks say, in milliseconds since 1970.
+    now_ms: u64,
     trace: &'a mut Vec<String>,
     coverage: &'a mut Coverage,
 }
@@ -107,15 +135,7 @@ impl<'a> World<'a> {
         }
         let death = Death::default();
         let hook = death.clone();
-        on_fault(move |point| {
-            let left = hook.countdown.get();
-            hook.countdown.set(left.saturating_sub(1));
-            let dies = left == 1;
-            if dies {
-                hook.at.set(Some(point));
-            }
-            dies
-        });
+        on_fault(move |point| hook.comes(point));
         let mut world = Self {
             nodes,
             witnesses,
@@ -123,6 +143,7 @@ impl<'a> World<'a> {
             entries: vec![Vec::new(); shards],
             death,
             checked: vec![vec![false; shards]; config.nodes],
+            now_ms: BEGINNING_MS,
             trace,
             coverage,
         };
@@ -160,7 +181,14 @@ impl<'a> World<'a> {
         self.trace.push(format!("{:3} n{} at {positions:?} {what}", step.mark, step.node + 1));
     }
 
+    /// Often no time passes: two writes in one millisecond must have a winner, too.
+    fn pass_time(&mut self, step: &Step) {
+        self.now_ms += Random::new(!step.seed).weighted(&[(50, 0), (30, 1), (15, 3), (5, 1000)]);
+        clock::set(Some(self.now_ms));
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), String> {
+        self.pass_time(step);
         match step.act {
             Act::Write => self.write(step),
             Act::Create => {
@@ -241,7 +269,7 @@ impl<'a> World<'a> {
             said += &format!(" ({fault})");
         }
         if step.act == Act::Apply {
-            let count = random.weighted(&[(40, 1), (20, 2), (15, 3), (25, u64::MAX)]);
+            let count = random.weighted(&[(30, 1), (20, 2), (15, 3), (35, u64::MAX)]);
             faults.delay = (last - position).saturating_sub(count);
             faults.refuse_read = random.chance(4);
             said += &format!(
@@ -251,15 +279,20 @@ impl<'a> World<'a> {
             );
         }
         if random.chance(12) {
-            self.death.countdown.set(random.within(1, 5));
+            // Most points are passed once an entry: those behind the first of several lie far.
+            let last = random.pick(&[5, 12]);
+            self.death.countdown.set(random.within(1, last));
+        } else if step.act == Act::Apply && random.chance(20) {
+            // What was done is undone, and done again with other entries beside it.
+            self.death.wanted.set(Some(random.pick(&["applied", "commit"])));
         }
         let direct = random.chance(30);
-        let lives_on = random.chance(35);
+        let lives_on = random.chance(50);
         self.log.fail(faults);
         let done = self.do_host(step, usize::try_from(shard).unwrap(), direct);
         let left = self.log.left();
         self.log.fail(Faults::default());
-        self.death.countdown.set(0);
+        self.death.avert();
         let died = self.death.at.take();
         let failed_log = [
             (faults.refuse_append && !left.refuse_append, "refuse append"),

@@ -120,10 +120,6 @@ impl Database {
         if self.has_proposed(&table)? || self.ledger.is_open(1, self.origin) {
             return Ok(());
         }
-        // Between the pieces of a unit nothing else is said; the next round asks again.
-        if self.ledger.is_open(1, self.origin) {
-            return Ok(());
-        }
         self.conn
             .execute(concat!("INSERT OR REPLACE INTO ", ours!("meta"), " VALUES ('route:' || ?1, 1)"), [&table])
             .doing("note a proposed route")?;

@@ -104,7 +104,7 @@ pub(super) fn begin_life(conn: &Connection, asked: u64) -> Result<(), Error> {
         ours!("scan"),
         "; DELETE FROM ",
         ours!("meta"),
-        " WHERE name LIKE 'route:%'"
+        " WHERE name LIKE 'route:%' OR name LIKE 'fresh:%'"
     ))
     .doing("begin another life")
 }
