@@ -112,7 +112,7 @@ impl Place {
 }
 
 /// The name of a file system that machines share.
-fn shared(number: u64) -> Option<&'static str> {
+pub(crate) fn shared(number: u64) -> Option<&'static str> {
     // On some systems the number is kept with a sign.
     SHARED.iter().find(|(known, _)| *known == number & 0xffff_ffff).map(|(_, name)| *name)
 }

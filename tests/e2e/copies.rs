@@ -74,6 +74,7 @@ fn c30_a_copy_at_rest_is_a_node_of_its_own() {
     b.sql("INSERT INTO t VALUES (4, 'since')");
     settled(&[&a, &b]);
     let before = place.entries(1).len();
+    copy.verb("repair", &[]).expect(65, &["this file is a copy of another node's", "`antiphon run` says"]);
     copy.start();
     assert!(copy.said().contains("a node of its own"), "{}", copy.said());
     assert_ne!(copy.node(), a.node());

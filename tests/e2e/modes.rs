@@ -41,6 +41,9 @@ fn a_node_that_does_not_publish_sends_nothing_ever() {
     a.sql("UPDATE t SET v = 'the next' WHERE id = 1; INSERT INTO t VALUES (3, 'of a')");
     eventually("it receives", || b.one("SELECT count(*) FROM t WHERE v = 'of a' AND id = 3") == "1");
     assert_eq!(b.rows("SELECT v FROM t WHERE id IN (1, 2, 10) ORDER BY id"), ["the next", "mine", "mine"]);
+    let doctor = b.verb("doctor", &[]);
+    assert!(doctor.stdout.contains("note: `publish` is off"), "{}", doctor.stdout);
+    assert!(!doctor.stdout.contains("triggers are missing"), "{}", doctor.stdout);
     b.sql("CREATE TABLE late (id INTEGER PRIMARY KEY)");
     a.sql("UPDATE t SET v = 'the next' WHERE id = 2");
     eventually("the next word holds", || b.one("SELECT v FROM t WHERE id = 2") == "the next");
@@ -76,7 +79,9 @@ fn a_node_that_publishes_again_asks_about_what_was_not_noted() {
         b.term();
         a.sql("UPDATE t SET v = 'since' WHERE id = 2");
         eventually("a is at rest", || a.is_quiet());
+        b.verb("repair", &[]).expect(64, &["`publish` is off"]);
         b.set(PUBLISH, None::<String>);
+        b.verb("repair", &[]).expect(65, &["while `publish` was off", "`antiphon run` says"]);
         let before = place.entries(1).len();
         b.refused().expect(65, &["1 only here, 1 only there", "--discard-local", "--publish-local"]);
         assert_eq!(place.entries(1).len(), before);
@@ -157,6 +162,9 @@ fn a_node_that_does_not_replicate_passes_others_over_and_catches_up() {
     eventually("and comes back", || b.is_quiet());
     b.term();
     b.set(REPLICATE, None::<String>);
+    let before = place.entries(1).len();
+    b.verb("repair", &[]).expect(65, &["were passed over", "`antiphon run` says"]);
+    assert_eq!(place.entries(1).len(), before);
     b.start();
     assert!(b.said().contains("took the cluster's rows"), "{}", b.said());
     let rows = settled(&[&a, &b]);

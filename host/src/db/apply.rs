@@ -184,6 +184,7 @@ impl Database {
         let repeated = number <= received && !crate::flaw!(WatermarkSkipped);
         let mut changes = 0;
         if !is_genesis && !repeated {
+            let unit = Unit { shard, seq: placed.seq, origin, number, clock };
             match body {
                 Body::Genesis(_) | Body::Founded => {}
                 Body::Floor(floor) => self.ledger.raise_floor(shard, floor),
@@ -195,10 +196,7 @@ impl Database {
                 Body::Changes(_) if !self.options.replicate && origin != self.origin => {
                     self.ledger.pass_over(&self.conn, shard, placed.seq)?;
                 }
-                Body::Changes(last) => match {
-                    let unit = Unit { shard, seq: placed.seq, origin, number, clock };
-                    self.apply_changes(&unit, placed, last)?
-                } {
+                Body::Changes(last) => match self.apply_changes(&unit, placed, last)? {
                     Ok(count) => changes = count,
                     Err(reason) => return blocked(&reason),
                 },
