@@ -6,6 +6,7 @@ mod echo;
 mod hostile;
 mod identity;
 mod kinds;
+mod machine;
 mod neighbours;
 mod outbox;
 mod policies;
