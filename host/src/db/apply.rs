@@ -188,13 +188,13 @@ impl Database {
                         self.read_schema()?;
                     }
                 }
-                Body::Changes(last) => match {
+                Body::Changes(last) => {
                     let unit = Unit { shard, seq: placed.seq, origin, number, clock };
-                    self.apply_changes(&unit, placed, last)?
-                } {
-                    Ok(count) => changes = count,
-                    Err(reason) => return blocked(&reason),
-                },
+                    match self.apply_changes(&unit, placed, last)? {
+                        Ok(count) => changes = count,
+                        Err(reason) => return blocked(&reason),
+                    }
+                }
             }
             self.ledger.receive(shard, origin, number);
         }
