@@ -172,6 +172,10 @@ pub struct Database {
     /// Where the file stood after our last transaction; it never goes back.
     known_reached: u64,
     checked_version: i64,
+    /// What is in memory may be of a transaction that did not take place, for it could not be read again.
+    stale: bool,
+    /// How it was found out that the file holds another database now; from then on nothing is done with it.
+    replaced: Option<String>,
 }
 
 /// The cluster this database belongs to.
@@ -218,6 +222,8 @@ impl Database {
             numbered: BTreeMap::new(),
             known_reached: 0,
             checked_version: -1,
+            stale: false,
+            replaced: None,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.
@@ -269,11 +275,16 @@ impl Database {
 
     /// Forgets what is in memory and reads it again from the file: after any error, and at the start.
     fn reload(&mut self) -> Result<(), Error> {
-        (self.origin, self.cluster) = ledger::identity(&self.conn)?;
-        self.ledger = Ledger::read(&self.conn)?;
-        if self.ledger.reached() < self.known_reached {
-            return Err(Error::Replaced("it stands before where it stood a moment ago".to_owned()));
+        self.stale = true;
+        fault!("reload");
+        let (origin, cluster) = ledger::identity(&self.conn)?;
+        let ledger = Ledger::read(&self.conn)?;
+        if ledger.reached() < self.known_reached {
+            let why = "it stands before where it stood a moment ago".to_owned();
+            self.replaced = Some(why.clone());
+            return Err(Error::Replaced(why));
         }
+        (self.origin, self.cluster, self.ledger) = (origin, cluster, ledger);
         self.known_reached = self.ledger.reached();
         for (&shard, &number) in &self.numbered {
             self.ledger.number_above(shard, number);
@@ -282,11 +293,30 @@ impl Database {
             self.recent.rewind(shard, self.ledger.position(shard).seq);
         }
         self.read_schema()?;
-        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables)
+        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables)?;
+        self.stale = false;
+        Ok(())
+    }
+
+    /// Makes up for what a failed disk did not let happen after an error: the transaction's end, and reading again
+    /// what is in memory. Until it could, memory speaks of numbers and positions that the file does not have.
+    fn refresh(&mut self) -> Result<(), Error> {
+        if !self.conn.is_autocommit() {
+            self.stale = true;
+            self.conn.execute_batch("ROLLBACK").doing("roll a transaction back")?;
+        }
+        if let Some(why) = &self.replaced {
+            return Err(Error::Replaced(why.clone()));
+        }
+        if self.stale && !crate::flaw!(StaleAfterError) {
+            self.reload()?;
+        }
+        Ok(())
     }
 
     /// Runs `work` in one write transaction: all of it is kept, or none, in memory as in the file.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.refresh()?;
         fault!("begin");
         self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
         let done = self.is_still_ours().and_then(|()| work(self)).and_then(|value| {
@@ -297,11 +327,12 @@ impl Database {
             Ok(value)
         });
         if done.is_err() {
-            // A failed COMMIT may have rolled back by itself; then there is nothing left to roll back.
-            if !self.conn.is_autocommit() {
-                self.conn.execute_batch("ROLLBACK").doing("roll a transaction back")?;
+            // A failed COMMIT may have rolled back by itself; then there is nothing left to roll back. What can't be
+            // done now is done before the next call.
+            self.stale = true;
+            if let Err(error) = self.refresh() {
+                tracing::debug!(error = %error, "memory is read again later");
             }
-            self.reload()?;
         }
         done
     }
@@ -361,8 +392,6 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error
     let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).doing("open the database")?;
     conn.busy_handler(Some(wait_for_lock)).doing("set the time to wait for a lock")?;
-    #[cfg(feature = "testing")]
-    crate::clock::testing::tell(&conn).doing("set the time")?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // The application's triggers and foreign-key actions ran where the row was written; their effects arrive
     // as rows of their own and must not happen twice. Both are settings of this connection alone.

@@ -145,7 +145,6 @@ fn app(path: &Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     let conn = Connection::open_with_flags(path, flags).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
-    antiphon::clock::testing::tell(&conn).unwrap();
     conn
 }
 
@@ -391,7 +390,7 @@ pub(crate) fn rows(conn: &Connection, sql: &str) -> Vec<String> {
 }
 
 /// Every row of every table of the application's, with storage classes and bytes.
-pub(crate) fn dump(conn: &Connection) -> Vec<String> {
+pub fn dump(conn: &Connection) -> Vec<String> {
     let tables = rows(
         conn,
         "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
