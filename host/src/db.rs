@@ -167,13 +167,15 @@ pub struct Database {
     recent: Recent,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
-    /// What is in memory may be of a transaction that did not take place, for it could not be read again.
-    stale: bool,
     /// Numbers that the log is known to have: see [`Database::number_above`].
     numbered: BTreeMap<log::Shard, u64>,
     /// Where the file stood after our last transaction; it never goes back.
     known_reached: u64,
     checked_version: i64,
+    /// What is in memory may be of a transaction that did not take place, for it could not be read again.
+    stale: bool,
+    /// How it was found out that the file holds another database now; from then on nothing is done with it.
+    replaced: Option<String>,
 }
 
 /// The cluster this database belongs to.
@@ -217,10 +219,11 @@ impl Database {
             overlay: Overlay::default(),
             recent: Recent::default(),
             captures,
-            stale: false,
             numbered: BTreeMap::new(),
             known_reached: 0,
             checked_version: -1,
+            stale: false,
+            replaced: None,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.
@@ -274,11 +277,14 @@ impl Database {
     fn reload(&mut self) -> Result<(), Error> {
         self.stale = true;
         fault!("reload");
-        (self.origin, self.cluster) = ledger::identity(&self.conn)?;
-        self.ledger = Ledger::read(&self.conn)?;
-        if self.ledger.reached() < self.known_reached {
-            return Err(Error::Replaced("it stands before where it stood a moment ago".to_owned()));
+        let (origin, cluster) = ledger::identity(&self.conn)?;
+        let ledger = Ledger::read(&self.conn)?;
+        if ledger.reached() < self.known_reached {
+            let why = "it stands before where it stood a moment ago".to_owned();
+            self.replaced = Some(why.clone());
+            return Err(Error::Replaced(why));
         }
+        (self.origin, self.cluster, self.ledger) = (origin, cluster, ledger);
         self.known_reached = self.ledger.reached();
         for (&shard, &number) in &self.numbered {
             self.ledger.number_above(shard, number);
@@ -298,6 +304,9 @@ impl Database {
         if !self.conn.is_autocommit() {
             self.stale = true;
             self.conn.execute_batch("ROLLBACK").doing("roll a transaction back")?;
+        }
+        if let Some(why) = &self.replaced {
+            return Err(Error::Replaced(why.clone()));
         }
         if self.stale && !crate::flaw!(StaleAfterError) {
             self.reload()?;
@@ -383,8 +392,6 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error
     let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).doing("open the database")?;
     conn.busy_handler(Some(wait_for_lock)).doing("set the time to wait for a lock")?;
-    #[cfg(feature = "testing")]
-    crate::clock::testing::tell(&conn).doing("set the time")?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // The application's triggers and foreign-key actions ran where the row was written; their effects arrive
     // as rows of their own and must not happen twice. Both are settings of this connection alone.
