@@ -86,37 +86,53 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
         create("on_move", &format!("AFTER UPDATE ON {on} FOR EACH ROW WHEN {moved}"), &note(op::UPDATE, "OLD")),
         create("on_delete", &format!("AFTER DELETE ON {on} FOR EACH ROW"), &note(op::DELETE, "OLD")),
     ];
-    let colliding = colliding(table);
-    if !colliding.is_empty() {
-        let body = colliding.join("; ");
-        triggers.push(create("before_insert", &format!("BEFORE INSERT ON {on} FOR EACH ROW"), &body));
-        triggers.push(create("before_update", &format!("BEFORE UPDATE ON {on} FOR EACH ROW"), &body));
+    for (event, when, moved) in [
+        ("before_insert", format!("BEFORE INSERT ON {on} FOR EACH ROW"), None),
+        ("before_update", format!("BEFORE UPDATE ON {on} FOR EACH ROW"), Some("OLD")),
+    ] {
+        let body: Vec<String> = colliding(table).into_iter().chain(same_rowid(table, moved)).collect();
+        if !body.is_empty() {
+            triggers.push(create(event, &when, &body.join("; ")));
+        }
     }
     triggers
 }
 
-/// One statement for each UNIQUE index: notes the rows that hold the new row's value.
+/// Notes the row that has the new row's rowid, where that is not the key: REPLACE removes it as well. In an update,
+/// only if the rowid changes.
+///
+/// Before an insert that leaves the rowid to SQLite it reads as -1. A row that has this very rowid is noted then, and
+/// dropped at the seal, for it is still there.
+fn same_rowid(table: &Table, moved: Option<&str>) -> Option<String> {
+    let rowid = quote(table.rowid.as_deref().filter(|_| !table.rowid_key && !table.without_rowid)?);
+    let moved = moved.map_or_else(String::new, |old| format!(" AND NEW.{rowid} <> {old}.{rowid}"));
+    Some(may_be_gone(table, &format!("{rowid} = NEW.{rowid}{moved}")))
+}
+
+/// Notes the rows that a condition holds for.
 ///
 /// The table has an alias there: one called `new` would otherwise be taken for the new row.
+fn may_be_gone(table: &Table, condition: &str) -> String {
+    format!(
+        "INSERT INTO {} (op, {}) SELECT {}, {} FROM {} AS {} WHERE {condition}",
+        quote(&change_log(&table.name)),
+        joined(table, logged),
+        op::MAYBE_GONE,
+        joined(table, quote),
+        quote(&table.name),
+        quote(&format!("{PREFIX}held")),
+    )
+}
+
+/// One statement for each UNIQUE index: notes the rows that hold the new row's value.
 fn colliding(table: &Table) -> Vec<String> {
-    let into = joined(table, logged);
-    let keys = joined(table, quote);
     let statement = |unique: &crate::schema::Unique| {
         let mut terms = Vec::new();
         for (position, collation) in &unique.columns {
             let column = quote(&table.columns.get(*position)?.name);
             terms.push(format!("{column} = NEW.{column} COLLATE {}", quote(collation)));
         }
-        (!terms.is_empty()).then(|| {
-            format!(
-                "INSERT INTO {} (op, {into}) SELECT {}, {keys} FROM {} AS {} WHERE {}",
-                quote(&change_log(&table.name)),
-                op::MAYBE_GONE,
-                quote(&table.name),
-                quote(&format!("{PREFIX}held")),
-                terms.join(" AND "),
-            )
-        })
+        (!terms.is_empty()).then(|| may_be_gone(table, &terms.join(" AND ")))
     };
     table.uniques.iter().filter_map(statement).collect()
 }
@@ -213,6 +229,19 @@ mod tests {
             triggers[2]
         );
         assert!(triggers[4].contains(r#"WHERE "été" = NEW."été" COLLATE "NOCASE""#), "{}", triggers[4]);
+    }
+
+    #[test]
+    fn a_rowid_is_looked_up_only_where_it_is_not_the_key() {
+        let with = |rowid_key, without_rowid| {
+            let table = Table { rowid: Some("oid".into()), rowid_key, without_rowid, uniques: Vec::new(), ..table() };
+            create_triggers(&table)
+        };
+        let [.., insert, update] = with(false, false).try_into().unwrap_or_else(|_| [const { String::new() }; 6]);
+        assert!(insert.ends_with(r#" WHERE "oid" = NEW."oid"; END"#), "{insert}");
+        assert!(update.ends_with(r#" WHERE "oid" = NEW."oid" AND NEW."oid" <> OLD."oid"; END"#), "{update}");
+        assert_eq!(with(true, false).len(), 4);
+        assert_eq!(with(false, true).len(), 4);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::overlay::TableId;
 use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
-use antiphon_core::schema::{Column, Table, Unique, quote};
+use antiphon_core::schema::{Column, ROWIDS, Table, Unique, quote};
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
@@ -208,12 +208,14 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
         return Ok(Err("its change log would have the name of the host's own table; rename it".to_owned()));
     }
     let mut columns = Vec::new();
+    let mut rowids = ROWIDS.to_vec();
     let mut statement =
         conn.prepare_cached("SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1)").doing(READING)?;
     let mut rows = statement.query([name]).doing(READING)?;
     while let Some(row) = rows.next().doing(READING)? {
         let column_name: String = row.get(0).doing(READING)?;
         let hidden: u8 = row.get(4).doing(READING)?;
+        rowids.retain(|rowid| !column_name.eq_ignore_ascii_case(rowid));
         // 2 and 3 are generated columns: SQLite computes them wherever the row is.
         if hidden != 0 {
             continue;
@@ -227,7 +229,8 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
             name: column_name,
         });
     }
-    let mut table = Table { name: name.to_owned(), columns, without_rowid, strict, ..Table::default() };
+    let rowid = rowids.first().filter(|_| !without_rowid).map(|&rowid| rowid.to_owned());
+    let mut table = Table { name: name.to_owned(), columns, without_rowid, strict, rowid, ..Table::default() };
     let key = table.key_columns();
     if key.is_empty() {
         return Ok(Err("it has no primary key; add one, or exclude it with `exclude` under `[capture]`".to_owned()));
