@@ -6,6 +6,7 @@
 //! there at any time, and is, after any error.
 
 mod apply;
+mod attachment;
 mod capture;
 mod catalog;
 mod clash;
@@ -23,6 +24,7 @@ mod unit;
 mod values;
 
 pub use apply::{Applied, Stop};
+pub use attachment::{Compared, Detached};
 pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub use founding::Standing;
@@ -34,11 +36,13 @@ use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::hash::{Hash, PluginError};
 use antiphon_core::resolve::Resolve;
+use attachment::Attachments;
 use catalog::Tracked;
 use ledger::Ledger;
 use overlay::Overlay;
 use recent::Recent;
 use rusqlite::{Connection, OpenFlags};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -138,6 +142,9 @@ pub struct Database {
     ledger: Ledger,
     overlay: Overlay,
     recent: Recent,
+    attachments: Attachments,
+    /// Columns that only the log has, where L is built aside, and what they are called there.
+    spares: BTreeMap<String, String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
 }
@@ -181,6 +188,8 @@ impl Database {
             ledger: Ledger::default(),
             overlay: Overlay::default(),
             recent: Recent::default(),
+            attachments: Attachments::default(),
+            spares: BTreeMap::new(),
             captures: true,
         };
         let mut tries = 1;
@@ -229,8 +238,9 @@ impl Database {
         for shard in (1..=self.shards()).filter(|_| !crate::flaw!(RollbackRemembered)) {
             self.recent.rewind(shard, self.ledger.position(shard).seq);
         }
+        self.attachments.read(&self.conn)?;
         self.read_schema()?;
-        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables)
+        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables, &self.attachments)
     }
 
     /// Runs `work` in one write transaction: all of it is kept, or none, in memory as in the file.

@@ -35,6 +35,7 @@ pub mod lock;
 pub mod log;
 pub mod node;
 pub mod publish;
+mod reattach;
 pub mod subscribe;
 pub mod telemetry;
 pub mod watch;

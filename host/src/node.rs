@@ -70,6 +70,7 @@ pub struct Node {
     watch: Watch,
     poll_interval: Duration,
     _lock: Lock,
+    state: PathBuf,
 }
 
 /// The least time between two seals: what comes in between shares one batch, and the application its lock.
@@ -167,7 +168,15 @@ impl Opened {
         let watch = Watch::new(self.db.path());
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
-        let node = Node { db, log: self.log, shards, watch, poll_interval: self.poll_interval, _lock: self._lock };
+        let node = Node {
+            db,
+            log: self.log,
+            shards,
+            watch,
+            poll_interval: self.poll_interval,
+            _lock: self._lock,
+            state: self.state,
+        };
         Ok((node, entered))
     }
 
@@ -181,7 +190,8 @@ impl Opened {
     }
 }
 
-const SCRATCH: &str = "scratch-";
+/// What folders for L built aside begin with.
+pub(crate) const SCRATCH: &str = "scratch-";
 
 /// A folder for L built aside; gone when it is done with.
 struct Scratch(tempfile::TempDir);
@@ -211,7 +221,7 @@ impl Node {
     /// What failed.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
-        let publisher = Publisher::new(self.db.clone(), self.log.clone());
+        let publisher = Publisher::with_scratch(self.db.clone(), self.log.clone(), self.state);
         let moved = Arc::new(tokio::sync::Notify::new());
         let publishing = Publishing {
             publisher,

@@ -2,7 +2,9 @@
 
 use crate::db::{self, Db};
 use crate::log::{self, Appended, Log, Shard};
+use crate::reattach::Reattach;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Bytes of batches sent in one append: one commit of the log for many of the database's.
@@ -48,6 +50,7 @@ pub struct Publisher {
     log: Arc<dyn Log>,
     /// The last number known to be in the log; absent until the shard has been read to its end once.
     sent: BTreeMap<Shard, u64>,
+    reattach: Reattach,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -60,7 +63,14 @@ impl Publisher {
     /// A publisher that knows nothing of the log yet.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>) -> Self {
-        Self { db, log, sent: BTreeMap::new() }
+        Self::with_scratch(db, log, std::env::temp_dir())
+    }
+
+    /// The same, with a folder of its own for what has to be built aside.
+    #[must_use]
+    pub fn with_scratch(db: Db, log: Arc<dyn Log>, scratch: PathBuf) -> Self {
+        let reattach = Reattach::new(db.clone(), log.clone(), scratch);
+        Self { db, log, sent: BTreeMap::new(), reattach }
     }
 
     /// Seals one piece and appends what waits.
@@ -77,7 +87,8 @@ impl Publisher {
                 return Err(error);
             }
         }
-        Ok(sealed)
+        let reattached = self.reattach.step().await?;
+        Ok(if reattached == Progress::More { reattached } else { sealed })
     }
 
     async fn seal(&self) -> Result<Progress, Error> {

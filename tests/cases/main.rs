@@ -8,4 +8,5 @@ mod identity;
 mod kinds;
 mod neighbours;
 mod schema;
+mod tables;
 mod values;

@@ -221,8 +221,9 @@ impl Database {
         placed: &Placed,
         origin: Origin,
         number: u64,
-        last: Changes,
+        mut last: Changes,
     ) -> Result<Result<usize, String>, Error> {
+        self.adapt(&mut last);
         if let Err(reason) = self.readable(&last) {
             return Ok(Err(reason));
         }
@@ -234,13 +235,17 @@ impl Database {
         for frame in self.ledger.staged(&self.conn, shard, origin)? {
             let staged = codec::decode(&frame)
                 .map_err(|error| Error::Inconsistent(format!("a staged piece cannot be read: {error}")))?;
-            if let Body::Changes(changes) = staged.body {
+            if let Body::Changes(mut changes) = staged.body {
+                self.adapt(&mut changes);
                 // Its table may have gone since it was staged.
                 if let Err(reason) = self.readable(&changes) {
                     return Ok(Err(reason));
                 }
                 pieces.push(changes);
             }
+        }
+        for piece in pieces.iter().chain([&last]) {
+            self.note_skipped(piece)?;
         }
         pieces.push(last);
         self.ledger.unstage(&self.conn, shard, origin)?;
@@ -251,7 +256,7 @@ impl Database {
     /// Whether everything these changes name exists here; else what is missing, and what to do.
     fn readable(&self, changes: &Changes) -> Result<(), String> {
         for chunk in &changes.chunks {
-            if !self.options.filter.wants(&chunk.table) {
+            if !self.options.filter.wants(&chunk.table) || self.attachments.is_gone(&chunk.table) {
                 continue;
             }
             let Some(tracked) = self.tracked(&chunk.table).and_then(|index| self.tables.get(index)) else {
@@ -268,6 +273,9 @@ impl Database {
                     },
                 );
             };
+            if let Some(obstacle) = self.attachments.obstacle(&tracked.table.name) {
+                return Err(obstacle);
+            }
             if self.captures && !tracked.captured {
                 return Err(format!(
                     "how table `{}` is routed stands in shard 1, which has not been read so far yet",

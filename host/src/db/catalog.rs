@@ -22,6 +22,9 @@ impl Default for Filter {
     }
 }
 
+/// What HarmonyLite's own tables begin with.
+const HARMONYLITE: &str = "__harmonylite__";
+
 /// A pattern of names of tables, compared as SQLite compares them.
 ///
 /// # Errors
@@ -46,10 +49,19 @@ impl Filter {
         Ok(Self { include: if include.is_empty() { None } else { Some(set(include)?) }, exclude: set(exclude)? })
     }
 
-    /// Whether the user wants this table replicated.
+    /// One table alone.
+    ///
+    /// # Errors
+    /// When its name can't be made a pattern.
+    pub(super) fn only(table: &str) -> Result<Self, globset::Error> {
+        Self::new(&[globset::escape(table)], &[])
+    }
+
+    /// Whether the user wants this table replicated. HarmonyLite's own are no one's data.
     #[must_use]
     pub fn wants(&self, table: &str) -> bool {
-        self.include.as_ref().is_none_or(|include| include.is_match(table)) && !self.exclude.is_match(table)
+        let foreign = table.get(..HARMONYLITE.len()).is_some_and(|start| start.eq_ignore_ascii_case(HARMONYLITE));
+        !foreign && self.include.as_ref().is_none_or(|include| include.is_match(table)) && !self.exclude.is_match(table)
     }
 }
 
@@ -145,8 +157,13 @@ impl Database {
         Ok(())
     }
 
-    /// The replicated table of this name, as SQLite compares names.
+    /// The replicated table of this name, or that had this name before.
     pub(super) fn tracked(&self, name: &str) -> Option<usize> {
+        self.tracked_exactly(name).or_else(|| self.tracked_exactly(self.attachments.now(name)?))
+    }
+
+    /// The replicated table of this name, as SQLite compares names.
+    pub(super) fn tracked_exactly(&self, name: &str) -> Option<usize> {
         self.tables.iter().position(|tracked| tracked.table.name.eq_ignore_ascii_case(name))
     }
 }

@@ -150,7 +150,7 @@ impl Database {
             }
         }
         for key in marks {
-            self.mark(tracked, &key)?;
+            self.mark(tracked, &key, op::INSERT)?;
         }
         Ok(difference)
     }
@@ -173,14 +173,11 @@ impl Database {
         Ok(marked)
     }
 
-    fn mark(&self, tracked: &Tracked, key: &[Value]) -> Result<(), Error> {
+    /// Marks one key.
+    pub(super) fn mark(&self, tracked: &Tracked, key: &[Value], op: i64) -> Result<(), Error> {
         const MARKING: &str = "mark a row";
         let places = (1..=key.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
-        let sql = format!(
-            "INSERT INTO main.{} SELECT NULL, {}, {places}",
-            quote(&change_log(&tracked.table.name)),
-            op::INSERT
-        );
+        let sql = format!("INSERT INTO main.{} SELECT NULL, {op}, {places}", quote(&change_log(&tracked.table.name)),);
         let mut statement = self.conn.prepare_cached(&sql).doing(MARKING)?;
         bind(&mut statement, 1, key.iter()).doing(MARKING)?;
         statement.raw_execute().doing(MARKING)?;
@@ -205,7 +202,8 @@ impl Database {
     }
 }
 
-fn key_of(tracked: &Tracked, row: &Row) -> Row {
+/// The key of a row.
+pub(super) fn key_of(tracked: &Tracked, row: &Row) -> Row {
     tracked.key.iter().filter_map(|&position| row.get(position).cloned()).collect()
 }
 
@@ -218,7 +216,8 @@ fn is_marked(tracked: &Tracked, marked: &FxHashSet<Vec<u8>>, row: &Row) -> bool 
     marked.contains(&key)
 }
 
-fn each_row(
+/// Calls `each` with every row of a table.
+pub(super) fn each_row(
     database: &Database,
     tracked: &Tracked,
     each: &mut dyn FnMut(Row) -> Result<(), Error>,

@@ -88,7 +88,12 @@ impl Database {
     /// # Errors
     /// When it can't be opened.
     pub fn reopen(&self, path: &std::path::Path) -> Result<Self, Error> {
-        let options = super::Options { path: path.to_owned(), node: 0, ..self.options.clone() };
+        self.reopen_as(path, self.options.filter.clone())
+    }
+
+    /// The same, for other tables.
+    pub(super) fn reopen_as(&self, path: &std::path::Path, filter: super::Filter) -> Result<Self, Error> {
+        let options = super::Options { path: path.to_owned(), node: 0, filter, ..self.options.clone() };
         // Nothing is sealed there, and default tables resolve to the later entry, so native twins will do.
         let resolver = Box::new(antiphon_core::resolve::LastWriteWins);
         let mut db = Self::open(options, Box::new(Unhashed), resolver)?;

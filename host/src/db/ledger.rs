@@ -51,6 +51,12 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         "CREATE TABLE IF NOT EXISTS ",
         ours!("scan"),
         " (tbl TEXT PRIMARY KEY, key);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("known"),
+        " (tbl TEXT PRIMARY KEY COLLATE NOCASE, state, since);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("renamed"),
+        " (old TEXT PRIMARY KEY COLLATE NOCASE, now);",
     ))
     .doing("create the host's tables")
 }

@@ -4,6 +4,7 @@
 //! yet seen come back. A key in `pending` keeps T's row; L's row of it, if the log has spoken of it
 //! meanwhile, is its *shadow*. Pending keys are rebuilt from the outbox, shadows are kept in a table.
 
+use super::attachment::Attachments;
 use super::catalog::Tracked;
 use super::ledger::{self, Ledger, ours};
 use super::values::values;
@@ -67,6 +68,11 @@ impl Overlay {
         &mut self.tables[id]
     }
 
+    /// One table's part, to look at.
+    pub(super) fn peek(&self, id: TableId) -> Option<&TableOverlay> {
+        self.tables.get(id)
+    }
+
     /// How many keys wait for their echo.
     pub(super) fn pending_len(&self) -> usize {
         self.tables.iter().map(|table| table.pending.len()).sum()
@@ -79,6 +85,7 @@ impl Overlay {
         ledger: &Ledger,
         me: Origin,
         tables: &[Tracked],
+        attachments: &Attachments,
     ) -> Result<(), Error> {
         const READING: &str = "read what is pending";
         self.tables.iter_mut().for_each(|table| *table = TableOverlay::default());
@@ -103,7 +110,7 @@ impl Overlay {
             })?;
             if let Body::Changes(changes) = entry.body {
                 for chunk in &changes.chunks {
-                    self.pend(tables, chunk, number);
+                    self.pend(tables, attachments, chunk, number);
                 }
             }
         }
@@ -120,10 +127,9 @@ impl Overlay {
     }
 
     /// Every key of a chunk of ours waits for the echo of this batch.
-    fn pend(&mut self, tables: &[Tracked], chunk: &Chunk, number: u64) {
-        let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&chunk.table)) else {
-            return;
-        };
+    fn pend(&mut self, tables: &[Tracked], attachments: &Attachments, chunk: &Chunk, number: u64) {
+        let named = |name: &str| tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(name));
+        let Some(tracked) = named(&chunk.table).or_else(|| named(attachments.now(&chunk.table)?)) else { return };
         let pending = &mut self.table(tracked.id).pending;
         for key in chunk_keys(tracked, chunk) {
             pending.insert(key, number);

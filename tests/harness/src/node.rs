@@ -118,6 +118,11 @@ impl Node {
             (1..=self.setup.shards).map(|shard| Subscriber::new(self.db.clone(), log.clone(), shard)).collect();
     }
 
+    /// Other tables are replicated from the next start on.
+    pub fn set_filter(&mut self, filter: Filter) {
+        self.setup.filter = filter;
+    }
+
     /// Another connection of the application's.
     pub fn connect(&self) -> Connection {
         app(&self.path)
