@@ -1,14 +1,18 @@
 //! From the configuration to the components a node runs with.
 
 use crate::config::Config;
+use crate::db::{self, Make, Policies, Policy};
 use crate::failure::{Failure, Kind};
 use crate::node::Parts;
 use antiphon_bundle::World;
 use antiphon_core::codec;
-use antiphon_core::entry::Genesis;
+use antiphon_core::entry::{Genesis, Policy as Agreed};
+use antiphon_core::hash::PluginError;
+use antiphon_core::resolve::Resolve;
 use antiphon_plugin::{HostOptions, Limits, Origin, PluginHost, Source};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a missed file event may go unnoticed, unless the user says otherwise.
@@ -24,13 +28,12 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
     let hasher = host
         .hasher(&official(World::Hasher, &config.hash.r#use)?, &[], Limits::default())
         .map_err(|error| failed(&error))?;
-    let resolver = host
-        .resolver(&official(World::Resolver, &config.conflict.default)?, &[], Limits::default())
-        .map_err(|error| failed(&error))?;
+    let (policies, agreed_policies, resolver) = policies(config, &host)?;
     let agreed = Genesis {
         shards: config.replication_log.shards,
         hasher: hasher.identity().to_owned(),
-        resolver: resolver.identity().to_owned(),
+        resolver,
+        policies: agreed_policies,
         wire: u32::from(codec::VERSION),
     };
     let filter = config
@@ -50,8 +53,51 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
         },
         agreed,
         hasher: Box::new(hasher),
-        resolver: Box::new(resolver),
+        policies,
     })
+}
+
+/// Who decides over which table: the policies, what nodes must agree on of them, and the default one's identity.
+fn policies(config: &Config, host: &PluginHost) -> Result<(Policies, Vec<Agreed>, String), Failure> {
+    let mut policies = Vec::new();
+    let mut agreed = Vec::new();
+    for table in &config.conflict.table {
+        let pattern = db::glob(&table.r#match).map_err(|error| {
+            Failure::caused(Kind::Config, "a pattern under `[[conflict.table]]` is no glob", &error)
+        })?;
+        let settings = table.settings.reveal();
+        let (policy, resolver) = policy(config, host, &table.r#use, Some(&pattern), settings.clone())?;
+        policies.push(policy);
+        agreed.push(Agreed { pattern: table.r#match.clone(), resolver, settings });
+    }
+    let (policy, resolver) = policy(config, host, &config.conflict.default, None, Vec::new())?;
+    policies.push(policy);
+    Ok((Policies::new(policies), agreed, resolver))
+}
+
+/// One policy, and the identity of its resolver.
+fn policy(
+    config: &Config,
+    host: &PluginHost,
+    name: &str,
+    tables: Option<&globset::Glob>,
+    mut settings: Vec<(String, String)>,
+) -> Result<(Policy, String), Failure> {
+    let mut builtin = name;
+    if let Some(plugin) = config.plugin.get(name) {
+        builtin = plugin.source.strip_prefix("builtin:").unwrap_or(name);
+        settings.splice(0..0, plugin.settings.reveal());
+    }
+    let source = official(World::Resolver, builtin)?;
+    let load = {
+        let host = host.clone();
+        move || host.resolver(&source, &settings, Limits::default())
+    };
+    let identity = load().map_err(|error| failed(&error))?.identity().to_owned();
+    let make: Make = Arc::new(move || Ok(Box::new(load().map_err(PluginError::from)?) as Box<dyn Resolve>));
+    let policy = Policy::new(builtin, tables, make)
+        .map_err(|error| Failure::caused(Kind::General, format!("cannot make the resolver `{name}`"), &error))?;
+    Ok((policy, identity))
 }
 
 fn official(world: World, name: &str) -> Result<Source<'static>, Failure> {

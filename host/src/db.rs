@@ -15,10 +15,14 @@ mod founding;
 mod handle;
 mod ledger;
 mod overlay;
+mod oversize;
 mod plain;
+mod policy;
 mod recent;
+mod resolved;
 mod rows;
 mod seal;
+mod stamp;
 mod unique;
 mod unit;
 mod values;
@@ -29,13 +33,14 @@ pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub use founding::Standing;
 pub use handle::Db;
+pub use oversize::Oversized;
 pub use ledger::{Placement, Unsent};
+pub use policy::{Make, Policies, Policy};
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::hash::{Hash, PluginError};
-use antiphon_core::resolve::Resolve;
 use attachment::Attachments;
 use catalog::Tracked;
 use ledger::Ledger;
@@ -117,6 +122,8 @@ pub struct Options {
 
 /// Most bytes of rows taken in one seal: what one transaction holds in memory.
 const SEAL_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of one row that is sent: with its neighbours in one seal it fits an entry.
+const ROW_BYTES_MAX: usize = 128 << 20;
 /// How long SQLite itself waits for a lock before it says busy; the caller then tries again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it looks meanwhile. SQLite's own pauses grow to 100 ms, and an application that commits row after row
@@ -131,7 +138,7 @@ pub struct Database {
     conn: Connection,
     options: Options,
     hasher: Box<dyn Hash>,
-    resolver: Box<dyn Resolve>,
+    policies: Policies,
     encoder: Encoder,
     origin: Origin,
     cluster: Option<Cluster>,
@@ -143,6 +150,8 @@ pub struct Database {
     overlay: Overlay,
     recent: Recent,
     attachments: Attachments,
+    /// Most bytes of a row that is sent.
+    row_bytes_max: usize,
     /// Columns that only the log has, where L is built aside, and what they are called there.
     spares: BTreeMap<String, String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
@@ -170,14 +179,14 @@ impl Database {
     ///
     /// # Errors
     /// When the file can't be opened, is not a sound database, or a component refuses its tables.
-    pub fn open(options: Options, hasher: Box<dyn Hash>, resolver: Box<dyn Resolve>) -> Result<Self, Error> {
+    pub fn open(options: Options, hasher: Box<dyn Hash>, policies: Policies) -> Result<Self, Error> {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
         let mut database = Self {
             conn,
             options,
             hasher,
-            resolver,
+            policies,
             encoder,
             origin: Origin::default(),
             cluster: None,
@@ -189,6 +198,7 @@ impl Database {
             overlay: Overlay::default(),
             recent: Recent::default(),
             attachments: Attachments::default(),
+            row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
             captures: true,
         };

@@ -52,11 +52,25 @@ pub enum Flaw {
     ColumnForgotten,
     /// Clashes remember what was rolled back.
     RollbackRemembered,
+    /// A stamp knows the last change alone, and not the last one by anyone else.
+    OneStamp,
+    /// A key that becomes pending leaves no shadow behind.
+    ShadowOmitted,
+    /// The resolver is shown the row in the table for the log's.
+    CurrentFromTable,
+    /// A stamp moves although the change was overruled.
+    StampOnKeep,
+    /// What a change was made upon is taken from the log, not from this node's own last change.
+    BaseFromLog,
+    /// A row that REPLACE removed is not what the new one was made upon.
+    ReplaceUponNothing,
+    /// All changes of a batch count as made upon what the batch had seen.
+    SeenByBatch,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 30] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -80,6 +94,13 @@ impl Flaw {
         Self::UniqueSpread,
         Self::ColumnForgotten,
         Self::RollbackRemembered,
+        Self::OneStamp,
+        Self::ShadowOmitted,
+        Self::CurrentFromTable,
+        Self::StampOnKeep,
+        Self::BaseFromLog,
+        Self::ReplaceUponNothing,
+        Self::SeenByBatch,
     ];
 }
 

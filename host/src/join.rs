@@ -9,7 +9,7 @@ use crate::db::{self, Database, Difference, Standing, Stop};
 use crate::failure::{Failure, Kind};
 use crate::log::{self, Log, Placed, Shard};
 use antiphon_core::codec;
-use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
+use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin, Policy};
 use std::path::Path;
 use std::time::Duration;
 
@@ -261,6 +261,18 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
         differs
             .push(format!("it resolves clashes with `{}`, and this node with `{}`", cluster.resolver, here.resolver));
     }
+    let unlike = |one: &[Policy], other: &[Policy]| {
+        let only = one.iter().filter(|policy| !other.contains(policy)).map(said_policy).collect::<Vec<_>>();
+        if only.is_empty() { "none besides".to_owned() } else { only.join(", ") }
+    };
+    if cluster.policies != here.policies {
+        let (there, mine) = (unlike(&cluster.policies, &here.policies), unlike(&here.policies, &cluster.policies));
+        differs.push(if cluster.policies.len() == here.policies.len() && there == mine {
+            "its policies for single tables stand in another order".to_owned()
+        } else {
+            format!("its policies for single tables are {there}, and this node's are {mine}")
+        });
+    }
     if cluster.wire > here.wire {
         differs.push(format!("it speaks wire version {}, and this build up to {}", cluster.wire, here.wire));
     }
@@ -269,6 +281,13 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
     }
     Err(Failure::config(format!("this node differs from its cluster: {}", differs.join("; ")))
         .hint("configure this node as the others: `antiphon config show` prints what it has"))
+}
+
+/// A policy as the configuration has it.
+fn said_policy(policy: &Policy) -> String {
+    let settings: Vec<String> = policy.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    let with = if settings.is_empty() { String::new() } else { format!(" ({})", settings.join(", ")) };
+    format!("`{}` for `{}`{with}", policy.resolver, policy.pattern)
 }
 
 fn draw() -> Result<ClusterId, Failure> {

@@ -1,6 +1,6 @@
 //! A node: its database, its log, the tasks between them, and an orderly end.
 
-use crate::db::{self, Database, Db, Filter, Options};
+use crate::db::{self, Database, Db, Filter, Options, Policies};
 use crate::failure::{Failure, Kind};
 use crate::join::{self, Entered};
 use crate::lock::Lock;
@@ -10,7 +10,6 @@ use crate::subscribe::{self, Progress, Subscriber};
 use crate::watch::Watch;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
-use antiphon_core::resolve::Resolve;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +37,8 @@ pub struct Parts {
     pub agreed: Genesis,
     /// Where a key goes.
     pub hasher: Box<dyn Hash>,
-    /// Who wins a clash.
-    pub resolver: Box<dyn Resolve>,
+    /// Who wins a clash, table by table.
+    pub policies: Policies,
 }
 
 impl std::fmt::Debug for Parts {
@@ -113,7 +112,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         changes_max: parts.changes_max,
         compress: parts.compress,
     };
-    let db = Database::open(options, parts.hasher, parts.resolver).map_err(|error| unopened(&shown, &error))?;
+    let db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
     let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;
     Ok(Opened { db, log: Arc::new(log), agreed: parts.agreed, poll_interval: parts.poll_interval, _lock: lock, state })
 }

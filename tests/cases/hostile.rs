@@ -29,6 +29,7 @@ fn chunk(table: &str, columns: &[&str], collation: Option<&str>) -> Chunk {
         written,
         gone: Rows::new(1),
         seen: Vec::new(),
+        made: Vec::new(),
     }
 }
 

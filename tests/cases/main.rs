@@ -3,10 +3,13 @@
 
 mod deletes;
 mod echo;
+mod formats;
 mod hostile;
 mod identity;
 mod kinds;
 mod neighbours;
+mod policies;
 mod schema;
+mod statements;
 mod tables;
 mod values;

@@ -36,43 +36,96 @@ pub fn trigger(table: &str, event: &str) -> String {
 }
 
 /// Every trigger a table may have, by the end of its name.
-pub const EVENTS: [&str; 6] = ["on_insert", "on_update", "on_move", "on_delete", "before_insert", "before_update"];
+pub const EVENTS: [&str; 8] = [
+    "on_insert",
+    "on_update",
+    "on_move",
+    "on_delete",
+    "before_insert",
+    "before_update",
+    "before_move",
+    "before_delete",
+];
+
+/// The time of a change in Unix milliseconds, in the words of old SQLites.
+const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
 
 /// The name a key column has in the change log.
 fn logged(column: &str) -> String {
     quote(&format!("val_{column}"))
 }
 
-/// Names of a change log's columns, in their order.
+/// The name a column has in the change log as it was before.
+fn logged_before(column: &str) -> String {
+    quote(&format!("old_{column}"))
+}
+
+/// Names of a change log's columns, in their order: `id, op, val_…`, and `created_at, old_…` where the policy asks.
 #[must_use]
 pub fn change_log_columns(table: &Table) -> Vec<String> {
     let key = table.key_columns().into_iter().filter_map(|position| table.columns.get(position));
     let key = key.map(|column| format!("val_{}", column.name));
-    ["id", "op"].into_iter().map(str::to_owned).chain(key).collect()
+    let before = table.columns.iter().map(|column| format!("old_{}", column.name));
+    let before = std::iter::once("created_at".to_owned()).chain(before).filter(|_| table.resolved);
+    ["id", "op"].into_iter().map(str::to_owned).chain(key).chain(before).collect()
 }
 
 /// The statement that creates a table's change log: append-only, no index, columns without affinity.
 #[must_use]
 pub fn create_change_log(table: &Table) -> String {
-    let columns = joined(table, logged);
+    let columns = change_log_columns(table).iter().skip(2).map(|name| quote(name)).collect::<Vec<_>>().join(", ");
     format!(
         "CREATE TABLE IF NOT EXISTS main.{} (id INTEGER PRIMARY KEY, op, {columns})",
         quote(&change_log(&table.name))
     )
 }
 
+/// Columns of a change log that every mark fills, and those that a mark with the row as it was fills besides.
+struct Into {
+    key: String,
+    row: String,
+}
+
+impl Into {
+    fn of(table: &Table) -> Self {
+        let key = joined(table, logged) + if table.resolved { ", created_at" } else { "" };
+        let mut row = key.clone();
+        for column in table.columns.iter().filter(|_| table.resolved) {
+            row = row + ", " + &logged_before(&column.name);
+        }
+        Self { key, row }
+    }
+}
+
+/// The values for [`Into::key`], out of `row`.
+fn key_values(table: &Table, row: &str) -> String {
+    joined(table, |column| format!("{row}.{}", quote(column)))
+        + &if table.resolved { format!(", {NOW}") } else { String::new() }
+}
+
+/// The values for [`Into::row`], out of `row`.
+fn row_values(table: &Table, row: &str) -> String {
+    let mut values = key_values(table, row);
+    for column in table.columns.iter().filter(|_| table.resolved) {
+        values = values + &format!(", {row}.{}", quote(&column.name));
+    }
+    values
+}
+
 /// The statements that create a table's triggers.
+///
+/// Where the policy asks for the row as it was, BEFORE triggers note it: an application's trigger may change the row
+/// again before the AFTER triggers run. Such a mark says *may be gone*, for the statement can still leave the row alone.
 #[must_use]
 pub fn create_triggers(table: &Table) -> Vec<String> {
     let on = quote(&table.name);
     let create = |event: &str, when: &str, body: &str| {
         format!("CREATE TRIGGER main.{} {when} BEGIN {body}; END", quote(&trigger(&table.name, event)))
     };
-    let note = |op: i64, row: &str| {
-        let into = joined(table, logged);
-        let values = joined(table, |column| format!("{row}.{}", quote(column)));
-        format!("INSERT INTO {} (op, {into}) VALUES ({op}, {values})", quote(&change_log(&table.name)))
-    };
+    let log = quote(&change_log(&table.name));
+    let into = Into::of(table);
+    let note =
+        |op: i64, row: &str| format!("INSERT INTO {log} (op, {}) VALUES ({op}, {})", into.key, key_values(table, row));
     let moved = table
         .key_columns()
         .into_iter()
@@ -86,14 +139,22 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
         create("on_move", &format!("AFTER UPDATE ON {on} FOR EACH ROW WHEN {moved}"), &note(op::UPDATE, "OLD")),
         create("on_delete", &format!("AFTER DELETE ON {on} FOR EACH ROW"), &note(op::DELETE, "OLD")),
     ];
-    for (event, when, moved) in [
-        ("before_insert", format!("BEFORE INSERT ON {on} FOR EACH ROW"), None),
-        ("before_update", format!("BEFORE UPDATE ON {on} FOR EACH ROW"), Some("OLD")),
-    ] {
-        let body: Vec<String> = colliding(table).into_iter().chain(same_rowid(table, moved)).collect();
-        if !body.is_empty() {
-            triggers.push(create(event, &when, &body.join("; ")));
-        }
+    let (mut inserting, mut updating) = (colliding(table), colliding(table));
+    if table.resolved {
+        let as_it_was =
+            format!("INSERT INTO {log} (op, {}) VALUES ({}, {})", into.row, op::MAYBE_GONE, row_values(table, "OLD"));
+        let same_key =
+            holding(table, &table.key_columns().into_iter().map(|at| key_term(table, at)).collect::<Vec<_>>());
+        inserting.insert(0, same_key.clone());
+        updating.insert(0, as_it_was.clone());
+        triggers.push(create("before_move", &format!("BEFORE UPDATE ON {on} FOR EACH ROW WHEN {moved}"), &same_key));
+        triggers.push(create("before_delete", &format!("BEFORE DELETE ON {on} FOR EACH ROW"), &as_it_was));
+    }
+    inserting.extend(same_rowid(table, None));
+    updating.extend(same_rowid(table, Some("OLD")));
+    if !inserting.is_empty() {
+        triggers.push(create("before_insert", &format!("BEFORE INSERT ON {on} FOR EACH ROW"), &inserting.join("; ")));
+        triggers.push(create("before_update", &format!("BEFORE UPDATE ON {on} FOR EACH ROW"), &updating.join("; ")));
     }
     triggers
 }
@@ -106,22 +167,15 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
 fn same_rowid(table: &Table, moved: Option<&str>) -> Option<String> {
     let rowid = quote(table.rowid.as_deref().filter(|_| !table.rowid_key && !table.without_rowid)?);
     let moved = moved.map_or_else(String::new, |old| format!(" AND NEW.{rowid} <> {old}.{rowid}"));
-    Some(may_be_gone(table, &format!("{rowid} = NEW.{rowid}{moved}")))
+    Some(holding(table, &[format!("{rowid} = NEW.{rowid}{moved}")]))
 }
 
-/// Notes the rows that a condition holds for.
-///
-/// The table has an alias there: one called `new` would otherwise be taken for the new row.
-fn may_be_gone(table: &Table, condition: &str) -> String {
-    format!(
-        "INSERT INTO {} (op, {}) SELECT {}, {} FROM {} AS {} WHERE {condition}",
-        quote(&change_log(&table.name)),
-        joined(table, logged),
-        op::MAYBE_GONE,
-        joined(table, quote),
-        quote(&table.name),
-        quote(&format!("{PREFIX}held")),
-    )
+/// That a row has the new row's value in this column of the key.
+fn key_term(table: &Table, position: usize) -> String {
+    table.columns.get(position).map_or_else(String::new, |column| {
+        let name = quote(&column.name);
+        format!("{name} = NEW.{name}{}", table.collate(column))
+    })
 }
 
 /// One statement for each UNIQUE index: notes the rows that hold the new row's value.
@@ -132,9 +186,25 @@ fn colliding(table: &Table) -> Vec<String> {
             let column = quote(&table.columns.get(*position)?.name);
             terms.push(format!("{column} = NEW.{column} COLLATE {}", quote(collation)));
         }
-        (!terms.is_empty()).then(|| may_be_gone(table, &terms.join(" AND ")))
+        (!terms.is_empty()).then(|| holding(table, &terms))
     };
     table.uniques.iter().filter_map(statement).collect()
+}
+
+/// Notes the rows for which all terms hold, as they are.
+///
+/// The table has an alias there: one called `new` would otherwise be taken for the new row.
+fn holding(table: &Table, terms: &[String]) -> String {
+    let held = quote(&format!("{PREFIX}held"));
+    format!(
+        "INSERT INTO {} (op, {}) SELECT {}, {} FROM {} AS {held} WHERE {}",
+        quote(&change_log(&table.name)),
+        Into::of(table).row,
+        op::MAYBE_GONE,
+        row_values(table, &held),
+        quote(&table.name),
+        terms.join(" AND "),
+    )
 }
 
 fn joined(table: &Table, item: impl Fn(&str) -> String) -> String {
@@ -150,8 +220,8 @@ fn joined(table: &Table, item: impl Fn(&str) -> String) -> String {
 /// Marks rows that are there already, as if they had been inserted now: from the key after `?1…` on, `limit` of them.
 #[must_use]
 pub fn mark_existing(table: &Table, from_start: bool) -> String {
-    let into = joined(table, logged);
-    let keys = joined(table, quote);
+    let into = Into::of(table).key;
+    let keys = joined(table, quote) + &if table.resolved { format!(", {NOW}") } else { String::new() };
     let width = table.key_columns().len();
     let after = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
     let order = table
@@ -171,12 +241,57 @@ pub fn mark_existing(table: &Table, from_start: bool) -> String {
     )
 }
 
-/// Reads marks from the oldest on, each with its key and the row as it stands now: `id, op, key…, columns…`.
+/// Marks one row as changed by us; its key is bound from `?1` on.
+#[must_use]
+pub fn mark_one(table: &Table) -> String {
+    let width = table.key_columns().len();
+    let keys = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+    let now = if table.resolved { format!(", {NOW}") } else { String::new() };
+    format!(
+        "INSERT INTO main.{} (op, {}) VALUES ({}, {keys}{now})",
+        quote(&change_log(&table.name)),
+        Into::of(table).key,
+        op::INSERT
+    )
+}
+
+/// Marks that one row was as bound: its columns from `?1` on. A mark by [`mark_one`] that follows is made upon it.
+#[must_use]
+pub fn mark_before(table: &Table) -> String {
+    let key =
+        table.key_columns().into_iter().map(|position| format!("?{}", position + 1)).collect::<Vec<_>>().join(", ");
+    let columns = (1..=table.columns.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+    format!(
+        "INSERT INTO main.{} (op, {}) VALUES ({}, {key}, {NOW}, {columns})",
+        quote(&change_log(&table.name)),
+        Into::of(table).row,
+        op::MAYBE_GONE
+    )
+}
+
+/// Most columns that SQLite gives in one result.
+const RESULT_COLUMNS_MAX: usize = 2000;
+
+/// Whether marks can be read with their rows at once; else the rows are read one by one.
+#[must_use]
+pub fn reads_rows(table: &Table) -> bool {
+    table.columns.len() + table.key_columns().len() + 3 <= RESULT_COLUMNS_MAX
+}
+
+/// Whether the change log can hold what it must of each row.
+#[must_use]
+pub fn fits(table: &Table) -> bool {
+    !table.resolved || reads_rows(table)
+}
+
+/// Reads marks from the oldest on, each with its key and the row as it stands now: `id, op, key…, columns…`, and at
+/// last when it was made (or NULL). Of a row too wide for that only the first column of the key is read.
 #[must_use]
 pub fn read_marks(table: &Table) -> String {
     let keys = joined(table, |column| format!("l.{}", logged(column)));
-    let columns =
-        table.columns.iter().map(|column| format!("t.{}", quote(&column.name))).collect::<Vec<_>>().join(", ");
+    let first = table.key_columns().first().copied().unwrap_or(0);
+    let read = table.columns.iter().enumerate().filter(|(position, _)| reads_rows(table) || *position == first);
+    let columns = read.map(|(_, column)| format!("t.{}", quote(&column.name))).collect::<Vec<_>>().join(", ");
     let on = table
         .key_columns()
         .into_iter()
@@ -184,11 +299,19 @@ pub fn read_marks(table: &Table) -> String {
         .map(|column| format!("t.{} = l.{}{}", quote(&column.name), logged(&column.name), table.collate(column)))
         .collect::<Vec<_>>()
         .join(" AND ");
+    let when = if table.resolved { "l.created_at" } else { "NULL" };
     format!(
-        "SELECT l.id, l.op, {keys}, {columns} FROM main.{} l LEFT JOIN main.{} t ON {on} ORDER BY l.id",
+        "SELECT l.id, l.op, {keys}, {columns}, {when} FROM main.{} l LEFT JOIN main.{} t ON {on} ORDER BY l.id",
         quote(&change_log(&table.name)),
         quote(&table.name),
     )
+}
+
+/// Reads the row as it was from one mark: `?1` is the mark's id.
+#[must_use]
+pub fn read_before(table: &Table) -> String {
+    let columns = table.columns.iter().map(|column| logged_before(&column.name)).collect::<Vec<_>>().join(", ");
+    format!("SELECT {columns} FROM main.{} WHERE id = ?1", quote(&change_log(&table.name)))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! Nothing is decoded before the checksum holds, and nothing is allocated beyond the declared length.
 
 use crate::cbor::{self, Malformed, Reader};
-use crate::entry::{Body, Changes, Chunk, Entry, Genesis, Origin, Route, Rows};
+use crate::entry::{Body, Changes, Chunk, Entry, Genesis, Made, Origin, Policy, Route, Rows};
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -141,6 +141,7 @@ const GENESIS: u64 = 0;
 const FOUNDED: u64 = 1;
 const ROUTE: u64 = 2;
 const CHANGES: u64 = 3;
+const FLOOR: u64 = 4;
 
 fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     cbor::write_array(out, 7);
@@ -152,11 +153,15 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     match &entry.body {
         Body::Genesis(genesis) => {
             cbor::write_uint(out, GENESIS);
-            cbor::write_array(out, 4);
+            cbor::write_array(out, 5);
             cbor::write_uint(out, u64::from(genesis.shards));
             cbor::write_text(out, &genesis.hasher);
             cbor::write_text(out, &genesis.resolver);
             cbor::write_uint(out, u64::from(genesis.wire));
+            cbor::write_array(out, genesis.policies.len());
+            for policy in &genesis.policies {
+                write_policy(out, policy);
+            }
         }
         Body::Founded => {
             cbor::write_uint(out, FOUNDED);
@@ -167,6 +172,10 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
             cbor::write_array(out, 2);
             cbor::write_text(out, &route.table);
             cbor::write_bool(out, route.whole);
+        }
+        Body::Floor(floor) => {
+            cbor::write_uint(out, FLOOR);
+            cbor::write_uint(out, *floor);
         }
         Body::Changes(changes) => {
             cbor::write_uint(out, CHANGES);
@@ -181,8 +190,20 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
+fn write_policy(out: &mut Vec<u8>, policy: &Policy) {
+    cbor::write_array(out, 3);
+    cbor::write_text(out, &policy.pattern);
+    cbor::write_text(out, &policy.resolver);
+    cbor::write_array(out, policy.settings.len());
+    for (name, value) in &policy.settings {
+        cbor::write_array(out, 2);
+        cbor::write_text(out, name);
+        cbor::write_text(out, value);
+    }
+}
+
 fn write_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
-    cbor::write_array(out, 7);
+    cbor::write_array(out, 8);
     cbor::write_text(out, &chunk.table);
     cbor::write_array(out, chunk.columns.len());
     for column in &chunk.columns {
@@ -209,6 +230,31 @@ fn write_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
         cbor::write_uint(out, *change as u64);
         cbor::write_uint(out, *seen);
     }
+    write_made(out, chunk);
+}
+
+/// The bases that are there as rows, which of the changes have none, and the clocks above the least of them.
+fn write_made(out: &mut Vec<u8>, chunk: &Chunk) {
+    if chunk.made.is_empty() {
+        cbor::write_array(out, 0);
+        return;
+    }
+    cbor::write_array(out, 4);
+    let mut bases = Rows::new(chunk.columns.len());
+    chunk.made.iter().filter_map(|made| made.base.clone()).for_each(|base| bases.push(base));
+    write_rows(out, &bases);
+    let without: Vec<usize> =
+        chunk.made.iter().enumerate().filter(|(_, made)| made.base.is_none()).map(|(change, _)| change).collect();
+    cbor::write_array(out, without.len());
+    for change in without {
+        cbor::write_uint(out, change as u64);
+    }
+    let least = chunk.made.iter().map(|made| made.clock).min().unwrap_or(0);
+    cbor::write_uint(out, least);
+    cbor::write_array(out, chunk.made.len());
+    for made in &chunk.made {
+        cbor::write_uint(out, made.clock - least);
+    }
 }
 
 /// Column after column: values of one kind stand together, which is what a compressor likes.
@@ -234,12 +280,13 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
     let (number, clock) = (reader.uint()?, reader.uint()?);
     let body = match reader.uint()? {
         GENESIS => {
-            reader.array_of(4)?;
+            reader.array_of(5)?;
             Body::Genesis(Genesis {
                 shards: reader.uint32()?,
                 hasher: reader.text()?.to_owned(),
                 resolver: reader.text()?.to_owned(),
                 wire: reader.uint32()?,
+                policies: (0..reader.array()?).map(|_| read_policy(reader)).collect::<Result<_, _>>()?,
             })
         }
         FOUNDED => {
@@ -250,6 +297,7 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
             reader.array_of(2)?;
             Body::Route(Route { table: reader.text()?.to_owned(), whole: reader.bool()? })
         }
+        FLOOR => Body::Floor(reader.uint()?),
         CHANGES => {
             reader.array_of(3)?;
             let (more, seen) = (reader.bool()?, reader.uint()?);
@@ -264,8 +312,20 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
     }
 }
 
+fn read_policy(reader: &mut Reader<'_>) -> Result<Policy, Malformed> {
+    reader.array_of(3)?;
+    let (pattern, resolver) = (reader.text()?.to_owned(), reader.text()?.to_owned());
+    let settings = (0..reader.array()?)
+        .map(|_| {
+            reader.array_of(2)?;
+            Ok((reader.text()?.to_owned(), reader.text()?.to_owned()))
+        })
+        .collect::<Result<_, Malformed>>()?;
+    Ok(Policy { pattern, resolver, settings })
+}
+
 fn read_chunk(reader: &mut Reader<'_>) -> Result<Chunk, Malformed> {
-    reader.array_of(7)?;
+    reader.array_of(8)?;
     let table = reader.text()?.to_owned();
     let width = reader.array()?;
     if width > COLUMNS_MAX {
@@ -286,7 +346,40 @@ fn read_chunk(reader: &mut Reader<'_>) -> Result<Chunk, Malformed> {
             Ok((reader.index(count)?, reader.uint()?))
         })
         .collect::<Result<_, Malformed>>()?;
-    Ok(Chunk { table, columns, key, uniques, written, gone, seen })
+    let made = read_made(reader, width, count)?;
+    Ok(Chunk { table, columns, key, uniques, written, gone, seen, made })
+}
+
+fn read_made(reader: &mut Reader<'_>, width: usize, count: usize) -> Result<Vec<Made>, Malformed> {
+    match reader.array()? {
+        0 => return Ok(Vec::new()),
+        4 => {}
+        other => return Err(Malformed::OutOfBounds(other as u64)),
+    }
+    let bases = read_rows(reader, width)?;
+    let mut has_base = vec![true; count];
+    for _ in 0..reader.array()? {
+        let change = reader.index(count)?;
+        if let Some(has) = has_base.get_mut(change) {
+            *has = false;
+        }
+    }
+    let with = has_base.iter().filter(|has| **has).count();
+    let least = reader.uint()?;
+    let clocks = reader.array()?;
+    if with != bases.len() || clocks != count {
+        return Err(Malformed::OutOfBounds(clocks as u64));
+    }
+    let mut values = bases.into_values().into_iter();
+    has_base
+        .into_iter()
+        .map(|has| {
+            let base = has.then(|| values.by_ref().take(width).collect());
+            let offset = reader.uint()?;
+            let clock = least.checked_add(offset).ok_or(Malformed::OutOfBounds(offset))?;
+            Ok(Made { base, clock })
+        })
+        .collect()
 }
 
 fn read_unique(reader: &mut Reader<'_>, width: usize) -> Result<Vec<(usize, String)>, Malformed> {
@@ -365,15 +458,25 @@ mod tests {
 
     fn any_chunk() -> impl Strategy<Value = Chunk> {
         (any::<String>(), 1usize..5).prop_flat_map(|(table, width)| {
-            (any_rows(width), any_rows(1)).prop_map(move |(written, gone)| Chunk {
-                table: table.clone(),
-                columns: (0..width).map(|n| format!("c{n}")).collect(),
-                key: vec![width - 1],
-                uniques: vec![vec![(0, "NOCASE".to_owned())]],
-                seen: if written.is_empty() { vec![] } else { vec![(0, 7)] },
-                written,
-                gone,
-            })
+            (any_rows(width), any_rows(1), any::<bool>(), any::<u32>()).prop_map(
+                move |(written, gone, resolved, clock)| {
+                    let count = if resolved { written.len() + gone.len() } else { 0 };
+                    let made = |change: usize| Made {
+                        base: written.get(change / 2).filter(|_| change % 2 == 0).map(<[Value]>::to_vec),
+                        clock: u64::from(clock) + change as u64 % 3,
+                    };
+                    Chunk {
+                        table: table.clone(),
+                        columns: (0..width).map(|n| format!("c{n}")).collect(),
+                        key: vec![width - 1],
+                        uniques: vec![vec![(0, "NOCASE".to_owned())]],
+                        seen: if written.is_empty() { vec![] } else { vec![(0, 7)] },
+                        made: (0..count).map(made).collect(),
+                        written,
+                        gone,
+                    }
+                },
+            )
         })
     }
 
@@ -419,7 +522,18 @@ mod tests {
     fn every_other_body_survives_too() {
         for body in [
             Body::Founded,
-            Body::Genesis(Genesis { shards: 4, hasher: "fnv@1".into(), resolver: "last-write-wins@1".into(), wire: 1 }),
+            Body::Floor(u64::MAX),
+            Body::Genesis(Genesis {
+                shards: 4,
+                hasher: "fnv@1".into(),
+                resolver: "last-write-wins@1".into(),
+                policies: vec![Policy {
+                    pattern: "stock_*".into(),
+                    resolver: "counter@1".into(),
+                    settings: vec![("columns".into(), "quantity".into())],
+                }],
+                wire: 1,
+            }),
             Body::Route(Route { table: "a\"b".into(), whole: true }),
         ] {
             let entry = entry(body);

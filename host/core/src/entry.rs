@@ -38,6 +38,8 @@ pub enum Body {
     Founded,
     /// How the rows of a table spread over shards; the first one about a table holds for ever.
     Route(Route),
+    /// What stands at or before this position counts as forgotten, by all nodes from here on: stamps and tombstones.
+    Floor(u64),
     /// Rows written and rows gone.
     Changes(Changes),
 }
@@ -51,8 +53,21 @@ pub struct Genesis {
     pub hasher: String,
     /// Identity of the resolver component of tables without a policy of their own.
     pub resolver: String,
+    /// Tables with a policy of their own; the first whose pattern matches holds.
+    pub policies: Vec<Policy>,
     /// Lowest wire version needed to read this log.
     pub wire: u32,
+}
+
+/// Who decides clashes of some tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Which tables: a glob over their names.
+    pub pattern: String,
+    /// Identity of the resolver component.
+    pub resolver: String,
+    /// Its settings, by name.
+    pub settings: Vec<(String, String)>,
 }
 
 /// Where a table's rows go.
@@ -92,6 +107,17 @@ pub struct Chunk {
     pub gone: Rows,
     /// Changes whose origin had seen less than [`Changes::seen`]: index (written first, then gone) and position.
     pub seen: Vec<(usize, u64)>,
+    /// For tables with a policy of their own, what each change was made upon: one a change, or none at all.
+    pub made: Vec<Made>,
+}
+
+/// What a change was made upon, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// The row as the origin had it before; `None` = it had none.
+    pub base: Option<Row>,
+    /// Hybrid logical time of the change.
+    pub clock: u64,
 }
 
 impl Chunk {

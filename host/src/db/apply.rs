@@ -182,12 +182,16 @@ impl Database {
         if !is_genesis && !repeated {
             match body {
                 Body::Genesis(_) | Body::Founded => {}
+                Body::Floor(floor) => self.ledger.raise_floor(shard, floor),
                 Body::Route(route) => {
                     if self.ledger.set_route(&self.conn, &route.table, route.whole)? {
                         self.read_schema()?;
                     }
                 }
-                Body::Changes(last) => match self.apply_changes(shard, placed, origin, number, last)? {
+                Body::Changes(last) => match {
+                    let unit = Unit { shard, seq: placed.seq, origin, number, clock };
+                    self.apply_changes(&unit, placed, last)?
+                } {
                     Ok(count) => changes = count,
                     Err(reason) => return blocked(&reason),
                 },
@@ -215,14 +219,8 @@ impl Database {
         }
     }
 
-    fn apply_changes(
-        &mut self,
-        shard: Shard,
-        placed: &Placed,
-        origin: Origin,
-        number: u64,
-        mut last: Changes,
-    ) -> Result<Result<usize, String>, Error> {
+    fn apply_changes(&mut self, unit: &Unit, placed: &Placed, mut last: Changes) -> Result<Result<usize, String>, Error> {
+        let Unit { shard, origin, number, .. } = *unit;
         self.adapt(&mut last);
         if let Err(reason) = self.readable(&last) {
             return Ok(Err(reason));
@@ -249,8 +247,7 @@ impl Database {
         }
         pieces.push(last);
         self.ledger.unstage(&self.conn, shard, origin)?;
-        let unit = Unit { shard, seq: placed.seq, origin, number };
-        self.apply_unit(&unit, pieces).map(Ok)
+        self.apply_unit(unit, pieces).map(Ok)
     }
 
     /// Whether everything these changes name exists here; else what is missing, and what to do.

@@ -10,9 +10,10 @@ use super::ledger::ours;
 use super::overlay::{Image, Shadow, drop_shadow, store_shadow};
 use super::rows::whole;
 use super::unique::key_values;
+use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
 use crate::log::{Placed, Shard};
-use antiphon_core::capture::{PREFIX, change_log, op};
+use antiphon_core::capture::{PREFIX, change_log};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes};
 use antiphon_core::schema::quote;
@@ -237,11 +238,10 @@ impl Database {
                 conn.execute(concat!("INSERT OR REPLACE INTO ", ours!("renamed"), " VALUES (?1, ?2)"), [then, now])
             })
             .doing(FOLLOWING)?;
-            conn.execute(
-                concat!("UPDATE OR REPLACE ", ours!("shadow"), " SET tbl = ?2 WHERE tbl = ?1 COLLATE NOCASE"),
-                [then, now],
-            )
-            .doing(FOLLOWING)?;
+            for table in [ours!("shadow"), ours!("stamp"), ours!("oversized")] {
+                let sql = format!("UPDATE OR REPLACE {table} SET tbl = ?2 WHERE tbl = ?1 COLLATE NOCASE");
+                conn.execute(&sql, [then, now]).doing(FOLLOWING)?;
+            }
         }
         Ok(())
     }
@@ -451,15 +451,17 @@ impl Database {
             let deletes = state == Some(State::Rebuilt) && differing.is_rebuild();
             let mut marks = differing.here.clone();
             if deletes {
-                marks.extend(differing.only_there.iter().map(|(key, _)| key.clone()));
+                marks.extend(differing.only_there.iter().map(|(key, row)| (key.clone(), Some(row.clone()))));
             }
             if db.attachments.looked_at.insert(table.to_ascii_lowercase()) {
                 // What was sealed before the table was made anew says nothing of it now: it is sealed again as it stands.
                 if deletes {
                     let pending = db.overlay.peek(here.id).into_iter().flat_map(|overlay| overlay.pending.keys());
-                    marks.extend(pending.map(|key| key_values(key)).collect::<Result<Vec<_>, _>>()?);
+                    for key in pending {
+                        marks.push((key_values(key)?, None));
+                    }
                 } else {
-                    marks.extend(differing.pending_here.iter().cloned());
+                    marks.extend(differing.pending_here.iter().map(|key| (key.clone(), None)));
                 }
             }
             if !marks.is_empty() {
@@ -469,8 +471,9 @@ impl Database {
                     gone = if deletes { differing.only_there.len() } else { 0 },
                     "a table was made anew; rows that differ from the log's are sent"
                 );
-                for key in &marks {
-                    db.mark(&here, key, op::UPDATE)?;
+                for (key, logged) in marks {
+                    let logged = logged.map(|row| row.into_iter().take(here.table.columns.len()).collect());
+                    db.mark(&here, &key, logged.as_ref())?;
                 }
                 return Ok(Compared::Again);
             }
@@ -478,6 +481,7 @@ impl Database {
                 return Ok(Compared::Lacks(column));
             }
             db.take_over(&here, differing)?;
+            db.take_stamps(aside, table)?;
             let since = db.here();
             let Self { conn, attachments, .. } = db;
             attachments.set(conn, table, State::Here, &since)?;
@@ -506,11 +510,8 @@ impl Database {
             let found = whole(&aside.conn, there, &key)?;
             if is_pending(&canonical) {
                 differing.pending_here.push(key);
-            } else if found.is_none_or(|mut found| {
-                found.truncate(width);
-                found != row
-            }) {
-                differing.here.push(key);
+            } else if found.as_deref().and_then(|found| found.get(..width)) != Some(row.as_slice()) {
+                differing.here.push((key, found));
             }
             Ok(())
         })?;
@@ -529,6 +530,27 @@ impl Database {
             Ok(())
         })?;
         Ok(differing)
+    }
+
+    /// Who changed its rows last is part of L.
+    fn take_stamps(&self, aside: &Self, table: &str) -> Result<(), Error> {
+        const TAKING: &str = "take over stamps";
+        self.conn
+            .execute(concat!("DELETE FROM ", ours!("stamp"), " WHERE tbl = ?1 COLLATE NOCASE"), [table])
+            .doing(TAKING)?;
+        let mut read = aside.conn.prepare(concat!("SELECT * FROM ", ours!("stamp"))).doing(TAKING)?;
+        let width = read.column_count();
+        let places = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+        let mut write = self
+            .conn
+            .prepare(&format!(concat!("INSERT OR REPLACE INTO ", ours!("stamp"), " VALUES ({})"), places))
+            .doing(TAKING)?;
+        let mut rows = read.query([]).doing(TAKING)?;
+        while let Some(row) = rows.next().doing(TAKING)? {
+            bind(&mut write, 1, values(row, 0, width).doing(TAKING)?.iter()).doing(TAKING)?;
+            write.raw_execute().doing(TAKING)?;
+        }
+        Ok(())
     }
 
     /// The table follows the log again: L's rows go behind pending ones, and rows that only L has are written.
@@ -577,8 +599,8 @@ impl Database {
 /// How a table and its L differ, but for keys whose change is on its way.
 #[derive(Debug, Default)]
 struct Differing {
-    /// Keys of rows here that L has otherwise, or not.
-    here: Vec<Row>,
+    /// Keys of rows here that L has otherwise, or not; with L's row.
+    here: Vec<(Row, Option<Row>)>,
     /// Rows that only L has.
     only_there: Vec<(Row, Row)>,
     /// Pending keys of rows here.

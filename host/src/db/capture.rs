@@ -171,20 +171,49 @@ impl Database {
             return Ok(true);
         }
         let log = quote(&name);
-        if !same_table || found.len() != wanted.len() {
+        let carried = if same_table { self.carried_over(table, &found, &wanted)? } else { None };
+        let Some(carried) = carried else {
             self.conn.execute_batch(&format!("DROP TABLE main.{log}")).doing(FITTING)?;
             return Ok(false);
-        }
+        };
         // Not by RENAME COLUMN: it fails where any view or trigger of the application's is broken.
         let aside = quote(&format!("{PREFIX}aside"));
         self.conn
             .execute_batch(&format!(
                 "CREATE TEMP TABLE {aside} AS SELECT * FROM main.{log}; DROP TABLE main.{log}; {};
-                 INSERT INTO main.{log} SELECT * FROM temp.{aside}; DROP TABLE temp.{aside}",
+                 INSERT INTO main.{log} SELECT {carried} FROM temp.{aside}; DROP TABLE temp.{aside}",
                 create_change_log(table)
             ))
             .doing(FITTING)?;
         Ok(true)
+    }
+
+    /// What an old change log's marks say in the columns of the new one; nothing if they say nothing of its keys.
+    fn carried_over(&self, table: &Table, found: &[String], wanted: &[String]) -> Result<Option<String>, Error> {
+        let was = |column: &str| found.iter().find(|known| known.eq_ignore_ascii_case(column)).map(|name| quote(name));
+        let mut carried = Vec::new();
+        for column in wanted {
+            let value = match (was(column), column.strip_prefix("old_").filter(|_| table.resolved)) {
+                (Some(name), _) => name,
+                // A column that was added since: before, each row had its default there.
+                (None, Some(added)) => self.default_of(&table.name, added)?,
+                // The key has other names, or is another one.
+                (None, None) => return Ok((found.len() == wanted.len()).then(|| "*".to_owned())),
+            };
+            carried.push(value);
+        }
+        Ok(was("created_at").is_some().eq(&table.resolved).then(|| carried.join(", ")))
+    }
+
+    /// The default of a column, as SQL.
+    fn default_of(&self, table: &str, column: &str) -> Result<String, Error> {
+        self.conn
+            .prepare_cached("SELECT dflt_value FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")
+            .and_then(|mut statement| {
+                statement.query_row([table, column], |row| row.get::<_, Option<String>>(0)).optional()
+            })
+            .map(|default| format!("({})", default.flatten().unwrap_or_else(|| "NULL".to_owned())))
+            .doing("read a column's default")
     }
 
     /// Removes a table's triggers; says how many it had of those that every table has.

@@ -82,11 +82,15 @@ pub(super) struct Tracked {
     /// Positions of the key's columns.
     pub(super) key: Vec<usize>,
     pub(super) encoder: KeyEncoder,
+    /// Who decides clashes over its rows.
+    pub(super) policy: usize,
     /// All rows go to one shard.
     pub(super) whole: bool,
     /// The triggers are in place.
     pub(super) captured: bool,
     pub(super) marks: String,
+    /// Reads a row as it was from a mark.
+    pub(super) before: String,
     pub(super) has_marks: String,
 }
 
@@ -116,7 +120,9 @@ impl Database {
         let shards = self.cluster.map_or(1, |cluster| cluster.shards);
         self.tables.clear();
         self.refused = refused;
-        for table in tables {
+        for mut table in tables {
+            let (policy, resolved) = self.policies.of(&table.name);
+            table.resolved = resolved;
             let route = self.ledger.route(&table.name);
             if route == Some(false) && shards > 1 && !table.uniques.is_empty() && !crate::flaw!(UniqueSpread) {
                 self.refused.push(Refused {
@@ -129,6 +135,18 @@ impl Database {
                 continue;
             }
             let captured = is_captured(&table, &triggers);
+            let obstacle = if capture::fits(&table) {
+                obstacle(&self.conn, &table)
+            } else {
+                Some("its policy asks for rows as they were, and it has too many columns for that".to_owned())
+            };
+            if let Some(obstacle) = obstacle {
+                self.refused.push(Refused {
+                    reason: format!("{obstacle}; exclude the table with `exclude` under `[capture]`"),
+                    table: table.name,
+                });
+                continue;
+            }
             if !captured && has_null_keys(&self.conn, &table)? {
                 self.refused.push(Refused {
                     reason: "it has rows whose primary key is NULL, and nothing tells them apart; give each a key, or exclude \
@@ -143,18 +161,18 @@ impl Database {
                 id: self.overlay.intern(&table.name),
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
+                policy,
                 whole: route.unwrap_or(!table.uniques.is_empty()),
                 captured,
                 marks: capture::read_marks(&table),
+                before: capture::read_before(&table),
                 has_marks: format!("SELECT 1 FROM main.{log} LIMIT 1"),
                 table,
             });
         }
         let tables: Vec<Table> = self.tables.iter().map(|tracked| tracked.table.clone()).collect();
         self.hasher.configure(&tables)?;
-        let nodes: Vec<String> = Vec::new();
-        self.resolver.configure(&nodes, &tables)?;
-        Ok(())
+        self.configure_policies()
     }
 
     /// The replicated table of this name, or that had this name before.
@@ -291,6 +309,38 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
         }
     }
     Ok(Ok(table))
+}
+
+/// Why the host can't write rows of a table, if it can't: its indexes, CHECKs, generated columns or defaults use
+/// what only the application's own connections know.
+fn obstacle(conn: &Connection, table: &Table) -> Option<String> {
+    let name = quote(&table.name);
+    let list = |columns: &mut dyn Iterator<Item = &Column>| {
+        columns.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
+    };
+    let all = list(&mut table.columns.iter());
+    let key = list(&mut table.columns.iter().filter(|column| column.pk_position > 0));
+    let places = |width: usize| vec!["NULL"; width].join(", ");
+    let statements = [
+        format!("INSERT INTO main.{name} ({all}) VALUES ({})", places(table.columns.len())),
+        format!("INSERT INTO main.{name} ({key}) VALUES ({})", places(table.key_columns().len())),
+        format!("DELETE FROM main.{name} WHERE 0"),
+    ];
+    let refusal = statements.iter().find_map(|sql| conn.prepare(sql).err())?;
+    Some(format!(
+        "its schema uses a function or collation of the application's own, which no other program knows ({})",
+        reason(&refusal)
+    ))
+}
+
+/// SQLite's own words.
+fn reason(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(words)) | rusqlite::Error::SqlInputError { msg: words, .. } => {
+            words.clone()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Whether any row has a NULL in its key, which rowid tables allow.

@@ -10,11 +10,8 @@ use antiphon_core::codec;
 use antiphon_core::entry::Origin;
 use antiphon_core::hash::PluginError;
 use antiphon_core::resolve::{Cause, Clash, Side, Stamp, Verdict};
-use antiphon_core::value::Value;
+use antiphon_core::value::{Row, Value};
 use rusqlite::Connection;
-
-/// Clashes put to the resolver in one call.
-const CLASHES_MAX: usize = 512;
 
 impl Database {
     /// Changes whose origin had not seen another's latest change to the same key.
@@ -48,7 +45,16 @@ impl Database {
             let current = logged_row(&self.conn, tracked, self.overlay.table(tracked.id), change)?;
             // Where both wrote the same, nobody was overruled.
             if !stands(current.as_ref(), change.image.as_ref()) {
-                record(&self.conn, unit, tracked, Cause::SameKey, change, loser, current.as_ref())?;
+                let record = Overruled {
+                    cause: Cause::SameKey,
+                    resolver: self.policy_name(tracked.policy),
+                    verdict: &Verdict::Take,
+                    key: &change.key_values,
+                    winner: (unit.origin.node, change.image.as_ref()),
+                    loser: (loser, current.as_ref()),
+                    merged: None,
+                };
+                record.store(&self.conn, unit, tracked)?;
             }
         }
         Ok(())
@@ -62,73 +68,89 @@ impl Database {
         cause: Cause,
         changes: impl Iterator<Item = &'a Change>,
     ) -> Result<(), Error> {
-        let table = u32::try_from(index).map_err(|_| Error::Inconsistent("more tables than numbers".to_owned()))?;
-        let incoming = Stamp { node: 1, clock: 0, seq: unit.seq };
-        let clashes: Vec<Clash> = changes
-            .map(|change| Clash {
-                table,
-                key: change.key_values.clone(),
-                cause,
-                base: None,
-                current: Side::default(),
-                incoming: Side { stamp: incoming, row: change.image.as_ref().map(whole_row) },
-            })
-            .collect();
-        for batch in clashes.chunks(CLASHES_MAX) {
-            let verdicts = self.resolver.resolve(batch)?;
-            // Clashes of such tables are found by a bounded memory, so their outcome must not depend on being asked.
-            if verdicts.len() != batch.len() || verdicts.iter().any(|verdict| *verdict != Verdict::Take) {
-                return Err(PluginError(format!(
-                    "the resolver of default tables gave {} answers to {} clashes, and only `take` is sound there",
-                    verdicts.len(),
-                    batch.len()
-                ))
-                .into());
-            }
+        let Some(tracked) = self.tables.get(index) else { return Ok(()) };
+        let columns: Vec<usize> = (0..tracked.table.columns.len()).collect();
+        let verdicts = self.decide(index, &columns, &[unit.origin.node], |seen| {
+            let incoming = Stamp { node: seen.node(unit.origin.node), clock: 0, seq: unit.seq };
+            changes
+                .map(|change| Clash {
+                    table: seen.table,
+                    key: change.key_values.clone(),
+                    cause,
+                    base: None,
+                    current: Side::default(),
+                    incoming: Side { stamp: incoming, row: change.image.as_ref().map(whole_row) },
+                })
+                .collect()
+        })?;
+        // Clashes of such tables are found by a bounded memory, so their outcome must not depend on being asked.
+        if verdicts.iter().any(|verdict| *verdict != Verdict::Take) {
+            let text = "the resolver of default tables overruled the order of the log, and only `take` is sound there";
+            return Err(PluginError(text.to_owned()).into());
         }
         Ok(())
     }
 }
 
-/// Keeps what was overruled, by whom, and both rows.
-pub(super) fn record(
-    conn: &Connection,
-    unit: &Unit,
-    tracked: &Tracked,
-    cause: Cause,
-    change: &Change,
-    loser: u64,
-    overruled: Option<&Image>,
-) -> Result<(), Error> {
-    let columns: Vec<Value> = tracked.table.columns.iter().map(|column| Value::from(column.name.as_str())).collect();
-    let stored = |image: Option<&Image>| image.map(|image| codec::encode_row(&whole_row(image)));
-    let cause = match cause {
-        Cause::SameKey => "same-key",
-        Cause::UniqueIndex => "unique-index",
-    };
-    conn.prepare_cached(concat!(
-        "INSERT INTO ",
-        ours!("conflict"),
-        " (shard, seq, tbl, key, cause, resolver, verdict, winner_node, loser_node,
-         columns, winner, loser) VALUES (?1, ?2, ?3, ?4, ?5, 'last-write-wins', 'take', ?6, ?7, ?8, ?9, ?10)"
-    ))
-    .and_then(|mut statement| {
-        statement.execute((
-            unit.shard,
-            unit.seq.cast_signed(),
-            &tracked.table.name,
-            codec::encode_row(&change.key_values),
-            cause,
-            unit.origin.node.cast_signed(),
-            loser.cast_signed(),
-            codec::encode_row(&columns),
-            stored(change.image.as_ref()),
-            stored(overruled),
+/// What a clash came to: who was overruled, by whom, and all rows that were at stake.
+pub(super) struct Overruled<'a> {
+    pub(super) cause: Cause,
+    pub(super) resolver: &'a str,
+    pub(super) verdict: &'a Verdict,
+    pub(super) key: &'a Row,
+    /// Whose row stands, and the row.
+    pub(super) winner: (u64, Option<&'a Image>),
+    /// Whose does not, or not alone.
+    pub(super) loser: (u64, Option<&'a Image>),
+    /// The row that was made of both.
+    pub(super) merged: Option<&'a Image>,
+}
+
+impl Overruled<'_> {
+    /// Keeps it, the same on every node.
+    pub(super) fn store(&self, conn: &Connection, unit: &Unit, tracked: &Tracked) -> Result<(), Error> {
+        let columns: Vec<Value> =
+            tracked.table.columns.iter().map(|column| Value::from(column.name.as_str())).collect();
+        let stored = |image: Option<&Image>| image.map(|image| codec::encode_row(&whole_row(image)));
+        let cause = match self.cause {
+            Cause::SameKey => "same-key",
+            Cause::UniqueIndex => "unique-index",
+        };
+        let verdict = match self.verdict {
+            Verdict::Keep => "keep",
+            Verdict::Take => "take",
+            Verdict::Merge(_) => "merge",
+            Verdict::Remove => "remove",
+        };
+        conn.prepare_cached(concat!(
+            "INSERT INTO ",
+            ours!("conflict"),
+            " (shard, seq, clock, tbl, key, cause, resolver, verdict, winner_node, loser_node,
+             columns, winner, loser, merged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
         ))
-    })
-    .doing("record a clash")?;
-    tracing::debug!(table = tracked.table.name, cause, winner = unit.origin.node, loser, "clash resolved");
-    Ok(())
+        .and_then(|mut statement| {
+            statement.execute((
+                unit.shard,
+                unit.seq.cast_signed(),
+                unit.clock.cast_signed(),
+                &tracked.table.name,
+                codec::encode_row(self.key),
+                cause,
+                self.resolver,
+                verdict,
+                self.winner.0.cast_signed(),
+                self.loser.0.cast_signed(),
+                codec::encode_row(&columns),
+                stored(self.winner.1),
+                stored(self.loser.1),
+                stored(self.merged),
+            ))
+        })
+        .doing("record a clash")?;
+        let (winner, loser) = (self.winner.0, self.loser.0);
+        tracing::debug!(table = tracked.table.name, cause, verdict, winner, loser, "clash resolved");
+        Ok(())
+    }
 }
 
 /// L's row of a key: the shadow if there is one, else T's row; but T's row of a pending key is P, and then L's is
@@ -147,7 +169,7 @@ pub(super) fn logged_row(
 }
 
 /// Whether a row is there as it comes, in the columns that come.
-fn stands(current: Option<&Image>, image: Option<&Image>) -> bool {
+pub(super) fn stands(current: Option<&Image>, image: Option<&Image>) -> bool {
     let (Some(current), Some(image)) = (current, image) else { return false };
     image.iter().zip(current).all(|(wanted, found)| wanted.is_none() || wanted == found)
 }

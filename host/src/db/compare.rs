@@ -4,7 +4,7 @@ use super::catalog::Tracked;
 use super::rows::{column_list, key_filter, select, whole};
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
-use antiphon_core::capture::{change_log, op};
+use antiphon_core::capture::{change_log, mark_before, mark_one};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
 use rustc_hash::FxHashSet;
@@ -105,7 +105,7 @@ impl Database {
         })?;
         let marked = self.marked(tracked)?;
         let mut writes: Vec<(Row, Option<Row>)> = Vec::new();
-        let mut marks: Vec<Row> = Vec::new();
+        let mut marks: Vec<(Row, Option<Row>)> = Vec::new();
         each_row(self, tracked, &mut |row| {
             difference.rows_here += 1;
             if is_marked(tracked, &marked, &row) {
@@ -123,7 +123,7 @@ impl Database {
                     match act {
                         Act::Count => {}
                         Act::TakeTheirs => writes.push((key, found)),
-                        Act::PublishOurs => marks.push(key),
+                        Act::PublishOurs => marks.push((key, found)),
                     }
                 }
             }
@@ -149,8 +149,8 @@ impl Database {
                 self.put(tracked, key, Some(row))?;
             }
         }
-        for key in marks {
-            self.mark(tracked, &key, op::INSERT)?;
+        for (key, theirs) in marks {
+            self.mark(tracked, &key, theirs.as_ref())?;
         }
         Ok(difference)
     }
@@ -173,12 +173,15 @@ impl Database {
         Ok(marked)
     }
 
-    /// Marks one key.
-    pub(super) fn mark(&self, tracked: &Tracked, key: &[Value], op: i64) -> Result<(), Error> {
+    /// Marks a row as changed here, upon the log's row of its key.
+    pub(super) fn mark(&self, tracked: &Tracked, key: &[Value], logged: Option<&Row>) -> Result<(), Error> {
         const MARKING: &str = "mark a row";
-        let places = (1..=key.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
-        let sql = format!("INSERT INTO main.{} SELECT NULL, {op}, {places}", quote(&change_log(&tracked.table.name)),);
-        let mut statement = self.conn.prepare_cached(&sql).doing(MARKING)?;
+        if let Some(logged) = logged.filter(|_| tracked.table.resolved) {
+            let mut statement = self.conn.prepare_cached(&mark_before(&tracked.table)).doing(MARKING)?;
+            bind(&mut statement, 1, logged.iter()).doing(MARKING)?;
+            statement.raw_execute().doing(MARKING)?;
+        }
+        let mut statement = self.conn.prepare_cached(&mark_one(&tracked.table)).doing(MARKING)?;
         bind(&mut statement, 1, key.iter()).doing(MARKING)?;
         statement.raw_execute().doing(MARKING)?;
         Ok(())

@@ -94,9 +94,8 @@ impl Database {
     /// The same, for other tables.
     pub(super) fn reopen_as(&self, path: &std::path::Path, filter: super::Filter) -> Result<Self, Error> {
         let options = super::Options { path: path.to_owned(), node: 0, filter, ..self.options.clone() };
-        // Nothing is sealed there, and default tables resolve to the later entry, so native twins will do.
-        let resolver = Box::new(antiphon_core::resolve::LastWriteWins);
-        let mut db = Self::open(options, Box::new(Unhashed), resolver)?;
+        // Nothing is sealed there, so nothing is hashed; clashes are decided as anywhere.
+        let mut db = Self::open(options, Box::new(Unhashed), self.policies.again()?)?;
         db.captures = false;
         db.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
         Ok(db)
@@ -175,7 +174,9 @@ impl Database {
             return Err(Error::Inconsistent("there is no cluster to join".to_owned()));
         };
         ledger::set_cluster(&self.conn, cluster, false)?;
-        for table in [ours!("position"), ours!("received"), ours!("staged"), ours!("route")] {
+        for table in
+            [ours!("position"), ours!("received"), ours!("staged"), ours!("stamp"), ours!("conflict"), ours!("route")]
+        {
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
             let mut read = other.conn.prepare(&format!("SELECT * FROM {table}")).doing(ADOPTING)?;
             let width = read.column_count();

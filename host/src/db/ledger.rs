@@ -43,8 +43,11 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         " (tbl, key, columns, image, seen, PRIMARY KEY (tbl, key));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("conflict"),
-        " (id INTEGER PRIMARY KEY, shard, seq, tbl, key, cause, resolver, verdict,
-             winner_node, loser_node, columns, winner, loser);",
+        " (id INTEGER PRIMARY KEY, shard, seq, clock, tbl, key, cause, resolver, verdict,
+             winner_node, loser_node, columns, winner, loser, merged);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("stamp"),
+        " (tbl, key, seq, node, incarnation, other, clock, PRIMARY KEY (tbl, key));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("route"),
         " (tbl TEXT PRIMARY KEY, whole);",
@@ -57,6 +60,9 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         "CREATE TABLE IF NOT EXISTS ",
         ours!("renamed"),
         " (old TEXT PRIMARY KEY COLLATE NOCASE, now);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("oversized"),
+        " (tbl TEXT COLLATE NOCASE, key, bytes, base, PRIMARY KEY (tbl, key));",
     ))
     .doing("create the host's tables")
 }
@@ -201,6 +207,8 @@ pub(super) struct Ledger {
     /// Last number given out, and whether its unit is still open.
     last: BTreeMap<Shard, (u64, bool)>,
     routes: HashMap<String, bool>,
+    /// Stamps at or below count as forgotten.
+    floors: BTreeMap<Shard, u64>,
     pub(super) clock: u64,
 }
 
@@ -216,10 +224,11 @@ impl Ledger {
             }
             Ok::<_, Error>(())
         };
-        query(concat!("SELECT shard, seq, time, checksum, clock FROM ", ours!("position")), &mut |row| {
+        query(concat!("SELECT shard, seq, time, checksum, clock, floor FROM ", ours!("position")), &mut |row| {
             let placement = Placement { seq: unsigned(row, 1)?, time: unsigned(row, 2)?, checksum: unsigned(row, 3)? };
             ledger.positions.insert(row.get(0)?, placement);
             ledger.clock = ledger.clock.max(unsigned(row, 4)?);
+            ledger.floors.insert(row.get(0)?, unsigned(row, 5)?);
             Ok(())
         })?;
         query(concat!("SELECT shard, node, incarnation, number FROM ", ours!("received")), &mut |row| {
@@ -256,6 +265,24 @@ impl Ledger {
 
     pub(super) fn received(&self, shard: Shard, origin: Origin) -> u64 {
         self.received.get(&(shard, origin)).copied().unwrap_or(0)
+    }
+
+    /// All nodes that have said anything yet.
+    pub(super) fn nodes(&self) -> Vec<u64> {
+        let mut nodes: Vec<u64> = self.received.keys().map(|(_, origin)| origin.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    pub(super) fn floor(&self, shard: Shard) -> u64 {
+        self.floors.get(&shard).copied().unwrap_or(0)
+    }
+
+    /// The floor never sinks.
+    pub(super) fn raise_floor(&mut self, shard: Shard, floor: u64) {
+        let known = self.floors.entry(shard).or_default();
+        *known = floor.max(*known);
     }
 
     /// The last number of this origin that has taken effect: staged pieces are received, not applied.
@@ -411,8 +438,8 @@ impl Ledger {
         conn.prepare_cached(concat!(
             "INSERT INTO ",
             ours!("position"),
-            " (shard, epoch, seq, time, checksum, floor, clock) VALUES (?1, 0, ?2, ?3, ?4, 0, ?5)
-             ON CONFLICT (shard) DO UPDATE SET seq = ?2, time = ?3, checksum = ?4, clock = ?5"
+            " (shard, epoch, seq, time, checksum, floor, clock) VALUES (?1, 0, ?2, ?3, ?4, ?6, ?5)
+             ON CONFLICT (shard) DO UPDATE SET seq = ?2, time = ?3, checksum = ?4, clock = ?5, floor = ?6"
         ))
         .and_then(|mut statement| {
             statement.execute((
@@ -421,6 +448,7 @@ impl Ledger {
                 at.time.cast_signed(),
                 at.checksum.cast_signed(),
                 self.clock.cast_signed(),
+                self.floor(shard).cast_signed(),
             ))
         })
         .doing(DOING)?;

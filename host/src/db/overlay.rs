@@ -18,6 +18,9 @@ use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 
+/// The number of no batch: of rows that are too large for any.
+pub(super) const OVERSIZED: u64 = u64::MAX;
+
 /// A table's number for as long as the process lives, whatever happens to the schema.
 pub(super) type TableId = usize;
 
@@ -39,6 +42,8 @@ pub(super) struct TableOverlay {
     /// Keys with a change of ours on its way, and the number of the batch it is in.
     pub(super) pending: FxHashMap<Box<[u8]>, u64>,
     pub(super) shadows: FxHashMap<Box<[u8]>, Shadow>,
+    /// Where the policy asks for stamps: the clock of the newest change of ours to a pending key.
+    pub(super) clocks: FxHashMap<Box<[u8]>, u64>,
 }
 
 /// All tables' parts.
@@ -71,6 +76,11 @@ impl Overlay {
     /// One table's part, to look at.
     pub(super) fn peek(&self, id: TableId) -> Option<&TableOverlay> {
         self.tables.get(id)
+    }
+
+    /// Whether a key's row is too large to be sent.
+    pub(super) fn is_oversized(&self, id: TableId, key: &[u8]) -> bool {
+        self.tables.get(id).is_some_and(|table| table.pending.get(key) == Some(&OVERSIZED))
     }
 
     /// How many keys wait for their echo.
@@ -114,6 +124,16 @@ impl Overlay {
                 }
             }
         }
+        let mut statement =
+            conn.prepare_cached(concat!("SELECT tbl, key FROM ", ours!("oversized"))).doing(READING)?;
+        let mut rows = statement.query([]).doing(READING)?;
+        while let Some(row) = rows.next().doing(READING)? {
+            let (table, key): (String, Vec<u8>) =
+                (row.get(0).doing(READING)?, row.get(1).doing(READING)?);
+            if let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&table)) {
+                self.table(tracked.id).pending.insert(key.into_boxed_slice(), OVERSIZED);
+            }
+        }
         let mut statement = conn
             .prepare_cached(concat!("SELECT tbl, key, columns, image, seen FROM ", ours!("shadow")))
             .doing(READING)?;
@@ -130,9 +150,13 @@ impl Overlay {
     fn pend(&mut self, tables: &[Tracked], attachments: &Attachments, chunk: &Chunk, number: u64) {
         let named = |name: &str| tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(name));
         let Some(tracked) = named(&chunk.table).or_else(|| named(attachments.now(&chunk.table)?)) else { return };
-        let pending = &mut self.table(tracked.id).pending;
+        let overlay = self.table(tracked.id);
+        let mut clocks = chunk.made.iter().map(|made| made.clock);
         for key in chunk_keys(tracked, chunk) {
-            pending.insert(key, number);
+            if let Some(clock) = clocks.next() {
+                overlay.clocks.insert(key.clone(), clock);
+            }
+            overlay.pending.insert(key, number);
         }
     }
 

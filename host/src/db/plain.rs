@@ -74,7 +74,7 @@ struct Settler<'a> {
 impl Settler<'_> {
     /// Whether the change to `key` goes to T; if not, it is known there already, or goes behind a pending row.
     fn writes(&mut self, key: &[u8], image: impl FnOnce() -> Option<Image>) -> Result<bool, Error> {
-        let TableOverlay { pending, shadows } = &mut *self.overlay;
+        let TableOverlay { pending, shadows, .. } = &mut *self.overlay;
         if pending.is_empty() && shadows.is_empty() {
             return Ok(true);
         }

@@ -5,18 +5,22 @@
 
 use super::catalog::Tracked;
 use super::ledger::{self, Sealed, Unsent};
-use super::values::owned;
+use super::overlay::{Shadow, TableOverlay, store_shadow};
+use super::stamp::Stamps;
+use super::unit::whole_row;
+use super::oversize::{Oversize, oversized_base, row_bytes};
+use super::rows::whole;
+use super::values::{owned, values};
 use super::{Database, Doing as _, Error, SEAL_BYTES_MAX};
 use crate::log::Shard;
-use antiphon_core::capture::{change_log, op};
-use antiphon_core::entry::{self, Body, Changes, Chunk, Origin, Rows};
+use antiphon_core::capture::{change_log, op, reads_rows};
+use antiphon_core::entry::{self, Body, Changes, Chunk, Made, Origin, Rows};
 use antiphon_core::hash::{PackedKeys, PluginError, shard_of};
 use antiphon_core::schema::quote;
-use antiphon_core::value::Value;
+use antiphon_core::value::{Row, Value};
 use rusqlite::types::ValueRef;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::collections::BTreeMap;
-use std::collections::hash_map::Entry;
 use std::hash::BuildHasher as _;
 
 /// What is left of the room one seal has.
@@ -34,21 +38,23 @@ struct Taken {
 
 /// Keys taken already: a key is sealed once, however often it was marked.
 ///
-/// Goes by a hash of the key and compares with the one key that has it. Two keys with one hash would both be
-/// sealed at each mark, which does no harm: the row is the same each time.
+/// Goes by a hash of the key, and looks through all keys where two have one hash.
 #[derive(Default)]
 struct Seen(FxHashMap<u64, usize>);
 
 impl Seen {
-    /// Whether `key` is new; it is to stand at this index of `keys` then.
-    fn insert(&mut self, key: &[u8], keys: &[Box<[u8]>]) -> bool {
-        match self.0.entry(FxBuildHasher.hash_one(key)) {
-            Entry::Vacant(place) => {
-                place.insert(keys.len());
-                true
-            }
-            Entry::Occupied(place) => keys.get(*place.get()).is_none_or(|known| **known != *key),
+    /// Where `key` stands among `keys`, if it has been taken.
+    fn find(&self, key: &[u8], keys: &[Box<[u8]>]) -> Option<usize> {
+        let at = *self.0.get(&FxBuildHasher.hash_one(key))?;
+        if keys.get(at).is_some_and(|known| **known == *key) {
+            return Some(at);
         }
+        keys.iter().position(|known| **known == *key)
+    }
+
+    /// `key` is taken now, and will be the last of `keys`.
+    fn note(&mut self, key: &[u8], keys: &[Box<[u8]>]) {
+        self.0.entry(FxBuildHasher.hash_one(key)).or_insert(keys.len());
     }
 }
 
@@ -137,11 +143,17 @@ impl Database {
         }
         let (key_width, width) = (tracked.key.len(), tracked.table.columns.len());
         let first = 2 + key_width;
-        let key_column = first + tracked.key.first().copied().unwrap_or(0);
+        let whole_rows = reads_rows(&tracked.table);
+        let read = if whole_rows { width } else { 1 };
+        let key_column = first + tracked.key.first().copied().filter(|_| whole_rows).unwrap_or(0);
+        let mut oversized = Vec::new();
+        let mut freed = Vec::new();
         let mut chunk = header(tracked, width);
         let (mut seen_written, mut seen_gone) = (Seen::default(), Seen::default());
         let mut written: Vec<Box<[u8]>> = Vec::new();
         let mut gone: Vec<Box<[u8]>> = Vec::new();
+        let mut before = Before::new(&self.conn, tracked);
+        let (mut made_written, mut made_gone): (Vec<Made>, Vec<Made>) = Default::default();
         let mut key: Vec<Value> = Vec::with_capacity(key_width);
         let mut canonical = Vec::new();
         let mut last = None;
@@ -164,25 +176,74 @@ impl Database {
                 continue;
             }
             let present = !matches!(row.get_ref(key_column).doing(SEALING)?, ValueRef::Null);
-            if kind == op::MAYBE_GONE && present && !crate::flaw!(MaybeGonePublished) {
+            let spared = kind == op::MAYBE_GONE && present && !crate::flaw!(MaybeGonePublished);
+            if spared && !tracked.table.resolved {
                 continue;
             }
             canonical.clear();
             tracked.encoder.write(&mut canonical, key.iter());
-            // One read sees one state: a key is present at each of its marks, or gone at each.
-            let (seen, keys) = if present { (&mut seen_written, &mut written) } else { (&mut seen_gone, &mut gone) };
-            if !seen.insert(&canonical, keys) {
+            let id = last.unwrap_or(0);
+            if spared {
+                // The row as it was, should a later mark say that it did change.
+                before.hold(&canonical, id);
                 continue;
             }
+            // One read sees one state: a key is present at each of its marks, or gone at each.
+            let (seen, keys, made) = if present {
+                (&mut seen_written, &mut written, &mut made_written)
+            } else {
+                (&mut seen_gone, &mut gone, &mut made_gone)
+            };
+            let clock = row.get::<_, Option<i64>>(first + read).doing(SEALING)?.map_or(0, i64::cast_unsigned);
+            if before.is_unborn(&canonical) {
+                continue;
+            }
+            if let Some(at) = seen.find(&canonical, keys) {
+                if let Some(made) = made.get_mut(at) {
+                    made.clock = made.clock.max(clock);
+                }
+                continue;
+            }
+            let known = oversized.iter().any(|row: &Oversize| *row.key == *canonical);
+            let wide = if present && !whole_rows { whole(&self.conn, tracked, &key)? } else { None };
+            let bytes = match &wide {
+                Some(row) => row.iter().map(Value::weight).sum(),
+                None if present && !known => row_bytes(row, first, read).doing(SEALING)?,
+                None => 0,
+            };
+            if known || bytes > self.row_bytes_max {
+                if !known {
+                    let base = if tracked.table.resolved { before.take(&canonical, kind, id)? } else { None };
+                    oversized.push(Oversize { key: canonical.as_slice().into(), bytes, base });
+                }
+                continue;
+            }
+            let was_oversized = self.overlay.is_oversized(tracked.id, &canonical);
+            if was_oversized {
+                freed.push(Box::<[u8]>::from(canonical.as_slice()));
+            }
+            if tracked.table.resolved {
+                let mut base = before.take(&canonical, kind, id)?;
+                if was_oversized {
+                    base = oversized_base(&self.conn, &tracked.table.name, &canonical)?;
+                }
+                if base.is_none() && !present {
+                    before.unborn(&canonical, id);
+                    continue;
+                }
+                made.push(Made { base, clock });
+            }
+            seen.note(&canonical, keys);
             keys.push(canonical.as_slice().into());
             room.changes -= 1;
             let mut weight = 0;
             if present {
-                for column in first..first + width {
-                    let value = owned(row.get_ref(column).doing(SEALING)?);
-                    weight += value.weight();
-                    chunk.written.push_value(value);
-                }
+                let image = match wide {
+                    Some(row) => row,
+                    None => values(row, first, width).doing(SEALING)?,
+                };
+                weight += image.iter().map(Value::weight).sum::<usize>();
+                chunk.written.push(image);
             } else {
                 weight += key.iter().map(Value::weight).sum::<usize>();
                 chunk.gone.push(std::mem::take(&mut key));
@@ -195,15 +256,22 @@ impl Database {
         match last {
             Some(last) if more => self
                 .conn
-                .prepare_cached(&format!("DELETE FROM main.{log} WHERE id <= ?1"))
-                .and_then(|mut statement| statement.execute([last])),
+                .prepare_cached(&format!(
+                    "DELETE FROM main.{log} WHERE id <= ?1 AND id NOT IN (SELECT value FROM json_each(?2))"
+                ))
+                .and_then(|mut statement| statement.execute((last, before.still_needed()))),
             _ => self
                 .conn
                 .prepare_cached(&format!("DELETE FROM main.{log}"))
                 .and_then(|mut statement| statement.execute([])),
         }
         .doing("clear the marks")?;
+        let (id, name) = (tracked.id, tracked.table.name.clone());
+        self.release(id, &name, &freed)?;
+        self.hold_back(id, &name, oversized)?;
         written.append(&mut gone);
+        made_written.append(&mut made_gone);
+        chunk.made = made_written;
         Ok(Some((Taken { chunk, keys: written }, more)))
     }
 
@@ -232,8 +300,9 @@ impl Database {
             let shard = hashes.first().map_or(1, |&hash| shard_of(hash, shards));
             return Ok(vec![(shard, taken)]);
         }
-        let Taken { chunk, keys } = taken;
+        let Taken { mut chunk, keys } = taken;
         let (row_width, key_width) = (chunk.written.width(), chunk.gone.width());
+        let mut made = std::mem::take(&mut chunk.made).into_iter();
         let empty = Chunk { written: Rows::new(row_width), gone: Rows::new(key_width), ..chunk };
         let mut parts: BTreeMap<Shard, Taken> = BTreeMap::new();
         let mut rows = chunk.written.into_values().into_iter();
@@ -248,6 +317,7 @@ impl Database {
                 part.chunk.written.push(row);
             }
             part.keys.push(key);
+            part.chunk.made.extend(made.next());
         }
         Ok(parts.into_iter().collect())
     }
@@ -259,8 +329,12 @@ impl Database {
         let mut chunks = Vec::with_capacity(parts.len());
         for (index, Taken { mut chunk, keys }) in parts {
             let Some(tracked) = self.tables.get(index) else { continue };
+            if tracked.table.resolved {
+                uncover(&self.conn, tracked, self.overlay.table(tracked.id), seen, &keys, &mut chunk)?;
+                self.ledger.clock = chunk.made.iter().map(|made| made.clock).fold(self.ledger.clock, u64::max);
+            }
             let overlay = self.overlay.table(tracked.id);
-            if !overlay.shadows.is_empty() {
+            if !overlay.shadows.is_empty() && !crate::flaw!(SeenByBatch) {
                 // Behind a shadow the writer has not seen what came since: its change was made upon an older row.
                 let behind = |change: usize| {
                     let shadow = overlay.shadows.get(keys.get(change)?).filter(|shadow| shadow.seen < seen)?;
@@ -323,6 +397,84 @@ fn header(tracked: &Tracked, width: usize) -> Chunk {
         written: Rows::new(width),
         gone: Rows::new(tracked.key.len()),
         seen: Vec::new(),
+        made: Vec::new(),
+    }
+}
+
+/// Keys that become pending leave L's row behind, and each change comes after what it was made upon.
+fn uncover(
+    conn: &rusqlite::Connection,
+    tracked: &Tracked,
+    overlay: &mut TableOverlay,
+    seen: u64,
+    keys: &[Box<[u8]>],
+    chunk: &mut Chunk,
+) -> Result<(), Error> {
+    let mut stamps = Stamps::new(conn, tracked);
+    for (key, made) in keys.iter().zip(&mut chunk.made) {
+        if let Some(shadow) = overlay.shadows.get(key).filter(|_| crate::flaw!(BaseFromLog)) {
+            made.base = shadow.image.as_ref().map(whole_row);
+        }
+        if !overlay.shadows.contains_key(key) && !crate::flaw!(ShadowOmitted) {
+            let image = made.base.as_ref().map(|row| row.iter().cloned().map(Some).collect());
+            let shadow = Shadow { image, seen };
+            store_shadow(conn, tracked, key, &shadow)?;
+            overlay.shadows.insert(key.clone(), shadow);
+        }
+        let stamped = stamps.get(key)?.map_or(0, |stamp| stamp.clock);
+        let own = overlay.clocks.get(key).copied().unwrap_or(0);
+        made.clock = made.clock.max(stamped.max(own) + 1);
+        overlay.clocks.insert(key.clone(), made.clock);
+    }
+    Ok(())
+}
+
+/// What marks say of rows before they changed.
+struct Before<'a> {
+    conn: &'a rusqlite::Connection,
+    tracked: &'a Tracked,
+    /// The first mark of keys whose rows were only looked at so far.
+    held: FxHashMap<Box<[u8]>, i64>,
+    /// The first mark of keys that came and went between two seals.
+    unborn: FxHashMap<Box<[u8]>, i64>,
+}
+
+impl<'a> Before<'a> {
+    fn new(conn: &'a rusqlite::Connection, tracked: &'a Tracked) -> Self {
+        Self { conn, tracked, held: FxHashMap::default(), unborn: FxHashMap::default() }
+    }
+
+    fn hold(&mut self, key: &[u8], id: i64) {
+        if !self.held.contains_key(key) {
+            self.held.insert(key.into(), id);
+        }
+    }
+
+    fn unborn(&mut self, key: &[u8], id: i64) {
+        self.unborn.insert(key.into(), id);
+    }
+
+    fn is_unborn(&self, key: &[u8]) -> bool {
+        !self.unborn.is_empty() && self.unborn.contains_key(key)
+    }
+
+    /// The row as it was at the first mark of its key, this mark being the first that counts.
+    fn take(&mut self, key: &[u8], kind: i64, id: i64) -> Result<Option<Row>, Error> {
+        let held = self.held.remove(key).filter(|_| kind != op::INSERT || !crate::flaw!(ReplaceUponNothing));
+        let first = held.or((kind == op::MAYBE_GONE).then_some(id));
+        let Some(first) = first else { return Ok(None) };
+        let width = self.tracked.table.columns.len();
+        self.conn
+            .prepare_cached(&self.tracked.before)
+            .and_then(|mut statement| statement.query_row([first], |row| values(row, 0, width)))
+            .map(Some)
+            .doing("read a row as it was")
+    }
+
+    /// Marks that the next piece has to see again, as JSON.
+    fn still_needed(&self) -> String {
+        let ids: Vec<String> = self.held.values().chain(self.unborn.values()).map(i64::to_string).collect();
+        format!("[{}]", ids.join(","))
     }
 }
 

@@ -1,61 +1,99 @@
-//! Tables held to UNIQUE indexes besides the key: decided on L's images, then written in two passes.
+//! Tables held to UNIQUE indexes besides the key, or with a policy of their own: decided on L's images, then written
+//! in two passes.
 //!
 //! First every key of the unit leaves L, then all images come in, and whoever holds a value that an image brings
 //! is evicted. T follows: all keys that are not pending leave it, then come in again as L has them.
 
 use super::catalog::Tracked;
-use super::clash::record;
+use super::clash::Overruled;
 use super::overlay::{Image, Shadow, TableOverlay, drop_shadow, store_shadow};
 use super::plain::present;
 use super::rows::{Writer, whole};
-use super::unit::{TableChanges, Unit};
+use super::stamp::{Stamped, Stamps};
+use super::unit::{Change, TableChanges, Unit};
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
 use crate::log::Shard;
-use antiphon_core::resolve::Cause;
+use antiphon_core::resolve::{Cause, Verdict};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 
 impl Database {
-    /// Tables with UNIQUE indexes: decided on L's images, then written in two passes.
-    pub(super) fn apply_unique(&mut self, unit: &Unit, table: TableChanges) -> Result<(), Error> {
-        let own = unit.origin == self.origin;
+    /// Decides a unit's changes to one table on L's images, and brings T to L; `left_out` are keys of changes that
+    /// were overruled.
+    pub(super) fn settle(&mut self, unit: &Unit, table: TableChanges, left_out: Vec<Box<[u8]>>) -> Result<(), Error> {
         let Some(tracked) = self.tables.get(table.index).cloned() else { return Ok(()) };
         let overlay = self.overlay.table(tracked.id);
-        let mut touched: Vec<Box<[u8]>> = Vec::with_capacity(table.changes.len());
-        // Pass 1: every key of the unit leaves L.
-        for change in &table.changes {
-            if own
-                && overlay.pending.get(&change.key).is_some_and(|&number| number <= unit.number)
-                && !crate::flaw!(EchoIgnored)
-            {
-                overlay.pending.remove(&change.key);
+        let mut touched = Vec::new();
+        if unit.origin == self.origin {
+            for key in table.changes.iter().map(|change| &change.key).chain(&left_out) {
+                echo(overlay, key, unit.number);
             }
-            set(&mut overlay.shadows, &change.key, None, unit.seq);
-            touched.push(change.key.clone());
+            touched = left_out;
         }
         let mut held = Holders::new(&table.uniques, &overlay.shadows);
+        // Pass 1: every key of the unit leaves L.
+        for change in &table.changes {
+            let leaves = !table.uniques.is_empty();
+            if leaves {
+                held.forget(&change.key, overlay.shadows.get(&change.key));
+                set(&mut overlay.shadows, &change.key, None, unit.seq);
+            }
+            touched.push(change.key.clone());
+        }
         // Pass 2: the images come in, in their order; whoever holds a value of theirs goes.
         for change in table.changes {
             if let Some(image) = &change.image {
                 let overlay = self.overlay.table(tracked.id);
                 for holder in held.find(&self.conn, &tracked, overlay, &change.key, image)? {
-                    let loser = holder.image;
                     let overlay = self.overlay.table(tracked.id);
                     held.forget(&holder.key, overlay.shadows.get(&holder.key));
                     set(&mut overlay.shadows, &holder.key, None, unit.seq);
+                    self.evict(unit, table.index, &tracked, &change, &holder)?;
                     touched.push(holder.key);
-                    self.ask(unit, table.index, Cause::UniqueIndex, std::iter::once(&change))?;
-                    record(&self.conn, unit, &tracked, Cause::UniqueIndex, &change, 0, Some(&loser))?;
                 }
             }
             held.remember(&change.key, change.image.as_ref());
+            if tracked.table.resolved {
+                let mut stamps = Stamps::new(&self.conn, &tracked);
+                let before = stamps.get(&change.key)?;
+                stamps.set(&change.key, &Stamped::moved(before, unit.seq, unit.origin, change.clock))?;
+            }
             let overlay = self.overlay.table(tracked.id);
             set(&mut overlay.shadows, &change.key, change.image, unit.seq);
         }
         self.materialise(&tracked, touched)
+    }
+
+    /// A row leaves L because another brings its UNIQUE value. That goes by the order of the log under any policy:
+    /// the resolver of default tables is asked, as of any clash, and can't say otherwise.
+    fn evict(
+        &mut self,
+        unit: &Unit,
+        index: usize,
+        tracked: &Tracked,
+        change: &Change,
+        holder: &Holder,
+    ) -> Result<(), Error> {
+        if tracked.table.resolved {
+            let mut stamps = Stamps::new(&self.conn, tracked);
+            let before = stamps.get(&holder.key)?;
+            stamps.set(&holder.key, &Stamped::moved(before, unit.seq, unit.origin, unit.clock))?;
+        } else {
+            self.ask(unit, index, Cause::UniqueIndex, std::iter::once(change))?;
+        }
+        let record = Overruled {
+            cause: Cause::UniqueIndex,
+            resolver: self.policy_name(tracked.policy),
+            verdict: &Verdict::Take,
+            key: &change.key_values,
+            winner: (unit.origin.node, change.image.as_ref()),
+            loser: (0, Some(&holder.image)),
+            merged: None,
+        };
+        record.store(&self.conn, unit, tracked)
     }
 
     /// Rows that were hidden behind a pending one's UNIQUE value are tried again at the end of every transaction.
@@ -127,6 +165,14 @@ impl Database {
             overlay.shadows.remove(&key);
         }
         Ok(())
+    }
+}
+
+/// An own change came back: unless a later one is on its way, its key is no longer pending.
+fn echo(overlay: &mut TableOverlay, key: &[u8], number: u64) {
+    if overlay.pending.get(key).is_some_and(|&pending| pending <= number) && !crate::flaw!(EchoIgnored) {
+        overlay.pending.remove(key);
+        overlay.clocks.remove(key);
     }
 }
 
@@ -226,7 +272,7 @@ struct Holders<'a> {
 impl<'a> Holders<'a> {
     fn new(uniques: &'a [Vec<(usize, String)>], shadows: &FxHashMap<Box<[u8]>, Shadow>) -> Self {
         let mut holders = Self { uniques, by_value: FxHashMap::default() };
-        for (key, shadow) in shadows {
+        for (key, shadow) in shadows.iter().filter(|_| !uniques.is_empty()) {
             holders.remember(key, shadow.image.as_ref());
         }
         holders
@@ -291,6 +337,8 @@ impl<'a> Holders<'a> {
                 }
             }
         }
+        // Who is found in a shadow and who in T differs between nodes; the order of records must not.
+        found.sort_unstable_by(|one, other| one.key.cmp(&other.key));
         Ok(found)
     }
 }

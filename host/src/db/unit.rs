@@ -7,9 +7,10 @@ use super::catalog::Tracked;
 use super::clash::logged_row;
 use super::overlay::Image;
 use super::recent::Keys;
+use super::resolved::base_of;
 use super::{Database, Error};
 use crate::log::Shard;
-use antiphon_core::entry::{Changes, Chunk, Origin};
+use antiphon_core::entry::{Changes, Chunk, Made, Origin};
 use antiphon_core::value::{Row, Value};
 use rustc_hash::FxHashMap;
 use std::collections::hash_map::Entry;
@@ -20,6 +21,8 @@ pub(super) struct Unit {
     pub(super) seq: u64,
     pub(super) origin: Origin,
     pub(super) number: u64,
+    /// Hybrid logical time of its last piece.
+    pub(super) clock: u64,
 }
 
 /// One change in local terms.
@@ -30,12 +33,18 @@ pub(super) struct Change {
     /// `None` = gone.
     pub(super) image: Option<Image>,
     pub(super) seen: u64,
+    /// The row it was made upon, where the policy asks.
+    pub(super) base: Option<Image>,
+    /// When it was made.
+    pub(super) clock: u64,
 }
 
 /// The changes of one table within a unit, each key once.
 pub(super) struct TableChanges {
     pub(super) index: usize,
     pub(super) changes: Vec<Change>,
+    /// Local positions of the columns that the origin sent.
+    pub(super) columns: Vec<usize>,
     /// UNIQUE indexes the origin holds the table to: local positions of columns, with collations.
     pub(super) uniques: Vec<Vec<(usize, String)>>,
 }
@@ -59,7 +68,7 @@ impl Database {
             }
             piece.chunks = rest;
         }
-        for mut table in self.localise(pieces) {
+        for mut table in self.localise(pieces, unit.clock) {
             count += table.changes.len();
             self.complete(&mut table)?;
             let Some(tracked) = self.tables.get(table.index) else { continue };
@@ -68,13 +77,17 @@ impl Database {
             for change in &table.changes {
                 keys.push(&change.key, change.image.is_none());
             }
+            if tracked.table.resolved {
+                self.apply_resolved(unit, table)?;
+                continue;
+            }
             touched.push(keys);
             let clashes = self.clashes(unit, &table)?;
             self.resolve(unit, &table, &clashes)?;
             if plain || crate::flaw!(ReplaceApply) {
                 self.apply_plain(unit, table)?;
             } else {
-                self.apply_unique(unit, table)?;
+                self.settle(unit, table, Vec::new())?;
             }
         }
         self.recent.note(unit.shard, unit.seq, unit.origin, touched);
@@ -86,7 +99,7 @@ impl Database {
         let Some(index) = self.tracked(&chunk.table) else { return Ok(None) };
         let Some(tracked) = self.tables.get(index) else { return Ok(None) };
         let lowest = chunk.seen.iter().map(|(_, seen)| *seen).chain([seen]).min().unwrap_or(seen);
-        let plain = chunk.uniques.is_empty() && tracked.table.uniques.is_empty();
+        let plain = chunk.uniques.is_empty() && tracked.table.uniques.is_empty() && !tracked.table.resolved;
         if !plain || self.recent.unseen(unit.shard, unit.origin, lowest) {
             return Ok(None);
         }
@@ -116,8 +129,8 @@ impl Database {
         Ok(())
     }
 
-    /// Maps names to the local schema, and leaves each key of the unit once: its first `seen`, its last image.
-    fn localise(&self, pieces: Vec<Changes>) -> Vec<TableChanges> {
+    /// Maps names to the local schema, and leaves each key of the unit once: its first `seen` and base, its last image.
+    fn localise(&self, pieces: Vec<Changes>, clock: u64) -> Vec<TableChanges> {
         let several = pieces.len() > 1;
         let mut tables: Vec<TableChanges> = Vec::new();
         let mut places: FxHashMap<(usize, Box<[u8]>), usize> = FxHashMap::default();
@@ -131,12 +144,13 @@ impl Database {
                 });
                 let uniques: Vec<Vec<(usize, String)>> = uniques.collect();
                 let at = tables.iter().position(|table| table.index == index).unwrap_or_else(|| {
-                    tables.push(TableChanges { index, changes: Vec::new(), uniques: Vec::new() });
+                    tables.push(TableChanges { index, changes: Vec::new(), columns: Vec::new(), uniques: Vec::new() });
                     tables.len() - 1
                 });
                 let Some(table) = tables.get_mut(at) else { continue };
                 table.uniques = uniques;
-                for change in localise_chunk(tracked, chunk, &columns, piece.seen) {
+                table.columns.clone_from(&columns);
+                for change in localise_chunk(tracked, chunk, &columns, piece.seen, clock) {
                     if !several {
                         table.changes.push(change);
                         continue;
@@ -150,6 +164,7 @@ impl Database {
                         Entry::Occupied(place) => {
                             if let Some(earlier) = table.changes.get_mut(*place.get()) {
                                 (earlier.image, earlier.key_values) = (change.image, change.key_values);
+                                earlier.clock = change.clock;
                             }
                         }
                     }
@@ -181,6 +196,7 @@ fn localise_chunk<'a>(
     chunk: Chunk,
     columns: &'a [usize],
     seen: u64,
+    clock: u64,
 ) -> impl Iterator<Item = Change> + 'a {
     let exceptions: FxHashMap<usize, u64> = chunk.seen.iter().copied().collect();
     let (written_len, row_width) = (chunk.written.len(), chunk.written.width());
@@ -193,12 +209,15 @@ fn localise_chunk<'a>(
     let gone_width = chunk.gone.width();
     let gone_len = chunk.gone.len();
     let mut gone_values = chunk.gone.into_values().into_iter();
+    let mut made = chunk.made.into_iter();
     let gone = (0..gone_len).map(move |_| (gone_values.by_ref().take(gone_width).collect::<Row>(), None));
     written.chain(gone).enumerate().map(move |(index, (key_values, image))| {
         let mut key = Vec::new();
         tracked.encoder.write(&mut key, key_values.iter());
         let seen = exceptions.get(&index).copied().unwrap_or(seen);
-        Change { key: key.into_boxed_slice(), key_values, image, seen }
+        let made = made.next().unwrap_or(Made { base: None, clock });
+        let base = base_of(tracked, columns, made.base);
+        Change { key: key.into_boxed_slice(), key_values, image, seen, base, clock: made.clock }
     })
 }
 

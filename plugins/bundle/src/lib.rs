@@ -31,8 +31,15 @@ macro_rules! component {
 }
 
 /// Every official component.
-pub const ALL: &[Component] =
-    &[component!("last-write-wins", Resolver, "conflict_last_write_wins"), component!("fnv", Hasher, "hash_fnv")];
+pub const ALL: &[Component] = &[
+    component!("last-write-wins", Resolver, "conflict_last_write_wins"),
+    component!("newest-wins", Resolver, "conflict_newest_wins"),
+    component!("first-write-wins", Resolver, "conflict_first_write_wins"),
+    component!("column-merge", Resolver, "conflict_column_merge"),
+    component!("counter", Resolver, "conflict_counter"),
+    component!("node-priority", Resolver, "conflict_node_priority"),
+    component!("fnv", Hasher, "hash_fnv"),
+];
 
 /// The official component of this world and name.
 #[must_use]

@@ -1,4 +1,5 @@
-//! What the test suites share: nodes in one process over the memory log, driven step by step; and real processes.
+//! What the test suites share: nodes in one process over the memory log, driven step by step; real processes; and the
+//! policies without their components.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -10,8 +11,10 @@
 )]
 
 mod node;
+mod policies;
 mod process;
 
-pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, settle, trio};
+pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, policy, settle, trio, trio_with};
+pub use policies::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
 pub use rustix::process::Signal;

@@ -1,6 +1,6 @@
 //! A node: an application's connection, and a host without threads beside it.
 
-use antiphon::db::{Applied, Database, Db, Filter, Options, Standing};
+use antiphon::db::{Applied, Database, Db, Filter, Make, Options, Policies, Policy, Standing, glob};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Log, Memory, Placed};
 use antiphon::publish::{self, Publisher};
@@ -8,7 +8,7 @@ use antiphon::subscribe::{self, Subscriber};
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{Body, Changes, Chunk, Entry, Genesis, Origin};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
-use antiphon_core::resolve::LastWriteWins;
+use antiphon_core::resolve::{LastWriteWins, Resolve};
 use antiphon_core::schema::Table;
 use futures::executor::block_on;
 use rusqlite::types::ValueRef;
@@ -43,12 +43,36 @@ pub struct Setup {
     pub shards: u32,
     pub changes_max: usize,
     pub filter: Filter,
+    /// Names and makers of policies for tables that match a glob; all others follow the order of the log.
+    pub policies: Vec<(&'static str, &'static str, Make)>,
+    /// Where the databases lie; in memory if nowhere.
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { node: 1, shards: 1, changes_max: 10_000, filter: Filter::default() }
+        Self { node: 1, shards: 1, changes_max: 10_000, filter: Filter::default(), policies: Vec::new(), folder: None }
     }
+}
+
+impl Setup {
+    fn policies(&self) -> Policies {
+        let own = self
+            .policies
+            .iter()
+            .map(|(tables, name, make)| Policy::new(name, Some(&glob(tables).unwrap()), Arc::clone(make)).unwrap());
+        let plain: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
+        Policies::new(own.chain([Policy::new("last-write-wins", None, plain).unwrap()]).collect())
+    }
+}
+
+/// A policy for [`Setup::policies`]: its tables, its name, and the twin that decides.
+pub fn policy<R: Resolve + Clone + Sync + 'static>(
+    tables: &'static str,
+    name: &'static str,
+    twin: R,
+) -> (&'static str, &'static str, Make) {
+    (tables, name, Arc::new(move || Ok(Box::new(twin.clone()))))
 }
 
 /// A node of a test cluster.
@@ -75,9 +99,18 @@ fn app(path: &Path) -> Connection {
 impl Node {
     /// A node with these tables, belonging to no cluster yet.
     pub fn new(log: &Arc<Memory>, setup: Setup, ddl: &str) -> Self {
-        let path = PathBuf::from(format!("file:/node-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = match &setup.folder {
+            Some(folder) => folder.join(format!("node-{number}.db")),
+            None => PathBuf::from(format!("file:/node-{number}?vfs=memdb")),
+        };
         let app = app(&path);
         app.execute_batch(ddl).unwrap();
+        Self::over(log, setup, app, path)
+    }
+
+    /// A node over a database that is there, and a connection of the application's to it.
+    pub fn over(log: &Arc<Memory>, setup: Setup, app: Connection, path: PathBuf) -> Self {
         let db = Self::open(&path, &setup);
         let mut node = Self {
             app,
@@ -100,7 +133,7 @@ impl Node {
             changes_max: setup.changes_max,
             compress: false,
         };
-        Db::inline(Database::open(options, Box::new(Spread::default()), Box::new(LastWriteWins)).unwrap())
+        Db::inline(Database::open(options, Box::new(Spread::default()), setup.policies()).unwrap())
     }
 
     /// The host dies and starts again: whatever it had in memory is gone. The application notices nothing.
@@ -243,7 +276,13 @@ impl Node {
         if self.with(|db| db.standing().unwrap()) != Standing::Apart {
             return;
         }
-        let genesis = Genesis { shards: self.setup.shards, hasher: "test".into(), resolver: "test".into(), wire: 1 };
+        let genesis = Genesis {
+            shards: self.setup.shards,
+            hasher: "test".into(),
+            resolver: "test".into(),
+            policies: Vec::new(),
+            wire: 1,
+        };
         let frame = self.with(move |db| db.genesis([9; 16], genesis).unwrap());
         let founder = block_on(self.log.begin(1, &frame)).unwrap();
         let shards = self.setup.shards;
@@ -393,8 +432,13 @@ pub fn pair_with(setup: &Setup, ddl: &str) -> (Node, Node) {
 
 /// Three members of a new cluster with these tables.
 pub fn trio(ddl: &str) -> (Node, Node, Node) {
+    trio_with(&Setup::default(), ddl)
+}
+
+/// Three members of a new cluster, set up like this but for their numbers.
+pub fn trio_with(setup: &Setup, ddl: &str) -> (Node, Node, Node) {
     let log = Arc::new(Memory::new());
-    let mut nodes = [1, 2, 3].map(|node| Node::new(&log, Setup { node, ..Setup::default() }, ddl));
+    let mut nodes = [1, 2, 3].map(|node| Node::new(&log, Setup { node, ..setup.clone() }, ddl));
     let [a, b, c] = &mut nodes;
     found(&mut [a, b, c]);
     let [a, b, c] = nodes;
