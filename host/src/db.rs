@@ -33,8 +33,8 @@ pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub use founding::Standing;
 pub use handle::Db;
-pub use oversize::Oversized;
 pub use ledger::{Placement, Unsent};
+pub use oversize::Oversized;
 pub use policy::{Make, Policies, Policy};
 
 use crate::log;

@@ -1,7 +1,7 @@
 //! Files of every format, rows and tables of every size.
 
-use antiphon_harness::{Node, Setup, found, pair, pair_with, settle};
 use antiphon::log::Memory;
+use antiphon_harness::{Node, Setup, found, pair, pair_with, settle};
 use std::sync::Arc;
 
 /// Two members of a new cluster with files on disk, each made with this SQL first.
@@ -68,7 +68,9 @@ fn c102_a_file_over_the_lock_page() {
         a.publish();
         assert_eq!(b.apply(), None);
     }
-    assert!(a.one("SELECT page_count * page_size > 1073741824 + 65536 FROM pragma_page_count, pragma_page_size") == "1");
+    assert!(
+        a.one("SELECT page_count * page_size > 1073741824 + 65536 FROM pragma_page_count, pragma_page_size") == "1"
+    );
     settle(&mut [&mut a, &mut b]);
 }
 
@@ -121,7 +123,8 @@ fn c101_large_rows_arrive() {
 /// A row beyond what an entry can carry stays where it is, and says so; all others go on, and it follows when it can.
 #[test]
 fn c101_a_row_that_is_too_large_waits() {
-    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE other (id INTEGER PRIMARY KEY, v)");
+    let (mut a, mut b) =
+        pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE other (id INTEGER PRIMARY KEY, v)");
     a.sql("INSERT INTO t VALUES (1, 'small'), (2, 'small')");
     settle(&mut [&mut a, &mut b]);
     a.with(|db| db.limit_rows(1000));

@@ -7,8 +7,14 @@ const UNIQUES: [&str; 3] = ["u", "v", "w"];
 
 /// A table with `count` UNIQUE indexes besides its key, some of which decide conflicts by themselves.
 fn table(dice: &mut Dice, count: usize) -> String {
-    let clause = |dice: &mut Dice| *dice.pick(&["", "", " ON CONFLICT REPLACE", " ON CONFLICT IGNORE", " ON CONFLICT FAIL"]);
-    let key = *dice.pick(&["k INTEGER PRIMARY KEY", "k TEXT PRIMARY KEY NOT NULL", "k PRIMARY KEY NOT NULL", "k INT COLLATE NOCASE PRIMARY KEY NOT NULL"]);
+    let clause =
+        |dice: &mut Dice| *dice.pick(&["", "", " ON CONFLICT REPLACE", " ON CONFLICT IGNORE", " ON CONFLICT FAIL"]);
+    let key = *dice.pick(&[
+        "k INTEGER PRIMARY KEY",
+        "k TEXT PRIMARY KEY NOT NULL",
+        "k PRIMARY KEY NOT NULL",
+        "k INT COLLATE NOCASE PRIMARY KEY NOT NULL",
+    ]);
     let mut columns = vec![format!("{key}{}", clause(dice))];
     for (at, name) in UNIQUES.iter().enumerate() {
         let unique = if at < count { format!(" UNIQUE{}", clause(dice)) } else { String::new() };
@@ -40,7 +46,13 @@ fn statement(dice: &mut Dice, uniques: usize) -> String {
     };
     match dice.below(6) {
         0 | 1 => format!("INSERT OR {verb} INTO t (k, u, v, w, x) VALUES {}", rows(dice)),
-        2 => format!("UPDATE OR {verb} t SET {}, {} WHERE k = {}", set(dice), format!("x = {}", dice.below(1000)), dice.below(8)).replace("x = 0, ", ""),
+        2 => format!(
+            "UPDATE OR {verb} t SET {}, {} WHERE k = {}",
+            set(dice),
+            format!("x = {}", dice.below(1000)),
+            dice.below(8)
+        )
+        .replace("x = 0, ", ""),
         3 => format!("UPDATE OR {verb} t SET k = k + 1, u = v WHERE k > {}", dice.below(8)),
         4 => {
             let over = [vec!["k"], UNIQUES[..uniques].to_vec()].concat();

@@ -219,7 +219,12 @@ impl Database {
         }
     }
 
-    fn apply_changes(&mut self, unit: &Unit, placed: &Placed, mut last: Changes) -> Result<Result<usize, String>, Error> {
+    fn apply_changes(
+        &mut self,
+        unit: &Unit,
+        placed: &Placed,
+        mut last: Changes,
+    ) -> Result<Result<usize, String>, Error> {
         let Unit { shard, origin, number, .. } = *unit;
         self.adapt(&mut last);
         if let Err(reason) = self.readable(&last) {

@@ -124,12 +124,10 @@ impl Overlay {
                 }
             }
         }
-        let mut statement =
-            conn.prepare_cached(concat!("SELECT tbl, key FROM ", ours!("oversized"))).doing(READING)?;
+        let mut statement = conn.prepare_cached(concat!("SELECT tbl, key FROM ", ours!("oversized"))).doing(READING)?;
         let mut rows = statement.query([]).doing(READING)?;
         while let Some(row) = rows.next().doing(READING)? {
-            let (table, key): (String, Vec<u8>) =
-                (row.get(0).doing(READING)?, row.get(1).doing(READING)?);
+            let (table, key): (String, Vec<u8>) = (row.get(0).doing(READING)?, row.get(1).doing(READING)?);
             if let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&table)) {
                 self.table(tracked.id).pending.insert(key.into_boxed_slice(), OVERSIZED);
             }

@@ -6,10 +6,10 @@
 use super::catalog::Tracked;
 use super::ledger::{self, Sealed, Unsent};
 use super::overlay::{Shadow, TableOverlay, store_shadow};
-use super::stamp::Stamps;
-use super::unit::whole_row;
 use super::oversize::{Oversize, oversized_base, row_bytes};
 use super::rows::whole;
+use super::stamp::Stamps;
+use super::unit::whole_row;
 use super::values::{owned, values};
 use super::{Database, Doing as _, Error, SEAL_BYTES_MAX};
 use crate::log::Shard;
