@@ -360,7 +360,9 @@ mod tests {
             let table = Table { rowid: Some("oid".into()), rowid_key, without_rowid, uniques: Vec::new(), ..table() };
             create_triggers(&table)
         };
-        let [.., insert, update] = with(false, false).try_into().unwrap_or_else(|_| [const { String::new() }; 6]);
+        let with_rowid = with(false, false);
+        assert_eq!(with_rowid.len(), 6);
+        let (insert, update) = (&with_rowid[4], &with_rowid[5]);
         assert!(insert.ends_with(r#" WHERE "oid" = NEW."oid"; END"#), "{insert}");
         assert!(update.ends_with(r#" WHERE "oid" = NEW."oid" AND NEW."oid" <> OLD."oid"; END"#), "{update}");
         assert_eq!(with(true, false).len(), 4);
