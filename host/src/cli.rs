@@ -19,6 +19,7 @@ mod init;
 mod join;
 pub mod legacy;
 mod run;
+mod status;
 
 /// Replicates an application's SQLite file: every node may write, nothing is lost.
 ///
@@ -35,6 +36,7 @@ enum Command {
     Run(run::Run),
     Init(init::Init),
     Join(join::Join),
+    Status(status::Status),
     Cleanup(cleanup::Cleanup),
     Demo(demo::Demo),
     #[command(subcommand)]
@@ -56,6 +58,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Run(run)) => run.run(),
         Some(Command::Init(init)) => init.run(),
         Some(Command::Join(join)) => join.run(),
+        Some(Command::Status(status)) => status.run(),
         Some(Command::Cleanup(cleanup)) => cleanup.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),

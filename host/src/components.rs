@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::db::{self, Make, Policies, Policy};
 use crate::failure::{Failure, Kind};
+use crate::housekeeping::Keep;
 use crate::node::Parts;
 use antiphon_bundle::World;
 use antiphon_core::codec;
@@ -50,6 +51,11 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
         poll_interval: match config.polling_interval {
             0 => POLL_INTERVAL,
             interval => Duration::from_millis(interval),
+        },
+        keep: Keep {
+            interval: Duration::from_millis(config.cleanup_interval),
+            age: Duration::from_millis(config.outbox_keep),
+            bytes: config.outbox_keep_bytes,
         },
         agreed,
         hasher: Box::new(hasher),

@@ -61,6 +61,12 @@ section! {
         scan_max_changes: u32 = 16384,
         /// Milliseconds between two removals of changes that are no longer needed.
         cleanup_interval: u64 = 5000,
+        /// Milliseconds for which a batch stays in the database's outbox once the log has it. It is what this node
+        /// could send again if the log were lost.
+        outbox_keep: u64 = 86_400_000,
+        /// Most bytes of such batches; more are removed before their time, the oldest first. A batch that the log does
+        /// not have stays whatever these two say.
+        outbox_keep_bytes: u64 = 1_073_741_824,
         /// Milliseconds without a change after which the program ends. 0: never.
         sleep_timeout: u64 = 0,
         /// Milliseconds between two looks at the database, should the system's notification be missed.

@@ -14,10 +14,12 @@ mod compare;
 mod founding;
 mod handle;
 mod ledger;
+mod look;
 mod overlay;
 mod oversize;
 mod plain;
 mod policy;
+mod prune;
 mod recent;
 mod resolved;
 mod rows;
@@ -34,8 +36,11 @@ pub use compare::Difference;
 pub use founding::Standing;
 pub use handle::Db;
 pub use ledger::{Placement, Unsent};
+pub use look::look;
 pub use oversize::Oversized;
 pub use policy::{Make, Policies, Policy};
+pub(crate) use prune::measure_outbox;
+pub use prune::{Due, Measured, Pruned};
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
@@ -239,6 +244,12 @@ impl Database {
     /// Names of the tables that are replicated.
     pub fn table_names(&self) -> impl Iterator<Item = &str> {
         self.tables.iter().map(|tracked| tracked.table.name.as_str())
+    }
+
+    /// A number made of each replicated table's columns and keys.
+    #[must_use]
+    pub fn schemas(&self) -> BTreeMap<String, u64> {
+        self.tables.iter().map(|tracked| (tracked.table.name.clone(), tracked.table.digest())).collect()
     }
 
     /// Forgets what is in memory and reads it again from the file: after any error, and at the start.

@@ -21,6 +21,8 @@ pub enum Kind {
     General = 1,
     /// The command line makes no sense.
     Usage = 2,
+    /// What was asked about is not well. The answer itself went to stdout, so nothing more is said.
+    Unwell = 3,
     /// The configuration is wrong, be it in the file, the environment or a flag.
     Config = 64,
     /// A database or a log is damaged, or two of them differ that must agree.
@@ -109,7 +111,7 @@ impl Failure {
     /// Says it on stderr and gives the exit code.
     #[must_use]
     pub fn report(&self) -> ExitCode {
-        if self.kind != Kind::ReaderGone {
+        if !matches!(self.kind, Kind::ReaderGone | Kind::Unwell) {
             // If stderr is gone as well there is nobody left to tell; the exit code still says it.
             let _ = self.write(&mut io::stderr().lock());
         }

@@ -66,11 +66,13 @@ pub enum Flaw {
     ReplaceUponNothing,
     /// All changes of a batch count as made upon what the batch had seen.
     SeenByBatch,
+    /// Batches leave the outbox when they are received, whether they have taken effect or not.
+    ReceivedPruned,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -101,6 +103,7 @@ impl Flaw {
         Self::BaseFromLog,
         Self::ReplaceUponNothing,
         Self::SeenByBatch,
+        Self::ReceivedPruned,
     ];
 }
 

@@ -15,6 +15,8 @@
 //! | [`join`] | founding a cluster, or joining one |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
+//! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
+//! | [`housekeeping`] | what nobody needs any more goes, in short steps |
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
@@ -24,18 +26,22 @@
 
 #[macro_use]
 pub mod flaw;
+pub mod announce;
 pub mod cli;
 pub mod clock;
 pub mod components;
 pub mod config;
 pub mod db;
 pub mod failure;
+pub mod housekeeping;
 pub mod join;
 pub mod lock;
 pub mod log;
 pub mod node;
 pub mod publish;
 mod reattach;
+pub mod report;
+pub mod status;
 pub mod subscribe;
 pub mod telemetry;
 pub mod watch;

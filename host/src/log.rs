@@ -1,10 +1,14 @@
 //! The log: one total order for everything that can touch the same row.
 
 pub mod conformance;
+mod lease;
 mod local;
+mod member;
 mod memory;
 
-pub use local::Local;
+pub use lease::{Claimant, Hold, Lease};
+pub use local::{Glance, Local};
+pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Member};
 pub use memory::{Faults, Memory};
 
 use antiphon_core::entry::Origin;
@@ -68,6 +72,9 @@ pub enum Error {
 /// - [`Log::read`] gives entries in order and without holes, from the one after `after` on; it may give
 ///   fewer than there are, but not none while there is one.
 /// - What one node has read, every other node can read, at the same position.
+/// - [`Log::members`] gives each origin that ever announced itself once, with what it said last. The fold never asks.
+/// - A lease's value changes only for whoever names the term that stands there, and its term grows at each change.
+///   So of two that saw the same value, one changes it. Who may take it is [`Claimant`]'s to judge, not the log's.
 #[async_trait]
 pub trait Log: Send + Sync + std::fmt::Debug {
     /// Appends frames of one origin, numbered from `first` on without a hole.
@@ -84,4 +91,17 @@ pub trait Log: Send + Sync + std::fmt::Debug {
 
     /// Returns when something may have come after `after`; may also return for no reason.
     async fn changed(&self, shard: Shard, after: u64);
+
+    /// Says what a node says of itself, in place of what this origin said before.
+    async fn announce(&self, member: &Member) -> Result<(), Error>;
+
+    /// Every origin that announced itself, by node and incarnation.
+    async fn members(&self) -> Result<Vec<Announced>, Error>;
+
+    /// What stands under the name of a lease; the default value if nothing ever did.
+    async fn lease(&self, name: &str) -> Result<Lease, Error>;
+
+    /// Sets a lease if the term that stands there is `over`. Its new term is the log's to give. Says whether it was
+    /// set, and what stands there now.
+    async fn set_lease(&self, name: &str, lease: Lease, over: u64) -> Result<(bool, Lease), Error>;
 }

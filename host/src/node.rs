@@ -1,15 +1,19 @@
 //! A node: its database, its log, the tasks between them, and an orderly end.
 
+use crate::announce::Announcer;
 use crate::db::{self, Database, Db, Filter, Options, Policies};
 use crate::failure::{Failure, Kind};
+use crate::housekeeping::{Housekeeper, Keep};
 use crate::join::{self, Entered};
 use crate::lock::Lock;
 use crate::log::{self, Log, Shard};
 use crate::publish::{self, Publisher};
+use crate::report::{Board, Report};
 use crate::subscribe::{self, Progress, Subscriber};
 use crate::watch::Watch;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
+use futures::FutureExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +37,8 @@ pub struct Parts {
     pub compress: bool,
     /// How long a missed file event may go unnoticed.
     pub poll_interval: Duration,
+    /// For how long batches are kept that the log has.
+    pub keep: Keep,
     /// What this node would agree to.
     pub agreed: Genesis,
     /// Where a key goes.
@@ -56,6 +62,8 @@ pub struct Opened {
     pub log: Arc<dyn Log>,
     agreed: Genesis,
     poll_interval: Duration,
+    keep: Keep,
+    log_directory: PathBuf,
     _lock: Lock,
     state: PathBuf,
 }
@@ -68,8 +76,10 @@ pub struct Node {
     shards: u32,
     watch: Watch,
     poll_interval: Duration,
-    _lock: Lock,
+    keep: Keep,
+    board: Board,
     state: PathBuf,
+    _lock: Lock,
 }
 
 /// The least time between two seals: what comes in between shares one batch, and the application its lock.
@@ -104,6 +114,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     let state = state_directory(&path);
     let lock = Lock::take(&state, &shown)?;
     sweep(&state);
+    Report::remove(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
     let options = Options {
         path,
@@ -114,7 +125,16 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     };
     let db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
     let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;
-    Ok(Opened { db, log: Arc::new(log), agreed: parts.agreed, poll_interval: parts.poll_interval, _lock: lock, state })
+    Ok(Opened {
+        db,
+        log: Arc::new(log),
+        agreed: parts.agreed,
+        poll_interval: parts.poll_interval,
+        keep: parts.keep,
+        log_directory: parts.log,
+        _lock: lock,
+        state,
+    })
 }
 
 fn damaged(shown: &str, error: &db::Error) -> Failure {
@@ -167,14 +187,17 @@ impl Opened {
         let watch = Watch::new(self.db.path());
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
+        let log_directory = self.log_directory.canonicalize().unwrap_or(self.log_directory);
         let node = Node {
             db,
             log: self.log,
             shards,
             watch,
             poll_interval: self.poll_interval,
-            _lock: self._lock,
+            keep: self.keep,
+            board: Board::new(log_directory.display().to_string()),
             state: self.state,
+            _lock: self._lock,
         };
         Ok((node, entered))
     }
@@ -220,7 +243,7 @@ impl Node {
     /// What failed.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
-        let publisher = Publisher::with_scratch(self.db.clone(), self.log.clone(), self.state);
+        let publisher = Publisher::with_scratch(self.db.clone(), self.log.clone(), self.state.clone());
         let moved = Arc::new(tokio::sync::Notify::new());
         let publishing = Publishing {
             publisher,
@@ -228,6 +251,7 @@ impl Node {
             watch: self.watch,
             moved: Arc::clone(&moved),
             poll_interval: self.poll_interval,
+            board: self.board.clone(),
         };
         tasks.spawn(publishing.run(stop.clone()).instrument(info_span!("publish")));
         for shard in 1..=self.shards {
@@ -236,9 +260,16 @@ impl Node {
                 log: self.log.clone(),
                 shard,
                 moved: Arc::clone(&moved),
+                board: self.board.clone(),
             };
             tasks.spawn(following.run(stop.clone()).instrument(info_span!("apply", shard)));
         }
+        let done = |()| Ok(());
+        let housekeeper = Housekeeper::new(self.db.clone(), self.keep);
+        tasks.spawn(housekeeper.run(stop.clone()).map(done).instrument(info_span!("housekeeping")));
+        let announcer = || Announcer::new(self.db.clone(), self.log.clone(), self.board.clone());
+        tasks.spawn(announcer().run(stop.clone()).map(done));
+        tasks.spawn(self.board.clone().run(self.state.clone(), stop.clone()).map(done));
         let mut ended = Ok(());
         while let Some(done) = tasks.join_next().await {
             let done = done
@@ -249,11 +280,16 @@ impl Node {
                 ended = done;
             }
         }
+        announcer().leave().await;
         self.db.close();
+        self.board.end(&self.state, ended.as_ref().err().map(ToString::to_string));
         info!("stopped");
         ended
     }
 }
+
+/// The name of the sending task in the status.
+const PUBLISH: &str = "publish";
 
 /// The task that sends.
 struct Publishing {
@@ -262,6 +298,7 @@ struct Publishing {
     watch: Watch,
     moved: Arc<tokio::sync::Notify>,
     poll_interval: Duration,
+    board: Board,
 }
 
 impl Publishing {
@@ -269,10 +306,16 @@ impl Publishing {
         let mut retry = Retry::default();
         loop {
             let events = self.watch.events();
-            match self.publisher.step().await {
-                Ok(publish::Progress::More) => retry.reset(),
+            let stepped = self.publisher.step().await;
+            self.board.count(0, self.publisher.take_appended());
+            match stepped {
+                Ok(publish::Progress::More) => {
+                    retry.reset();
+                    self.board.well(PUBLISH);
+                }
                 Ok(publish::Progress::Idle) => {
                     retry.reset();
+                    self.board.well(PUBLISH);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
@@ -286,7 +329,9 @@ impl Publishing {
                     });
                 }
                 Err(error) => {
-                    warn!(error = %chain(&error), retry_in_ms = retry.pause().as_millis(), "Unable to publish");
+                    let error = chain(&error);
+                    warn!(error, retry_in_ms = retry.pause().as_millis(), "Unable to publish");
+                    self.board.failing(PUBLISH, &error);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
@@ -352,6 +397,7 @@ struct Following {
     log: Arc<dyn Log>,
     shard: Shard,
     moved: Arc<tokio::sync::Notify>,
+    board: Board,
 }
 
 impl Following {
@@ -359,14 +405,19 @@ impl Following {
         let mut retry = Retry::default();
         let mut blocked: Option<String> = None;
         let mut said: Option<String> = None;
+        let part = format!("shard {}", self.shard);
         while !stop.is_cancelled() {
-            match self.subscriber.step().await {
+            let stepped = self.subscriber.step().await;
+            self.board.count(self.subscriber.take_applied(), 0);
+            match stepped {
                 Ok(Progress::More) => {
                     retry.reset();
+                    self.board.well(&part);
                     self.moved.notify_one();
                 }
                 Ok(Progress::Idle(position)) => {
                     retry.reset();
+                    self.board.well(&part);
                     blocked = None;
                     if said.take().is_some() {
                         info!("resumed");
@@ -385,6 +436,9 @@ impl Following {
                         warn!(reason, "paused until this changes; capture goes on");
                         said = Some(reason.clone());
                     }
+                    if again {
+                        self.board.paused(&part, &reason);
+                    }
                     blocked = Some(reason);
                     tokio::select! {
                         biased;
@@ -401,7 +455,9 @@ impl Following {
                     });
                 }
                 Err(error) => {
-                    warn!(error = %chain(&error), retry_in_ms = retry.pause().as_millis(), "cannot apply, will retry");
+                    let error = chain(&error);
+                    warn!(error, retry_in_ms = retry.pause().as_millis(), "cannot apply, will retry");
+                    self.board.failing(&part, &error);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,

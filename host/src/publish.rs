@@ -50,6 +50,7 @@ pub struct Publisher {
     log: Arc<dyn Log>,
     /// The last number known to be in the log; absent until the shard has been read to its end once.
     sent: BTreeMap<Shard, u64>,
+    appended: u64,
     reattach: Reattach,
 }
 
@@ -70,7 +71,7 @@ impl Publisher {
     #[must_use]
     pub fn with_scratch(db: Db, log: Arc<dyn Log>, scratch: PathBuf) -> Self {
         let reattach = Reattach::new(db.clone(), log.clone(), scratch);
-        Self { db, log, sent: BTreeMap::new(), reattach }
+        Self { db, log, sent: BTreeMap::new(), appended: 0, reattach }
     }
 
     /// Seals one piece and appends what waits.
@@ -89,6 +90,11 @@ impl Publisher {
         }
         let reattached = self.reattach.step().await?;
         Ok(if reattached == Progress::More { reattached } else { sealed })
+    }
+
+    /// How many batches it has appended since this was asked last.
+    pub fn take_appended(&mut self) -> u64 {
+        std::mem::take(&mut self.appended)
     }
 
     async fn seal(&self) -> Result<Progress, Error> {
@@ -140,6 +146,7 @@ impl Publisher {
             match appended? {
                 Appended::At(seq) => {
                     sent += count;
+                    self.appended += count;
                     if crate::flaw!(AckIsEcho) {
                         self.db.call(move |db| db.forget_pending(sent)).await?;
                     }

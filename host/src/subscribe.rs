@@ -46,6 +46,7 @@ pub struct Subscriber {
     log: Arc<dyn Log>,
     shard: Shard,
     checked: bool,
+    applied: u64,
 }
 
 impl std::fmt::Debug for Subscriber {
@@ -58,7 +59,7 @@ impl Subscriber {
     /// A subscriber of one shard.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>, shard: Shard) -> Self {
-        Self { db, log, shard, checked: false }
+        Self { db, log, shard, checked: false, applied: 0 }
     }
 
     /// Reads some entries and applies what fits one transaction.
@@ -73,6 +74,11 @@ impl Subscriber {
         stepped
     }
 
+    /// How many changes it has applied since this was asked last.
+    pub fn take_applied(&mut self) -> u64 {
+        std::mem::take(&mut self.applied)
+    }
+
     async fn try_step(&mut self) -> Result<Progress, Error> {
         let shard = self.shard;
         if !self.checked {
@@ -85,6 +91,7 @@ impl Subscriber {
             return Ok(Progress::Idle(after));
         }
         let applied = self.db.call(move |db| db.apply(shard, &entries)).await?;
+        self.applied += applied.changes as u64;
         if applied.entries > 0 {
             tracing::debug!(shard, entries = applied.entries, changes = applied.changes, "entries applied");
         }

@@ -23,14 +23,14 @@ fn database(path: &Path) -> Database {
         changes_max: parts.changes_max,
         compress: parts.compress,
     };
-    let mut db = Database::open(options, parts.hasher, parts.resolver).unwrap();
+    let mut db = Database::open(options, parts.hasher, parts.policies).unwrap();
     db.enter(CLUSTER, 1, true).unwrap();
     db
 }
 
 /// All frames of the outbox, in place.
 fn sealed(db: &mut Database) -> Vec<Placed> {
-    let genesis = Genesis { shards: 1, hasher: String::new(), resolver: String::new(), wire: 1 };
+    let genesis = Genesis { shards: 1, hasher: String::new(), resolver: String::new(), policies: Vec::new(), wire: 1 };
     let mut frames = vec![db.genesis(CLUSTER, genesis).unwrap()];
     let mut number = 0;
     loop {

@@ -8,6 +8,7 @@ mod hostile;
 mod identity;
 mod kinds;
 mod neighbours;
+mod outbox;
 mod policies;
 mod schema;
 mod statements;

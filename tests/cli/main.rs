@@ -80,6 +80,7 @@ fn alone_it_prints_its_help() {
       run      Replicate a database until told to stop
       init     Look at a database and write a commented configuration file for it
       join     Join a cluster with a database whose rows differ from the cluster's
+      status   Say how a node is: where it stands, what waits, who takes part
       cleanup  Remove every trigger and table of ours from a database
       demo     Show replication at work: two nodes in a temporary folder
       config   Look at a configuration without running anything
@@ -119,6 +120,121 @@ fn run_help() {
 
       -h, --help
               Print help (see a summary with '-h')
+    "#);
+}
+
+#[test]
+fn status_help() {
+    assert_snapshot!(Dir::new().words("status --help"), @r#"
+    exit 0
+    --- stdout
+    Say how a node is: where it stands, what waits, who takes part
+
+    It only looks, whether the host runs, is stopped, or never ran. Exit code 0 if all is well, that is
+    `in step` or `behind` for less than a minute; 3 if not.
+
+    Usage: antiphon status [OPTIONS] [DB]
+
+    Arguments:
+      [DB]
+              The application's database; overrides `db_path`
+
+    Options:
+          --config <FILE>
+              The configuration file; without one, defaults and environment hold
+
+          --log <DIR>
+              Directory of the embedded log; without it, the one that the host used last, else the
+              configuration's
+
+          --json
+              Print JSON, with every figure
+
+          --watch
+              Look again each second, until interrupted
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+}
+
+#[test]
+fn the_status_of_a_database_that_never_was_replicated() {
+    let dir = Dir::new().database("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    assert_snapshot!(dir.words("status app.db"), @r#"
+    exit 3
+    --- stdout
+    not running: it never ran on this database
+      database   [DIR]/app.db
+      host       does not run
+      log        there is none in app.db.antiphon/log
+    "#);
+    assert_snapshot!(dir.words("status app.db --json"), @r#"
+    exit 3
+    --- stdout
+    {
+      "verdict": "never_ran",
+      "why": null,
+      "well": false,
+      "database": "[DIR]/app.db",
+      "node": null,
+      "incarnation": null,
+      "cluster": null,
+      "host": {
+        "running": false,
+        "pid": null,
+        "version": null,
+        "started_seconds_ago": null,
+        "report_seconds_ago": null,
+        "report_error": null,
+        "ended_seconds_ago": null,
+        "ended_by": null,
+        "applied_per_second": 0.0,
+        "sent_per_second": 0.0
+      },
+      "log": {
+        "directory": "app.db.antiphon/log",
+        "found": false,
+        "error": null
+      },
+      "shards": [],
+      "pending": {
+        "marks": 0,
+        "batches": 0,
+        "changes": null,
+        "bytes": 0,
+        "seconds": null
+      },
+      "outbox": {
+        "batches": 0,
+        "bytes": 0,
+        "seconds": null
+      },
+      "members": [],
+      "clashes": [],
+      "tables": [],
+      "refused": {},
+      "troubles": {},
+      "last_error": null,
+      "last_error_seconds_ago": null
+    }
+    "#);
+    assert_eq!(std::fs::read_dir(dir.folder.path()).unwrap().count(), 1, "nothing was made");
+}
+
+#[test]
+fn there_is_no_status_without_a_database() {
+    assert_snapshot!(Dir::new().words("status app.db"), @r#"
+    exit 66
+    --- stderr
+    error: cannot open database `app.db`: No such file or directory (os error 2)
+
+    hint: name the file your application uses
+    "#);
+    assert_snapshot!(Dir::new().file("app.db", "this is no database, whatever its name says").words("status app.db"), @r#"
+    exit 65
+    --- stderr
+    error: cannot read database `app.db`: file is not a database
     "#);
 }
 
@@ -434,6 +550,8 @@ fn show_hides_secrets() {
     replicate = true
     scan_max_changes = 16384
     cleanup_interval = 5000
+    outbox_keep = 86400000
+    outbox_keep_bytes = 1073741824
     sleep_timeout = 0
     polling_interval = 0
     seq_map_path = "app.db.antiphon/seq-map.cbor"

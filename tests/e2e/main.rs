@@ -18,6 +18,7 @@ mod damage;
 mod joining;
 mod schema;
 mod state;
+mod status;
 mod stopping;
 
 fn place() -> Place {

@@ -10,6 +10,8 @@
 mod cache;
 mod guests;
 mod hostile;
+mod laws;
+mod policies;
 mod refused;
 mod twins;
 

@@ -3,7 +3,8 @@
 //! A [`Witness`] stands beside each node. It sees what the application committed and what the log holds, and
 //! knows from these alone what the node's tables must show: the log's rows, overlaid with its own newest.
 
-use crate::oracle::{Clash, Fold, changes_of};
+use crate::oracle::{Clash, Fold, made_of};
+use crate::rule::{Rule, Rules};
 use crate::schema::{Key, LATE, Row, Rows, Shape, TABLES, rows_of};
 use antiphon_core::codec::{decode, decode_row};
 use antiphon_core::entry::{Body, Entry, Origin};
@@ -16,6 +17,8 @@ struct Mine {
     image: Option<Row>,
     shard: u32,
     number: u64,
+    /// The position at which the key became pending.
+    since: u64,
 }
 
 /// What is known of one node.
@@ -27,10 +30,17 @@ pub(crate) struct Witness {
     pub(crate) folds: Vec<Fold>,
     /// Committed and in no batch yet.
     dirty: BTreeMap<Key, Option<Row>>,
+    /// Of what is in no batch yet, the row before.
+    before: BTreeMap<Key, Option<Row>>,
+    /// Keys of units that are still open, by shard.
+    open: BTreeMap<u32, BTreeSet<Key>>,
+    rules: Rules,
     /// In a batch that has not come back yet.
     pending: BTreeMap<Key, Mine>,
     /// Rows of L that T may lack, for a pending row held their UNIQUE value.
     hidden: BTreeSet<Key>,
+    /// Of what is in no batch yet, keys that were hidden before.
+    was_hidden: BTreeSet<Key>,
     /// Clashes that hang on L's row of a key that was pending here when they took place: of such a key this
     /// node may not know L's row, so that it may miss the clash, or see one where the rows are equal.
     unsure: BTreeSet<(usize, Clash)>,
@@ -51,15 +61,19 @@ pub(crate) struct Seen {
 type Checked<T> = Result<T, String>;
 
 impl Witness {
-    pub(crate) fn new(node: &Node, shards: usize) -> Self {
+    pub(crate) fn new(node: &Node, shards: usize, rules: Rules) -> Self {
         Self {
             rows: Rows::new(),
             has_late: false,
             is_wide: false,
-            folds: vec![Fold::default(); shards],
+            folds: vec![Fold::new(rules); shards],
             dirty: BTreeMap::new(),
+            before: BTreeMap::new(),
+            open: BTreeMap::new(),
+            rules,
             pending: BTreeMap::new(),
             hidden: BTreeSet::new(),
+            was_hidden: BTreeSet::new(),
             unsure: BTreeSet::new(),
             outbox: 0,
             origin: node.with(|db| db.origin()),
@@ -77,12 +91,23 @@ impl Witness {
                 continue;
             }
             wrote = true;
-            self.hidden.remove(key);
+            if self.hidden.remove(key) {
+                self.was_hidden.insert(key.clone());
+            }
             if new.is_none() && !is_captured(&node.app, key.0) {
                 // A row that came and went before anyone listened.
                 self.dirty.remove(key);
             } else {
+                self.before.entry(key.clone()).or_insert_with(|| old.cloned());
                 self.dirty.insert(key.clone(), new.cloned());
+                if self.rules[key.0] != Rule::Plain && self.before[key].is_none() && new.is_none() {
+                    // It came and went between two seals: nobody has to hear of it, and a batch may still say so.
+                    self.before.remove(key);
+                    self.dirty.remove(key);
+                    if self.was_hidden.remove(key) {
+                        self.hidden.insert(key.clone());
+                    }
+                }
             }
         }
         self.rows = rows;
@@ -145,7 +170,7 @@ impl Witness {
     fn look_at_outbox(&mut self, app: &Connection, seen: &mut Seen) -> Checked<()> {
         let mut statement = app
             .prepare_cached(
-                "SELECT id, shard, number, batch FROM __antiphon___global_change_log WHERE id > ?1 ORDER BY id",
+                "SELECT id, shard, number, batch, at_seq FROM __antiphon___global_change_log WHERE id > ?1 ORDER BY id",
             )
             .unwrap();
         let mut batches = statement.query([self.outbox]).unwrap();
@@ -159,7 +184,17 @@ impl Witness {
             let Body::Changes(changes) = entry.body else { continue };
             seen.pieces |= changes.more;
             closed = !changes.more;
-            for (key, image, _) in changes_of(&changes) {
+            for (key, image, seen, (base, _)) in made_of(&changes) {
+                let position = batch.get::<_, i64>(4).unwrap().cast_unsigned();
+                let since = self.pending.get(&key).map_or(position, |mine| mine.since);
+                let before = self.before.remove(&key);
+                // Within a unit, what a key was first made upon counts.
+                let first = self.open.entry(shard).or_default().insert(key.clone());
+                if first && self.rules[key.0] != Rule::Plain && self.dirty.contains_key(&key) {
+                    let hidden = self.was_hidden.contains(&key);
+                    Self::is_made_upon(&key, before.flatten().as_ref(), base.as_ref(), since, seen, hidden)?;
+                }
+                self.was_hidden.remove(&key);
                 match self.dirty.remove(&key) {
                     Some(written) if written == image => {}
                     Some(written) => {
@@ -170,7 +205,10 @@ impl Witness {
                     None if image.is_none() && !self.rows.contains_key(&key) => {}
                     None => return Err(format!("batch {number} has {image:?} for {key:?}, which nobody here wrote")),
                 }
-                self.pending.insert(key, Mine { image, shard, number: number.cast_unsigned() });
+                self.pending.insert(key, Mine { image, shard, number: number.cast_unsigned(), since });
+            }
+            if closed {
+                self.open.remove(&shard);
             }
         }
         let waiting =
@@ -180,6 +218,30 @@ impl Witness {
         }
         if (sealed || !self.dirty.is_empty()) && self.is_sealed(app) && !self.dirty.is_empty() {
             return Err(format!("committed, and neither marked nor in a batch: {:?}", self.dirty));
+        }
+        Ok(())
+    }
+
+    /// Whether this is a history with policies.
+    pub(crate) fn counts(&self) -> bool {
+        self.rules[crate::schema::STOCK] != Rule::Plain
+    }
+
+    /// A change says truly which row it was made upon, and up to where its node had seen the log.
+    fn is_made_upon(
+        key: &Key,
+        before: Option<&Row>,
+        base: Option<&Row>,
+        since: u64,
+        seen: u64,
+        hidden: bool,
+    ) -> Checked<()> {
+        if before != base {
+            return Err(format!("{key:?} was {before:?} when it was changed, and its batch says {base:?}"));
+        }
+        // Behind a pending row, the log's row of this key was never shown here.
+        if seen != since && !hidden {
+            return Err(format!("{key:?} was changed upon position {since}, and its batch says {seen}"));
         }
         Ok(())
     }

@@ -53,12 +53,21 @@ const KINDS: &[&str] = &[
     "die at append",
     "die at appended",
     "die at scanned",
+    "die at pruned",
+    "pruned",
     "unit in pieces",
     "staged piece",
     "shadow",
     "hidden row",
     "clash over a key",
     "clash over a unique value",
+    "first-write-wins",
+    "newest-wins",
+    "column-merge",
+    "counter",
+    "node-priority",
+    "count",
+    "count and insert",
 ];
 
 /// Counts, by what was seen.

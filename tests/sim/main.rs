@@ -19,6 +19,7 @@ mod oracle;
 mod plan;
 mod random;
 mod regressions;
+mod rule;
 mod schema;
 mod shrink;
 mod workload;

@@ -2,8 +2,12 @@
 //!
 //! It reads decoded entries one after the other and holds L, who has said how much, and every clash there was.
 
-use crate::schema::{Key, NONE, Row, Rows, Shape, TABLES, render};
-use antiphon_core::entry::{Body, Changes, Entry, Origin};
+use crate::rule::{Rule, Rules};
+use crate::schema::{Key, NONE, Row, Rows, Shape, TABLES, render, unrender};
+use antiphon_core::entry::{Body, Changes, Chunk, Entry, Origin};
+use antiphon_core::resolve::{Cause, Clash as Question, Side, Stamp as Stamped, Verdict};
+use antiphon_core::schema::{Column, Table};
+use antiphon_core::value::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A clash: position, key, and whether over a UNIQUE value.
@@ -16,6 +20,17 @@ struct Change {
     /// Columns that the origin did not have: they keep what L has.
     lacks: Vec<usize>,
     seen: u64,
+    base: Option<Row>,
+    clock: u64,
+}
+
+/// Who changed a row last, where and when, and where anyone else did.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    at: u64,
+    by: Origin,
+    other: u64,
+    clock: u64,
 }
 
 /// One shard's log, folded up to a position.
@@ -33,9 +48,73 @@ pub(crate) struct Fold {
     staged: BTreeMap<Origin, (u64, Vec<Changes>)>,
     /// Who changed a key, where, and whether that left no row.
     writers: BTreeMap<Key, Vec<(u64, Origin, bool)>>,
+    rules: Rules,
+    stamps: BTreeMap<Key, Stamp>,
 }
 
 impl Fold {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    /// A change to this key took effect.
+    fn stamp(&mut self, key: &Key, by: Origin, clock: u64) {
+        if self.rules[key.0] == Rule::Plain {
+            return;
+        }
+        let before = self.stamps.get(key);
+        let other = before.map_or(0, |before| if before.by == by { before.other } else { before.at });
+        self.stamps.insert(key.clone(), Stamp { at: self.position, by, other, clock });
+    }
+
+    /// What becomes of a change under its table's rule; nothing if what stands stays.
+    fn ruled(&mut self, origin: Origin, change: &Change) -> Option<Option<Row>> {
+        let rule = self.rules[change.key.0];
+        let stamp = self.stamps.get(&change.key);
+        let last = stamp.map_or(0, |stamp| if stamp.by == origin { stamp.other } else { stamp.at });
+        if rule == Rule::Plain || last <= change.seen {
+            return Some(change.image.clone());
+        }
+        let current = self.rows.get(&change.key);
+        if current != change.image.as_ref() {
+            self.clashes.insert((self.position, change.key.clone(), false));
+        }
+        let shape = &TABLES[change.key.0];
+        let shown: Vec<usize> = (0..shape.columns.len()).filter(|column| !change.lacks.contains(column)).collect();
+        let values = |row: &Row| -> Vec<Value> { shown.iter().map(|&column| unrender(&row[column])).collect() };
+        let nodes = [stamp.map_or(origin.node, |stamp| stamp.by.node).to_string(), origin.node.to_string()];
+        let columns = shown.iter().map(|&column| Column {
+            name: shape.columns[column].to_owned(),
+            pk_position: u16::from(shape.key.iter().any(|(key, _)| *key == column)),
+            ..Column::default()
+        });
+        let table = Table { name: shape.name.to_owned(), columns: columns.collect(), ..Table::default() };
+        let mut twin = rule.twin();
+        twin.configure(&nodes, &[table]).unwrap();
+        let side =
+            |node, clock, seq, row: Option<&Row>| Side { stamp: Stamped { node, clock, seq }, row: row.map(values) };
+        let question = Question {
+            table: 0,
+            key: Vec::new(),
+            cause: Cause::SameKey,
+            base: change.base.as_ref().map(values),
+            current: side(0, stamp.map_or(0, |stamp| stamp.clock), stamp.map_or(0, |stamp| stamp.at), current),
+            incoming: side(1, change.clock, self.position, change.image.as_ref()),
+        };
+        match twin.resolve(&[question]).unwrap().remove(0) {
+            Verdict::Keep => None,
+            Verdict::Take => Some(change.image.clone()),
+            Verdict::Remove => Some(None),
+            Verdict::Merge(merged) => {
+                let mut row = current.or(change.image.as_ref()).unwrap().clone();
+                for (column, value) in shown.iter().zip(merged) {
+                    row[*column] = render(&value);
+                }
+                Some(Some(row))
+            }
+        }
+    }
+
     /// The last number of this origin that has taken effect.
     pub(crate) fn done(&self, origin: Origin) -> u64 {
         match self.staged.get(&origin) {
@@ -67,12 +146,12 @@ impl Fold {
         staged.push(changes.clone());
         if !changes.more {
             let (_, pieces) = self.staged.remove(&entry.origin).unwrap();
-            self.unit(entry.origin, &pieces);
+            self.unit(entry.origin, entry.clock, &pieces);
         }
         Ok(())
     }
 
-    fn unit(&mut self, origin: Origin, pieces: &[Changes]) {
+    fn unit(&mut self, origin: Origin, clock: u64, pieces: &[Changes]) {
         let mut changes = coalesce(pieces);
         let seq = self.position;
         for change in &mut changes {
@@ -81,7 +160,7 @@ impl Fold {
                 image[*column].clone_from(&row[*column]);
             }
         }
-        for change in &changes {
+        for change in changes.iter().filter(|change| self.rules[change.key.0] == Rule::Plain) {
             let writers = self.writers.entry(change.key.clone()).or_default();
             let mut unseen =
                 writers.iter().rev().filter(|(position, writer, _)| *writer != origin && *position > change.seen);
@@ -95,12 +174,24 @@ impl Fold {
                 }
             }
         }
+        // All are decided upon L as it was before the unit.
+        let ruled: Vec<Option<Option<Row>>> = changes.iter().map(|change| self.ruled(origin, change)).collect();
+        let mut ruled = ruled.into_iter();
+        changes.retain_mut(|change| {
+            let image = ruled.next().unwrap();
+            let stays = image.is_none();
+            change.image = image.flatten();
+            !stays
+        });
         for change in &changes {
             self.rows.remove(&change.key);
             self.writers.entry(change.key.clone()).or_default().push((seq, origin, change.image.is_none()));
         }
         for change in changes {
-            let Some(image) = change.image else { continue };
+            let Some(image) = change.image else {
+                self.stamp(&change.key, origin, change.clock);
+                continue;
+            };
             let shape = &TABLES[change.key.0];
             let slots = shape.slots(&image);
             let holds = |(key, row): &(&Key, &Row)| {
@@ -109,9 +200,11 @@ impl Fold {
             let losers: Vec<Key> = self.rows.iter().filter(holds).map(|(key, _)| key.clone()).collect();
             for loser in losers {
                 self.rows.remove(&loser);
+                self.stamp(&loser, origin, clock);
                 self.clashes.insert((seq, change.key.clone(), true));
                 self.evicted.push(((seq, change.key.clone(), true), loser));
             }
+            self.stamp(&change.key, origin, change.clock);
             self.rows.insert(change.key, image);
         }
     }
@@ -121,18 +214,43 @@ impl Fold {
 fn coalesce(pieces: &[Changes]) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
     for piece in pieces {
-        for (key, image, seen) in changes_of(piece) {
+        for (key, image, seen, made) in made_of(piece) {
+            let (base, clock) = made;
             let chunk = piece.chunks.iter().find(|chunk| chunk.table == TABLES[key.0].name);
             let has = |name: &str| chunk.is_some_and(|chunk| chunk.columns.iter().any(|column| column == name));
             let columns = TABLES[key.0].columns.iter().enumerate();
             let lacks = columns.filter(|(_, name)| !has(name)).map(|(position, _)| position).collect();
             match changes.iter_mut().find(|change| change.key == key) {
-                Some(earlier) => (earlier.image, earlier.lacks) = (image, lacks),
-                None => changes.push(Change { key, image, lacks, seen }),
+                Some(earlier) => (earlier.image, earlier.lacks, earlier.clock) = (image, lacks, clock),
+                None => changes.push(Change { key, image, lacks, seen, base, clock }),
             }
         }
     }
     changes
+}
+
+/// What a change was made upon, and when.
+pub(crate) type Made = (Option<Row>, u64);
+
+/// Key, image and `seen` of everything in one entry, and what it was made upon.
+pub(crate) fn made_of(changes: &Changes) -> Vec<(Key, Option<Row>, u64, Made)> {
+    let made = changes.chunks.iter().flat_map(|chunk| {
+        let shape = &TABLES[Shape::position(&chunk.table).unwrap()];
+        (0..chunk.len()).map(move |change| match chunk.made.get(change) {
+            Some(made) => (made.base.as_ref().map(|base| row_of(shape, chunk, base)), made.clock),
+            None => (None, 0),
+        })
+    });
+    changes_of(changes).into_iter().zip(made).map(|((key, image, seen), made)| (key, image, seen, made)).collect()
+}
+
+/// The values of a chunk's row in the order of the model's columns.
+fn row_of(shape: &Shape, chunk: &Chunk, values: &[Value]) -> Row {
+    let value = |name: &&str| {
+        let at = chunk.columns.iter().position(|column| column == name);
+        at.map_or(NONE.to_owned(), |at| render(&values[at]))
+    };
+    shape.columns.iter().map(value).collect()
 }
 
 /// Key, image and `seen` of everything in one entry.
@@ -145,11 +263,7 @@ pub(crate) fn changes_of(changes: &Changes) -> Vec<(Key, Option<Row>, u64)> {
             chunk.seen.iter().find(|(change, _)| *change == index).map_or(changes.seen, |(_, seen)| *seen)
         };
         for (index, values) in chunk.written.iter().enumerate() {
-            let value = |name: &&str| {
-                let at = chunk.columns.iter().position(|column| column == name);
-                at.map_or(NONE.to_owned(), |at| render(&values[at]))
-            };
-            let row: Row = shape.columns.iter().map(value).collect();
+            let row = row_of(shape, chunk, values);
             found.push(((table, shape.key_of(&row)), Some(row), seen(index)));
         }
         let written = chunk.written.len();

@@ -4,6 +4,7 @@
 //! failing history can be shrunk by leaving out steps.
 
 use crate::random::Random;
+use crate::rule::{Rules, rules};
 
 /// How a cluster is set up.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) changes_max: [usize; 3],
     /// What the founder's application does before there is a cluster.
     pub(crate) before: u64,
+    /// Who decides clashes, table by table.
+    pub(crate) rules: Rules,
 }
 
 /// What happens in a step.
@@ -27,6 +30,8 @@ pub(crate) enum Act {
     Publish,
     /// A subscriber's step.
     Apply,
+    /// The host removes batches from its outbox that the log has.
+    Housekeep,
     /// The host dies between two steps, and starts again.
     Crash,
     /// The application creates the table that was not there at first.
@@ -62,6 +67,8 @@ impl Plan {
         let length = random.within(60, 150);
         let late = random.chance(40);
         let widen = random.chance(30);
+        // Drawn apart: with or without housekeeping, the rest of the history is the same.
+        let mut chores = Random::new(!seed);
         let mut steps = Vec::new();
         for mark in 0..length {
             let act = random.weighted(&[
@@ -75,7 +82,11 @@ impl Plan {
             ]);
             let node = usize::try_from(random.below(nodes as u64)).unwrap();
             steps.push(Step { mark: mark + 1, node, act, seed: random.next() });
+            if chores.chance(6) {
+                let node = usize::try_from(chores.below(nodes as u64)).unwrap();
+                steps.push(Step { mark: mark + 501, node, act: Act::Housekeep, seed: chores.next() });
+            }
         }
-        Self { config: Config { nodes, shards, changes_max, before }, steps }
+        Self { config: Config { nodes, shards, changes_max, before, rules: rules(seed) }, steps }
     }
 }

@@ -19,7 +19,10 @@ pub(crate) struct Shape {
 /// The position of a table that is created in the middle of the history.
 pub(crate) const LATE: usize = 5;
 
-pub(crate) const TABLES: [Shape; 6] = [
+/// The table whose numbers nodes add to, in histories with policies.
+pub(crate) const STOCK: usize = 6;
+
+pub(crate) const TABLES: [Shape; 7] = [
     Shape {
         name: "item",
         columns: &["id", "u", "w", "a", "touched", "extra"],
@@ -31,6 +34,7 @@ pub(crate) const TABLES: [Shape; 6] = [
     Shape { name: "parent", columns: &["id", "v", "extra"], key: &[(0, false)], uniques: &[] },
     Shape { name: "child", columns: &["id", "parent", "v"], key: &[(0, false)], uniques: &[] },
     Shape { name: "late", columns: &["id", "u", "v"], key: &[(0, false)], uniques: &[&[(1, false)]] },
+    Shape { name: "stock", columns: &["id", "a", "b", "n"], key: &[(0, false)], uniques: &[] },
 ];
 
 /// The two triggers are the application's own: what they write was written by a user, once, at the origin.
@@ -45,6 +49,9 @@ pub(crate) const DDL: &str = "
         BEGIN INSERT INTO audit VALUES (NEW.v, 1) ON CONFLICT (id) DO UPDATE SET n = n + 1; END;
     CREATE TRIGGER plain_updated AFTER UPDATE ON plain
         BEGIN INSERT INTO audit VALUES (NEW.v, 1) ON CONFLICT (id) DO UPDATE SET n = n + 1; END;
+    CREATE TABLE stock (id INTEGER PRIMARY KEY, a, b, n);
+    CREATE TRIGGER stock_counted AFTER UPDATE OF n ON stock WHEN NEW.b IS OLD.b
+        BEGIN UPDATE stock SET b = 'counted ' || NEW.n WHERE id = NEW.id; END;
     CREATE TABLE parent (id INTEGER PRIMARY KEY, v);
     CREATE TABLE child (id INTEGER PRIMARY KEY, parent REFERENCES parent (id) ON DELETE CASCADE ON UPDATE CASCADE, v);";
 
@@ -95,6 +102,21 @@ pub(crate) fn render(value: &Value) -> String {
         Value::Real(number) => format!("r{:016x}", number.to_bits()),
         Value::Text(bytes) => format!("t{}", String::from_utf8_lossy(bytes)),
         Value::Blob(bytes) => format!("b{bytes:02x?}"),
+    }
+}
+
+/// The value that was rendered.
+pub(crate) fn unrender(rendered: &str) -> Value {
+    let (class, rest) = rendered.split_at(1);
+    match class {
+        "n" => Value::Null,
+        "i" => Value::Integer(rest.parse().unwrap()),
+        "r" => Value::Real(f64::from_bits(u64::from_str_radix(rest, 16).unwrap())),
+        "t" => Value::Text(rest.as_bytes().to_vec()),
+        _ => {
+            let bytes = rest.trim_matches(['[', ']']).split(", ").filter(|byte| !byte.is_empty());
+            Value::Blob(bytes.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect())
+        }
     }
 }
 

@@ -15,9 +15,17 @@ pub(crate) struct Work {
     pub(crate) statements: Vec<Statement>,
 }
 
+/// What the application's schema has by now.
+#[derive(Clone, Copy)]
+pub(crate) struct Has {
+    pub(crate) late: bool,
+    pub(crate) wide: bool,
+    pub(crate) stock: bool,
+}
+
 /// Makes up one step of an application that sees these rows; `mark` is unique to the step.
-pub(crate) fn work(random: &mut Random, mark: u64, rows: &Rows, has_late: bool, is_wide: bool) -> Work {
-    let mut maker = Maker { random, mark: mark * 100, rows, has_late, is_wide };
+pub(crate) fn work(random: &mut Random, mark: u64, rows: &Rows, has: Has) -> Work {
+    let mut maker = Maker { random, mark: mark * 100, rows, has };
     let kind =
         maker.random.weighted(&[(70, "single"), (12, "transaction"), (8, "savepoint"), (3, "rollback"), (7, "swap")]);
     let mut statements = Vec::new();
@@ -44,8 +52,7 @@ struct Maker<'a> {
     random: &'a mut Random,
     mark: u64,
     rows: &'a Rows,
-    has_late: bool,
-    is_wide: bool,
+    has: Has,
 }
 
 impl Maker<'_> {
@@ -57,11 +64,14 @@ impl Maker<'_> {
     }
 
     fn statement(&mut self) -> Statement {
+        if self.has.stock && self.random.chance(30) {
+            return self.stock();
+        }
         let table = self.random.weighted(&[(50, "item"), (22, "plain"), (16, "family"), (12, "late")]);
         match table {
             "plain" => self.plain(),
             "family" => self.family(),
-            "late" if self.has_late => self.late(),
+            "late" if self.has.late => self.late(),
             _ => self.item(),
         }
     }
@@ -88,7 +98,7 @@ impl Maker<'_> {
     fn item(&mut self) -> Statement {
         let (id, other, u, w, n) = (self.id(), self.id(), self.u(), self.w(), self.fresh());
         let values = format!("VALUES ({id}, {u}, {w}, 'v{n}', 'new')");
-        if self.is_wide && self.random.chance(15) {
+        if self.has.wide && self.random.chance(15) {
             return ("update extra", format!("UPDATE item SET a = 'v{n}', extra = 'e{n}' WHERE id = {id}"));
         }
         match self.random.weighted(&[
@@ -184,7 +194,7 @@ impl Maker<'_> {
     fn family(&mut self) -> Statement {
         let (id, parent, v) = (self.id(), self.random.within(1, 3), self.value());
         let n = self.fresh();
-        if self.is_wide && self.random.chance(20) {
+        if self.has.wide && self.random.chance(20) {
             return ("update extra", format!("UPDATE parent SET v = {v}, extra = 'e{n}' WHERE id = {parent}"));
         }
         match self.random.below(8) {
@@ -194,6 +204,27 @@ impl Maker<'_> {
             5 => ("cascade", format!("DELETE FROM parent WHERE id = {parent}")),
             6 => ("cascade of a key", format!("UPDATE parent SET id = id + 1, v = 'v{n}-' || id WHERE id = {parent}")),
             _ => ("update", format!("UPDATE parent SET v = {v} WHERE id = {parent}")),
+        }
+    }
+
+    /// Sums never cancel out, for no number is added twice.
+    fn stock(&mut self) -> Statement {
+        let (id, other, n, m) = (self.random.within(1, 3), self.random.within(1, 3), self.fresh(), self.fresh());
+        match self.random.weighted(&[(35, 0), (10, 1), (10, 2), (8, 3), (8, 4), (6, 5), (8, 6), (5, 7), (4, 8)]) {
+            0 => ("count", format!("UPDATE stock SET n = n + {n} WHERE id = {id}")),
+            1 => ("update", format!("UPDATE stock SET a = 'v{n}' WHERE id = {id}")),
+            2 => (
+                "count and insert",
+                format!(
+                    "INSERT INTO stock VALUES ({id}, 'v{m}', NULL, {n}) ON CONFLICT (id) DO UPDATE SET n = n + {n}"
+                ),
+            ),
+            3 => ("insert or replace", format!("REPLACE INTO stock VALUES ({id}, 'v{m}', 'b', {n})")),
+            4 => ("insert or ignore", format!("INSERT OR IGNORE INTO stock VALUES ({id}, 'v{m}', NULL, {n})")),
+            5 => ("move or replace", format!("UPDATE OR REPLACE stock SET id = {other}, n = n + {n} WHERE id = {id}")),
+            6 => ("delete", format!("DELETE FROM stock WHERE id = {id}")),
+            7 => ("update all", format!("UPDATE stock SET a = 'v{n}-' || id")),
+            _ => ("update", format!("UPDATE stock SET b = 'v{n}', n = NULL WHERE id = {id}")),
         }
     }
 
@@ -209,7 +240,7 @@ impl Maker<'_> {
 
     /// Two rows change their UNIQUE values, as a reordering of a list does.
     fn swap(&mut self, statements: &mut Vec<Statement>) {
-        let table = if self.has_late && self.random.chance(15) { LATE } else { 0 };
+        let table = if self.has.late && self.random.chance(15) { LATE } else { 0 };
         let holders: Vec<(&String, &String)> = self
             .rows
             .iter()

@@ -5,6 +5,7 @@ use crate::coverage::Coverage;
 use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
+use crate::rule::Rule;
 use crate::schema::{DDL, LATE_DDL, TABLES, WIDEN_DDL};
 use crate::workload;
 use antiphon::db::{self, Stop};
@@ -76,6 +77,9 @@ impl<'a> World<'a> {
     fn new(plan: &Plan, trace: &'a mut Vec<String>, coverage: &'a mut Coverage) -> Result<Self, String> {
         let config = plan.config;
         trace.push(format!("{config:?}"));
+        for rule in config.rules.iter().filter(|rule| **rule != Rule::Plain) {
+            coverage.see(rule.name());
+        }
         coverage.see(match config.shards {
             1 => "one shard",
             2 => "two shards",
@@ -86,11 +90,17 @@ impl<'a> World<'a> {
             node: node as u64 + 1,
             shards: config.shards,
             changes_max: config.changes_max[node],
+            policies: TABLES
+                .iter()
+                .zip(config.rules)
+                .filter(|(_, rule)| *rule != Rule::Plain)
+                .map(|(shape, rule)| (shape.name, rule.name(), rule.make()))
+                .collect(),
             ..Setup::default()
         };
         let nodes: Vec<Node> = (0..config.nodes).map(|node| Node::new(&log, setup(node), DDL)).collect();
         let shards = config.shards as usize;
-        let witnesses = nodes.iter().map(|node| Witness::new(node, shards)).collect();
+        let witnesses = nodes.iter().map(|node| Witness::new(node, shards, config.rules)).collect();
         for node in &nodes {
             node.app.execute_batch("PRAGMA foreign_keys = ON").unwrap();
             node.app.set_prepared_statement_cache_capacity(64);
@@ -173,7 +183,7 @@ impl<'a> World<'a> {
                 self.crash(step.node);
                 self.note(step, "crash");
             }
-            Act::Seal | Act::Publish | Act::Apply => return self.host(step),
+            Act::Seal | Act::Publish | Act::Apply | Act::Housekeep => return self.host(step),
         }
         Ok(())
     }
@@ -192,7 +202,8 @@ impl<'a> World<'a> {
     fn write(&mut self, step: &Step) {
         let mut random = Random::new(step.seed);
         let (node, witness) = (&self.nodes[step.node], &mut self.witnesses[step.node]);
-        let work = workload::work(&mut random, step.mark, &witness.rows, witness.has_late, witness.is_wide);
+        let has = workload::Has { late: witness.has_late, wide: witness.is_wide, stock: witness.counts() };
+        let work = workload::work(&mut random, step.mark, &witness.rows, has);
         let mut said = Vec::new();
         for (name, sql) in &work.statements {
             let before = node.app.total_changes();
@@ -296,6 +307,15 @@ impl<'a> World<'a> {
             Act::Publish => {
                 let done = block_on(node.publisher.step()).map_err(|error| error.to_string())?;
                 Ok(format!("{done:?}"))
+            }
+            Act::Housekeep => {
+                let room = if direct { 1 } else { u64::MAX };
+                let due = db::Due { before_ms: u64::MAX, excess_bytes: 0 };
+                let pruned = node.with(move |db| db.prune(due, room)).map_err(|error| error.to_string())?;
+                if pruned.batches > 0 {
+                    self.coverage.see("pruned");
+                }
+                Ok(format!("anything: {}", pruned.batches > 0))
             }
             // The same without the subscriber, which would otherwise see all there is at its first read.
             Act::Apply if direct && self.checked[step.node][shard - 1] => {

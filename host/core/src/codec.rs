@@ -462,7 +462,7 @@ mod tests {
                 move |(written, gone, resolved, clock)| {
                     let count = if resolved { written.len() + gone.len() } else { 0 };
                     let made = |change: usize| Made {
-                        base: written.get(change / 2).filter(|_| change % 2 == 0).map(<[Value]>::to_vec),
+                        base: written.get(change / 2).filter(|_| change.is_multiple_of(2)).map(<[Value]>::to_vec),
                         clock: u64::from(clock) + change as u64 % 3,
                     };
                     Chunk {

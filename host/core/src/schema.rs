@@ -71,6 +71,34 @@ impl Table {
         if self.rowid_key { String::new() } else { format!(" COLLATE {}", quote(&column.collation)) }
     }
 
+    /// A number made of the table's columns and keys: equal for tables that are alike, in whatever order their columns
+    /// stand. For people; nothing is decided by it.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut columns: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| {
+                let (name, decl) = (column.name.to_ascii_lowercase(), column.decl_type.to_ascii_lowercase());
+                let (pk, not_null) = (column.pk_position, column.not_null);
+                format!("{name:?} {decl:?} {pk} {not_null} {:?}", column.collation.to_ascii_lowercase())
+            })
+            .collect();
+        columns.sort_unstable();
+        let column = |position: usize| self.columns.get(position).map(|column| column.name.to_ascii_lowercase());
+        let mut uniques: Vec<String> = self
+            .uniques
+            .iter()
+            .map(|unique| {
+                let columns =
+                    unique.columns.iter().map(|(at, collation)| (column(*at), collation.to_ascii_lowercase()));
+                format!("{:?} {}", columns.collect::<Vec<_>>(), unique.partial)
+            })
+            .collect();
+        uniques.sort_unstable();
+        crate::codec::checksum(format!("{columns:?} {uniques:?}").as_bytes())
+    }
+
     /// Where `name` stands, compared as SQLite compares names of columns.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<usize> {
@@ -92,6 +120,18 @@ mod tests {
     fn names_are_quoted_whatever_they_contain() {
         assert_eq!(quote("select"), "\"select\"");
         assert_eq!(quote("a\"b;--"), "\"a\"\"b;--\"");
+    }
+
+    #[test]
+    fn a_digest_goes_by_what_columns_are_and_not_where_they_stand() {
+        let column = |name: &str, decl: &str| Column { name: name.into(), decl_type: decl.into(), ..Column::default() };
+        let digest = |columns: &[Column]| Table { columns: columns.to_vec(), ..Table::default() }.digest();
+        let (a, b) = (column("a", "TEXT"), column("b", ""));
+        assert_eq!(digest(&[a.clone(), b.clone()]), digest(&[b.clone(), column("A", "text")]));
+        assert_ne!(digest(&[a.clone(), b.clone()]), digest(&[column("a", "INTEGER"), b.clone()]));
+        assert_ne!(digest(std::slice::from_ref(&a)), digest(&[a.clone(), b.clone()]));
+        let key = Column { pk_position: 1, ..a.clone() };
+        assert_ne!(digest(&[a, b.clone()]), digest(&[key, b]));
     }
 
     #[test]

@@ -124,7 +124,7 @@ fn capture(survey: &Survey) -> String {
 }
 
 /// A name as it can stand in one line, whatever is in it.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     name.chars().flat_map(|char| if char.is_control() { char.escape_default().collect() } else { vec![char] }).collect()
 }
 

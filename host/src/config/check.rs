@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::keys::{Leaf, did_you_mean};
-use super::plugins::{HASHERS, RESOLVERS};
+use super::plugins::{HASHERS, RESOLVERS, Required, required};
 use super::sources::Origin;
-use super::{Config, Plugin};
+use super::{Config, ConflictTable, Plugin};
 use crate::failure::Failure;
 
 type Verdict = Result<(), Failure>;
@@ -137,23 +137,60 @@ fn resolvers(config: &Config) -> Verdict {
     for (position, table) in config.conflict.table.iter().enumerate() {
         let key = format!("conflict.table[{position}]");
         component(config, &format!("{key}.use"), &table.r#use, "resolver", RESOLVERS)?;
-        built(&format!("{key}.use"), &table.r#use, RESOLVER)?;
+        built(&format!("{key}.use"), &table.r#use, RESOLVERS)?;
+        settings(&format!("{key}.settings"), table)?;
     }
-    built("hash.use", &config.hash.r#use, HASHER)?;
-    built("conflict.default", &config.conflict.default, RESOLVER)
+    built("hash.use", &config.hash.r#use, HASHERS)?;
+    let default = config.conflict.default.as_str();
+    built("conflict.default", default, RESOLVERS)?;
+    match required(default) {
+        None => Ok(()),
+        Some(required) => Err(Failure::config(format!(
+            "`conflict.default` is `{default}`, which needs the setting `{}`, and a default has no settings",
+            required.setting
+        ))
+        .hint(format!(
+            "add a `[[conflict.table]]` with `match = \"*\"`, `use = \"{default}\"` and `{}`",
+            example(&required)
+        ))),
+    }
 }
 
-/// The components that this version runs.
-const HASHER: &str = "fnv";
-const RESOLVER: &str = "last-write-wins";
-
-/// Another component in place of the one that was asked for would decide differently, so it is refused and not replaced.
-fn built(key: &str, name: &str, only: &str) -> Verdict {
-    if name == only {
+/// This version runs none but those that come with the program. Another component in place of the one that was asked
+/// for would decide differently, so it is refused and not replaced.
+fn built(key: &str, name: &str, builtin: &[&str]) -> Verdict {
+    if builtin.contains(&name) {
         return Ok(());
     }
-    Err(Failure::config(format!("`{key}` is `{name}`, which is not part of this version"))
-        .hint(format!("leave it out, or write `{only}`, which is what this version has")))
+    Err(Failure::config(format!("`{key}` is `{name}`, and this version runs no `[plugin.{name}]`"))
+        .hint(format!("leave it out, or write one of {}", list(builtin))))
+}
+
+/// What a policy is told, as far as that can be seen without the database.
+fn settings(key: &str, table: &ConflictTable) -> Verdict {
+    let policy = table.r#use.as_str();
+    let required = required(policy);
+    let known = required.as_ref().map(|required| required.setting);
+    for name in table.settings.names().filter(|name| Some(*name) != known) {
+        let meant = did_you_mean(name, known.into_iter());
+        return Err(Failure::config(format!("`{key}.{name}` is no setting of `{policy}`{meant}")).hint(match known {
+            Some(known) => format!("`{policy}` has only `{known}`"),
+            None => format!("`{policy}` has no settings; remove it"),
+        }));
+    }
+    let Some(required) = required else { return Ok(()) };
+    let key = format!("{key}.{}", required.setting);
+    let why = match table.settings.text(required.setting) {
+        Some(list) if list.split(',').all(|name| !name.trim().is_empty()) => return Ok(()),
+        Some(list) => format!("`{key}` holds an empty name: `{list}`"),
+        None if table.settings.is_empty() => format!("`{key}` is not set, and `{policy}` can't do without it"),
+        None => format!("`{key}` must be a text"),
+    };
+    Err(Failure::config(why).hint(format!("write {} joined by commas, as in `{}`", required.what, example(&required))))
+}
+
+fn example(required: &Required) -> String {
+    format!("settings = {{ {} = \"{}\" }}", required.setting, required.example)
 }
 
 fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str]) -> Verdict {

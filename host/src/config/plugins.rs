@@ -9,6 +9,26 @@ use super::section::section;
 pub const RESOLVERS: &[&str] =
     &["last-write-wins", "newest-wins", "first-write-wins", "column-merge", "counter", "node-priority"];
 
+/// A setting that a resolver can't do without: names joined by commas.
+#[derive(Debug)]
+pub(super) struct Required {
+    /// What it is called.
+    pub(super) setting: &'static str,
+    /// Whose names it holds.
+    pub(super) what: &'static str,
+    /// Some of them.
+    pub(super) example: &'static str,
+}
+
+/// The only setting of a resolver that comes with the program, if it has one.
+pub(super) fn required(resolver: &str) -> Option<Required> {
+    match resolver {
+        "counter" => Some(Required { setting: "columns", what: "names of columns", example: "quantity, reserved" }),
+        "node-priority" => Some(Required { setting: "order", what: "numbers of nodes", example: "1, 2" }),
+        _ => None,
+    }
+}
+
 /// The hashers that come with the program.
 pub const HASHERS: &[&str] = &["fnv"];
 
@@ -23,8 +43,8 @@ section! {
 section! {
     /// The components that decide when two nodes changed the same row without knowing of each other.
     Conflict at "conflict" {
-        /// For tables that no `[[conflict.table]]` matches: `last-write-wins`, `newest-wins`, `first-write-wins`,
-        /// `column-merge`, `counter`, `node-priority`, or the NAME of a `[plugin.NAME]`.
+        /// For tables that no `[[conflict.table]]` matches: `last-write-wins`, `newest-wins`, `first-write-wins` or
+        /// `column-merge`. The others need settings, and so a `[[conflict.table]]`.
         default: String = "last-write-wins".to_owned(),
     }
     tables {
@@ -38,9 +58,10 @@ section! {
     ConflictTable at "conflict.table[]" {
         /// Glob of table names.
         r#match: String = String::new(),
-        /// The component, as in `default` above.
+        /// The component, as in `default` above, or `counter` or `node-priority`.
         r#use: String = String::new(),
-        /// What the component wants to be told.
+        /// What the component wants to be told. `counter`: `{ columns = "quantity, reserved" }`; their changes are added
+        /// up. `node-priority`: `{ order = "1, 2" }`; the node named first wins.
         settings: Settings = Settings::default(),
     }
 }

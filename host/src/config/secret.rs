@@ -137,6 +137,17 @@ impl Settings {
             .collect()
     }
 
+    /// What is set.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The setting of this name, if it is a text.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str()
+    }
+
     fn shown(&self) -> BTreeMap<&String, toml::Value> {
         self.0.iter().map(|(name, value)| (name, shown(name, value))).collect()
     }

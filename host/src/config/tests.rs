@@ -147,7 +147,6 @@ fn all_their_keys_parse_with_their_meaning() {
 #[test]
 fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
-    `cleanup_interval` has no effect in this version: batches that were sent are kept; it will remove those no longer needed
     `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
     `replication_log.max_entries` has no effect in this version: no entry is dropped; it will bound the log's length
     `replication_log.replicas` has no effect in this version: only the NATS log will use that
@@ -337,6 +336,71 @@ fn values_that_make_no_sense_are_refused() {
     configuration `antiphon.toml`: `health_check.path` must start with `/`
     configuration `antiphon.toml`: the NATS log is not part of this version, and `nats.urls` is set
     "#);
+}
+
+#[test]
+fn a_policy_is_chosen_per_table() {
+    let case = Case::new(
+        "db_path = 'app.db'\n[conflict]\ndefault = 'column-merge'\n\
+         [[conflict.table]]\nmatch = 'stock'\nuse = 'counter'\nsettings = { columns = 'quantity, reserved' }\n\
+         [[conflict.table]]\nmatch = 'price*'\nuse = 'node-priority'\nsettings = { order = '1' }\n\
+         [[conflict.table]]\nmatch = 'log'\nuse = 'first-write-wins'\n\
+         [[conflict.table]]\nmatch = 'draft'\nuse = 'newest-wins'\nsettings = {}\n\
+         [[conflict.table]]\nmatch = '*'\nuse = 'last-write-wins'",
+    );
+    assert_eq!(case.notices(), [""; 0]);
+    let config = case.config();
+    assert_eq!(config.conflict.default, "column-merge");
+    assert_eq!(config.conflict.table[0].settings.reveal(), [("columns".to_owned(), "quantity, reserved".to_owned())]);
+}
+
+#[test]
+fn a_policy_that_lacks_a_setting_or_has_one_too_many_is_refused_with_the_remedy() {
+    let table = |rest: &str| refused(&format!("[[conflict.table]]\nmatch = '*'\nuse = {rest}"));
+    let all = [
+        table("'counter'"),
+        table("'counter'\nsettings = { colums = 'a' }"),
+        table("'counter'\nsettings = { columns = ['a', 'b'] }"),
+        table("'counter'\nsettings = { columns = 'a,,b' }"),
+        table("'node-priority'\nsettings = { order = '' }"),
+        table("'node-priority'\nsettings = { order = 1 }"),
+        table("'column-merge'\nsettings = { columns = 'a' }"),
+        table("'mine'\n[plugin.mine]\nsource = 'builtin:counter'"),
+        refused("[conflict]\ndefault = 'counter'"),
+        refused("[conflict]\ndefault = 'node-priority'"),
+    ]
+    .join("\n");
+    insta::assert_snapshot!(all, @r#"
+    configuration `antiphon.toml`: `conflict.table[0].settings.columns` is not set, and `counter` can't do without it
+    hint: write names of columns joined by commas, as in `settings = { columns = "quantity, reserved" }`
+    configuration `antiphon.toml`: `conflict.table[0].settings.colums` is no setting of `counter`; did you mean `columns`?
+    hint: `counter` has only `columns`
+    configuration `antiphon.toml`: `conflict.table[0].settings.columns` must be a text
+    hint: write names of columns joined by commas, as in `settings = { columns = "quantity, reserved" }`
+    configuration `antiphon.toml`: `conflict.table[0].settings.columns` holds an empty name: `a,,b`
+    hint: write names of columns joined by commas, as in `settings = { columns = "quantity, reserved" }`
+    configuration `antiphon.toml`: `conflict.table[0].settings.order` holds an empty name: ``
+    hint: write numbers of nodes joined by commas, as in `settings = { order = "1, 2" }`
+    configuration `antiphon.toml`: `conflict.table[0].settings.order` must be a text
+    hint: write numbers of nodes joined by commas, as in `settings = { order = "1, 2" }`
+    configuration `antiphon.toml`: `conflict.table[0].settings.columns` is no setting of `column-merge`
+    hint: `column-merge` has no settings; remove it
+    configuration `antiphon.toml`: `conflict.table[0].use` is `mine`, and this version runs no `[plugin.mine]`
+    hint: leave it out, or write one of `last-write-wins`, `newest-wins`, `first-write-wins`, `column-merge`, `counter`, `node-priority`
+    configuration `antiphon.toml`: `conflict.default` is `counter`, which needs the setting `columns`, and a default has no settings
+    hint: add a `[[conflict.table]]` with `match = "*"`, `use = "counter"` and `settings = { columns = "quantity, reserved" }`
+    configuration `antiphon.toml`: `conflict.default` is `node-priority`, which needs the setting `order`, and a default has no settings
+    hint: add a `[[conflict.table]]` with `match = "*"`, `use = "node-priority"` and `settings = { order = "1, 2" }`
+    "#);
+}
+
+/// A name that is known here and not in the program would be refused at the start, or the other way round here.
+#[test]
+fn the_components_are_those_that_come_with_the_program() {
+    use antiphon_bundle::{ALL, World};
+    let named = |world| ALL.iter().filter(move |component| component.world == world).map(|component| component.name);
+    assert!(named(World::Resolver).eq(RESOLVERS.iter().copied()));
+    assert!(named(World::Hasher).eq(HASHERS.iter().copied()));
 }
 
 #[test]

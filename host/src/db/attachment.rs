@@ -6,10 +6,11 @@
 
 use super::catalog::Tracked;
 use super::compare::{each_row, key_of};
-use super::ledger::ours;
-use super::overlay::{Image, Shadow, drop_shadow, store_shadow};
+use super::ledger::{ours, unsigned};
+use super::overlay::{Image, Shadow, chunk_keys, drop_shadow, store_shadow};
 use super::rows::whole;
-use super::unique::key_values;
+use super::unique::{key_values, same};
+use super::unit::whole_row;
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
 use crate::log::{Placed, Shard};
@@ -19,7 +20,7 @@ use antiphon_core::entry::{Body, Changes};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
 use rusqlite::Connection;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -77,8 +78,6 @@ pub(super) struct Attachments {
     renamed: BTreeMap<String, String>,
     /// Why a table can't be compared, in words for the person who can change it.
     obstacles: BTreeMap<String, String>,
-    /// Tables whose pending keys have been looked at: what was sealed before a table went says nothing of it now.
-    looked_at: BTreeSet<String>,
 }
 
 impl Attachments {
@@ -95,7 +94,6 @@ impl Attachments {
         };
         self.known.clear();
         self.renamed.clear();
-        self.looked_at.clear();
         self.obstacles.clear();
         query(concat!("SELECT tbl, state, since FROM ", ours!("known")), &mut |table, state, since| {
             if let Some(state) = State::of(&state) {
@@ -138,7 +136,6 @@ impl Attachments {
             .and_then(|mut statement| statement.execute([table, state.name(), since]))
             .doing("note where a table stands")?;
         self.obstacles.remove(&table.to_ascii_lowercase());
-        self.looked_at.remove(&table.to_ascii_lowercase());
         self.known.insert(table.to_ascii_lowercase(), (state, since.to_owned()));
         Ok(())
     }
@@ -453,16 +450,9 @@ impl Database {
             if deletes {
                 marks.extend(differing.only_there.iter().map(|(key, row)| (key.clone(), Some(row.clone()))));
             }
-            if db.attachments.looked_at.insert(table.to_ascii_lowercase()) {
-                // What was sealed before the table was made anew says nothing of it now: it is sealed again as it stands.
-                if deletes {
-                    let pending = db.overlay.peek(here.id).into_iter().flat_map(|overlay| overlay.pending.keys());
-                    for key in pending {
-                        marks.push((key_values(key)?, None));
-                    }
-                } else {
-                    marks.extend(differing.pending_here.iter().map(|key| (key.clone(), None)));
-                }
+            marks.extend(differing.sealed_otherwise.iter().cloned());
+            if deletes {
+                marks.extend(differing.sealed_and_gone.iter().cloned());
             }
             if !marks.is_empty() {
                 tracing::warn!(
@@ -503,18 +493,29 @@ impl Database {
         let overlay = self.overlay.peek(here.id);
         let is_pending = |key: &[u8]| overlay.is_some_and(|overlay| overlay.pending.contains_key(key));
         let mut canonical = Vec::new();
+        let mut sealed = self.sealed(here)?;
         each_row(self, here, &mut |row| {
             let key = key_of(here, &row);
             canonical.clear();
             here.encoder.write(&mut canonical, key.iter());
             let found = whole(&aside.conn, there, &key)?;
             if is_pending(&canonical) {
-                differing.pending_here.push(key);
+                // What was sealed before the table was made anew says nothing of its rows now.
+                if let Some(image) =
+                    sealed.remove(canonical.as_slice()).filter(|image| !same(image.as_ref(), Some(&row)))
+                {
+                    differing.sealed_otherwise.push((key, image.as_ref().map(whole_row)));
+                }
             } else if found.as_deref().and_then(|found| found.get(..width)) != Some(row.as_slice()) {
                 differing.here.push((key, found));
             }
             Ok(())
         })?;
+        for (key, image) in sealed {
+            if let Some(image) = image {
+                differing.sealed_and_gone.push((key_values(&key)?, Some(whole_row(&image))));
+            }
+        }
         each_row(aside, there, &mut |row| {
             differing.logged += 1;
             let key = key_of(there, &row);
@@ -551,6 +552,49 @@ impl Database {
             write.raw_execute().doing(TAKING)?;
         }
         Ok(())
+    }
+
+    /// The rows of a table that are on their way, each as it was sealed last.
+    fn sealed(&self, here: &Tracked) -> Result<FxHashMap<Box<[u8]>, Option<Image>>, Error> {
+        const READING: &str = "read what is pending";
+        let mut sealed = FxHashMap::default();
+        let mut statement = self
+            .conn
+            .prepare_cached(concat!(
+                "SELECT shard, number, batch FROM ",
+                ours!("global_change_log"),
+                " ORDER BY shard, number"
+            ))
+            .doing(READING)?;
+        let mut rows = statement.query([]).doing(READING)?;
+        while let Some(row) = rows.next().doing(READING)? {
+            let shard: Shard = row.get(0).doing(READING)?;
+            let number = unsigned(row, 1).doing(READING)?;
+            if number <= self.ledger.done(shard, self.origin) {
+                continue;
+            }
+            let frame: Vec<u8> = row.get(2).doing(READING)?;
+            let entry = codec::decode(&frame).map_err(|error| {
+                Error::Inconsistent(format!("batch {number} of the outbox cannot be read: {error}"))
+            })?;
+            let Body::Changes(mut changes) = entry.body else { continue };
+            self.adapt(&mut changes);
+            for chunk in changes.chunks.iter().filter(|chunk| chunk.table.eq_ignore_ascii_case(&here.table.name)) {
+                let places: Vec<Option<usize>> = chunk.columns.iter().map(|name| here.table.column(name)).collect();
+                let written = chunk.written.iter().map(|row| {
+                    let mut image: Image = vec![None; here.table.columns.len()];
+                    for (value, place) in row.iter().zip(&places) {
+                        if let Some(slot) = place.and_then(|place| image.get_mut(place)) {
+                            *slot = Some(value.clone());
+                        }
+                    }
+                    Some(image)
+                });
+                let images = written.chain(chunk.gone.iter().map(|_| None));
+                sealed.extend(chunk_keys(here, chunk).zip(images));
+            }
+        }
+        Ok(sealed)
     }
 
     /// The table follows the log again: L's rows go behind pending ones, and rows that only L has are written.
@@ -603,8 +647,9 @@ struct Differing {
     here: Vec<(Row, Option<Row>)>,
     /// Rows that only L has.
     only_there: Vec<(Row, Row)>,
-    /// Pending keys of rows here.
-    pending_here: Vec<Row>,
+    /// Pending keys of rows here that were sealed otherwise, and of rows that were sealed and are not here.
+    sealed_otherwise: Vec<(Row, Option<Row>)>,
+    sealed_and_gone: Vec<(Row, Option<Row>)>,
     /// L's rows of pending keys.
     pending: Vec<(Box<[u8]>, Row)>,
     /// Rows in L, and how many of their keys are here.

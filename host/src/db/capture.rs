@@ -1,5 +1,6 @@
 //! Capture on and off: change logs and triggers, and rows that were there before them.
 
+use super::catalog::Tracked;
 use super::ledger::{self, ours};
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
@@ -234,6 +235,46 @@ impl Database {
         Ok(found)
     }
 
+    /// What is marked by now was in no batch before: none of it counts as made upon a row of the log's.
+    fn begin_fresh(&self, tracked: &Tracked) -> Result<(), Error> {
+        let log = quote(&change_log(&tracked.table.name));
+        self.conn
+            .execute(
+                &format!(
+                    "INSERT OR REPLACE INTO {} SELECT 'fresh:' || ?1, coalesce(max(id), 0) FROM main.{log}",
+                    ours!("meta")
+                ),
+                [&tracked.table.name],
+            )
+            .doing("note what was there before")?;
+        Ok(())
+    }
+
+    /// The last of those marks, if any of them is left.
+    pub(super) fn fresh(&self, table: &str) -> Result<i64, Error> {
+        self.conn
+            .prepare_cached(concat!("SELECT value FROM ", ours!("meta"), " WHERE name = 'fresh:' || ?1"))
+            .and_then(|mut statement| statement.query_row([table], |row| row.get(0)).optional())
+            .map(|until| until.unwrap_or(i64::MIN))
+            .doing("read what was there before")
+    }
+
+    /// All of those marks are in batches.
+    pub(super) fn end_fresh(&self, table: &str) -> Result<(), Error> {
+        self.conn
+            .execute(concat!("DELETE FROM ", ours!("meta"), " WHERE name = 'fresh:' || ?1"), [table])
+            .doing("forget what was there before")?;
+        Ok(())
+    }
+
+    /// Whether rows of a table that were there before its triggers still wait for their marks.
+    pub(super) fn is_scanned(&self, table: &str) -> Result<bool, Error> {
+        self.conn
+            .prepare_cached(concat!("SELECT 1 FROM ", ours!("scan"), " WHERE tbl = ?1"))
+            .and_then(|mut statement| statement.exists([table]))
+            .doing("look for scans")
+    }
+
     /// Marks the next rows of a table that is being scanned; says whether any scan is left.
     ///
     /// # Errors
@@ -279,6 +320,9 @@ impl Database {
                     .doing(SCANNING)?;
             } else {
                 db.conn.execute(concat!("DELETE FROM ", ours!("scan"), " WHERE tbl = ?1"), [&name]).doing(SCANNING)?;
+                if let Some(tracked) = tracked.as_ref().filter(|tracked| tracked.table.resolved) {
+                    db.begin_fresh(tracked)?;
+                }
             }
             fault!("scanned");
             Ok(true)

@@ -1,12 +1,14 @@
 //! Which tables there are, which of them are replicated, and why the others are not.
 
 use super::overlay::TableId;
+use super::values::owned;
 use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
 use antiphon_core::schema::{Column, ROWIDS, Table, Unique, quote};
+use antiphon_core::value::Value;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use std::collections::BTreeSet;
 
 /// Which tables the user wants replicated, by globs over their names.
@@ -84,6 +86,8 @@ pub(super) struct Tracked {
     pub(super) encoder: KeyEncoder,
     /// Who decides clashes over its rows.
     pub(super) policy: usize,
+    /// What each column holds in a row that was written before there was such a column.
+    pub(super) defaults: Vec<Value>,
     /// All rows go to one shard.
     pub(super) whole: bool,
     /// The triggers are in place.
@@ -95,8 +99,17 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
+    /// Where the policy decides on rows, a column that a row's writer did not have holds its default.
+    pub(super) fn fill(&self, image: &mut [Option<Value>]) {
+        for (slot, default) in image.iter_mut().zip(&self.defaults) {
+            if slot.is_none() {
+                *slot = Some(default.clone());
+            }
+        }
+    }
+
     /// The canonical bytes of a key, appended to `out`.
-    pub(super) fn write_key(&self, out: &mut Vec<u8>, row: &[antiphon_core::value::Value]) {
+    pub(super) fn write_key(&self, out: &mut Vec<u8>, row: &[Value]) {
         self.encoder.write(out, self.key.iter().filter_map(|&position| row.get(position)));
     }
 }
@@ -162,6 +175,7 @@ impl Database {
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
                 policy,
+                defaults: if resolved { defaults(&self.conn, &table)? } else { Vec::new() },
                 whole: route.unwrap_or(!table.uniques.is_empty()),
                 captured,
                 marks: capture::read_marks(&table),
@@ -355,6 +369,23 @@ fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
     }
     let sql = format!("SELECT 1 FROM main.{} WHERE {}", quote(&table.name), terms.join(" OR "));
     conn.prepare(&sql).and_then(|mut statement| statement.exists([])).doing("look for NULL keys")
+}
+
+/// The defaults of all columns, as far as they are constant; a column that was added has no other.
+fn defaults(conn: &Connection, table: &Table) -> Result<Vec<Value>, Error> {
+    const READING: &str = "read a table's defaults";
+    let mut statement = conn
+        .prepare_cached("SELECT dflt_value FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")
+        .doing(READING)?;
+    let mut default = |column: &Column| {
+        let text: Option<String> =
+            statement.query_row([&table.name, &column.name], |row| row.get(0)).optional().doing(READING)?.flatten();
+        let Some(text) = text.filter(|text| !text.to_ascii_uppercase().starts_with("CURRENT_")) else {
+            return Ok(Value::Null);
+        };
+        conn.query_row(&format!("SELECT {text}"), [], |row| Ok(owned(row.get_ref(0)?))).doing(READING)
+    };
+    table.columns.iter().map(&mut default).collect()
 }
 
 struct Index {

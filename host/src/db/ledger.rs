@@ -310,6 +310,14 @@ impl Ledger {
         }
     }
 
+    /// The last number of ours whose row in the outbox tells nothing any more: it has taken effect, and a later row
+    /// says where the numbering goes on.
+    pub(super) fn spent(&self, shard: Shard, me: Origin) -> u64 {
+        let last = self.last.get(&shard).map_or(0, |last| last.0);
+        let done = if crate::flaw!(ReceivedPruned) { self.received(shard, me) } else { self.done(shard, me) };
+        done.min(last.saturating_sub(1))
+    }
+
     /// Shards in which a unit of ours waits for its closing piece.
     pub(super) fn open_shards(&self, shards: u32, me: Origin) -> impl Iterator<Item = Shard> {
         (1..=shards).filter(move |&shard| self.is_open(shard, me))

@@ -78,11 +78,6 @@ impl Overlay {
         self.tables.get(id)
     }
 
-    /// Whether a key's row is too large to be sent.
-    pub(super) fn is_oversized(&self, id: TableId, key: &[u8]) -> bool {
-        self.tables.get(id).is_some_and(|table| table.pending.get(key) == Some(&OVERSIZED))
-    }
-
     /// How many keys wait for their echo.
     pub(super) fn pending_len(&self) -> usize {
         self.tables.iter().map(|table| table.pending.len()).sum()
@@ -177,6 +172,7 @@ impl Overlay {
                         *slot = Some(value);
                     }
                 }
+                tracked.fill(&mut image);
                 Some(image)
             }
             _ => None,

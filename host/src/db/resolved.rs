@@ -157,12 +157,10 @@ impl Database {
 
 /// Columns that the resolver did not see keep what stands, or else what came.
 fn merge(mut merged: Image, clash: &Concurrent, change: &Change) -> Image {
-    let rows = [clash.current.as_ref(), change.image.as_ref()];
-    for row in rows.into_iter().flatten() {
-        for (slot, value) in merged.iter_mut().zip(row) {
-            if slot.is_none() {
-                slot.clone_from(value);
-            }
+    let rest = clash.current.as_ref().or(change.image.as_ref());
+    for (slot, value) in merged.iter_mut().zip(rest.into_iter().flatten()) {
+        if slot.is_none() {
+            slot.clone_from(value);
         }
     }
     merged
@@ -170,5 +168,9 @@ fn merge(mut merged: Image, clash: &Concurrent, change: &Change) -> Image {
 
 /// A base in local terms.
 pub(super) fn base_of(tracked: &super::catalog::Tracked, columns: &[usize], base: Option<Row>) -> Option<Image> {
-    base.map(|row| image_of(tracked, columns, row.into_iter()))
+    base.map(|row| {
+        let mut image = image_of(tracked, columns, row.into_iter());
+        tracked.fill(&mut image);
+        image
+    })
 }

@@ -5,7 +5,7 @@
 
 use super::catalog::Tracked;
 use super::ledger::{self, Sealed, Unsent};
-use super::overlay::{Shadow, TableOverlay, store_shadow};
+use super::overlay::{OVERSIZED, Shadow, TableOverlay, store_shadow};
 use super::oversize::{Oversize, oversized_base, row_bytes};
 use super::rows::whole;
 use super::stamp::Stamps;
@@ -141,6 +141,10 @@ impl Database {
         if !has_marks(&self.conn, tracked)? {
             return Ok(None);
         }
+        if tracked.table.resolved && self.is_scanned(&tracked.table.name)? {
+            // A row that is not marked yet is not in the log, and no change may count as made upon it.
+            return Ok(Some((Taken { chunk: header(tracked, tracked.table.columns.len()), keys: Vec::new() }, true)));
+        }
         let (key_width, width) = (tracked.key.len(), tracked.table.columns.len());
         let first = 2 + key_width;
         let whole_rows = reads_rows(&tracked.table);
@@ -152,12 +156,14 @@ impl Database {
         let (mut seen_written, mut seen_gone) = (Seen::default(), Seen::default());
         let mut written: Vec<Box<[u8]>> = Vec::new();
         let mut gone: Vec<Box<[u8]>> = Vec::new();
-        let mut before = Before::new(&self.conn, tracked);
+        let fresh = if tracked.table.resolved { self.fresh(&tracked.table.name)? } else { i64::MIN };
+        let mut before = Before::new(&self.conn, tracked, fresh);
         let (mut made_written, mut made_gone): (Vec<Made>, Vec<Made>) = Default::default();
         let mut key: Vec<Value> = Vec::with_capacity(key_width);
         let mut canonical = Vec::new();
         let mut last = None;
         let mut more = false;
+        let pending = &self.overlay.table(tracked.id).pending;
         let mut statement = self.conn.prepare_cached(&tracked.marks).doing(SEALING)?;
         let mut rows = statement.query([]).doing(SEALING)?;
         while let Some(row) = rows.next().doing(SEALING)? {
@@ -218,7 +224,7 @@ impl Database {
                 }
                 continue;
             }
-            let was_oversized = self.overlay.is_oversized(tracked.id, &canonical);
+            let was_oversized = pending.get(canonical.as_slice()) == Some(&OVERSIZED);
             if was_oversized {
                 freed.push(Box::<[u8]>::from(canonical.as_slice()));
             }
@@ -227,7 +233,8 @@ impl Database {
                 if was_oversized {
                     base = oversized_base(&self.conn, &tracked.table.name, &canonical)?;
                 }
-                if base.is_none() && !present {
+                // Of a key that is on its way already, an earlier piece may hold a row that has to go again.
+                if base.is_none() && !present && !pending.contains_key(canonical.as_slice()) {
                     before.unborn(&canonical, id);
                     continue;
                 }
@@ -266,6 +273,9 @@ impl Database {
                 .and_then(|mut statement| statement.execute([])),
         }
         .doing("clear the marks")?;
+        if fresh > i64::MIN && (!more || last.is_some_and(|last| last >= fresh)) {
+            self.end_fresh(&tracked.table.name)?;
+        }
         let (id, name) = (tracked.id, tracked.table.name.clone());
         self.release(id, &name, &freed)?;
         self.hold_back(id, &name, oversized)?;
@@ -433,6 +443,8 @@ fn uncover(
 struct Before<'a> {
     conn: &'a rusqlite::Connection,
     tracked: &'a Tracked,
+    /// Marks up to this one are of rows that were in no batch before.
+    fresh: i64,
     /// The first mark of keys whose rows were only looked at so far.
     held: FxHashMap<Box<[u8]>, i64>,
     /// The first mark of keys that came and went between two seals.
@@ -440,8 +452,8 @@ struct Before<'a> {
 }
 
 impl<'a> Before<'a> {
-    fn new(conn: &'a rusqlite::Connection, tracked: &'a Tracked) -> Self {
-        Self { conn, tracked, held: FxHashMap::default(), unborn: FxHashMap::default() }
+    fn new(conn: &'a rusqlite::Connection, tracked: &'a Tracked, fresh: i64) -> Self {
+        Self { conn, tracked, fresh, held: FxHashMap::default(), unborn: FxHashMap::default() }
     }
 
     fn hold(&mut self, key: &[u8], id: i64) {
@@ -462,7 +474,7 @@ impl<'a> Before<'a> {
     fn take(&mut self, key: &[u8], kind: i64, id: i64) -> Result<Option<Row>, Error> {
         let held = self.held.remove(key).filter(|_| kind != op::INSERT || !crate::flaw!(ReplaceUponNothing));
         let first = held.or((kind == op::MAYBE_GONE).then_some(id));
-        let Some(first) = first else { return Ok(None) };
+        let Some(first) = first.filter(|&first| first > self.fresh) else { return Ok(None) };
         let width = self.tracked.table.columns.len();
         self.conn
             .prepare_cached(&self.tracked.before)

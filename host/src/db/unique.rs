@@ -187,7 +187,7 @@ fn set(shadows: &mut FxHashMap<Box<[u8]>, Shadow>, key: &[u8], image: Option<Ima
 }
 
 /// Whether T's row shows the image, in the columns that the image has.
-fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
+pub(super) fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
     match (image, row) {
         (None, None) => true,
         (Some(image), Some(row)) => {

@@ -125,6 +125,9 @@ impl Database {
                     *slot = kept;
                 }
             }
+            if let Some(image) = &mut change.image {
+                tracked.fill(image);
+            }
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! One suite for every log: what the contract of [`Log`] says, shown.
 
-use super::{Appended, Bounds, Error, Log};
+use super::{Announced, Appended, Bounds, Claimant, Error, Hold, Lease, Log, Member};
 use antiphon_core::entry::Origin;
+use std::time::Duration;
 
 fn origin(node: u64) -> Origin {
     Origin { node, incarnation: 1 }
@@ -24,7 +25,33 @@ pub async fn run(fresh: impl Fn() -> Box<dyn Log>) -> Result<(), Error> {
     origins_and_shards_are_apart(&*fresh()).await?;
     only_one_begins(&*fresh()).await?;
     reads_are_bounded_and_never_empty_handed(&*fresh()).await?;
-    a_waiter_is_told(&*fresh()).await
+    a_waiter_is_told(&*fresh()).await?;
+    the_newest_announcement_of_each_origin_is_kept(&*fresh()).await?;
+    a_lease_changes_only_over_the_term_that_stands(&*fresh()).await?;
+    one_at_a_time_holds_a_lease(&*fresh(), &*fresh()).await
+}
+
+/// Runs what two processes that share a log must see of each other, for logs that can be opened twice.
+///
+/// # Errors
+/// When a call of the log fails.
+///
+/// # Panics
+/// Where the log breaks its contract.
+pub async fn run_shared(one: &dyn Log, other: &dyn Log) -> Result<(), Error> {
+    assert_eq!(one.append(1, origin(1), 1, &frames(&["a"])).await?, Appended::At(1));
+    assert_eq!(other.read(1, 0, usize::MAX).await?.len(), 1);
+    one.announce(&Member { node: 7, ..Member::default() }).await?;
+    assert_eq!(other.members().await?.len(), 1);
+    let mut here = Claimant::new("shared", origin(1), Duration::from_secs(30));
+    let mut there = Claimant::new("shared", origin(2), Duration::from_secs(30));
+    let at = Duration::from_secs;
+    assert_eq!(here.hold(one, at(0)).await?, Hold::Held);
+    assert_eq!(there.hold(other, at(0)).await?, Hold::HeldBy(origin(1)));
+    here.release(one).await?;
+    assert_eq!(there.hold(other, at(0)).await?, Hold::Held);
+    assert_eq!(here.hold(one, at(1)).await?, Hold::HeldBy(origin(2)));
+    Ok(())
 }
 
 async fn positions_are_dense(log: &dyn Log) -> Result<(), Error> {
@@ -98,6 +125,67 @@ async fn a_waiter_is_told(log: &dyn Log) -> Result<(), Error> {
     Ok(())
 }
 
+async fn the_newest_announcement_of_each_origin_is_kept(log: &dyn Log) -> Result<(), Error> {
+    assert!(log.members().await?.is_empty());
+    let first = Member { node: 7, incarnation: 1, version: "1.0.0".to_owned(), ..Member::default() };
+    log.announce(&first).await?;
+    let reborn = Member { incarnation: 2, ..first.clone() };
+    log.announce(&reborn).await?;
+    let moved = Member {
+        positions: [(1, 5), (2, u64::MAX)].into(),
+        schemas: [("t\"é".to_owned(), u64::MAX)].into(),
+        left: true,
+        ..first.clone()
+    };
+    let before = log.members().await?;
+    log.announce(&moved).await?;
+    let after = log.members().await?;
+    let said: Vec<_> = after.iter().map(|announced| announced.member.clone()).collect();
+    assert_eq!(said, [moved, reborn], "one a life, by node and life, with its last words");
+    let times = |members: &[Announced]| members.iter().map(|announced| announced.time).collect::<Vec<_>>();
+    let (before, after) = (times(&before), times(&after));
+    assert!(after.first() > before.first(), "the log says when it heard of it");
+    assert_eq!(after.last(), before.last());
+    assert_eq!(log.bounds(1).await?.last, 0, "an announcement is no entry");
+    Ok(())
+}
+
+async fn a_lease_changes_only_over_the_term_that_stands(log: &dyn Log) -> Result<(), Error> {
+    assert_eq!(log.lease("a").await?, Lease::default());
+    let wanted = Lease { term: 0, holder: Some((1, u64::MAX >> 1)), ttl_ms: 30_000 };
+    let (done, taken) = log.set_lease("a", wanted, 0).await?;
+    assert!(done && taken.term > 0);
+    assert_eq!(taken, Lease { term: taken.term, ..wanted });
+    assert_eq!(log.lease("a").await?, taken);
+    let other = Lease { holder: Some((2, 1)), ..wanted };
+    assert_eq!(log.set_lease("a", other, 0).await?, (false, taken), "who saw an older value changes nothing");
+    let (done, renewed) = log.set_lease("a", wanted, taken.term).await?;
+    assert!(done && renewed.term > taken.term, "a renewal is another value");
+    let (done, released) = log.set_lease("a", Lease::default(), renewed.term).await?;
+    assert!(done && released.term > renewed.term && released.holder.is_none(), "terms never begin anew");
+    assert_eq!(log.lease("b").await?, Lease::default(), "names are apart");
+    Ok(())
+}
+
+async fn one_at_a_time_holds_a_lease(log: &dyn Log, apart: &dyn Log) -> Result<(), Error> {
+    let at = Duration::from_secs;
+    let ttl = at(30);
+    let mut one = Claimant::new("work", origin(1), ttl);
+    let mut two = Claimant::new("work", origin(2), ttl);
+    let (first, second) = futures::join!(one.hold(log, at(0)), two.hold(log, at(0)));
+    let held = [first?, second?].iter().filter(|hold| **hold == Hold::Held).count();
+    assert_eq!(held, 1, "two that ask at once");
+    let (winner, loser) = if one.is_held(at(0)) { (&mut one, &mut two) } else { (&mut two, &mut one) };
+    assert_eq!(winner.hold(log, at(20)).await?, Hold::Held, "renewed by its holder");
+    assert!(matches!(loser.hold(log, at(31)).await?, Hold::HeldBy(_)));
+    assert_eq!(loser.hold(log, at(61)).await?, Hold::Held, "its holder was silent for 30 s");
+    assert!(matches!(winner.hold(log, at(61)).await?, Hold::HeldBy(_)));
+    loser.release(log).await?;
+    assert_eq!(winner.hold(log, at(61)).await?, Hold::Held);
+    assert_eq!(apart.lease("work").await?, Lease::default(), "another log has leases of its own");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use crate::log::{Local, Memory};
@@ -117,5 +205,12 @@ mod tests {
         })
         .await
         .unwrap();
+    }
+
+    #[tokio::test]
+    async fn two_handles_share_a_local_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (Local::open(folder.path()).unwrap(), Local::open(folder.path()).unwrap());
+        super::run_shared(&one, &other).await.unwrap();
     }
 }

@@ -3,7 +3,7 @@
 //! A SQLite file of its own does what a log needs: locks between processes, atomic appends, durable commits.
 //! One row holds one frame; a shard is one table, so its positions are dense.
 
-use super::{Appended, Bounds, Error, Log, Placed, Shard};
+use super::{Announced, Appended, Bounds, Error, Lease, Log, Member, Placed, Shard};
 use crate::watch::Watch;
 use antiphon_core::entry::Origin;
 use async_trait::async_trait;
@@ -90,7 +90,9 @@ fn create(conn: &mut Connection) -> rusqlite::Result<()> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.execute_batch(
         "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value);
-         CREATE TABLE IF NOT EXISTS fence (shard, node, incarnation, number, PRIMARY KEY (shard, node, incarnation));",
+         CREATE TABLE IF NOT EXISTS fence (shard, node, incarnation, number, PRIMARY KEY (shard, node, incarnation));
+         CREATE TABLE IF NOT EXISTS member (node, incarnation, time, said, PRIMARY KEY (node, incarnation));
+         CREATE TABLE IF NOT EXISTS lease (name TEXT PRIMARY KEY, term, node, incarnation, ttl_ms);",
     )?;
     transaction.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?1)", [FORMAT])?;
     transaction.commit()
@@ -124,7 +126,69 @@ fn create_shard(conn: &Connection, shard: Shard) -> rusqlite::Result<()> {
 
 /// A shard nobody appended to has no table yet.
 fn exists(conn: &Connection, shard: Shard) -> rusqlite::Result<bool> {
-    conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([format!("shard_{shard}")])
+    has_table(conn, &format!("shard_{shard}"))
+}
+
+fn has_table(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([name])
+}
+
+fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqlite::Result<Vec<Placed>> {
+    if !exists(conn, shard)? {
+        return Ok(Vec::new());
+    }
+    let mut statement =
+        conn.prepare_cached(&format!("SELECT seq, time, frame FROM shard_{shard} WHERE seq > ?1 ORDER BY seq"))?;
+    let mut rows = statement.query([after.cast_signed()])?;
+    let mut read = Vec::new();
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let frame: Vec<u8> = row.get(2)?;
+        bytes += frame.len();
+        read.push(Placed {
+            seq: row.get::<_, i64>(0)?.cast_unsigned(),
+            time: row.get::<_, i64>(1)?.cast_unsigned(),
+            frame,
+        });
+        if bytes >= bytes_max {
+            break;
+        }
+    }
+    Ok(read)
+}
+
+/// What members said last. Words that this build can't read come from another one, and still tell who and when.
+fn members(conn: &Connection) -> rusqlite::Result<Vec<Announced>> {
+    // A log that an earlier version made.
+    if !has_table(conn, "member")? {
+        return Ok(Vec::new());
+    }
+    conn.prepare_cached("SELECT node, incarnation, time, said FROM member ORDER BY 1, 2")?
+        .query_map([], |row| {
+            let (node, incarnation): (i64, i64) = (row.get(0)?, row.get(1)?);
+            let (node, incarnation) = (node.cast_unsigned(), incarnation.cast_unsigned());
+            let said: String = row.get(3)?;
+            let said: Member = serde_json::from_str(&said).unwrap_or_default();
+            let member = Member { node, incarnation, ..said };
+            Ok(Announced { member, time: row.get::<_, i64>(2)?.cast_unsigned() })
+        })?
+        .collect()
+}
+
+fn lease(conn: &Connection, name: &str) -> rusqlite::Result<Lease> {
+    let found = conn
+        .prepare_cached("SELECT term, node, incarnation, ttl_ms FROM lease WHERE name = ?1")?
+        .query_row([name], |row| {
+            let node: Option<i64> = row.get(1)?;
+            let incarnation: Option<i64> = row.get(2)?;
+            Ok(Lease {
+                term: row.get::<_, i64>(0)?.cast_unsigned(),
+                holder: node.zip(incarnation).map(|(node, life)| (node.cast_unsigned(), life.cast_unsigned())),
+                ttl_ms: row.get::<_, i64>(3)?.cast_unsigned(),
+            })
+        })
+        .optional()?;
+    Ok(found.unwrap_or_default())
 }
 
 fn insert(conn: &Connection, shard: Shard, frames: &[Vec<u8>]) -> rusqlite::Result<u64> {
@@ -194,30 +258,7 @@ impl Log for Local {
     }
 
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
-        blocking(&self.reader, move |conn| {
-            if !exists(conn, shard)? {
-                return Ok(Vec::new());
-            }
-            let mut statement = conn
-                .prepare_cached(&format!("SELECT seq, time, frame FROM shard_{shard} WHERE seq > ?1 ORDER BY seq"))?;
-            let mut rows = statement.query([after.cast_signed()])?;
-            let mut read = Vec::new();
-            let mut bytes = 0;
-            while let Some(row) = rows.next()? {
-                let frame: Vec<u8> = row.get(2)?;
-                bytes += frame.len();
-                read.push(Placed {
-                    seq: row.get::<_, i64>(0)?.cast_unsigned(),
-                    time: row.get::<_, i64>(1)?.cast_unsigned(),
-                    frame,
-                });
-                if bytes >= bytes_max {
-                    break;
-                }
-            }
-            Ok(read)
-        })
-        .await
+        blocking(&self.reader, move |conn| read(conn, shard, after, bytes_max)).await
     }
 
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
@@ -236,6 +277,108 @@ impl Log for Local {
             }
             self.watch.changed(events, POLL_INTERVAL).await;
         }
+    }
+
+    async fn announce(&self, member: &Member) -> Result<(), Error> {
+        let (node, incarnation) = (member.node.cast_signed(), member.incarnation.cast_signed());
+        let said = serde_json::to_string(member).map_err(|error| Error::Broken(error.to_string()))?;
+        blocking(&self.writer, move |conn| {
+            conn.prepare_cached(
+                "INSERT INTO member VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT (node, incarnation) DO UPDATE SET time = ?3, said = ?4",
+            )?
+            .execute((node, incarnation, crate::clock::unix_ns().cast_signed(), said))?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn members(&self) -> Result<Vec<Announced>, Error> {
+        blocking(&self.reader, |conn| members(conn)).await
+    }
+
+    async fn lease(&self, name: &str) -> Result<Lease, Error> {
+        let name = name.to_owned();
+        blocking(&self.reader, move |conn| lease(conn, &name)).await
+    }
+
+    async fn set_lease(&self, name: &str, wanted: Lease, over: u64) -> Result<(bool, Lease), Error> {
+        let name = name.to_owned();
+        blocking(&self.writer, move |conn| {
+            let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let standing = lease(&transaction, &name)?;
+            if standing.term != over {
+                return Ok((false, standing));
+            }
+            let new = Lease { term: over + 1, ..wanted };
+            let (node, incarnation) = new.holder.map_or((None, None), |(node, incarnation)| {
+                (Some(node.cast_signed()), Some(incarnation.cast_signed()))
+            });
+            transaction
+                .prepare_cached(
+                    "INSERT INTO lease VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (name) DO UPDATE SET term = ?2, node = ?3, incarnation = ?4, ttl_ms = ?5",
+                )?
+                .execute((&name, new.term.cast_signed(), node, incarnation, new.ttl_ms.cast_signed()))?;
+            transaction.commit()?;
+            Ok((true, new))
+        })
+        .await
+    }
+}
+
+/// A look at a log from outside: read-only, nothing is made, and no transaction stands between two calls.
+#[derive(Debug)]
+pub struct Glance(Connection);
+
+impl Glance {
+    /// Opens the log in this directory; `None` if there is none.
+    ///
+    /// # Errors
+    /// When it is there and can't be read.
+    pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
+        let file = directory.join(FILE);
+        if !file.exists() {
+            return Ok(None);
+        }
+        let look = || {
+            let conn = crate::db::look(&file)?;
+            let format: u32 = conn.query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))?;
+            Ok((conn, format))
+        };
+        let (conn, format) =
+            look().map_err(|error: rusqlite::Error| Error::Broken(format!("`{}`: {error}", file.display())))?;
+        if format != FORMAT {
+            return Err(Error::Broken(format!(
+                "`{}`: it has format {format}, and this build reads format {FORMAT}",
+                file.display()
+            )));
+        }
+        Ok(Some(Self(conn)))
+    }
+
+    /// How far a shard reaches.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
+        bounds(&self.0, shard).map_err(|error| classify(&error))
+    }
+
+    /// Entries after a position, about `bytes_max` of them.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
+        read(&self.0, shard, after, bytes_max).map_err(|error| classify(&error))
+    }
+
+    /// Every origin that announced itself, by node and incarnation.
+    ///
+    /// # Errors
+    /// When they can't be read.
+    pub fn members(&self) -> Result<Vec<Announced>, Error> {
+        members(&self.0).map_err(|error| classify(&error))
     }
 }
 

@@ -1,9 +1,9 @@
 //! The log in memory, for tests and the simulator: it can be made to fail as a broker does.
 
-use super::{Appended, Bounds, Error, Log, Placed, Shard};
+use super::{Announced, Appended, Bounds, Error, Lease, Log, Member, Placed, Shard};
 use antiphon_core::entry::Origin;
 use async_trait::async_trait;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -26,6 +26,8 @@ pub struct Faults {
 struct State {
     shards: HashMap<Shard, Vec<Placed>>,
     last_numbers: HashMap<(Shard, Origin), u64>,
+    members: BTreeMap<Origin, Announced>,
+    leases: HashMap<String, Lease>,
     faults: Faults,
     clock: u64,
 }
@@ -141,5 +143,30 @@ impl Log for Memory {
             return;
         }
         grown.await;
+    }
+    async fn announce(&self, member: &Member) -> Result<(), Error> {
+        let mut state = self.state();
+        state.clock += 1;
+        let announced = Announced { member: member.clone(), time: state.clock };
+        state.members.insert(member.origin(), announced);
+        Ok(())
+    }
+
+    async fn members(&self) -> Result<Vec<Announced>, Error> {
+        Ok(self.state().members.values().cloned().collect())
+    }
+
+    async fn lease(&self, name: &str) -> Result<Lease, Error> {
+        Ok(self.state().leases.get(name).copied().unwrap_or_default())
+    }
+
+    async fn set_lease(&self, name: &str, lease: Lease, over: u64) -> Result<(bool, Lease), Error> {
+        let mut state = self.state();
+        let standing = state.leases.entry(name.to_owned()).or_default();
+        if standing.term != over {
+            return Ok((false, *standing));
+        }
+        *standing = Lease { term: over + 1, ..lease };
+        Ok((true, *standing))
     }
 }

@@ -1,10 +1,12 @@
-//! The resolver `column-merge`: a row is merged column by column, against the row that the incoming change was made on.
+//! The resolver `column-merge`: a row is merged column by column, against the row that the incoming change was made
+//! on.
 //!
 //! # Laws, version 1
-//! 1. If what stands is gone, the answer is `take`; else, if what came is gone, it is `keep`: a change beats a deletion.
+//! 1. If what stands is gone, the answer is `take`; else, if what came is gone, it is `keep`: a change beats a
+//!    deletion.
 //! 2. Else the answer is `merge`, also where the result is one of the two rows. Each column has the incoming value if
-//!    that differs from the base's, else the current one. So what only one of the two changed is kept, and of two changes
-//!    of one column the later in the log wins.
+//!    that differs from the base's, else the current one. So what only one of the two changed is kept, and of two
+//!    changes of one column the later in the log wins.
 //! 3. Without a base, every value of it is NULL.
 //! 4. Values are equal if their storage class and bytes are: 1 is not 1.0, `a` is not `A`, and 0.0 is not -0.0.
 //! 5. A clash over a UNIQUE index is answered `take`.

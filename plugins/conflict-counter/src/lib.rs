@@ -1,20 +1,20 @@
 //! The resolver `counter`: in the columns it is told, what each node added is added up. The others are merged.
 //!
 //! # Laws, version 1
-//! 1. The setting `columns` names columns, joined by commas, compared as SQLite compares names of columns. In every table
-//!    that has one outside its primary key, that column is a counter. A name for which there is no such table is
+//! 1. The setting `columns` names columns, joined by commas, compared as SQLite compares names of columns. In every
+//!    table that has one outside its primary key, that column is a counter. A name for which there is no such table is
 //!    refused, unless there is no table at all; so are an empty name and any other setting.
-//! 2. Rows that are gone, rows without a base, clashes over a UNIQUE index, and columns that are no counters are treated
-//!    as by `column-merge`, version 1. A counter of a base that isn't there is NULL.
+//! 2. Rows that are gone, rows without a base, clashes over a UNIQUE index, and columns that are no counters are
+//!    treated as by `column-merge`, version 1. A counter of a base that isn't there is NULL.
 //! 3. The value of a counter, from base, current and incoming value:
 //!    1. If all three are NULL: NULL.
-//!    2. Else, if each is an integer or NULL: current + incoming - base, NULL being 0. Where that passes the ends of 64
-//!       bits it goes on at the other end, as in two's complement. So the sum stays an integer, is the same in whatever
-//!       order the changes come, and is exact again once it is back within 64 bits.
-//!    3. Else, if each is an integer, a real or NULL: the incoming value if the current one is the base's, the current one
-//!       if the incoming one is the base's, and else current + (incoming - base) in reals, NULL being 0. That sum is
-//!       rounded, and as SQLite stores it: 0.0 for -0.0, and in a column of affinity INTEGER or NUMERIC an
-//!       integer if it is one, strictly between the smallest and the largest of 64 bits.
+//!    2. Else, if each is an integer or NULL: current + incoming - base, NULL being 0. Where that passes the ends of
+//!       64 bits it goes on at the other end, as in two's complement. So the sum stays an integer, is the same in
+//!       whatever order the changes come, and is exact again once it is back within 64 bits.
+//!    3. Else, if each is an integer, a real or NULL: the incoming value if the current one is the base's, the current
+//!       one if the incoming one is the base's, and else current + (incoming - base) in reals, NULL being 0. That sum
+//!       is rounded, and as SQLite stores it: 0.0 for -0.0, and in a column of affinity INTEGER or NUMERIC an integer
+//!       if it is one, strictly between the smallest and the largest of 64 bits.
 //!    4. Else, or if that sum is not a number: as if it were no counter.
 //!
 //! Any change of these answers needs the next version.
@@ -87,7 +87,7 @@ impl Policy for Counter {
 
 /// Refuses a name that no table has outside its key.
 fn check(name: &str, tables: &[Table]) -> Result<(), String> {
-    /// Tables that are named in the refusal; their columns are looked at by whoever reads it.
+    // Tables named in the refusal.
     const SHOWN: usize = 5;
     let mut in_key = None;
     for table in tables {
@@ -98,20 +98,21 @@ fn check(name: &str, tables: &[Table]) -> Result<(), String> {
         }
     }
     if let Some(table) = in_key {
-        return Err(format!("the setting `columns` names `{name}`, which is part of the primary key of table `{table}`"));
+        return Err(format!(
+            "the setting `columns` names `{name}`, which is part of the primary key of table `{table}`"
+        ));
     }
     let shown: Vec<String> = tables.iter().take(SHOWN).map(|table| format!("`{}`", table.name)).collect();
-    let more = tables.len().saturating_sub(SHOWN);
-    match (shown.as_slice(), more) {
-        ([], _) => Ok(()),
-        ([table], _) => Err(format!("the setting `columns` names `{name}`, and table {table} has no such column")),
-        (tables, 0) => Err(format!(
-            "the setting `columns` names `{name}`, and none of the tables {} has such a column",
-            tables.join(", ")
-        )),
-        (tables, more) => Err(format!(
-            "the setting `columns` names `{name}`, and none of the tables {} and {more} more has such a column",
-            tables.join(", ")
-        )),
+    let more = match tables.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    match shown.as_slice() {
+        [] => Ok(()),
+        [table] => Err(format!("the setting `columns` names `{name}`, and table {table} has no such column")),
+        tables => {
+            let tables = tables.join(", ");
+            Err(format!("the setting `columns` names `{name}`, and no table has such a column, not {tables}{more}"))
+        }
     }
 }

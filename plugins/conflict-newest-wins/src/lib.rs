@@ -3,8 +3,8 @@
 //! # Laws, version 1
 //! 1. A clash over a key is answered `take` if the incoming stamp is later than the current one, else `keep`.
 //! 2. The stamp with the larger clock is later. Of equal clocks, the one whose node's name is larger is: names are
-//!    looked up in the list given to `configure`, numbers come before texts, numbers compare by their value and texts by
-//!    their bytes. The index in that list and the position in the log decide nothing.
+//!    looked up in the list given to `configure`, numbers come before texts, numbers compare by their value and texts
+//!    by their bytes. The index in that list and the position in the log decide nothing.
 //! 3. Clock 0 is the stamp of a change whose writer was forgotten: earlier than any other, and not later than itself.
 //! 4. A row that is gone competes by its stamp like any other.
 //! 5. A clash over a UNIQUE index is answered `take`.

@@ -1,11 +1,11 @@
 //! The resolver `node-priority`: the change of the node that is named first stands.
 //!
 //! # Laws, version 1
-//! 1. The setting `order` names nodes, joined by commas, the strongest first. Names compare as in `newest-wins`, so that
-//!    `07` is `7`. A node that is not named ranks behind all that are. A name that no node has counts for nothing, for
-//!    the node may come later. A name that comes twice, an empty one, and any other setting are refused.
-//! 2. A clash over a key is answered `keep` if the current stamp's node ranks before the incoming one's, else `take`: of
-//!    equal ranks the later in the log wins.
+//! 1. The setting `order` names nodes, joined by commas, the strongest first. Names compare as in `newest-wins`, so
+//!    that `07` is `7`. A node that is not named ranks behind all that are. A name that no node has counts for
+//!    nothing, for the node may come later. A name that comes twice, an empty one, and any other setting are refused.
+//! 2. A clash over a key is answered `keep` if the current stamp's node ranks before the incoming one's, else `take`:
+//!    of equal ranks the later in the log wins.
 //! 3. A stamp with clock 0 is that of a change whose writer was forgotten, and ranks as a node that is not named.
 //! 4. A row that is gone competes by its stamp like any other.
 //! 5. A clash over a UNIQUE index is answered `take`.
@@ -49,10 +49,11 @@ impl Policy for NodePriority {
     }
 
     fn configure(settings: &Settings, nodes: &[String], _: &[Table]) -> Result<Self, String> {
-        let order = Node::all(&names(NAME, "order", settings)?);
-        for (position, name) in order.iter().enumerate() {
-            if order[..position].contains(name) {
-                return Err(format!("the setting `order` names a node twice: its name {} is one before", position + 1));
+        let named = names(NAME, "order", settings)?;
+        let order = Node::all(&named);
+        for (position, node) in order.iter().enumerate() {
+            if order[..position].contains(node) {
+                return Err(format!("the setting `order` names node `{}` twice", named[position]));
             }
         }
         let last = order.len();

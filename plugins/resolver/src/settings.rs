@@ -18,8 +18,10 @@ pub fn names(resolver: &str, setting: &str, settings: &Settings) -> Result<Vec<S
     if let Some((name, _)) = settings.iter().find(|(name, _)| name != setting) {
         return Err(format!("there is no setting `{name}`: {resolver} has only `{setting}`"));
     }
-    let Some((_, list)) = settings.first() else {
-        return Err(format!("the setting `{setting}` is missing, and {resolver} can't do without it"));
+    let list = match settings.as_slice() {
+        [] => return Err(format!("the setting `{setting}` is missing, and {resolver} can't do without it")),
+        [(_, list)] => list,
+        _ => return Err(format!("the setting `{setting}` is given twice")),
     };
     let names: Vec<String> = list.split(',').map(|name| name.trim().to_owned()).collect();
     if names.iter().any(String::is_empty) {

@@ -2,16 +2,10 @@
 //!
 //! Only looked at: the connection can't write. Capture reads the schema for itself, and more thoroughly.
 
-use std::ffi::OsString;
-use std::fmt::Write;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
 
 use antiphon_core::schema::quote;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 
 use crate::failure::{Failure, Kind};
 
@@ -64,15 +58,7 @@ impl Survey {
 }
 
 fn read(path: &Path) -> rusqlite::Result<Survey> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // Opening a database in WAL mode that nobody has open makes its `-wal` and `-shm`, which a reader can't remove;
-    // they would be ours, and the application might not be allowed to write them. Taken as immutable, it is just read.
-    let db = if wal_mode_at_rest(path) {
-        Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI)?
-    } else {
-        Connection::open_with_flags(path, flags)?
-    };
-    db.busy_timeout(Duration::from_secs(5))?;
+    let db = crate::db::look(path)?;
     let mut survey = Survey { tables: Vec::new(), others: Vec::new() };
     let mut list = db.prepare(
         "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
@@ -90,33 +76,6 @@ fn read(path: &Path) -> rusqlite::Result<Survey> {
         }
     }
     Ok(survey)
-}
-
-/// The file says WAL, and there is no `-wal` beside it.
-fn wal_mode_at_rest(path: &Path) -> bool {
-    let mut header = [0; 20];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
-    let mut wal = OsString::from(path);
-    wal.push("-wal");
-    read.is_ok() && header.ends_with(&[2, 2]) && !Path::new(&wal).exists()
-}
-
-/// The path as SQLite's address of a file that nobody changes.
-fn immutable(path: &Path) -> String {
-    let mut address = String::from("file:");
-    for &byte in path.as_os_str().as_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/._-".contains(&byte) {
-            address.push(byte.into());
-        } else {
-            let _ = write!(address, "%{byte:02x}");
-        }
-    }
-    // Two slashes would begin a host; an empty host in front says that they begin the path.
-    if let Some(rest) = address.strip_prefix("file://") {
-        address = format!("file:////{rest}");
-    }
-    address.push_str("?immutable=1");
-    address
 }
 
 fn table(db: &Connection, name: String) -> rusqlite::Result<Table> {

@@ -1,0 +1,72 @@
+//! A node tells the others that it is there, and where it stands.
+//!
+//! For `status` and for housekeeping of the log. Nothing in the fold depends on it, so an announcement that fails is
+//! worth no more than a word.
+
+use crate::db::Db;
+use crate::log::{ANNOUNCE_INTERVAL, Log, Member};
+use crate::report::Board;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+/// How long a stop waits for the last words to reach the log.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Says every few seconds where a node stands.
+#[derive(Debug)]
+pub struct Announcer {
+    db: Db,
+    log: Arc<dyn Log>,
+    board: Board,
+}
+
+impl Announcer {
+    /// One that has said nothing yet.
+    #[must_use]
+    pub fn new(db: Db, log: Arc<dyn Log>, board: Board) -> Self {
+        Self { db, log, board }
+    }
+
+    /// Announces itself until told to stop.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            self.say(false).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(ANNOUNCE_INTERVAL) => {}
+            }
+        }
+    }
+
+    /// The last words: this node stops in order.
+    pub async fn leave(self) {
+        if tokio::time::timeout(LEAVE_TIMEOUT, self.say(true)).await.is_err() {
+            debug!("the log does not answer; this node leaves without a word");
+        }
+    }
+
+    async fn say(&self, left: bool) {
+        let known = self.db.call(|db| {
+            let origin = db.origin();
+            let member = Member {
+                node: origin.node,
+                incarnation: origin.incarnation,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                positions: db.positions().into_iter().collect(),
+                schemas: db.schemas(),
+                left: false,
+            };
+            let tables: Vec<String> = db.table_names().map(str::to_owned).collect();
+            let refused = db.refused().iter().map(|refused| (refused.table.clone(), refused.reason.clone())).collect();
+            Ok((member, tables, refused))
+        });
+        let Ok((member, tables, refused)) = known.await else { return };
+        self.board.tables(tables, refused);
+        if let Err(error) = self.log.announce(&Member { left, ..member }).await {
+            debug!(%error, "cannot announce this node");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Who takes part: what each node says of itself every few seconds.
+//!
+//! For people and for housekeeping of the log. Nothing in the fold depends on it.
+
+use super::Shard;
+use antiphon_core::entry::Origin;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How often a node that runs announces itself.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(5);
+/// A member that was not heard of for so long is taken for away: it has missed a few times.
+pub const AWAY_AFTER: Duration = Duration::from_secs(20);
+
+/// What a node says of itself. A node in another life is another member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Member {
+    /// The node's number.
+    pub node: u64,
+    /// Which of its lives.
+    pub incarnation: u64,
+    /// The version of its program.
+    pub version: String,
+    /// The last entry it has applied, a shard.
+    pub positions: BTreeMap<Shard, u64>,
+    /// A number made of each replicated table's columns and keys: equal on nodes whose tables are alike.
+    pub schemas: BTreeMap<String, u64>,
+    /// It stopped in order, and says so with its last words.
+    pub left: bool,
+}
+
+impl Member {
+    /// Which origin it is.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin { node: self.node, incarnation: self.incarnation }
+    }
+}
+
+/// An announcement, and when the log took it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// What it says.
+    pub member: Member,
+    /// When the log took it, in nanoseconds of the log's own clock.
+    pub time: u64,
+}

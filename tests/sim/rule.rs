@@ -1,0 +1,73 @@
+//! Which policy a table has in a history, and the twin that decides in its place.
+
+use crate::random::Random;
+use crate::schema::{STOCK, TABLES};
+use antiphon::db::Make;
+use antiphon_core::resolve::Resolve;
+use antiphon_harness::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
+use std::sync::Arc;
+
+/// A table's policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Rule {
+    #[default]
+    Plain,
+    First,
+    Newest,
+    Merge,
+    Count,
+    Priority,
+}
+
+/// One for each of [`TABLES`].
+pub(crate) type Rules = [Rule; TABLES.len()];
+
+impl Rule {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "last-write-wins",
+            Self::First => "first-write-wins",
+            Self::Newest => "newest-wins",
+            Self::Merge => "column-merge",
+            Self::Count => "counter",
+            Self::Priority => "node-priority",
+        }
+    }
+
+    /// A twin of the component.
+    pub(crate) fn twin(self) -> Box<dyn Resolve> {
+        match self {
+            Self::Plain => Box::new(antiphon_core::resolve::LastWriteWins),
+            Self::First => Box::new(FirstWriteWins),
+            Self::Newest => Box::new(NewestWins::default()),
+            Self::Merge => Box::new(ColumnMerge),
+            Self::Count => Box::new(Counter::new(&["n"])),
+            Self::Priority => Box::new(NodePriority::new(&["2", "3"])),
+        }
+    }
+
+    pub(crate) fn make(self) -> Make {
+        Arc::new(move || Ok(self.twin()))
+    }
+}
+
+/// Half of the histories know only the order of the log; in the others each table draws its policy.
+pub(crate) fn rules(seed: u64) -> Rules {
+    // Of its own, so that the histories of old keep their seeds.
+    let mut random = Random::new(seed ^ 0x5eed_0f_7ab1e5);
+    let mut rules = Rules::default();
+    if random.chance(50) {
+        return rules;
+    }
+    for rule in &mut rules {
+        *rule = random.weighted(&[
+            (30, Rule::Plain),
+            (15, Rule::First),
+            (15, Rule::Newest),
+            (30, Rule::Merge),
+            (10, Rule::Priority),
+        ]);
+    }
+    rules[STOCK] = random.weighted(&[(70, Rule::Count), (20, Rule::Merge), (10, Rule::Newest)]);
+    rules
+}
