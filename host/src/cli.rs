@@ -14,12 +14,19 @@ use crate::failure::{Failure, Kind};
 
 mod cleanup;
 mod config;
+mod conflicts;
 mod demo;
+mod doctor;
 mod init;
 mod join;
 pub mod legacy;
+mod log;
+mod look;
+mod repair;
 mod run;
+mod shown;
 mod status;
+mod verify;
 
 /// Replicates an application's SQLite file: every node may write, nothing is lost.
 ///
@@ -38,6 +45,13 @@ enum Command {
     Join(join::Join),
     Status(status::Status),
     Cleanup(cleanup::Cleanup),
+    Doctor(doctor::Doctor),
+    Verify(verify::Verify),
+    #[command(subcommand)]
+    Conflicts(conflicts::Command),
+    #[command(subcommand)]
+    Log(log::Command),
+    Repair(repair::Repair),
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
@@ -60,6 +74,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Join(join)) => join.run(),
         Some(Command::Status(status)) => status.run(),
         Some(Command::Cleanup(cleanup)) => cleanup.run(),
+        Some(Command::Doctor(doctor)) => doctor.run(),
+        Some(Command::Verify(verify)) => verify.run(),
+        Some(Command::Conflicts(command)) => command.run(),
+        Some(Command::Log(command)) => command.run(),
+        Some(Command::Repair(repair)) => repair.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
     }
@@ -108,6 +127,13 @@ impl Node {
             overrides: Overrides { db_path: self.db, node_id, log_path: log },
         })
     }
+}
+
+/// Writes one object as a line of JSON.
+fn json_line(out: &mut impl Write, object: &impl serde::Serialize) -> Result<(), Failure> {
+    // A closed pipe is told from other failures by its kind, which serde_json keeps inside.
+    serde_json::to_writer(&mut *out, object).map_err(|error| Failure::from(io::Error::from(error)))?;
+    Ok(writeln!(out)?)
 }
 
 /// Where tasks run.

@@ -155,13 +155,13 @@ fn refusal(differences: &[Difference]) -> Failure {
 }
 
 /// L, built aside from the log in a database of its own.
-struct Aside {
-    db: Database,
+pub(crate) struct Aside {
+    pub(crate) db: Database,
     shards: u32,
 }
 
 impl Aside {
-    fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
+    pub(crate) fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
         like.copy_schema(scratch).map_err(database)?;
         let mut db = like.reopen(scratch).map_err(database)?;
         db.enter_quietly(cluster, genesis.shards).map_err(database)?;
@@ -172,7 +172,7 @@ impl Aside {
     async fn read_to_founded(&mut self, log: &dyn Log) -> Result<(), Failure> {
         for shard in 1..=self.shards {
             let mut waits = 0u32;
-            while !self.read(log, shard, true).await? {
+            while !self.read(log, shard, true, u64::MAX).await? {
                 if waits.is_multiple_of(FOUNDED_NOTICE) {
                     tracing::info!(shard, "waiting for the founder to finish sending its rows");
                 }
@@ -185,16 +185,26 @@ impl Aside {
 
     async fn read_to_the_end(&mut self, log: &dyn Log) -> Result<(), Failure> {
         for shard in 1..=self.shards {
-            self.read(log, shard, false).await?;
+            self.read(log, shard, false, u64::MAX).await?;
         }
         Ok(())
     }
 
-    /// Applies what there is of a shard; with `to_founded`, only up to that entry. Says whether it came across it.
-    async fn read(&mut self, log: &dyn Log, shard: Shard, to_founded: bool) -> Result<bool, Failure> {
+    /// Applies every shard up to where `db` stands, and no further.
+    pub(crate) async fn read_to_the_place_of(&mut self, db: &Database, log: &dyn Log) -> Result<(), Failure> {
+        for shard in 1..=self.shards {
+            self.read(log, shard, false, db.position(shard).seq).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies what there is of a shard up to a position; with `to_founded`, only up to that entry. Says whether it came
+    /// across it.
+    async fn read(&mut self, log: &dyn Log, shard: Shard, to_founded: bool, last: u64) -> Result<bool, Failure> {
         loop {
             let after = self.db.position(shard).seq;
             let mut entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(unreachable_log)?;
+            entries.retain(|placed| placed.seq <= last);
             if entries.is_empty() {
                 return Ok(false);
             }
@@ -233,7 +243,7 @@ fn is_founded(placed: &Placed) -> bool {
 }
 
 /// The log's first entry, if there is one.
-async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
+pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
     let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() else { return Ok(None) };
     let foreign = |why: &dyn std::fmt::Display| {
         Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))
@@ -296,13 +306,13 @@ fn draw() -> Result<ClusterId, Failure> {
     Ok(cluster)
 }
 
-fn other_cluster() -> Failure {
+pub(crate) fn other_cluster() -> Failure {
     Failure::new(Kind::Data, "this database belongs to another cluster than this log")
         .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
         .hint("`antiphon cleanup` makes it a database like any other again; then it can join this one")
 }
 
-fn log_gone() -> Failure {
+pub(crate) fn log_gone() -> Failure {
     Failure::new(
         Kind::Data,
         "this database belongs to a cluster, and the log is empty: it was deleted or is another one",
@@ -312,13 +322,13 @@ fn log_gone() -> Failure {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
-fn database(error: db::Error) -> Failure {
+pub(crate) fn database(error: db::Error) -> Failure {
     let kind = if error.is_transient() { Kind::Busy } else { Kind::General };
     Failure::caused(kind, "cannot make the database a member of the cluster", &error)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
-fn unreachable_log(error: log::Error) -> Failure {
+pub(crate) fn unreachable_log(error: log::Error) -> Failure {
     match error {
         log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot read the log", &error),
         log::Error::Broken(_) => crate::node::lost_log("cannot read the log", &error),

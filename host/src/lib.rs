@@ -13,6 +13,7 @@
 //! | [`components`] | from the configuration to what a node runs with |
 //! | [`node`] | a node: its parts, its tasks, and an orderly end |
 //! | [`join`] | founding a cluster, or joining one |
+//! | [`repair`] | what differs from the log and is not on its way becomes a change |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
 //! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
@@ -40,6 +41,7 @@ pub mod log;
 pub mod node;
 pub mod publish;
 mod reattach;
+pub mod repair;
 pub mod report;
 pub mod status;
 pub mod subscribe;

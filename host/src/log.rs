@@ -3,11 +3,13 @@
 pub mod conformance;
 mod lease;
 mod local;
+mod look;
 mod member;
 mod memory;
 
 pub use lease::{Claimant, Hold, Lease};
 pub use local::{Glance, Local};
+pub use look::{Extent, Look};
 pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Member};
 pub use memory::{Faults, Memory};
 

@@ -210,6 +210,15 @@ impl Opened {
         let scratch = Scratch::new(&self.state)?;
         join::force(&mut self.db, &*self.log, &self.agreed, &scratch.file(), rows).await
     }
+
+    /// Marks what differs from the log and is not on its way; with `dry_run`, only counts it.
+    ///
+    /// # Errors
+    /// When the log can't be read, or no longer holds everything.
+    pub async fn repair(&mut self, tables: &[String], dry_run: bool) -> Result<Vec<db::Reconciled>, Failure> {
+        let scratch = Scratch::new(&self.state)?;
+        crate::repair::repair(&mut self.db, &*self.log, &scratch.file(), tables, dry_run).await
+    }
 }
 
 /// What folders for L built aside begin with.

@@ -2,7 +2,7 @@
 //!
 //! In steps between which the application's writes are sealed as ever: what it writes meanwhile is marked.
 
-use crate::db::{self, Compared, Database, Db, Stop};
+use crate::db::{self, Reattached, Database, Db, Stop};
 use crate::log::{self, Log, Placed, Shard};
 use crate::publish::{Error, Progress};
 use std::path::PathBuf;
@@ -71,15 +71,15 @@ impl Reattach {
             })
             .await?;
         match compared {
-            (Compared::Done, _) => {
+            (Reattached::Done, _) => {
                 tracing::info!(table, "table compared with the log; it follows it again");
                 Ok(Progress::More)
             }
-            (Compared::Again, aside) => {
+            (Reattached::Again, aside) => {
                 self.aside = Some(aside);
                 Ok(Progress::More)
             }
-            (Compared::Lacks(column), _) => {
+            (Reattached::Lacks(column), _) => {
                 self.give_up(table, format!("the log has values in column `{column}`, which the table lacks")).await
             }
         }

@@ -10,6 +10,7 @@ mod kinds;
 mod neighbours;
 mod outbox;
 mod policies;
+mod reconcile;
 mod schema;
 mod statements;
 mod tables;

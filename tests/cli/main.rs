@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 
 use insta::assert_snapshot;
 
+mod inspect;
+
 /// A folder to run the program in.
 struct Dir {
     folder: tempfile::TempDir,
@@ -77,14 +79,19 @@ fn alone_it_prints_its_help() {
     Usage: antiphon [COMMAND]
 
     Commands:
-      run      Replicate a database until told to stop
-      init     Look at a database and write a commented configuration file for it
-      join     Join a cluster with a database whose rows differ from the cluster's
-      status   Say how a node is: where it stands, what waits, who takes part
-      cleanup  Remove every trigger and table of ours from a database
-      demo     Show replication at work: two nodes in a temporary folder
-      config   Look at a configuration without running anything
-      help     Print this message or the help of the given subcommand(s)
+      run        Replicate a database until told to stop
+      init       Look at a database and write a commented configuration file for it
+      join       Join a cluster with a database whose rows differ from the cluster's
+      status     Say how a node is: where it stands, what waits, who takes part
+      cleanup    Remove every trigger and table of ours from a database
+      doctor     Look for what keeps a database from being replicated, or makes it go wrong later
+      verify     Compare two database files, row by row and value by value
+      conflicts  Look at what was overruled when two nodes changed one row, and delete old records of it
+      log        Look at the embedded log: which changes it holds, from whom, and how far it reaches
+      repair     Compare a database with the log, and send what differs
+      demo       Show replication at work: two nodes in a temporary folder
+      config     Look at a configuration without running anything
+      help       Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help (see more with '--help')

@@ -16,6 +16,7 @@ use antiphon_harness::Place;
 mod configured;
 mod damage;
 mod joining;
+mod looking;
 mod schema;
 mod state;
 mod status;

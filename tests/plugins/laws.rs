@@ -115,6 +115,11 @@ impl Dice {
         (number ^ (number >> 31)) % end
     }
 
+    fn of<const N: usize, T: Clone>(&mut self, some: &[T; N]) -> T {
+        let at = usize::try_from(self.below(N as u64)).unwrap();
+        some[at].clone()
+    }
+
     fn value(&mut self, column: &Column) -> Value {
         let whole = [0, 1, 2, 3, -1, 1000, i64::MAX, i64::MIN];
         if column.pk_position > 0 {
@@ -123,10 +128,10 @@ impl Dice {
         let real = [0.0, -0.0, 0.5, 1.0, 2.5, 1e300, 9_007_199_254_740_992.0, f64::INFINITY, f64::NEG_INFINITY];
         match self.below(8) {
             0 => Value::Null,
-            1..=4 => Value::Integer(whole[self.below(8) as usize]),
-            5 => Value::Real(real[self.below(9) as usize]),
-            6 => ["", "a", "A", "1"][self.below(4) as usize].into(),
-            _ => [Value::Blob(b"a".to_vec()), Value::Text(vec![0xff])][self.below(2) as usize].clone(),
+            1..=4 => Value::Integer(self.of(&whole)),
+            5 => Value::Real(self.of(&real)),
+            6 => self.of(&["", "a", "A", "1"]).into(),
+            _ => self.of(&[Value::Blob(b"a".to_vec()), Value::Text(vec![0xff])]),
         }
     }
 }

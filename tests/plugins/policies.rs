@@ -119,7 +119,7 @@ fn any_key(column: &Column) -> BoxedStrategy<[Value; 3]> {
 const NODES: [&str; 6] = ["7", "10", "18446744073709551615", "", "x", "9a"];
 
 fn any_stamp() -> impl Strategy<Value = Stamp> {
-    (0..NODES.len(), 0..4u64, any::<u64>()).prop_map(|(node, clock, seq)| Stamp { node: node as u32, clock, seq })
+    (0..6u32, 0..4u64, any::<u64>()).prop_map(|(node, clock, seq)| Stamp { node, clock, seq })
 }
 
 fn any_clash() -> impl Strategy<Value = Clash> {
@@ -138,7 +138,7 @@ fn any_clash() -> impl Strategy<Value = Clash> {
             let [base, standing, coming] = [0, 1, 2].map(|side| there[side].then(|| row(side)));
             let key = tables()[table].key_columns().into_iter().map(|at| row(1)[at].clone()).collect();
             Clash {
-                table: table as u32,
+                table: u32::try_from(table).unwrap(),
                 key,
                 cause: if unique { Cause::UniqueIndex } else { Cause::SameKey },
                 base,
@@ -205,7 +205,8 @@ proptest! {
                 incoming: Side { row: stored(&clash.incoming.row), ..clash.incoming },
                 ..clash
             };
-            for verdict in [ColumnMerge.resolve(&[clash.clone()]), counter.resolve(&[clash])] {
+            let batch = [clash];
+            for verdict in [ColumnMerge.resolve(&batch), counter.resolve(&batch)] {
                 if let Verdict::Merge(row) = &verdict.unwrap()[0] {
                     prop_assert_eq!(row, &self::stored(store, table, row));
                 }
@@ -275,7 +276,7 @@ proptest! {
                 let gone = left.remove(&(node, clock))?;
                 let row = vec![1.into(), format!("{node} at {clock}").as_str().into()];
                 let at = nodes.iter().position(|name| *name == NODES[node]).unwrap();
-                Some(((!gone).then_some(row), Stamp { node: at as u32, clock, seq: 0 }))
+                Some(((!gone).then_some(row), Stamp { node: u32::try_from(at).unwrap(), clock, seq: 0 }))
             });
             with_policy("newest-wins", &[], |newest| fold(newest, &nodes, &[1.into(), Value::Null], rows))
         });
@@ -418,7 +419,7 @@ fn a_counter_that_no_table_has_is_refused_by_name() {
     let [loose, strict, named] = tables();
     let many: Vec<Table> = (0..7).map(|at| Table { name: format!("t{at}"), ..strict.clone() }).collect();
     let refused = [
-        refusal("counter", &[("columns", "n, quantiy")], &[loose.clone()]),
+        refusal("counter", &[("columns", "n, quantiy")], std::slice::from_ref(&loose)),
         refusal("counter", &[("columns", "quantiy")], &[loose, strict]),
         refusal("counter", &[("columns", "quantiy")], &many),
         refusal("counter", &[("columns", "N")], &[named]),

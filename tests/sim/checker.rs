@@ -97,6 +97,7 @@ impl Witness {
             if new.is_none() && !is_captured(&node.app, key.0) {
                 // A row that came and went before anyone listened.
                 self.dirty.remove(key);
+                self.before.remove(key);
             } else {
                 self.before.entry(key.clone()).or_insert_with(|| old.cloned());
                 self.dirty.insert(key.clone(), new.cloned());
@@ -186,7 +187,9 @@ impl Witness {
             closed = !changes.more;
             for (key, image, seen, (base, _)) in made_of(&changes) {
                 let position = batch.get::<_, i64>(4).unwrap().cast_unsigned();
-                let since = self.pending.get(&key).map_or(position, |mine| mine.since);
+                // Behind a pending row, the log's row of a key was never shown here: what it was written upon is older.
+                let clean = if self.was_hidden.contains(&key) { seen } else { position };
+                let since = self.pending.get(&key).map_or(clean, |mine| mine.since);
                 let before = self.before.remove(&key);
                 // Within a unit, what a key was first made upon counts.
                 let first = self.open.entry(shard).or_default().insert(key.clone());
@@ -239,7 +242,6 @@ impl Witness {
         if before != base {
             return Err(format!("{key:?} was {before:?} when it was changed, and its batch says {base:?}"));
         }
-        // Behind a pending row, the log's row of this key was never shown here.
         if seen != since && !hidden {
             return Err(format!("{key:?} was changed upon position {since}, and its batch says {seen}"));
         }

@@ -96,7 +96,7 @@ impl Table {
             })
             .collect();
         uniques.sort_unstable();
-        crate::codec::checksum(format!("{columns:?} {uniques:?}").as_bytes())
+        xxhash_rust::xxh3::xxh3_64(format!("{columns:?} {uniques:?}").as_bytes())
     }
 
     /// Where `name` stands, compared as SQLite compares names of columns.

@@ -171,7 +171,7 @@ fn settings(key: &str, table: &ConflictTable) -> Verdict {
     let policy = table.r#use.as_str();
     let required = required(policy);
     let known = required.as_ref().map(|required| required.setting);
-    for name in table.settings.names().filter(|name| Some(*name) != known) {
+    if let Some(name) = table.settings.names().find(|name| Some(*name) != known) {
         let meant = did_you_mean(name, known.into_iter());
         return Err(Failure::config(format!("`{key}.{name}` is no setting of `{policy}`{meant}")).hint(match known {
             Some(known) => format!("`{policy}` has only `{known}`"),

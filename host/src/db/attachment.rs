@@ -61,7 +61,7 @@ pub struct Detached {
 
 /// What a round of comparing came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Compared {
+pub enum Reattached {
     /// Rows that differ are being sealed first; another round has to follow.
     Again,
     /// The table follows the log again.
@@ -372,7 +372,7 @@ impl Database {
     pub fn aside(&self, path: &Path, table: &str) -> Result<Self, Error> {
         let cluster = self.cluster.ok_or_else(|| Error::Inconsistent("there is no cluster to follow".to_owned()))?;
         self.copy_schema(path)?;
-        let filter = super::Filter::only(table).map_err(|error| Error::Inconsistent(error.to_string()))?;
+        let filter = super::Filter::of_names(&[table.to_owned()]);
         let mut aside = self.reopen_as(path, filter)?;
         aside.enter_quietly(cluster.id, cluster.shards)?;
         let names = self.attachments.renamed.iter().filter(|(_, now)| now.eq_ignore_ascii_case(table));
@@ -428,21 +428,21 @@ impl Database {
     ///
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
-    pub fn reattach(&mut self, aside: &Self, table: &str) -> Result<Compared, Error> {
+    pub fn reattach(&mut self, aside: &Self, table: &str) -> Result<Reattached, Error> {
         let state = self.attachments.state(table);
         self.refresh_schema()?;
         self.transaction(|db| {
             if db.refresh_schema()? || db.attachments.state(table) != state || aside.positions() != db.positions() {
-                return Ok(Compared::Again);
+                return Ok(Reattached::Again);
             }
             if db.is_dirty()? && db.seal_piece()? {
-                return Ok(Compared::Again);
+                return Ok(Reattached::Again);
             }
             let (Some(here), Some(there)) = (db.tracked_exactly(table), aside.tracked_exactly(table)) else {
-                return Ok(Compared::Again);
+                return Ok(Reattached::Again);
             };
             let (Some(here), Some(there)) = (db.tables.get(here).cloned(), aside.tables.get(there)) else {
-                return Ok(Compared::Again);
+                return Ok(Reattached::Again);
             };
             let differing = db.differing(aside, &here, there)?;
             let deletes = state == Some(State::Rebuilt) && differing.is_rebuild();
@@ -465,17 +465,17 @@ impl Database {
                     let logged = logged.map(|row| row.into_iter().take(here.table.columns.len()).collect());
                     db.mark(&here, &key, logged.as_ref())?;
                 }
-                return Ok(Compared::Again);
+                return Ok(Reattached::Again);
             }
             if let Some(column) = differing.only_there.iter().find_map(|(_, row)| aside.spared(there, &here, row)) {
-                return Ok(Compared::Lacks(column));
+                return Ok(Reattached::Lacks(column));
             }
             db.take_over(&here, differing)?;
             db.take_stamps(aside, table)?;
             let since = db.here();
             let Self { conn, attachments, .. } = db;
             attachments.set(conn, table, State::Here, &since)?;
-            Ok(Compared::Done)
+            Ok(Reattached::Done)
         })
     }
 

@@ -51,12 +51,11 @@ impl Filter {
         Ok(Self { include: if include.is_empty() { None } else { Some(set(include)?) }, exclude: set(exclude)? })
     }
 
-    /// One table alone.
-    ///
-    /// # Errors
-    /// When its name can't be made a pattern.
-    pub(super) fn only(table: &str) -> Result<Self, globset::Error> {
-        Self::new(&[globset::escape(table)], &[])
+    /// Just the tables of these names.
+    #[must_use]
+    pub fn of_names(names: &[String]) -> Self {
+        let escaped: Vec<String> = names.iter().map(|name| globset::escape(name)).collect();
+        Self::new(&escaped, &[]).unwrap_or_default()
     }
 
     /// Whether the user wants this table replicated. HarmonyLite's own are no one's data.
@@ -211,6 +210,14 @@ fn triggers(conn: &Connection) -> Result<BTreeSet<String>, Error> {
         .doing("read the triggers")
 }
 
+/// Names of those tables whose triggers are not all in place, be it those of a table with a policy or without.
+pub(super) fn uncaptured(conn: &Connection, tables: &[Table]) -> Result<Vec<String>, Error> {
+    let triggers = triggers(conn)?;
+    let captured = |table: &Table, resolved| is_captured(&Table { resolved, ..table.clone() }, &triggers);
+    let missing = tables.iter().filter(|table| !captured(table, false) && !captured(table, true));
+    Ok(missing.map(|table| table.name.clone()).collect())
+}
+
 /// Whether all triggers a table should have are in place, to the letter, and none besides: a UNIQUE index over
 /// other columns, or a key column under another name, needs other triggers of the same names.
 fn is_captured(table: &Table, triggers: &BTreeSet<String>) -> bool {
@@ -358,7 +365,7 @@ fn reason(error: &rusqlite::Error) -> String {
 }
 
 /// Whether any row has a NULL in its key, which rowid tables allow.
-fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
+pub(super) fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Error> {
     if table.rowid_key || table.without_rowid {
         return Ok(false);
     }

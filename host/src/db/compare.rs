@@ -156,7 +156,7 @@ impl Database {
     }
 
     /// Canonical keys of the marks of a table.
-    fn marked(&self, tracked: &Tracked) -> Result<FxHashSet<Vec<u8>>, Error> {
+    pub(super) fn marked(&self, tracked: &Tracked) -> Result<FxHashSet<Vec<u8>>, Error> {
         const READING: &str = "read the marks";
         let mut marked = FxHashSet::default();
         if !tracked.captured {

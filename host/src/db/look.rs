@@ -31,7 +31,7 @@ pub fn look(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 /// The file says WAL, and there is no `-wal` beside it.
-fn wal_mode_at_rest(path: &Path) -> bool {
+pub(super) fn wal_mode_at_rest(path: &Path) -> bool {
     let mut header = [0; 20];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     let mut wal = OsString::from(path);

@@ -19,8 +19,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two tries to open the file.
 const OPEN_PAUSE: Duration = Duration::from_millis(5);
-const FILE: &str = "log.db";
-const FORMAT: u32 = 1;
+pub(super) const FILE: &str = "log.db";
+pub(super) const FORMAT: u32 = 1;
 
 /// The embedded log.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ fn create_shard(conn: &Connection, shard: Shard) -> rusqlite::Result<()> {
 }
 
 /// A shard nobody appended to has no table yet.
-fn exists(conn: &Connection, shard: Shard) -> rusqlite::Result<bool> {
+pub(super) fn exists(conn: &Connection, shard: Shard) -> rusqlite::Result<bool> {
     has_table(conn, &format!("shard_{shard}"))
 }
 
@@ -200,7 +200,7 @@ fn insert(conn: &Connection, shard: Shard, frames: &[Vec<u8>]) -> rusqlite::Resu
     Ok(conn.last_insert_rowid().cast_unsigned())
 }
 
-fn bounds(conn: &Connection, shard: Shard) -> rusqlite::Result<Bounds> {
+pub(super) fn bounds(conn: &Connection, shard: Shard) -> rusqlite::Result<Bounds> {
     if !exists(conn, shard)? {
         return Ok(Bounds { first: 1, last: 0 });
     }

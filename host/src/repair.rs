@@ -1,0 +1,109 @@
+//! Repairing a node whose file changed where no trigger saw it: L is built aside, and what differs is marked.
+
+use crate::db::{Database, Reconciled, Standing};
+use crate::failure::{Failure, Kind};
+use crate::join::{self, Aside};
+use crate::log::{self, Log};
+use std::path::Path;
+
+/// Puts missing triggers back and marks what differs from L in these tables (all, if none is named), so that it becomes
+/// this node's changes. With `dry_run` nothing is changed.
+///
+/// # Errors
+/// When the database is no member of the log's cluster, or the log no longer holds everything.
+pub async fn repair(
+    db: &mut Database,
+    log: &dyn Log,
+    scratch: &Path,
+    tables: &[String],
+    dry_run: bool,
+) -> Result<Vec<Reconciled>, Failure> {
+    let Standing::Member { cluster, founding } = db.standing().map_err(join::database)? else {
+        return Err(Failure::new(
+            Kind::General,
+            "this database belongs to no cluster: there is nothing to repair it by",
+        )
+        .hint("run it first: `antiphon run`"));
+    };
+    let Some((found, _, genesis)) = join::genesis(log).await.map_err(|failure| incomplete(&failure))? else {
+        return Err(join::log_gone());
+    };
+    if cluster != found {
+        return Err(join::other_cluster());
+    }
+    if founding {
+        return Err(Failure::new(
+            Kind::General,
+            "the rows that this database founded its cluster with are still on their way",
+        )
+        .hint("run it until they are sent: `antiphon run`; then repair"));
+    }
+    let wanted = wanted(db, tables)?;
+    for shard in 1..=genesis.shards {
+        let bounds = log.bounds(shard).await.map_err(join::unreachable_log)?;
+        let position = db.position(shard).seq;
+        if bounds.first > 1 && bounds.last > 0 {
+            return Err(trimmed(shard, bounds.first));
+        }
+        if bounds.last < position {
+            let cause = log::Error::Broken(format!(
+                "this node has applied entry {position} of shard {shard}, and the log ends at {}",
+                bounds.last
+            ));
+            return Err(join::unreachable_log(cause));
+        }
+    }
+    // From here on whatever the application writes is marked; what it wrote before is in what is compared.
+    if !dry_run {
+        db.install(false).map_err(join::database)?;
+    }
+    let mut logged = Aside::new(db, cluster, &genesis, scratch)?;
+    logged.read_to_the_place_of(db, log).await?;
+    wanted
+        .iter()
+        .map(|table| {
+            db.reconcile(&logged.db, table, !dry_run)
+                .map_err(|error| Failure::caused(Kind::General, format!("cannot repair table `{table}`"), &error))
+        })
+        .collect()
+}
+
+/// The tables to look at, as the schema spells them.
+fn wanted(db: &Database, tables: &[String]) -> Result<Vec<String>, Failure> {
+    if tables.is_empty() {
+        return Ok(db.table_names().map(str::to_owned).collect());
+    }
+    tables
+        .iter()
+        .map(|name| {
+            db.table_names().find(|known| known.eq_ignore_ascii_case(name)).map(str::to_owned).ok_or_else(|| {
+                let refused = db.refused().iter().find(|refused| refused.table.eq_ignore_ascii_case(name));
+                match refused {
+                    Some(refused) => {
+                        Failure::new(Kind::Data, format!("table `{name}` is not replicated: {}", refused.reason))
+                    }
+                    None => Failure::new(Kind::Missing, format!("there is no replicated table `{name}`"))
+                        .hint("`antiphon doctor` says which tables there are, and why some are left out"),
+                }
+            })
+        })
+        .collect()
+}
+
+fn trimmed(shard: log::Shard, first: u64) -> Failure {
+    remedies(Failure::new(
+        Kind::Data,
+        format!("shard {shard} of the log begins at entry {first}: it no longer says what the rows should be"),
+    ))
+}
+
+fn incomplete(failure: &Failure) -> Failure {
+    remedies(Failure::new(failure.kind(), failure.to_string()))
+}
+
+/// Without the whole log only the user knows whose rows are right.
+fn remedies(failure: Failure) -> Failure {
+    failure
+        .hint("`antiphon cleanup`, then `antiphon join --discard-local`: take the cluster's rows; a copy of the file is kept")
+        .hint("`antiphon cleanup`, then `antiphon join --publish-local`: send this file's rows to all nodes")
+}

@@ -1,0 +1,142 @@
+//! Repair: what differs from the log and is not on its way becomes a change of this node's, and nothing else does.
+
+use antiphon::db::Reconciled;
+use antiphon_harness::{ColumnMerge, Node, Setup, pair, pair_with, policy, settle};
+
+fn repair(node: &Node, dry_run: bool) -> Vec<Reconciled> {
+    let log = node.log.clone();
+    node.with(move |db| {
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = folder.path().join("log.db");
+        let work = || futures::executor::block_on(antiphon::repair::repair(db, &*log, &scratch, &[], dry_run));
+        // On a thread of its own, for this one waits for the database already.
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap()
+    })
+}
+
+/// Counts of the one table: only here, only in the log, changed, on their way.
+#[track_caller]
+fn counts(repaired: &[Reconciled]) -> (u64, u64, u64, u64) {
+    assert_eq!(repaired.len(), 1);
+    let table = &repaired[0];
+    (table.only_here, table.only_logged, table.changed, table.on_their_way)
+}
+
+fn drop_triggers(node: &Node) {
+    for name in
+        node.rows("SELECT name FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_\\_antiphon%' ESCAPE '\\'")
+    {
+        node.sql(&format!("DROP TRIGGER \"{name}\""));
+    }
+}
+
+fn marks(node: &Node) -> String {
+    node.one("SELECT count(*) FROM __antiphon__t_change_log")
+}
+
+/// Deletions are the hard part: no row is left to be found.
+#[test]
+fn what_no_trigger_saw_becomes_a_change() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    a.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')");
+    settle(&mut [&mut a, &mut b]);
+    drop_triggers(&a);
+    a.sql("DELETE FROM t WHERE id = 1; UPDATE t SET v = 2.0 WHERE id = 2; INSERT INTO t VALUES (9, x'00')");
+    let before = a.rows("SELECT * FROM sqlite_schema");
+    assert_eq!(counts(&repair(&a, true)), (1, 1, 1, 0));
+    assert_eq!(a.rows("SELECT * FROM sqlite_schema"), before, "a dry run puts no trigger back");
+    assert_eq!(marks(&a), "0", "a dry run marks nothing");
+    assert_eq!(counts(&repair(&a, false)), (1, 1, 1, 0));
+    assert_eq!(marks(&a), "3");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT id, typeof(v) FROM t"), ["2|real", "3|text", "4|text", "9|blob"]);
+    assert_eq!(counts(&repair(&b, false)), (0, 0, 0, 0));
+    a.sql("INSERT INTO t VALUES (10, 'later')");
+    settle(&mut [&mut a, &mut b]);
+}
+
+/// A row that others wrote and this node has not applied is no deletion of this node's.
+#[test]
+fn rows_that_are_not_applied_here_yet_are_no_differences() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    a.sql("INSERT INTO t VALUES (1, 'a')");
+    settle(&mut [&mut a, &mut b]);
+    b.sql("INSERT INTO t VALUES (2, 'new'); UPDATE t SET v = 'newer' WHERE id = 1");
+    b.publish();
+    assert_eq!(counts(&repair(&a, false)), (0, 0, 0, 0));
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT v FROM t"), ["newer", "new"]);
+}
+
+/// Marked keys, pending ones and those with a shadow are settled already.
+#[test]
+fn what_is_on_its_way_is_left_alone() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    a.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("UPDATE t SET v = 'pending' WHERE id = 1");
+    a.seal();
+    b.sql("UPDATE t SET v = 'of b' WHERE id = 1");
+    b.publish();
+    // Behind the pending key there is a shadow now.
+    a.apply();
+    a.sql("UPDATE t SET v = 'marked' WHERE id = 2");
+    assert_eq!(counts(&repair(&a, false)), (0, 0, 0, 2));
+    assert_eq!(marks(&a), "1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT v FROM t"), ["pending", "marked", "c"]);
+}
+
+/// Two tables are walked side by side: every kind of key must come in the same order from both.
+#[test]
+fn every_kind_of_key_is_compared() {
+    let setup = Setup { shards: 3, ..Setup::default() };
+    let (mut a, mut b) = pair_with(
+        &setup,
+        "CREATE TABLE t (k, n TEXT COLLATE NOCASE, r TEXT COLLATE RTRIM, v, PRIMARY KEY (k, n DESC, r)) WITHOUT ROWID",
+    );
+    let keys = [
+        "1",
+        "1.5",
+        "2",
+        "-3",
+        "9007199254740993",
+        "9007199254740992.0",
+        "1e300",
+        "'a'",
+        "'A'",
+        "''",
+        "x'61'",
+        "x''",
+        "CAST(x'ff' AS TEXT)",
+    ];
+    for key in keys {
+        for text in ["a", "B", "é", "[", "_"] {
+            a.sql(&format!("INSERT INTO t VALUES ({key}, '{text}', '{text} x', 0)"));
+        }
+    }
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(counts(&repair(&a, true)), (0, 0, 0, 0));
+    drop_triggers(&a);
+    a.sql("UPDATE t SET v = 1 WHERE n = '['; DELETE FROM t WHERE n = 'é'; INSERT INTO t SELECT k, n, r || 'y', v FROM t WHERE n = 'b'");
+    let each = keys.len() as u64;
+    assert_eq!(counts(&repair(&a, false)), (each, each, each, 0));
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one("SELECT count(*) FROM t"), (keys.len() * 5).to_string());
+}
+
+/// A policy weighs a change against the row it was made upon, and that is the log's.
+#[test]
+fn a_repaired_row_says_what_it_was_made_upon() {
+    let setup = Setup { policies: vec![policy("t", "column-merge", ColumnMerge)], ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY, x, y)");
+    a.sql("INSERT INTO t VALUES (1, 'x0', 'y0'), (2, 'x0', 'y0')");
+    settle(&mut [&mut a, &mut b]);
+    drop_triggers(&a);
+    a.sql("UPDATE t SET x = 'x1' WHERE id = 1; DELETE FROM t WHERE id = 2");
+    b.sql("UPDATE t SET y = 'y1' WHERE id = 1");
+    b.publish();
+    assert_eq!(counts(&repair(&a, false)), (0, 1, 1, 0));
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x1|y1"]);
+}
