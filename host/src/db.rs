@@ -35,7 +35,7 @@ mod values;
 mod verify;
 
 pub use apply::{Applied, Stop};
-pub use attachment::{Detached, Reattached};
+pub use attachment::Detached;
 pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub(crate) use conflicts::purge;
@@ -49,7 +49,7 @@ pub use oversize::Oversized;
 pub use policy::{Make, Policies, Policy};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
-pub use reconcile::Reconciled;
+pub use reconcile::{Reattached, Reconciled};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
 use crate::log;
@@ -168,7 +168,7 @@ pub struct Database {
     /// Most bytes of a row that is sent.
     row_bytes_max: usize,
     /// Columns that only the log has, where L is built aside, and what they are called there.
-    spares: BTreeMap<String, String>,
+    spares: BTreeMap<(String, String), String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
 }

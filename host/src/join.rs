@@ -155,13 +155,13 @@ fn refusal(differences: &[Difference]) -> Failure {
 }
 
 /// L, built aside from the log in a database of its own.
-pub(crate) struct Aside {
-    pub(crate) db: Database,
+struct Aside {
+    db: Database,
     shards: u32,
 }
 
 impl Aside {
-    pub(crate) fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
+    fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
         like.copy_schema(scratch).map_err(database)?;
         let mut db = like.reopen(scratch).map_err(database)?;
         db.enter_quietly(cluster, genesis.shards).map_err(database)?;
@@ -172,7 +172,7 @@ impl Aside {
     async fn read_to_founded(&mut self, log: &dyn Log) -> Result<(), Failure> {
         for shard in 1..=self.shards {
             let mut waits = 0u32;
-            while !self.read(log, shard, true, u64::MAX).await? {
+            while !self.read(log, shard, true).await? {
                 if waits.is_multiple_of(FOUNDED_NOTICE) {
                     tracing::info!(shard, "waiting for the founder to finish sending its rows");
                 }
@@ -185,26 +185,16 @@ impl Aside {
 
     async fn read_to_the_end(&mut self, log: &dyn Log) -> Result<(), Failure> {
         for shard in 1..=self.shards {
-            self.read(log, shard, false, u64::MAX).await?;
+            self.read(log, shard, false).await?;
         }
         Ok(())
     }
 
-    /// Applies every shard up to where `db` stands, and no further.
-    pub(crate) async fn read_to_the_place_of(&mut self, db: &Database, log: &dyn Log) -> Result<(), Failure> {
-        for shard in 1..=self.shards {
-            self.read(log, shard, false, db.position(shard).seq).await?;
-        }
-        Ok(())
-    }
-
-    /// Applies what there is of a shard up to a position; with `to_founded`, only up to that entry. Says whether it came
-    /// across it.
-    async fn read(&mut self, log: &dyn Log, shard: Shard, to_founded: bool, last: u64) -> Result<bool, Failure> {
+    /// Applies what there is of a shard; with `to_founded`, only up to that entry. Says whether it came across it.
+    async fn read(&mut self, log: &dyn Log, shard: Shard, to_founded: bool) -> Result<bool, Failure> {
         loop {
             let after = self.db.position(shard).seq;
             let mut entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(unreachable_log)?;
-            entries.retain(|placed| placed.seq <= last);
             if entries.is_empty() {
                 return Ok(false);
             }

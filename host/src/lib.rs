@@ -28,6 +28,7 @@
 #[macro_use]
 pub mod flaw;
 pub mod announce;
+mod aside;
 pub mod cli;
 pub mod clock;
 pub mod components;

@@ -2,14 +2,12 @@
 //!
 //! In steps between which the application's writes are sealed as ever: what it writes meanwhile is marked.
 
-use crate::db::{self, Reattached, Database, Db, Stop};
-use crate::log::{self, Log, Placed, Shard};
+use crate::aside::{self, Read};
+use crate::db::{self, Database, Db, Reattached};
+use crate::log::{Log, Shard};
 use crate::publish::{Error, Progress};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Bytes of entries read in one step.
-const READ_BYTES_MAX: usize = 4 << 20;
 
 /// One table and its L, as far as it has been built.
 struct Aside {
@@ -51,7 +49,8 @@ impl Reattach {
             },
         };
         for (shard, position) in positions {
-            match self.read(aside.db.get_mut().unwrap_or_else(PoisonError::into_inner), shard, position).await? {
+            let logged = aside.db.get_mut().unwrap_or_else(PoisonError::into_inner);
+            match aside::read(logged, &*self.log, shard, position).await? {
                 Read::All => {}
                 Read::Some => {
                     self.aside = Some(aside);
@@ -106,34 +105,10 @@ impl Reattach {
             Ok(folder) => folder,
             Err(error) => return Ok(Err(format!("cannot make a folder in `{}`: {error}", self.scratch.display()))),
         };
-        let (path, name) = (folder.path().join("log.db"), table.to_owned());
+        let (path, name) = (folder.path().join("log.db"), [table.to_owned()]);
         let table = table.to_owned();
         let db = self.db.call(move |db| db.aside(&path, &name)).await?;
         Ok(Ok(Box::new(Aside { table, schema, db: Mutex::new(db), _folder: folder })))
-    }
-
-    /// Applies the next entries aside, up to the node's own position.
-    async fn read(&self, aside: &mut Database, shard: Shard, position: u64) -> Result<Read, Error> {
-        let after = aside.position(shard).seq;
-        if after >= position {
-            return Ok(Read::All);
-        }
-        let mut entries: Vec<Placed> = self.log.read(shard, after, READ_BYTES_MAX).await?;
-        entries.retain(|placed| placed.seq <= position);
-        let Some(last) = entries.last().map(|placed| placed.seq) else {
-            return Err(log::Error::Broken(format!("shard {shard} lacks entry {}", after + 1)).into());
-        };
-        aside.widen(&entries)?;
-        while aside.position(shard).seq < last {
-            match aside.apply(shard, &entries)?.stop {
-                None | Some(Stop::Full | Stop::Unsealed) => {}
-                Some(Stop::Blocked(why)) => return Ok(Read::Stuck(why)),
-                Some(Stop::Gap { expected, .. }) => {
-                    return Ok(Read::Stuck(format!("the log lacks entry {expected} of shard {shard}")));
-                }
-            }
-        }
-        Ok(if last < position { Read::Some } else { Read::All })
     }
 
     async fn give_up(&mut self, table: String, why: String) -> Result<Progress, Error> {
@@ -148,11 +123,4 @@ struct Next {
     table: String,
     schema: i64,
     positions: Vec<(Shard, u64)>,
-}
-
-/// How far L has been built.
-enum Read {
-    All,
-    Some,
-    Stuck(String),
 }

@@ -269,6 +269,40 @@ pub fn mark_before(table: &Table) -> String {
     )
 }
 
+/// Marks, ahead of all other marks, that one row was as bound, its columns from `?1` on. Whatever else is marked of its
+/// key is made upon it.
+#[must_use]
+pub fn mark_first(table: &Table) -> String {
+    let key =
+        table.key_columns().into_iter().map(|position| format!("?{}", position + 1)).collect::<Vec<_>>().join(", ");
+    let columns = (1..=table.columns.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+    let log = quote(&change_log(&table.name));
+    format!(
+        "INSERT INTO main.{log} (id, op, {}) VALUES ({}, {}, {key}, NULL, {columns})",
+        Into::of(table).row,
+        ahead(&log),
+        op::MAYBE_GONE
+    )
+}
+
+/// The same of a key that had no row; it is bound from `?1` on.
+#[must_use]
+pub fn mark_first_none(table: &Table) -> String {
+    let keys = (1..=table.key_columns().len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+    let log = quote(&change_log(&table.name));
+    format!(
+        "INSERT INTO main.{log} (id, op, {}) VALUES ({}, {}, {keys}, NULL)",
+        Into::of(table).key,
+        ahead(&log),
+        op::INSERT
+    )
+}
+
+/// A number below those of all marks.
+fn ahead(log: &str) -> String {
+    format!("(SELECT min(coalesce(min(id), 1), 1) - 1 FROM main.{log})")
+}
+
 /// Most columns that SQLite gives in one result.
 const RESULT_COLUMNS_MAX: usize = 2000;
 

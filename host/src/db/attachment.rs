@@ -5,28 +5,20 @@
 //! rows are compared with L, built aside. Until that is done, nothing of the log is applied to it.
 
 use super::catalog::Tracked;
-use super::compare::{each_row, key_of};
-use super::ledger::{ours, unsigned};
-use super::overlay::{Image, Shadow, chunk_keys, drop_shadow, store_shadow};
-use super::rows::whole;
-use super::unique::{key_values, same};
-use super::unit::whole_row;
-use super::values::{bind, values};
+use super::ledger::ours;
 use super::{Database, Doing as _, Error};
 use crate::log::{Placed, Shard};
 use antiphon_core::capture::{PREFIX, change_log};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes};
 use antiphon_core::schema::quote;
-use antiphon_core::value::{Row, Value};
 use rusqlite::Connection;
-use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Where a table stands that was captured here once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     /// It is there, and what the log says of it is applied.
     Here,
     /// It is gone, or excluded: what the log says of it is passed over.
@@ -59,17 +51,6 @@ pub struct Detached {
     pub since: Vec<(Shard, u64)>,
 }
 
-/// What a round of comparing came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reattached {
-    /// Rows that differ are being sealed first; another round has to follow.
-    Again,
-    /// The table follows the log again.
-    Done,
-    /// The log has values in this column, which the table lacks.
-    Lacks(String),
-}
-
 /// All tables that have been captured here, in memory; by their names in lower case.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Attachments {
@@ -78,6 +59,8 @@ pub(super) struct Attachments {
     renamed: BTreeMap<String, String>,
     /// Why a table can't be compared, in words for the person who can change it.
     obstacles: BTreeMap<String, String>,
+    /// The table whose marks may be sealed although it is being compared, for they have just been set right.
+    set_right: Option<String>,
 }
 
 impl Attachments {
@@ -95,6 +78,7 @@ impl Attachments {
         self.known.clear();
         self.renamed.clear();
         self.obstacles.clear();
+        self.set_right = None;
         query(concat!("SELECT tbl, state, since FROM ", ours!("known")), &mut |table, state, since| {
             if let Some(state) = State::of(&state) {
                 self.known.insert(table.to_ascii_lowercase(), (state, since));
@@ -105,7 +89,7 @@ impl Attachments {
         })
     }
 
-    fn state(&self, table: &str) -> Option<State> {
+    pub(super) fn state(&self, table: &str) -> Option<State> {
         self.known.get(&table.to_ascii_lowercase()).map(|(state, _)| *state)
     }
 
@@ -131,7 +115,21 @@ impl Attachments {
         })
     }
 
-    fn set(&mut self, conn: &Connection, table: &str, state: State, since: &str) -> Result<(), Error> {
+    /// Whether the marks of a table whose policy asks what changes are made upon have to wait: it is being compared, and
+    /// until then nobody knows.
+    pub(super) fn holds(&self, table: &str) -> bool {
+        let name = table.to_ascii_lowercase();
+        matches!(self.state(table), Some(State::Rebuilt | State::Returned))
+            && !self.obstacles.contains_key(&name)
+            && self.set_right.as_ref() != Some(&name)
+    }
+
+    /// Lets the marks of a table be sealed although it is being compared, as long as its triggers stay in place.
+    pub(super) fn let_seal(&mut self, table: &str) {
+        self.set_right = Some(table.to_ascii_lowercase());
+    }
+
+    pub(super) fn set(&mut self, conn: &Connection, table: &str, state: State, since: &str) -> Result<(), Error> {
         conn.prepare_cached(concat!("INSERT OR REPLACE INTO ", ours!("known"), " VALUES (?1, ?2, ?3)"))
             .and_then(|mut statement| statement.execute([table, state.name(), since]))
             .doing("note where a table stands")?;
@@ -145,6 +143,11 @@ impl Attachments {
         self.known.remove(&table.to_ascii_lowercase());
         Ok(())
     }
+}
+
+/// A column of the log's that a table lacks, as [`Database::widen`] knows it.
+pub(super) fn spared(table: &str, column: &str) -> (String, String) {
+    (table.to_ascii_lowercase(), column.to_ascii_lowercase())
 }
 
 fn read_positions(text: &str) -> Vec<(Shard, u64)> {
@@ -181,7 +184,7 @@ impl Database {
             || self.refused.iter().any(|refused| refused.table.eq_ignore_ascii_case(table))
     }
 
-    fn here(&self) -> String {
+    pub(super) fn here(&self) -> String {
         let positions = self.positions().into_iter().map(|(shard, seq)| format!("{shard}:{seq}"));
         positions.collect::<Vec<_>>().join(" ")
     }
@@ -247,6 +250,7 @@ impl Database {
     pub(super) fn attach(&mut self, table: &str, mark_rows: bool, renewed: bool) -> Result<bool, Error> {
         let here = self.here();
         let Self { conn, attachments, .. } = self;
+        attachments.set_right = None;
         let before = attachments.state(table);
         let state = match before {
             _ if !mark_rows => State::Here,
@@ -293,8 +297,11 @@ impl Database {
             {
                 now.clone_into(&mut chunk.table);
             }
+            if self.spares.is_empty() {
+                continue;
+            }
             for column in &mut chunk.columns {
-                if let Some(spare) = self.spares.get(&column.to_ascii_lowercase()) {
+                if let Some(spare) = self.spares.get(&spared(&chunk.table, column)) {
                     spare.clone_into(column);
                 }
             }
@@ -365,18 +372,17 @@ impl Database {
         self.schema_version
     }
 
-    /// An empty database with this one's tables, which follows the log for one of them: a place to build its L in.
+    /// An empty database with this one's tables, which follows the log for some of them: a place to build their L in.
     ///
     /// # Errors
     /// When it can't be made.
-    pub fn aside(&self, path: &Path, table: &str) -> Result<Self, Error> {
+    pub fn aside(&self, path: &Path, tables: &[String]) -> Result<Self, Error> {
         let cluster = self.cluster.ok_or_else(|| Error::Inconsistent("there is no cluster to follow".to_owned()))?;
         self.copy_schema(path)?;
-        let filter = super::Filter::of_names(&[table.to_owned()]);
-        let mut aside = self.reopen_as(path, filter)?;
+        let mut aside = self.reopen_as(path, super::Filter::of_names(tables))?;
         aside.enter_quietly(cluster.id, cluster.shards)?;
-        let names = self.attachments.renamed.iter().filter(|(_, now)| now.eq_ignore_ascii_case(table));
-        for (old, now) in names {
+        let is_wanted = |now: &str| tables.iter().any(|table| table.eq_ignore_ascii_case(now));
+        for (old, now) in self.attachments.renamed.iter().filter(|(_, now)| is_wanted(now)) {
             aside
                 .conn
                 .execute(concat!("INSERT INTO ", ours!("renamed"), " VALUES (?1, ?2)"), [old, now])
@@ -398,14 +404,17 @@ impl Database {
             let Body::Changes(mut changes) = entry.body else { continue };
             self.adapt(&mut changes);
             for chunk in &changes.chunks {
-                let Some(tracked) = self.tracked(&chunk.table).and_then(|index| self.tables.get(index)) else {
-                    continue;
-                };
-                unknown.extend(chunk.columns.iter().filter(|name| tracked.table.column(name).is_none()).cloned());
+                let Some(index) = self.tracked(&chunk.table) else { continue };
+                let Some(tracked) = self.tables.get(index) else { continue };
+                let lacking = chunk.columns.iter().filter(|name| tracked.table.column(name).is_none());
+                unknown.extend(lacking.map(|name| (index, name.to_ascii_lowercase())));
             }
         }
-        let Some(tracked) = self.tables.first().cloned() else { return Ok(()) };
-        for column in unknown {
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        for (index, column) in unknown {
+            let Some(tracked) = self.tables.get(index) else { continue };
             let spare = format!("{PREFIX}spare_{}", self.spares.len());
             let typed = if tracked.table.strict { " ANY" } else { "" };
             self.conn
@@ -415,252 +424,9 @@ impl Database {
                     quote(&spare)
                 ))
                 .doing("make room for a column")?;
-            self.spares.insert(column.to_ascii_lowercase(), spare);
+            self.spares.insert(spared(&tracked.table.name, &column), spare);
         }
         self.refresh_schema()?;
         Ok(())
-    }
-
-    /// Compares a table with its L, built in `aside` up to this node's own place.
-    ///
-    /// What differs here and is the application's doing is marked, and sealed as any change; in a last round, when
-    /// nothing is left to mark, rows that only L has are written.
-    ///
-    /// # Errors
-    /// When SQLite refuses; nothing has changed then.
-    pub fn reattach(&mut self, aside: &Self, table: &str) -> Result<Reattached, Error> {
-        let state = self.attachments.state(table);
-        self.refresh_schema()?;
-        self.transaction(|db| {
-            if db.refresh_schema()? || db.attachments.state(table) != state || aside.positions() != db.positions() {
-                return Ok(Reattached::Again);
-            }
-            if db.is_dirty()? && db.seal_piece()? {
-                return Ok(Reattached::Again);
-            }
-            let (Some(here), Some(there)) = (db.tracked_exactly(table), aside.tracked_exactly(table)) else {
-                return Ok(Reattached::Again);
-            };
-            let (Some(here), Some(there)) = (db.tables.get(here).cloned(), aside.tables.get(there)) else {
-                return Ok(Reattached::Again);
-            };
-            let differing = db.differing(aside, &here, there)?;
-            let deletes = state == Some(State::Rebuilt) && differing.is_rebuild();
-            let mut marks = differing.here.clone();
-            if deletes {
-                marks.extend(differing.only_there.iter().map(|(key, row)| (key.clone(), Some(row.clone()))));
-            }
-            marks.extend(differing.sealed_otherwise.iter().cloned());
-            if deletes {
-                marks.extend(differing.sealed_and_gone.iter().cloned());
-            }
-            if !marks.is_empty() {
-                tracing::warn!(
-                    table,
-                    rows = differing.here.len(),
-                    gone = if deletes { differing.only_there.len() } else { 0 },
-                    "a table was made anew; rows that differ from the log's are sent"
-                );
-                for (key, logged) in marks {
-                    let logged = logged.map(|row| row.into_iter().take(here.table.columns.len()).collect());
-                    db.mark(&here, &key, logged.as_ref())?;
-                }
-                return Ok(Reattached::Again);
-            }
-            if let Some(column) = differing.only_there.iter().find_map(|(_, row)| aside.spared(there, &here, row)) {
-                return Ok(Reattached::Lacks(column));
-            }
-            db.take_over(&here, differing)?;
-            db.take_stamps(aside, table)?;
-            let since = db.here();
-            let Self { conn, attachments, .. } = db;
-            attachments.set(conn, table, State::Here, &since)?;
-            Ok(Reattached::Done)
-        })
-    }
-
-    /// The column that this table lacks, and L's row has a value in.
-    fn spared(&self, there: &Tracked, here: &Tracked, row: &Row) -> Option<String> {
-        let at = row.iter().skip(here.table.columns.len()).position(|value| *value != Value::Null)?;
-        let spare = &there.table.columns.get(here.table.columns.len() + at)?.name;
-        let column = self.spares.iter().find(|(_, name)| *name == spare).map(|(column, _)| column)?;
-        Some(column.clone())
-    }
-
-    fn differing(&self, aside: &Self, here: &Tracked, there: &Tracked) -> Result<Differing, Error> {
-        let width = here.table.columns.len();
-        let mut differing = Differing::default();
-        let overlay = self.overlay.peek(here.id);
-        let is_pending = |key: &[u8]| overlay.is_some_and(|overlay| overlay.pending.contains_key(key));
-        let mut canonical = Vec::new();
-        let mut sealed = self.sealed(here)?;
-        each_row(self, here, &mut |row| {
-            let key = key_of(here, &row);
-            canonical.clear();
-            here.encoder.write(&mut canonical, key.iter());
-            let found = whole(&aside.conn, there, &key)?;
-            if is_pending(&canonical) {
-                // What was sealed before the table was made anew says nothing of its rows now.
-                if let Some(image) =
-                    sealed.remove(canonical.as_slice()).filter(|image| !same(image.as_ref(), Some(&row)))
-                {
-                    differing.sealed_otherwise.push((key, image.as_ref().map(whole_row)));
-                }
-            } else if found.as_deref().and_then(|found| found.get(..width)) != Some(row.as_slice()) {
-                differing.here.push((key, found));
-            }
-            Ok(())
-        })?;
-        for (key, image) in sealed {
-            if let Some(image) = image {
-                differing.sealed_and_gone.push((key_values(&key)?, Some(whole_row(&image))));
-            }
-        }
-        each_row(aside, there, &mut |row| {
-            differing.logged += 1;
-            let key = key_of(there, &row);
-            canonical.clear();
-            here.encoder.write(&mut canonical, key.iter());
-            let present = whole(&self.conn, here, &key)?.is_some();
-            differing.common += u64::from(present);
-            if is_pending(&canonical) {
-                differing.pending.push((canonical.as_slice().into(), row));
-            } else if !present {
-                differing.only_there.push((key, row));
-            }
-            Ok(())
-        })?;
-        Ok(differing)
-    }
-
-    /// Who changed its rows last is part of L.
-    fn take_stamps(&self, aside: &Self, table: &str) -> Result<(), Error> {
-        const TAKING: &str = "take over stamps";
-        self.conn
-            .execute(concat!("DELETE FROM ", ours!("stamp"), " WHERE tbl = ?1 COLLATE NOCASE"), [table])
-            .doing(TAKING)?;
-        let mut read = aside.conn.prepare(concat!("SELECT * FROM ", ours!("stamp"))).doing(TAKING)?;
-        let width = read.column_count();
-        let places = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
-        let mut write = self
-            .conn
-            .prepare(&format!(concat!("INSERT OR REPLACE INTO ", ours!("stamp"), " VALUES ({})"), places))
-            .doing(TAKING)?;
-        let mut rows = read.query([]).doing(TAKING)?;
-        while let Some(row) = rows.next().doing(TAKING)? {
-            bind(&mut write, 1, values(row, 0, width).doing(TAKING)?.iter()).doing(TAKING)?;
-            write.raw_execute().doing(TAKING)?;
-        }
-        Ok(())
-    }
-
-    /// The rows of a table that are on their way, each as it was sealed last.
-    fn sealed(&self, here: &Tracked) -> Result<FxHashMap<Box<[u8]>, Option<Image>>, Error> {
-        const READING: &str = "read what is pending";
-        let mut sealed = FxHashMap::default();
-        let mut statement = self
-            .conn
-            .prepare_cached(concat!(
-                "SELECT shard, number, batch FROM ",
-                ours!("global_change_log"),
-                " ORDER BY shard, number"
-            ))
-            .doing(READING)?;
-        let mut rows = statement.query([]).doing(READING)?;
-        while let Some(row) = rows.next().doing(READING)? {
-            let shard: Shard = row.get(0).doing(READING)?;
-            let number = unsigned(row, 1).doing(READING)?;
-            if number <= self.ledger.done(shard, self.origin) {
-                continue;
-            }
-            let frame: Vec<u8> = row.get(2).doing(READING)?;
-            let entry = codec::decode(&frame).map_err(|error| {
-                Error::Inconsistent(format!("batch {number} of the outbox cannot be read: {error}"))
-            })?;
-            let Body::Changes(mut changes) = entry.body else { continue };
-            self.adapt(&mut changes);
-            for chunk in changes.chunks.iter().filter(|chunk| chunk.table.eq_ignore_ascii_case(&here.table.name)) {
-                let places: Vec<Option<usize>> = chunk.columns.iter().map(|name| here.table.column(name)).collect();
-                let written = chunk.written.iter().map(|row| {
-                    let mut image: Image = vec![None; here.table.columns.len()];
-                    for (value, place) in row.iter().zip(&places) {
-                        if let Some(slot) = place.and_then(|place| image.get_mut(place)) {
-                            *slot = Some(value.clone());
-                        }
-                    }
-                    Some(image)
-                });
-                let images = written.chain(chunk.gone.iter().map(|_| None));
-                sealed.extend(chunk_keys(here, chunk).zip(images));
-            }
-        }
-        Ok(sealed)
-    }
-
-    /// The table follows the log again: L's rows go behind pending ones, and rows that only L has are written.
-    fn take_over(&mut self, here: &Tracked, differing: Differing) -> Result<(), Error> {
-        let positions = self.positions();
-        let seen = if let [(_, seq)] = positions.as_slice() { *seq } else { 0 };
-        let width = here.table.columns.len();
-        let image = |row: Row| -> Image { row.into_iter().take(width).map(Some).collect() };
-        let Self { conn, overlay, .. } = self;
-        let overlay = overlay.table(here.id);
-        // What was hidden is in L as well.
-        let stale: Vec<Box<[u8]>> = overlay.shadows.keys().cloned().collect();
-        for key in stale {
-            drop_shadow(conn, here, &key)?;
-            overlay.shadows.remove(&key);
-        }
-        let mut behind: Vec<(Box<[u8]>, Option<Image>)> =
-            differing.pending.into_iter().map(|(key, row)| (key, Some(image(row)))).collect();
-        let known: FxHashSet<&[u8]> = behind.iter().map(|(key, _)| &**key).collect();
-        let fresh: Vec<Box<[u8]>> = overlay.pending.keys().filter(|key| !known.contains(&***key)).cloned().collect();
-        behind.extend(fresh.into_iter().map(|key| (key, None)));
-        for (key, image) in behind {
-            let shadow = Shadow { image, seen };
-            store_shadow(conn, here, &key, &shadow)?;
-            overlay.shadows.insert(key, shadow);
-        }
-        if differing.only_there.is_empty() {
-            return Ok(());
-        }
-        tracing::warn!(
-            table = here.table.name,
-            rows = differing.only_there.len(),
-            "rows of the log are written to a table that is here again"
-        );
-        let mut touched = Vec::new();
-        for (key, row) in differing.only_there {
-            let mut canonical = Vec::new();
-            here.encoder.write(&mut canonical, key.iter());
-            overlay.shadows.insert(canonical.as_slice().into(), Shadow { image: Some(image(row)), seen });
-            touched.push(canonical.into_boxed_slice());
-        }
-        self.materialise(here, touched)
-    }
-}
-
-/// How a table and its L differ, but for keys whose change is on its way.
-#[derive(Debug, Default)]
-struct Differing {
-    /// Keys of rows here that L has otherwise, or not; with L's row.
-    here: Vec<(Row, Option<Row>)>,
-    /// Rows that only L has.
-    only_there: Vec<(Row, Row)>,
-    /// Pending keys of rows here that were sealed otherwise, and of rows that were sealed and are not here.
-    sealed_otherwise: Vec<(Row, Option<Row>)>,
-    sealed_and_gone: Vec<(Row, Option<Row>)>,
-    /// L's rows of pending keys.
-    pending: Vec<(Box<[u8]>, Row)>,
-    /// Rows in L, and how many of their keys are here.
-    logged: u64,
-    common: u64,
-}
-
-impl Differing {
-    /// Whether the table was made from its forerunner's rows. One that has less than half of L's keys was made anew,
-    /// and what it lacks was never put in: it is no one's deletion.
-    fn is_rebuild(&self) -> bool {
-        self.common * 2 >= self.logged
     }
 }

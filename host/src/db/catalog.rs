@@ -106,11 +106,6 @@ impl Tracked {
             }
         }
     }
-
-    /// The canonical bytes of a key, appended to `out`.
-    pub(super) fn write_key(&self, out: &mut Vec<u8>, row: &[Value]) {
-        self.encoder.write(out, self.key.iter().filter_map(|&position| row.get(position)));
-    }
 }
 
 impl Database {

@@ -141,8 +141,10 @@ impl Database {
         if !has_marks(&self.conn, tracked)? {
             return Ok(None);
         }
-        if tracked.table.resolved && self.is_scanned(&tracked.table.name)? {
-            // A row that is not marked yet is not in the log, and no change may count as made upon it.
+        let name = &tracked.table.name;
+        if self.is_held(tracked) || (tracked.table.resolved && self.is_scanned(name)?) {
+            // A row that is not marked yet is not in the log, and no change may count as made upon it. Nor is a row that
+            // changed while no trigger saw it.
             return Ok(Some((Taken { chunk: header(tracked, tracked.table.columns.len()), keys: Vec::new() }, true)));
         }
         let (key_width, width) = (tracked.key.len(), tracked.table.columns.len());
@@ -490,6 +492,6 @@ impl<'a> Before<'a> {
     }
 }
 
-fn has_marks(conn: &rusqlite::Connection, tracked: &Tracked) -> Result<bool, Error> {
+pub(super) fn has_marks(conn: &rusqlite::Connection, tracked: &Tracked) -> Result<bool, Error> {
     conn.prepare_cached(&tracked.has_marks).and_then(|mut statement| statement.exists([])).doing("look for marks")
 }
