@@ -171,6 +171,8 @@ pub struct Database {
     spares: BTreeMap<(String, String), String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
+    /// What is in memory may be of a transaction that did not take place, for it could not be read again.
+    stale: bool,
 }
 
 /// The cluster this database belongs to.
@@ -216,6 +218,7 @@ impl Database {
             row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
             captures: true,
+            stale: false,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.
@@ -264,6 +267,8 @@ impl Database {
 
     /// Forgets what is in memory and reads it again from the file: after any error, and at the start.
     fn reload(&mut self) -> Result<(), Error> {
+        self.stale = true;
+        fault!("reload");
         (self.origin, self.cluster) = ledger::identity(&self.conn)?;
         self.ledger = Ledger::read(&self.conn)?;
         for shard in (1..=self.shards()).filter(|_| !crate::flaw!(RollbackRemembered)) {
@@ -271,11 +276,27 @@ impl Database {
         }
         self.attachments.read(&self.conn)?;
         self.read_schema()?;
-        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables, &self.attachments)
+        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables, &self.attachments)?;
+        self.stale = false;
+        Ok(())
+    }
+
+    /// Makes up for what a failed disk did not let happen after an error: the transaction's end, and reading again
+    /// what is in memory. Until it could, memory speaks of numbers and positions that the file does not have.
+    fn refresh(&mut self) -> Result<(), Error> {
+        if !self.conn.is_autocommit() {
+            self.stale = true;
+            self.conn.execute_batch("ROLLBACK").doing("roll a transaction back")?;
+        }
+        if self.stale && !crate::flaw!(StaleAfterError) {
+            self.reload()?;
+        }
+        Ok(())
     }
 
     /// Runs `work` in one write transaction: all of it is kept, or none, in memory as in the file.
     fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.refresh()?;
         fault!("begin");
         self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
         let done = work(self).and_then(|value| {
@@ -285,11 +306,12 @@ impl Database {
             Ok(value)
         });
         if done.is_err() {
-            // A failed COMMIT may have rolled back by itself; then there is nothing left to roll back.
-            if !self.conn.is_autocommit() {
-                self.conn.execute_batch("ROLLBACK").doing("roll a transaction back")?;
+            // A failed COMMIT may have rolled back by itself; then there is nothing left to roll back. What can't be
+            // done now is done before the next call.
+            self.stale = true;
+            if let Err(error) = self.refresh() {
+                tracing::debug!(error = %error, "memory is read again later");
             }
-            self.reload()?;
         }
         done
     }

@@ -52,6 +52,12 @@ pub enum Flaw {
     ColumnForgotten,
     /// Clashes remember what was rolled back.
     RollbackRemembered,
+    /// What could not be read again after an error stays in memory as it was.
+    StaleAfterError,
+    /// Entries are applied, and batches appended, whatever stands at the node's position in the log.
+    PlacementUnchecked,
+    /// The node's clock follows the wall clock back.
+    ClockFollowsWall,
     /// A stamp knows the last change alone, and not the last one by anyone else.
     OneStamp,
     /// A key that becomes pending leaves no shadow behind.
@@ -72,7 +78,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -96,6 +102,9 @@ impl Flaw {
         Self::UniqueSpread,
         Self::ColumnForgotten,
         Self::RollbackRemembered,
+        Self::StaleAfterError,
+        Self::PlacementUnchecked,
+        Self::ClockFollowsWall,
         Self::OneStamp,
         Self::ShadowOmitted,
         Self::CurrentFromTable,

@@ -16,6 +16,7 @@
 //! | [`repair`] | what differs from the log and is not on its way becomes a change |
 //! | [`publish`] | from the application's commits to the log |
 //! | [`subscribe`] | from the log to the application's file |
+//! | [`placement`] | whether the log is still the one that was applied |
 //! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
 //! | [`housekeeping`] | what nobody needs any more goes, in short steps |
 //! | [`db`] | the application's file: capture, seal, apply |
@@ -40,6 +41,7 @@ pub mod join;
 pub mod lock;
 pub mod log;
 pub mod node;
+pub mod placement;
 pub mod publish;
 mod reattach;
 pub mod repair;

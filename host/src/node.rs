@@ -334,7 +334,9 @@ impl Publishing {
                 Err(error) if is_lasting(&error) => {
                     return Err(match &error {
                         publish::Error::Db(_) => unable("cannot publish", &error),
-                        publish::Error::Log(_) | publish::Error::TailLost { .. } => lost_log("cannot publish", &error),
+                        publish::Error::Log(_) | publish::Error::Broken { .. } | publish::Error::TailLost { .. } => {
+                            lost_log("cannot publish", &error)
+                        }
                     });
                 }
                 Err(error) => {
@@ -391,7 +393,9 @@ fn is_lasting(error: &publish::Error) -> bool {
     match error {
         publish::Error::Db(error) => is_lasting_db(error),
         publish::Error::Log(log::Error::Unreachable(_)) => false,
-        publish::Error::Log(log::Error::Broken(_)) | publish::Error::TailLost { .. } => true,
+        publish::Error::Log(log::Error::Broken(_))
+        | publish::Error::Broken { .. }
+        | publish::Error::TailLost { .. } => true,
     }
 }
 

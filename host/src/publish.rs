@@ -1,7 +1,8 @@
 //! From the application's commits to the log: seal, append, and leave the rest to the echo.
 
-use crate::db::{self, Db};
+use crate::db::{self, Database, Db};
 use crate::log::{self, Appended, Log, Shard};
+use crate::placement;
 use crate::reattach::Reattach;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,6 +20,14 @@ pub enum Error {
     /// The log refused.
     #[error(transparent)]
     Log(#[from] log::Error),
+    /// The log is not the one that was applied.
+    #[error("shard {shard} of the log {what}")]
+    Broken {
+        /// The shard.
+        shard: Shard,
+        /// What is wrong with it.
+        what: String,
+    },
     /// What the log had acknowledged is no longer there.
     #[error(
         "the log of shard {shard} ends at number {last} of this node, and {sent} was acknowledged; its tail is lost"
@@ -134,6 +143,7 @@ impl Publisher {
                 })
                 .await?;
             let Some(first) = waiting.first().map(|batch| batch.number) else { break };
+            self.compare(shard).await?;
             let frames: Vec<Vec<u8>> = waiting.into_iter().map(|batch| batch.frame).collect();
             let count = frames.len() as u64;
             fault!("append");
@@ -161,12 +171,41 @@ impl Publisher {
             }
         }
         self.sent.insert(shard, sent);
+        self.await_echo(shard, sent).await
+    }
+
+    /// What was acknowledged comes back, unless the log lost it: then it would be waited for in vain.
+    async fn await_echo(&self, shard: Shard, sent: u64) -> Result<(), Error> {
+        if self.db.call(move |db| Ok(db.echoed(shard))).await? >= sent {
+            return Ok(());
+        }
+        match self.read_to_the_end(shard).await? {
+            Some(last) if last < sent => Err(Error::TailLost { shard, last, sent }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the log is still the one that was applied. Nothing is appended to another: numbers alone would not
+    /// tell where this node has none of its own in it, and what others had there may be gone as well.
+    async fn compare(&self, shard: Shard) -> Result<(), Error> {
+        // The first shard begins with the genesis, which tells one log from another where nothing else was applied.
+        for shard in if shard == 1 { vec![1] } else { vec![1, shard] } {
+            let position = self.db.call(move |db| Ok(db.position(shard))).await?;
+            if let Some(what) = placement::compare(&*self.log, shard, position).await? {
+                return Err(Error::Broken { shard, what });
+            }
+        }
         Ok(())
     }
 
     /// The last number of ours in the log, once this node has read all of it: before, nothing may be appended.
     async fn read_to_the_end(&self, shard: Shard) -> Result<Option<u64>, Error> {
         let last = self.log.bounds(shard).await?.last;
-        Ok(self.db.call(move |db| Ok((db.position(shard).seq >= last).then(|| db.echoed(shard)))).await?)
+        let read = move |db: &mut Database| {
+            // A log without its genesis is none of this cluster's.
+            let has_begun = db.position(1).seq > 0 || crate::flaw!(PlacementUnchecked);
+            Ok((has_begun && db.position(shard).seq >= last).then(|| db.echoed(shard)))
+        };
+        Ok(self.db.call(read).await?)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::db::{self, Db, Stop};
 use crate::log::{self, Log, Shard};
-use antiphon_core::codec;
+use crate::placement;
 use std::sync::Arc;
 
 /// Bytes of entries read at once.
@@ -40,12 +40,12 @@ pub enum Progress {
     Blocked(String),
 }
 
-/// Follows one shard. Holds nothing that is not on disk, but whether it has checked the log since the last error.
+/// Follows one shard. Holds nothing that is not on disk, but whether it knows what the latest entries touched.
 pub struct Subscriber {
     db: Db,
     log: Arc<dyn Log>,
     shard: Shard,
-    checked: bool,
+    remembers: bool,
     applied: u64,
 }
 
@@ -59,7 +59,7 @@ impl Subscriber {
     /// A subscriber of one shard.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>, shard: Shard) -> Self {
-        Self { db, log, shard, checked: false, applied: 0 }
+        Self { db, log, shard, remembers: false, applied: 0 }
     }
 
     /// Reads some entries and applies what fits one transaction.
@@ -69,7 +69,7 @@ impl Subscriber {
     pub async fn step(&mut self) -> Result<Progress, Error> {
         let stepped = self.try_step().await;
         if stepped.is_err() {
-            self.checked = false;
+            self.remembers = false;
         }
         stepped
     }
@@ -81,14 +81,18 @@ impl Subscriber {
 
     async fn try_step(&mut self) -> Result<Progress, Error> {
         let shard = self.shard;
-        if !self.checked {
-            self.check().await?;
-            self.checked = true;
+        if !self.remembers {
+            self.remember().await?;
+            self.remembers = true;
         }
-        let after = self.db.call(move |db| Ok(db.position(shard).seq)).await?;
-        let entries = self.log.read(shard, after, READ_BYTES_MAX).await?;
+        let position = self.db.call(move |db| Ok(db.position(shard))).await?;
+        let entries = self.log.read(shard, position.seq, READ_BYTES_MAX).await?;
+        // After the read, so that entries are never applied upon others than they came after.
+        if let Some(what) = placement::compare(&*self.log, shard, position).await? {
+            return Err(self.broken(what));
+        }
         if entries.is_empty() {
-            return Ok(Progress::Idle(after));
+            return Ok(Progress::Idle(position.seq));
         }
         let applied = self.db.call(move |db| db.apply(shard, &entries)).await?;
         self.applied += applied.changes as u64;
@@ -104,38 +108,19 @@ impl Subscriber {
         }
     }
 
-    /// Whether the entry at the position is still the one that was applied; and what the latest entries touched.
-    async fn check(&self) -> Result<(), Error> {
+    /// Reads again what the latest entries touched.
+    async fn remember(&self) -> Result<(), Error> {
         let shard = self.shard;
         let position = self.db.call(move |db| Ok(db.position(shard))).await?;
-        let bounds = self.log.bounds(shard).await?;
-        if bounds.last < position.seq {
-            return Err(self.broken(format!(
-                "ends at entry {}, and {} was applied here; its tail is lost",
-                bounds.last, position.seq
-            )));
+        if let Some(what) = placement::compare(&*self.log, shard, position).await? {
+            return Err(self.broken(what));
         }
-        if position.seq == 0 {
-            return Ok(());
-        }
-        if bounds.first > position.seq {
-            return Err(
-                self.broken(format!("begins at entry {}, and only {} was applied here", bounds.first, position.seq))
-            );
-        }
-        let from = position.seq.saturating_sub(REMEMBER).max(bounds.first - 1);
-        let mut after = from;
+        let first = self.log.bounds(shard).await?.first;
+        let mut after = position.seq.saturating_sub(REMEMBER).max(first.saturating_sub(1));
         while after < position.seq {
             let entries = self.log.read(shard, after, READ_BYTES_MAX).await?;
             let Some(last) = entries.last() else { break };
             after = last.seq;
-            if let Some(here) = entries.iter().find(|placed| placed.seq == position.seq)
-                && (here.time, codec::checksum(&here.frame)) != (position.time, position.checksum)
-            {
-                return Err(
-                    self.broken(format!("has another entry at position {} than was applied here", position.seq))
-                );
-            }
             self.db
                 .call(move |db| {
                     db.remember(shard, &entries);

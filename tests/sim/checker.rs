@@ -5,9 +5,10 @@
 
 use crate::oracle::{Clash, Fold, made_of};
 use crate::rule::{Rule, Rules};
-use crate::schema::{Key, LATE, Row, Rows, Shape, TABLES, rows_of};
+use crate::schema::{Key, LATE, Row, Rows, STOCK, Shape, TABLES, rows_of};
 use antiphon_core::codec::{decode, decode_row};
 use antiphon_core::entry::{Body, Entry, Origin};
+use antiphon_core::value::Value;
 use antiphon_harness::Node;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,11 +84,13 @@ impl Witness {
     /// The application has committed, or tried to: what differs is what it wrote. Gives whether anything does.
     pub(crate) fn committed(&mut self, node: &Node) -> bool {
         let rows = rows_of(&node.app, self.has_late);
+        let updated = updated(&node.app);
         let keys: BTreeSet<&Key> = rows.keys().chain(self.rows.keys()).collect();
         let mut wrote = false;
         for key in keys {
             let (old, new) = (self.rows.get(key), rows.get(key));
-            if old == new {
+            // A row that is left as it was has been written all the same: `n = n + 1` where n is NULL.
+            if old == new && (new.is_none() || !updated.contains(key)) {
                 continue;
             }
             wrote = true;
@@ -151,6 +154,9 @@ impl Witness {
                 return Err(format!("the position in shard {shard} went back from {} to {position}", fold.position));
             }
             moved |= position > fold.position;
+            if position == fold.position {
+                continue;
+            }
             let known = (fold.evicted.len(), fold.standing.len());
             for entry in &log[shard as usize - 1][at(fold.position)..at(position)] {
                 fold.entry(entry)?;
@@ -227,7 +233,7 @@ impl Witness {
 
     /// Whether this is a history with policies.
     pub(crate) fn counts(&self) -> bool {
-        self.rules[crate::schema::STOCK] != Rule::Plain
+        self.rules[STOCK] != Rule::Plain
     }
 
     /// A change says truly which row it was made upon, and up to where its node had seen the log.
@@ -303,15 +309,22 @@ impl Witness {
 }
 
 /// What must hold when nothing moves any more.
-pub(crate) fn at_rest(nodes: &[Node], witnesses: &[Witness], log: &[Vec<Entry>]) -> Checked<()> {
-    for (node, witness) in nodes.iter().zip(witnesses) {
+pub(crate) fn at_rest(
+    nodes: &[Node],
+    witnesses: &[Witness],
+    sound: &[usize],
+    has_rolled: bool,
+    log: &[Vec<Entry>],
+) -> Checked<()> {
+    for (node, witness) in sound.iter().map(|&node| (&nodes[node], &witnesses[node])) {
         let who = witness.origin.node;
         let rows: Rows = witness.folds.iter().flat_map(|fold| fold.rows.clone()).collect();
         if witness.rows != rows {
             return Err(format!("node {who} differs from the log at rest: {:?} and {rows:?}", witness.rows));
         }
-        if witness.rows != witnesses[0].rows {
-            return Err(format!("node {who} has {:?}, and the first node {:?}", witness.rows, witnesses[0].rows));
+        let first = &witnesses[sound[0]];
+        if witness.rows != first.rows {
+            return Err(format!("node {who} has {:?}, and the first node {:?}", witness.rows, first.rows));
         }
         for (what, sql) in [
             ("shadows", "SELECT count(*) FROM __antiphon___shadow"),
@@ -319,7 +332,9 @@ pub(crate) fn at_rest(nodes: &[Node], witnesses: &[Witness], log: &[Vec<Entry>])
             ("effects of a user's trigger that took place twice", "SELECT count(*) FROM audit WHERE n <> 1"),
         ] {
             let found = count(&node.app, sql);
-            if found > 0 {
+            // A node that stopped for want of its log leaves its unit open.
+            let excused = what == "staged pieces" && sound.len() < nodes.len();
+            if found > 0 && !excused {
                 return Err(format!("node {who} has {found} {what} at rest"));
             }
         }
@@ -328,7 +343,7 @@ pub(crate) fn at_rest(nodes: &[Node], witnesses: &[Witness], log: &[Vec<Entry>])
             return Err(format!("node {who}: {integrity}"));
         }
         is_in_log(node, witness, log)?;
-        same_clashes(node, witness)?;
+        same_clashes(node, witness, has_rolled)?;
     }
     Ok(())
 }
@@ -347,8 +362,9 @@ fn is_in_log(node: &Node, witness: &Witness, log: &[Vec<Entry>]) -> Checked<()> 
     Ok(())
 }
 
-/// Every clash that the log holds left its record, and no other did.
-fn same_clashes(node: &Node, witness: &Witness) -> Checked<()> {
+/// Every clash that the log holds left its record, and no other did. Of entries that were rolled out a node that
+/// started since does not know what they touched.
+fn same_clashes(node: &Node, witness: &Witness, has_rolled: bool) -> Checked<()> {
     let mut recorded: BTreeSet<(usize, Clash)> = BTreeSet::new();
     let mut statement = node.app.prepare("SELECT shard, seq, tbl, key, cause FROM __antiphon___conflict").unwrap();
     let mut rows = statement.query([]).unwrap();
@@ -367,13 +383,20 @@ fn same_clashes(node: &Node, witness: &Witness) -> Checked<()> {
         folds.flat_map(|(shard, fold)| fold.clashes.iter().map(move |clash| (shard + 1, clash.clone()))).collect();
     let missing: Vec<_> = held.difference(&recorded).filter(|clash| !witness.unsure.contains(*clash)).collect();
     let invented: Vec<_> = recorded.difference(&held).filter(|clash| !witness.unsure.contains(*clash)).collect();
-    if !missing.is_empty() || !invented.is_empty() {
+    if !missing.is_empty() && !has_rolled || !invented.is_empty() {
         return Err(format!(
             "node {}: clashes without a record: {missing:?}; records without a clash: {invented:?}",
             witness.origin.node
         ));
     }
     Ok(())
+}
+
+/// Rows that the application updated since this was asked last, whether their values changed or not.
+fn updated(app: &Connection) -> BTreeSet<Key> {
+    let mut statement = app.prepare_cached("DELETE FROM temp.updated RETURNING id").unwrap();
+    let ids = statement.query_map([], |row| row.get(0)).unwrap();
+    ids.map(|id| (STOCK, TABLES[STOCK].fold_key(&[Value::Integer(id.unwrap())]))).collect()
 }
 
 fn is_captured(app: &Connection, table: usize) -> bool {

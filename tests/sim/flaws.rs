@@ -17,8 +17,7 @@ fn find(flaw: Flaw) -> Option<(u64, String)> {
 }
 
 /// Every bug that can be planted shows, within the seeds of a usual run.
-#[test]
-fn every_planted_bug_is_found() {
+pub(crate) fn every_planted_bug_is_found() {
     let next = AtomicUsize::new(0);
     let search = || {
         let mut missed = Vec::new();

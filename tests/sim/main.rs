@@ -1,17 +1,28 @@
 //! Random histories of a small cluster, checked after every step against a serial model.
 //!
 //! A seed makes a history: applications that write against one another, hosts that seal, publish, apply and
-//! die, a log that fails. `SIM_SEED=n` runs one and prints its trace, `SIM_SEEDS=a..b` runs a range.
+//! die, a log that fails. It has a front of its own, and can be asked by `cargo sim`:
+//!
+//! ```text
+//! cargo sim                       everything that a test run asks
+//! cargo sim --seeds 0..50000      a range of seeds
+//! cargo sim --seed 17             one seed, with its trace
+//! cargo sim --seed 17 --shrink    the same without the steps that it does not need to fail
+//! ```
+//!
+//! `SIM_SEEDS=a..b` says the range where no argument can.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::print_stdout,
     missing_docs,
     reason = "tests fail loudly, and say how far they are"
 )]
 
+mod arguments;
 mod checker;
 mod coverage;
 mod flaws;
@@ -25,22 +36,17 @@ mod shrink;
 mod workload;
 mod world;
 
+use arguments::{Arguments, Asked};
 use coverage::Coverage;
 use plan::Plan;
 use std::ops::Range;
+use std::process::ExitCode;
 use std::time::Instant;
 
 /// Seeds of a full run.
 const SEEDS: Range<u64> = 0..1000;
 /// Threads that split the seeds.
 const THREADS: u64 = 2;
-
-/// Seeds asked for, or the usual ones.
-fn seeds() -> Range<u64> {
-    let Ok(asked) = std::env::var("SIM_SEEDS") else { return SEEDS };
-    let (from, to) = asked.split_once("..").expect("SIM_SEEDS is `from..to`");
-    from.parse().unwrap()..to.parse().unwrap()
-}
 
 /// Runs every seed; the first failure of each thread with its seed, and what happened in all.
 fn run_all(seeds: &Range<u64>) -> (Vec<(u64, String)>, Coverage) {
@@ -71,46 +77,76 @@ fn run_all(seeds: &Range<u64>) -> (Vec<(u64, String)>, Coverage) {
     })
 }
 
-/// Whatever applications, crashes and the log do: nodes show what the log and their own writes say, and end equal.
-#[test]
-fn histories() {
-    if let Ok(seed) = std::env::var("SIM_SEED") {
-        return one(seed.parse().unwrap());
+/// What a run without a filter does, by name.
+const TESTS: &[(&str, fn())] = &[
+    ("what_was_fixed_stays_fixed", regressions::what_was_fixed_stays_fixed),
+    ("one_seed_is_one_history", one_seed_is_one_history),
+    ("histories", || histories(&arguments::usual_seeds())),
+    ("every_planted_bug_is_found", flaws::every_planted_bug_is_found),
+];
+
+fn main() -> ExitCode {
+    let Arguments { asked, shrink } = match Arguments::read(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(wrong) => {
+            eprintln!("{wrong}\n\n{}", arguments::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    let names: Vec<&str> = TESTS.iter().map(|(name, _)| *name).collect();
+    match asked {
+        Asked::Help => eprintln!("{}", arguments::USAGE),
+        Asked::List => names.iter().for_each(|name| println!("{name}: test")),
+        Asked::Seed(seed) => one(seed, shrink),
+        Asked::Seeds(seeds) => histories(&seeds),
+        Asked::Tests(filter) => {
+            let wanted =
+                TESTS.iter().filter(|(name, _)| filter.is_empty() || filter.iter().any(|f| name.contains(f.as_str())));
+            for (name, test) in wanted {
+                test();
+                eprintln!("test {name} ... ok");
+            }
+        }
     }
-    let seeds = seeds();
+    ExitCode::SUCCESS
+}
+
+/// Whatever applications, crashes and the log do: nodes show what the log and their own writes say, and end equal.
+fn histories(seeds: &Range<u64>) {
     let begun = Instant::now();
-    let (mut failures, coverage) = run_all(&seeds);
+    let (mut failures, coverage) = run_all(seeds);
     let took = begun.elapsed().as_secs_f64();
     eprintln!("{} seeds in {took:.1} s: {coverage}", seeds.end - seeds.start);
+    let (possible, never) = coverage.pairs();
+    eprintln!("{} of {possible} pairs met in one history; never: {never:?}", possible - never.len());
     failures.sort();
     for (seed, failure) in &failures {
         eprintln!("seed {seed}: {failure}");
     }
     if let Some((seed, _)) = failures.first() {
-        panic!(
-            "repeat it with `SIM_SEED={seed} cargo test --release -p antiphon-harness --test sim -- --nocapture histories`"
-        );
+        panic!("repeat it with `cargo sim --seed {seed} --shrink`");
     }
-    if seeds == SEEDS {
+    if *seeds == SEEDS {
         assert_eq!(coverage.missing(), Vec::<&str>::new(), "never happened in all these histories");
+        assert_eq!(coverage.strangers(), Vec::new(), "never met in all these histories");
     }
 }
 
-/// One seed, with its trace; a failing one is shrunk first.
-fn one(seed: u64) {
+/// One seed, with its trace; a failing one is shrunk first if that is asked for.
+fn one(seed: u64, shrink: bool) {
     let plan = Plan::new(seed);
-    let outcome = world::run(&plan);
-    if outcome.failure.is_none() {
-        return eprintln!("{}", outcome.trace.join("\n"));
+    let mut outcome = world::run(&plan);
+    if outcome.failure.is_some() && shrink {
+        eprintln!("{}\n\nshrunk:", outcome.failure.unwrap_or_default());
+        outcome = world::run(&shrink::shrink(&plan));
     }
-    eprintln!("{}\n\nshrunk:", outcome.failure.unwrap_or_default());
-    let outcome = world::run(&shrink::shrink(&plan));
     eprintln!("{}", outcome.trace.join("\n"));
-    panic!("seed {seed}: {}", outcome.failure.unwrap_or_default());
+    if let Some(failure) = outcome.failure {
+        panic!("seed {seed}: {failure}");
+    }
 }
 
 /// A seed that does not repeat its history is no help to anyone.
-#[test]
 fn one_seed_is_one_history() {
     for seed in 0..20 {
         let plan = Plan::new(seed);

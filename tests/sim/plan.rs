@@ -15,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) changes_max: [usize; 3],
     /// What the founder's application does before there is a cluster.
     pub(crate) before: u64,
+    /// A disk may go on failing for a whole step.
+    pub(crate) sticky: bool,
     /// Who decides clashes, table by table.
     pub(crate) rules: Rules,
 }
@@ -38,6 +40,14 @@ pub(crate) enum Act {
     Create,
     /// The application adds a column that was not there at first.
     Widen,
+    /// The node's clock is set.
+    Jump,
+    /// The log loses its newest entries, although it acknowledged them.
+    LoseTail,
+    /// The log lets go of its oldest entries.
+    RollOver,
+    /// The log is deleted and made anew.
+    Recreate,
 }
 
 /// One step of a history.
@@ -58,13 +68,29 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// A history of two hundred steps; in some of them the log itself is lost, late.
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
+        let mut plan = Self::draw(&mut random, seed, true, 200);
+        if random.chance(15) {
+            let mark = random.within(121, 191);
+            let step = plan.steps.iter_mut().find(|step| step.mark == mark).unwrap();
+            step.act = random.weighted(&[(6, Act::LoseTail), (3, Act::RollOver), (2, Act::Recreate)]);
+        }
+        plan
+    }
+
+    /// A history as the first simulator made them: seeds that found a bug then still show it.
+    pub(crate) fn first(seed: u64) -> Self {
+        Self::draw(&mut Random::new(seed), seed, false, 0)
+    }
+
+    fn draw(random: &mut Random, seed: u64, sticky: bool, length: u64) -> Self {
         let nodes = if random.chance(80) { 3 } else { 2 };
         let shards = random.weighted(&[(75, 1), (15, 2), (10, 3)]);
         let changes_max = [(); 3].map(|()| random.weighted(&[(50, 10_000), (20, 1), (15, 2), (15, 3)]));
         let before = random.pick(&[0, 0, 2, 5]);
-        let length = random.within(60, 150);
+        let length = if length == 0 { random.within(60, 150) } else { length };
         let late = random.chance(40);
         let widen = random.chance(30);
         // Drawn apart: with or without housekeeping, the rest of the history is the same.
@@ -79,6 +105,7 @@ impl Plan {
                 (4, Act::Crash),
                 (if late { 3 } else { 0 }, Act::Create),
                 (if widen { 3 } else { 0 }, Act::Widen),
+                (if sticky { 1 } else { 0 }, Act::Jump),
             ]);
             let node = usize::try_from(random.below(nodes as u64)).unwrap();
             steps.push(Step { mark: mark + 1, node, act, seed: random.next() });
@@ -87,6 +114,6 @@ impl Plan {
                 steps.push(Step { mark: mark + 501, node, act: Act::Housekeep, seed: chores.next() });
             }
         }
-        Self { config: Config { nodes, shards, changes_max, before, rules: rules(seed) }, steps }
+        Self { config: Config { nodes, shards, changes_max, before, rules: rules(seed), sticky }, steps }
     }
 }

@@ -55,6 +55,12 @@ pub(crate) const DDL: &str = "
     CREATE TABLE parent (id INTEGER PRIMARY KEY, v);
     CREATE TABLE child (id INTEGER PRIMARY KEY, parent REFERENCES parent (id) ON DELETE CASCADE ON UPDATE CASCADE, v);";
 
+/// Which rows an application updates, by its own account: an UPDATE that leaves a row as it is can't be seen in the
+/// row. Only numbers that are added to nothing do that; every other write brings a value of its own.
+pub(crate) const WATCH_DDL: &str = "
+    CREATE TEMP TABLE updated (id);
+    CREATE TEMP TRIGGER stock_updated AFTER UPDATE ON main.stock BEGIN INSERT INTO updated VALUES (NEW.id); END;";
+
 pub(crate) const LATE_DDL: &str = "CREATE TABLE late (id INTEGER PRIMARY KEY, u UNIQUE, v);";
 
 /// A column that each node's user adds when it suits him; until then a row counts as having its default.

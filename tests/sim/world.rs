@@ -6,17 +6,21 @@ use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
 use crate::rule::Rule;
-use crate::schema::{DDL, LATE_DDL, TABLES, WIDEN_DDL};
+use crate::schema::{DDL, LATE_DDL, TABLES, WATCH_DDL, WIDEN_DDL};
 use crate::workload;
+use antiphon::clock::testing::set_ms;
 use antiphon::db::{self, Stop};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Faults, Log as _, Memory};
 use antiphon::{publish, subscribe};
+use antiphon_core::codec::Encoder;
 use antiphon_core::codec::decode;
-use antiphon_core::entry::{Body, Entry};
+use antiphon_core::entry::{Body, Changes, Entry, Genesis, Origin};
+use antiphon_harness::vfs::share_clock;
 use antiphon_harness::{Node, Setup};
 use futures::executor::block_on;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +44,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     // What the product does wrong may also be a panic; the trace must survive it.
     let done = catch_unwind(AssertUnwindSafe(|| World::new(plan, &mut trace, &mut coverage)?.live(plan)));
     on_fault(|_| false);
+    set_ms(None);
     let failure = match done {
         Ok(done) => done.err(),
         Err(panic) => Some(match panic.downcast::<String>() {
@@ -50,6 +55,7 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     if let Some(failure) = &failure {
         trace.push(format!("FAILED: {failure}"));
     }
+    coverage.end();
     Outcome { trace, coverage, failure }
 }
 
@@ -57,7 +63,10 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
 #[derive(Clone, Default)]
 struct Death {
     countdown: Rc<Cell<u64>>,
+    /// What is passed after it fails as well, as on a disk that is broken.
+    sticky: Rc<Cell<bool>>,
     at: Rc<Cell<Option<&'static str>>>,
+    again: Rc<Cell<Option<&'static str>>>,
 }
 
 struct World<'a> {
@@ -69,14 +78,32 @@ struct World<'a> {
     death: Death,
     /// Whether a node's subscriber of a shard has read the log since the last start or error.
     checked: Vec<Vec<bool>>,
+    /// How far each clock is off.
+    offsets: Vec<i64>,
+    /// Where a node stood in a shard whose log is no longer the one it applied: there it must stay.
+    stranded: Vec<Vec<Option<u64>>>,
+    /// The log has lost something.
+    has_lost: bool,
+    has_rolled: bool,
+    /// The last clock of each origin in each shard.
+    clocks: BTreeMap<(usize, Origin), (u64, u64)>,
+    sticky: bool,
     trace: &'a mut Vec<String>,
     coverage: &'a mut Coverage,
 }
+
+/// When histories begin, and how many seconds later no more is written.
+const BEGINNING_MS: u64 = 1_700_000_000_000;
+const AT_REST: u64 = 2000;
+/// The hours, days and years that clocks are set by.
+const JUMPS: [i64; 6] = [0, -3_600_000, 3_600_000, -86_400_000, 86_400_000, 10 * 365 * 86_400_000];
 
 impl<'a> World<'a> {
     fn new(plan: &Plan, trace: &'a mut Vec<String>, coverage: &'a mut Coverage) -> Result<Self, String> {
         let config = plan.config;
         trace.push(format!("{config:?}"));
+        share_clock();
+        set_ms(Some(BEGINNING_MS));
         for rule in config.rules.iter().filter(|rule| **rule != Rule::Plain) {
             coverage.see(rule.name());
         }
@@ -103,6 +130,7 @@ impl<'a> World<'a> {
         let witnesses = nodes.iter().map(|node| Witness::new(node, shards, config.rules)).collect();
         for node in &nodes {
             node.app.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+            node.app.execute_batch(WATCH_DDL).unwrap();
             node.app.set_prepared_statement_cache_capacity(64);
         }
         let death = Death::default();
@@ -114,6 +142,10 @@ impl<'a> World<'a> {
             if dies {
                 hook.at.set(Some(point));
             }
+            if !dies && hook.sticky.get() && hook.at.get().is_some() {
+                hook.again.set(Some(point));
+                return true;
+            }
             dies
         });
         let mut world = Self {
@@ -123,9 +155,16 @@ impl<'a> World<'a> {
             entries: vec![Vec::new(); shards],
             death,
             checked: vec![vec![false; shards]; config.nodes],
+            offsets: vec![0; config.nodes],
+            stranded: vec![vec![None; shards]; config.nodes],
+            has_lost: false,
+            has_rolled: false,
+            clocks: BTreeMap::new(),
+            sticky: config.sticky,
             trace,
             coverage,
         };
+        world.set_clock(0, 0);
         for index in 0..config.before {
             let seed = plan.steps.first().map_or(0, |step| step.seed) ^ index;
             world.write(&Step { mark: 900 + index, node: 0, act: Act::Write, seed });
@@ -160,7 +199,13 @@ impl<'a> World<'a> {
         self.trace.push(format!("{:3} n{} at {positions:?} {what}", step.mark, step.node + 1));
     }
 
+    /// It is so many seconds after the beginning, by this node's clock.
+    fn set_clock(&self, node: usize, seconds: u64) {
+        set_ms(Some((BEGINNING_MS + seconds * 1000).saturating_add_signed(self.offsets[node])));
+    }
+
     fn step(&mut self, step: &Step) -> Result<(), String> {
+        self.set_clock(step.node, step.mark);
         match step.act {
             Act::Write => self.write(step),
             Act::Create => {
@@ -183,9 +228,107 @@ impl<'a> World<'a> {
                 self.crash(step.node);
                 self.note(step, "crash");
             }
+            Act::Jump => {
+                self.coverage.see("clock jump");
+                let offset = Random::new(step.seed).pick(&JUMPS);
+                self.offsets[step.node] = offset;
+                self.note(step, &format!("clock off by {offset} ms"));
+            }
+            Act::LoseTail | Act::RollOver | Act::Recreate => self.lose(step),
             Act::Seal | Act::Publish | Act::Apply | Act::Housekeep => return self.host(step),
         }
         Ok(())
+    }
+
+    /// The log is no longer what was applied: each node that had read what is gone, or had not read it yet, stays
+    /// where it is. Nodes that lost nothing go on.
+    fn lose(&mut self, step: &Step) {
+        let mut random = Random::new(step.seed);
+        let shard = usize::try_from(random.below(self.entries.len() as u64)).unwrap();
+        let number = u32::try_from(shard).unwrap() + 1;
+        let last = self.entries[shard].len() as u64;
+        // The genesis stays, and one entry: without them it is a log made anew.
+        let count = random.within(1, 6).min(last.saturating_sub(1));
+        if step.act != Act::Recreate && count == 0 || self.has_lost {
+            return;
+        }
+        self.has_lost = true;
+        match step.act {
+            Act::LoseTail => {
+                self.log.lose_tail(number, count);
+                let left = last - count;
+                self.entries[shard].truncate(usize::try_from(left).unwrap());
+                self.clocks.retain(|(at, _), _| *at != shard);
+                self.strand(shard, |position| position > left);
+                self.coverage.see("lost tail");
+                self.note(step, &format!("shard {number} loses its last {count} entries of {last}"));
+            }
+            Act::RollOver => {
+                let up_to = random.within(1, last - 1);
+                self.log.roll_over(number, up_to);
+                self.has_rolled = true;
+                self.strand(shard, |position| position <= up_to);
+                self.coverage.see("rolled over");
+                self.note(step, &format!("shard {number} lets go of its entries up to {up_to} of {last}"));
+            }
+            _ => {
+                self.log.recreate();
+                for shard in 0..self.entries.len() {
+                    self.entries[shard].clear();
+                    self.strand(shard, |_| true);
+                }
+                self.clocks.clear();
+                self.coverage.see("recreated");
+                let grown = random.pick(&[0, 1, 20]);
+                self.found_another(grown);
+                self.note(step, &format!("the log is made anew, with {grown} entries of another cluster"));
+            }
+        }
+    }
+
+    fn strand(&mut self, shard: usize, gone: impl Fn(u64) -> bool) {
+        for (witness, stranded) in self.witnesses.iter().zip(&mut self.stranded) {
+            let position = witness.folds[shard].position;
+            if gone(position) {
+                stranded[shard] = Some(position);
+            }
+        }
+    }
+
+    /// Somebody else uses the log that was made anew.
+    fn found_another(&self, entries: u64) {
+        let origin = Origin { node: 77, incarnation: 1 };
+        let frame = |number, body| {
+            Encoder::new(None).encode(&Entry { cluster: [8; 16], origin, number, clock: 1, body }).unwrap()
+        };
+        let shards = u32::try_from(self.entries.len()).unwrap();
+        if entries > 0 {
+            let genesis =
+                Genesis { shards, hasher: "test".into(), resolver: "test".into(), policies: Vec::new(), wire: 1 };
+            assert!(block_on(self.log.begin(1, &frame(0, Body::Genesis(genesis)))).unwrap());
+        }
+        for shard in 1..=shards {
+            for number in 1..entries {
+                let changes = Changes { more: false, seen: 0, chunks: Vec::new() };
+                let frame = frame(number, Body::Changes(changes));
+                block_on(self.log.append(shard, origin, number, &[frame])).unwrap();
+            }
+        }
+    }
+
+    /// A node that lost something says so and stops; what it says, and whether it may.
+    fn stops_honestly(&mut self, node: usize, said: &str) -> bool {
+        let stranded = self.stranded[node].iter().any(Option::is_some);
+        // What was acknowledged to a node and lost before it came back is sent again after a start.
+        let unsent = self.has_lost && said.contains("was acknowledged; its tail is lost");
+        let lost =
+            ["its tail is lost", "begins at entry", "another entry at position", "rolled out", "another cluster"];
+        let honest = unsent || stranded && lost.iter().any(|lost| said.contains(lost));
+        if honest {
+            self.coverage.see(if stranded { "honest stop" } else { "sent again after a loss" });
+            self.crash(node);
+        }
+        honest
     }
 
     fn widen(&mut self, node: usize) {
@@ -242,25 +385,31 @@ impl<'a> World<'a> {
         }
         if step.act == Act::Apply {
             let count = random.weighted(&[(40, 1), (20, 2), (15, 3), (25, u64::MAX)]);
-            faults.delay = (last - position).saturating_sub(count);
+            faults.delay = last.saturating_sub(position).saturating_sub(count);
             faults.refuse_read = random.chance(4);
             said += &format!(
                 " {} of shard {shard}{}",
-                count.min(last - position),
+                count.min(last.saturating_sub(position)),
                 if faults.refuse_read { " (refuse read)" } else { "" }
             );
         }
         if random.chance(12) {
             self.death.countdown.set(random.within(1, 5));
         }
-        let direct = random.chance(30);
+        let direct = random.chance(30) && self.stranded[step.node].iter().all(Option::is_none);
         let lives_on = random.chance(35);
+        self.death.sticky.set(self.sticky && random.chance(30));
         self.log.fail(faults);
         let done = self.do_host(step, usize::try_from(shard).unwrap(), direct);
         let left = self.log.left();
         self.log.fail(Faults::default());
         self.death.countdown.set(0);
+        self.death.sticky.set(false);
         let died = self.death.at.take();
+        if let Some(point) = self.death.again.take() {
+            self.coverage.see(&format!("die at {point}"));
+            self.coverage.see("a step of failures");
+        }
         let failed_log = [
             (faults.refuse_append && !left.refuse_append, "refuse append"),
             (faults.lose_ack && !left.lose_ack, "lose ack"),
@@ -292,7 +441,9 @@ impl<'a> World<'a> {
         }
         self.note(step, &said);
         match done {
-            Err(error) if !may_fail => Err(format!("step {} failed: {error}", step.mark)),
+            Err(error) if !may_fail && !self.stops_honestly(step.node, &error) => {
+                Err(format!("step {} failed: {error}", step.mark))
+            }
             _ => Ok(()),
         }
     }
@@ -301,7 +452,7 @@ impl<'a> World<'a> {
         let node = &mut self.nodes[step.node];
         match step.act {
             Act::Seal => {
-                let sealed = node.with(db::Database::seal).map_err(|error| error.to_string())?;
+                let sealed = block_on(node.db.call(db::Database::seal)).map_err(|error| error.to_string())?;
                 Ok(format!("more: {sealed}"))
             }
             Act::Publish => {
@@ -321,9 +472,11 @@ impl<'a> World<'a> {
             Act::Apply if direct && self.checked[step.node][shard - 1] => {
                 let shard = u32::try_from(shard).unwrap();
                 // Some of them once more: what has been applied must not be again.
-                let after = node.with(move |db| db.position(shard).seq).saturating_sub(2);
+                let position = block_on(node.db.call(move |db| Ok(db.position(shard).seq)));
+                let after = position.map_err(|error| error.to_string())?.saturating_sub(2);
                 let entries = block_on(node.log.read(shard, after, usize::MAX)).map_err(|error| error.to_string())?;
-                let applied = node.with(move |db| db.apply(shard, &entries)).map_err(|error| error.to_string())?;
+                let applied = block_on(node.db.call(move |db| db.apply(shard, &entries)));
+                let applied = applied.map_err(|error| error.to_string())?;
                 match applied.stop {
                     Some(Stop::Blocked(reason)) => self.blocked(step.node, &reason),
                     stop => Ok(format!("{} entries, {stop:?}", applied.entries)),
@@ -344,7 +497,8 @@ impl<'a> World<'a> {
     fn blocked(&mut self, node: usize, reason: &str) -> Result<String, String> {
         let excused = reason.contains("`late`") && !self.witnesses[node].has_late
             || reason.contains("`extra`") && !self.witnesses[node].is_wide
-            || self.entries.len() > 1 && reason.contains("route");
+            || self.entries.len() > 1 && reason.contains("route")
+            || reason.contains("another cluster") && self.stranded[node].contains(&Some(0));
         if excused {
             self.coverage.see("blocked");
             Ok(format!("blocked: {reason}"))
@@ -357,7 +511,26 @@ impl<'a> World<'a> {
         for (index, entries) in self.entries.iter_mut().enumerate() {
             let shard = u32::try_from(index).unwrap() + 1;
             for placed in block_on(self.log.read(shard, entries.len() as u64, usize::MAX)).unwrap() {
-                entries.push(decode(&placed.frame).map_err(|error| error.to_string())?);
+                let entry = decode(&placed.frame).map_err(|error| error.to_string())?;
+                let writer = self.witnesses.iter().position(|witness| witness.origin == entry.origin);
+                if let Some(writer) = writer.filter(|writer| self.stranded[*writer][index].is_some()) {
+                    return Err(format!("node {} appended to a log that is not the one it applied", writer + 1));
+                }
+                let (number, clock) = self.clocks.entry((index, entry.origin)).or_default();
+                if entry.number > *number {
+                    if entry.clock < *clock {
+                        return Err(format!("the clock of node {} went back", entry.origin.node));
+                    }
+                    (*number, *clock) = (entry.number, entry.clock);
+                }
+                entries.push(entry);
+            }
+        }
+        for (shard, at) in self.stranded[node].iter().enumerate().filter_map(|(shard, at)| Some((shard, (*at)?))) {
+            let shard = u32::try_from(shard).unwrap() + 1;
+            let position = self.nodes[node].with(move |db| db.position(shard).seq);
+            if position != at {
+                return Err(format!("node {} applied from {at} to {position} what came after a loss", node + 1));
             }
         }
         let seen = self.witnesses[node].observe(&self.nodes[node], &self.entries)?;
@@ -389,25 +562,65 @@ impl<'a> World<'a> {
                 }
             }
         }
+        let is_stranded = |stranded: &[Option<u64>]| stranded.iter().any(Option::is_some);
+        let sound: Vec<usize> = (0..self.nodes.len()).filter(|node| !is_stranded(&self.stranded[*node])).collect();
+        for node in (0..self.nodes.len()).filter(|node| !sound.contains(node)) {
+            self.must_stop(node)?;
+        }
         for _ in 0..ROUNDS_MAX {
-            for node in 0..self.nodes.len() {
-                self.drain(node)?;
+            for &node in &sound {
+                self.set_clock(node, AT_REST);
+                match self.drain(node) {
+                    Err(error) if self.stops_honestly(node, &error) => {}
+                    done => done?,
+                }
                 self.observe(node)?;
             }
-            if self.nodes.iter().zip(&self.witnesses).all(|(node, witness)| witness.is_at_rest(node, &self.entries)) {
+            if sound.iter().all(|node| self.witnesses[*node].is_at_rest(&self.nodes[*node], &self.entries)) {
                 for node in 0..self.nodes.len() {
                     self.observe(node)?;
                 }
                 for (_, _, unique) in self.witnesses[0].folds.iter().flat_map(|fold| &fold.clashes) {
                     self.coverage.see(if *unique { "clash over a unique value" } else { "clash over a key" });
                 }
-                return checker::at_rest(&self.nodes, &self.witnesses, &self.entries);
+                return checker::at_rest(&self.nodes, &self.witnesses, &sound, self.has_rolled, &self.entries);
             }
         }
         let log: Vec<usize> = self.entries.iter().map(Vec::len).collect();
         let places: Vec<Vec<u64>> =
             self.witnesses.iter().map(|witness| witness.folds.iter().map(|fold| fold.position).collect()).collect();
         Err(format!("the cluster does not come to rest: the log ends at {log:?}, and nodes stand at {places:?}"))
+    }
+
+    /// A node whose log is lost stays where it is, and says why: the subscriber of that shard, at every try.
+    fn must_stop(&mut self, node: usize) -> Result<(), String> {
+        for shard in 0..self.entries.len() {
+            let Some(at) = self.stranded[node][shard] else { continue };
+            self.crash(node);
+            let mut stepped = block_on(self.nodes[node].subscribers[shard].step());
+            // Rows are marked and sealed before anything is looked at.
+            for _ in 0..STEPS_MAX {
+                if !matches!(stepped, Ok(subscribe::Progress::More)) {
+                    break;
+                }
+                stepped = block_on(self.nodes[node].subscribers[shard].step());
+            }
+            let published = block_on(self.nodes[node].publisher.step()).map_err(|error| error.to_string());
+            self.observe(node)?;
+            if let Err(error) = published.as_ref()
+                && !self.stops_honestly(node, error)
+            {
+                return Err(format!("node {} cannot publish: {error}", node + 1));
+            }
+            match stepped {
+                Err(error) if self.stops_honestly(node, &error.to_string()) => {}
+                // Who had read nothing has lost nothing: it waits for a genesis of its own cluster.
+                Ok(subscribe::Progress::Blocked(reason)) if at == 0 && reason.contains("another cluster") => {}
+                Ok(subscribe::Progress::Idle(0)) if at == 0 => {}
+                stepped => return Err(format!("node {} does not stop, and its log is lost: {stepped:?}", node + 1)),
+            }
+        }
+        Ok(())
     }
 
     /// What is in the log, for whoever reads the trace.

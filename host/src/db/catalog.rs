@@ -98,7 +98,7 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
-    /// Where the policy decides on rows, a column that a row's writer did not have holds its default.
+    /// A column that a row's writer did not have holds its default, as it does in T.
     pub(super) fn fill(&self, image: &mut [Option<Value>]) {
         for (slot, default) in image.iter_mut().zip(&self.defaults) {
             if slot.is_none() {
@@ -169,7 +169,7 @@ impl Database {
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
                 policy,
-                defaults: if resolved { defaults(&self.conn, &table)? } else { Vec::new() },
+                defaults: defaults(&self.conn, &table)?,
                 whole: route.unwrap_or(!table.uniques.is_empty()),
                 captured,
                 marks: capture::read_marks(&table),

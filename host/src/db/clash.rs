@@ -42,7 +42,12 @@ impl Database {
         self.ask(unit, table.index, Cause::SameKey, clashing.iter().map(|(change, _)| *change))?;
         for (change, loser) in clashing {
             let Some(tracked) = self.tables.get(table.index) else { continue };
-            let current = logged_row(&self.conn, tracked, self.overlay.table(tracked.id), change)?;
+            let mut current = logged_row(&self.conn, tracked, self.overlay.table(tracked.id), change)?;
+            if let Some(current) = &mut current {
+                // A row behind a pending one may come from a node without some column; where it stands in T, it has
+                // the default there, and both must see the same clash.
+                tracked.fill(current);
+            }
             // Where both wrote the same, nobody was overruled.
             if !stands(current.as_ref(), change.image.as_ref()) {
                 let record = Overruled {

@@ -56,13 +56,17 @@ impl Db {
         work: impl FnOnce(&mut Database) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         match &*self.0 {
-            Inner::Inline(database) => work(&mut database.lock().unwrap_or_else(PoisonError::into_inner)),
+            Inner::Inline(database) => {
+                let mut database = database.lock().unwrap_or_else(PoisonError::into_inner);
+                database.refresh()?;
+                work(&mut database)
+            }
             Inner::Thread { calls, .. } => {
                 let (reply, answer) = oneshot::channel();
                 let span = tracing::Span::current();
                 let call: Call = Box::new(move |database| {
                     // A caller that was cancelled no longer waits; its work is done all the same, whole.
-                    let _ = reply.send(span.in_scope(|| work(database)));
+                    let _ = reply.send(span.in_scope(|| database.refresh().and_then(|()| work(database))));
                 });
                 let calls = calls.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Error::Closed)?;
                 calls.send(call).await.map_err(|_| Error::Closed)?;

@@ -172,7 +172,9 @@ impl Overlay {
                         *slot = Some(value);
                     }
                 }
-                tracked.fill(&mut image);
+                if tracked.table.resolved {
+                    tracked.fill(&mut image);
+                }
                 Some(image)
             }
             _ => None,

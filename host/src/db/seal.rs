@@ -78,7 +78,12 @@ impl Database {
     /// When SQLite or the hash component fails; nothing is sealed then.
     pub fn seal(&mut self) -> Result<bool, Error> {
         self.refresh_schema()?;
-        if self.cluster.is_none() || !(self.is_dirty()? || self.has_open_unit()) {
+        if self.cluster.is_none() {
+            return Ok(false);
+        }
+        // A table whose triggers are others than it needs now still has marks, and a unit without them is torn.
+        self.install(true)?;
+        if !(self.is_dirty()? || self.has_open_unit()) {
             return Ok(false);
         }
         self.transaction(|db| {
@@ -117,7 +122,8 @@ impl Database {
                 shards.entry(shard).or_default();
             }
         }
-        self.ledger.clock = self.ledger.clock.max(crate::clock::unix_ms()) + 1;
+        let known = if crate::flaw!(ClockFollowsWall) { 0 } else { self.ledger.clock };
+        self.ledger.clock = known.max(crate::clock::unix_ms()).saturating_add(1);
         for (shard, chunks) in shards {
             self.push(shard, more && !crate::flaw!(UnitClosedEarly), chunks)?;
         }
@@ -275,7 +281,7 @@ impl Database {
                 .and_then(|mut statement| statement.execute([])),
         }
         .doing("clear the marks")?;
-        if fresh > i64::MIN && (!more || last.is_some_and(|last| last >= fresh)) {
+        if fresh > i64::MIN && (!more || last.is_some_and(|last| last >= fresh) && !before.needs_up_to(fresh)) {
             self.end_fresh(&tracked.table.name)?;
         }
         let (id, name) = (tracked.id, tracked.table.name.clone());
@@ -483,6 +489,11 @@ impl<'a> Before<'a> {
             .and_then(|mut statement| statement.query_row([first], |row| values(row, 0, width)))
             .map(Some)
             .doing("read a row as it was")
+    }
+
+    /// Whether the next piece has to see a mark again that is not above `id`.
+    fn needs_up_to(&self, id: i64) -> bool {
+        self.held.values().chain(self.unborn.values()).any(|&needed| needed <= id)
     }
 
     /// Marks that the next piece has to see again, as JSON.

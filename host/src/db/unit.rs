@@ -125,7 +125,7 @@ impl Database {
                     *slot = kept;
                 }
             }
-            if let Some(image) = &mut change.image {
+            if let Some(image) = change.image.as_mut().filter(|_| tracked.table.resolved) {
                 tracked.fill(image);
             }
         }

@@ -68,7 +68,7 @@ fn patiently<T>(open: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
     let begun = Instant::now();
     loop {
         match open() {
-            Err(error) if begun.elapsed() < BUSY_TIMEOUT && matches!(classify(&error), Error::Unreachable(_)) => {
+            Err(error) if begun.elapsed() < BUSY_TIMEOUT && is_busy(&error) => {
                 std::thread::sleep(OPEN_PAUSE);
             }
             opened => return opened,
@@ -110,12 +110,29 @@ async fn blocking<T: Send + 'static>(
     done.await.unwrap_or_else(|error| Err(Error::Broken(error.to_string())))
 }
 
+fn is_busy(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+    matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked))
+}
+
+/// A disk that fails or is full can be mended while the node waits; only a damaged file does not get better.
 fn classify(error: &rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
-    match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked | DiskFull) => Error::Unreachable(error.to_string()),
-        _ => Error::Broken(error.to_string()),
-    }
+    use rusqlite::ErrorCode::{
+        CannotOpen, DiskFull, FileLockingProtocolFailed, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    let passes = matches!(
+        error.sqlite_error_code(),
+        Some(
+            CannotOpen
+                | DiskFull
+                | FileLockingProtocolFailed
+                | OutOfMemory
+                | PermissionDenied
+                | ReadOnly
+                | SystemIoFailure
+        )
+    );
+    if passes || is_busy(error) { Error::Unreachable(error.to_string()) } else { Error::Broken(error.to_string()) }
 }
 
 fn create_shard(conn: &Connection, shard: Shard) -> rusqlite::Result<()> {

@@ -24,12 +24,27 @@ pub struct Faults {
 
 #[derive(Debug, Default)]
 struct State {
-    shards: HashMap<Shard, Vec<Placed>>,
+    shards: HashMap<Shard, Entries>,
     last_numbers: HashMap<(Shard, Origin), u64>,
     members: BTreeMap<Origin, Announced>,
     leases: HashMap<String, Lease>,
     faults: Faults,
     clock: u64,
+}
+
+/// One shard.
+#[derive(Debug, Default)]
+struct Entries {
+    /// How many of the oldest are gone.
+    rolled: u64,
+    /// The others, each with the number its origin gave it; the genesis has none.
+    held: Vec<(Placed, Option<(Origin, u64)>)>,
+}
+
+impl Entries {
+    fn last(&self) -> u64 {
+        self.rolled + self.held.len() as u64
+    }
 }
 
 /// The log in memory.
@@ -57,6 +72,41 @@ impl Memory {
         self.state().faults
     }
 
+    /// Loses the newest entries of a shard, as a broker does that had not synced them; fences go back with them.
+    pub fn lose_tail(&self, shard: Shard, count: u64) {
+        let mut state = self.state();
+        let State { shards, last_numbers, .. } = &mut *state;
+        let Some(entries) = shards.get_mut(&shard) else { return };
+        let lost = usize::try_from(count).unwrap_or(usize::MAX);
+        entries.held.truncate(entries.held.len().saturating_sub(lost));
+        let mut known: HashMap<Origin, u64> = HashMap::new();
+        for (origin, number) in entries.held.iter().filter_map(|(_, whose)| *whose) {
+            let last = known.entry(origin).or_default();
+            *last = number.max(*last);
+        }
+        for ((_, origin), last) in last_numbers.iter_mut().filter(|((at, _), _)| *at == shard) {
+            *last = known.get(origin).copied().unwrap_or(0);
+        }
+    }
+
+    /// Lets go of the oldest entries of a shard up to a position.
+    pub fn roll_over(&self, shard: Shard, up_to: u64) {
+        if let Some(entries) = self.state().shards.get_mut(&shard) {
+            let gone = up_to.min(entries.last()).saturating_sub(entries.rolled);
+            entries.held.drain(..usize::try_from(gone).unwrap_or(0).min(entries.held.len()));
+            entries.rolled += gone;
+        }
+    }
+
+    /// Is deleted and made anew: empty, and nothing known of anybody.
+    pub fn recreate(&self) {
+        let mut state = self.state();
+        state.shards.clear();
+        state.last_numbers.clear();
+        state.members.clear();
+        state.leases.clear();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A test that panicked while it held the lock has failed already.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -64,17 +114,17 @@ impl Memory {
 }
 
 impl State {
-    fn push(&mut self, shard: Shard, frame: Vec<u8>) -> u64 {
+    fn push(&mut self, shard: Shard, frame: Vec<u8>, whose: Option<(Origin, u64)>) -> u64 {
         self.clock += 1;
         let time = self.clock;
         let entries = self.shards.entry(shard).or_default();
-        let seq = entries.len() as u64 + 1;
-        entries.push(Placed { seq, time, frame });
+        let seq = entries.last() + 1;
+        entries.held.push((Placed { seq, time, frame }, whose));
         seq
     }
 
     fn last(&self, shard: Shard) -> u64 {
-        self.shards.get(&shard).map_or(0, |entries| entries.len() as u64)
+        self.shards.get(&shard).map_or(0, Entries::last)
     }
 }
 
@@ -92,8 +142,8 @@ impl Log for Memory {
         let times = 1 + usize::from(std::mem::take(&mut state.faults.redeliver));
         let mut at = state.last(shard);
         for _ in 0..times {
-            for frame in frames {
-                at = state.push(shard, frame.clone());
+            for (number, frame) in (first..).zip(frames) {
+                at = state.push(shard, frame.clone(), Some((origin, number)));
             }
         }
         state.last_numbers.insert((shard, origin), last + frames.len() as u64);
@@ -108,7 +158,7 @@ impl Log for Memory {
         if state.last(shard) > 0 {
             return Ok(false);
         }
-        state.push(shard, frame.to_vec());
+        state.push(shard, frame.to_vec(), None);
         drop(state);
         self.grown.notify_waiters();
         Ok(true)
@@ -121,9 +171,11 @@ impl Log for Memory {
         }
         let visible = state.last(shard).saturating_sub(std::mem::take(&mut state.faults.delay));
         let mut bytes = 0;
-        let skipped = usize::try_from(after).unwrap_or(usize::MAX);
-        let entries = state.shards.get(&shard).and_then(|entries| entries.get(skipped..)).unwrap_or_default();
-        let wanted = entries.iter().take_while(|placed| placed.seq <= visible);
+        let Some(entries) = state.shards.get(&shard) else { return Ok(Vec::new()) };
+        // A start below the first entry begins there.
+        let skipped = usize::try_from(after.saturating_sub(entries.rolled)).unwrap_or(usize::MAX);
+        let held = entries.held.get(skipped..).unwrap_or_default();
+        let wanted = held.iter().map(|(placed, _)| placed).take_while(|placed| placed.seq <= visible);
         let room = wanted.take_while(|placed| {
             let first = bytes == 0;
             bytes += placed.frame.len();
@@ -133,8 +185,9 @@ impl Log for Memory {
     }
 
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
-        let last = self.state().last(shard);
-        Ok(Bounds { first: 1, last })
+        let state = self.state();
+        let first = state.shards.get(&shard).map_or(0, |entries| entries.rolled) + 1;
+        Ok(Bounds { first, last: state.last(shard) })
     }
 
     async fn changed(&self, shard: Shard, after: u64) {
@@ -144,6 +197,7 @@ impl Log for Memory {
         }
         grown.await;
     }
+
     async fn announce(&self, member: &Member) -> Result<(), Error> {
         let mut state = self.state();
         state.clock += 1;

@@ -13,8 +13,11 @@
 mod node;
 mod policies;
 mod process;
+pub mod vfs;
 
-pub use node::{Dice, Node, Setup, append_foreign, foreign, found, pair, pair_with, policy, settle, trio, trio_with};
+pub use node::{
+    Dice, Node, Setup, append_foreign, dump, foreign, found, pair, pair_with, policy, settle, trio, trio_with,
+};
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
 pub use rustix::process::Signal;

@@ -345,7 +345,7 @@ pub(crate) fn rows(conn: &Connection, sql: &str) -> Vec<String> {
 }
 
 /// Every row of every table of the application's, with storage classes and bytes.
-pub(crate) fn dump(conn: &Connection) -> Vec<String> {
+pub fn dump(conn: &Connection) -> Vec<String> {
     let tables = rows(
         conn,
         "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'
