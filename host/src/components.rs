@@ -48,6 +48,10 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
         filter,
         changes_max: config.scan_max_changes.max(1) as usize,
         compress: config.replication_log.compress,
+        publish: config.publish,
+        replicate: config.replicate,
+        sleep_timeout: Duration::from_millis(config.sleep_timeout),
+        outbox_bytes_max: config.capture.outbox_bytes_max,
         poll_interval: match config.polling_interval {
             0 => POLL_INTERVAL,
             interval => Duration::from_millis(interval),

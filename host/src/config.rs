@@ -52,9 +52,11 @@ section! {
         db_path: PathBuf = PathBuf::new(),
         /// The number of this node, different on every node. 0: a random number, made once and kept in the database.
         node_id: u64 = 0,
-        /// Send this node's changes to the others.
+        /// Send this node's changes to the others. `false`: what is written here is not even noted, and the next change of
+        /// the same row that comes from another node replaces it.
         publish: bool = true,
-        /// Take the others' changes.
+        /// Take the others' changes. `false`: they are passed over. When it is turned on again, the rows become the
+        /// cluster's before anything else happens.
         replicate: bool = true,
         /// Most changes taken in one seal. More are taken in further seals, with a pause for the application between.
         /// HarmonyLite's default is 512.

@@ -16,6 +16,7 @@ mod founding;
 mod handle;
 mod inspect;
 mod ledger;
+mod life;
 mod look;
 mod merge;
 mod overlay;
@@ -90,6 +91,9 @@ pub enum Error {
     /// What our own tables say contradicts itself.
     #[error("the host's own tables are inconsistent: {0}")]
     Inconsistent(String),
+    /// The file's content is no longer the one that was opened.
+    #[error("the database was replaced by another while it was replicated: {0}")]
+    Replaced(String),
     /// The thread that owns the database is gone.
     #[error("the database is closed")]
     Closed,
@@ -133,6 +137,10 @@ pub struct Options {
     pub changes_max: usize,
     /// Compress batches.
     pub compress: bool,
+    /// Note what is written here, for the others.
+    pub publish: bool,
+    /// Apply what others wrote.
+    pub replicate: bool,
 }
 
 /// Most bytes of rows taken in one seal: what one transaction holds in memory.
@@ -173,6 +181,11 @@ pub struct Database {
     captures: bool,
     /// What is in memory may be of a transaction that did not take place, for it could not be read again.
     stale: bool,
+    /// Numbers that the log is known to have: see [`Database::number_above`].
+    numbered: BTreeMap<log::Shard, u64>,
+    /// Where the file stood after our last transaction; it never goes back.
+    known_reached: u64,
+    checked_version: i64,
 }
 
 /// The cluster this database belongs to.
@@ -199,6 +212,7 @@ impl Database {
     pub fn open(options: Options, hasher: Box<dyn Hash>, policies: Policies) -> Result<Self, Error> {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
+        let captures = options.publish;
         let mut database = Self {
             conn,
             options,
@@ -217,14 +231,20 @@ impl Database {
             attachments: Attachments::default(),
             row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
-            captures: true,
+            captures,
             stale: false,
+            numbered: BTreeMap::new(),
+            known_reached: 0,
+            checked_version: -1,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.
         while let Err(error) = database.transaction(|db| {
             ledger::create(&db.conn)?;
-            ledger::identify(&db.conn, db.options.node)
+            fault!("created");
+            ledger::identify(&db.conn, db.options.node)?;
+            fault!("identified");
+            Ok(())
         }) {
             if !error.is_transient() || tries >= OPEN_TRIES {
                 return Err(error);
@@ -271,6 +291,13 @@ impl Database {
         fault!("reload");
         (self.origin, self.cluster) = ledger::identity(&self.conn)?;
         self.ledger = Ledger::read(&self.conn)?;
+        if self.ledger.reached() < self.known_reached {
+            return Err(Error::Replaced("it stands before where it stood a moment ago".to_owned()));
+        }
+        self.known_reached = self.ledger.reached();
+        for (&shard, &number) in &self.numbered {
+            self.ledger.number_above(shard, number);
+        }
         for shard in (1..=self.shards()).filter(|_| !crate::flaw!(RollbackRemembered)) {
             self.recent.rewind(shard, self.ledger.position(shard).seq);
         }
@@ -299,9 +326,10 @@ impl Database {
         self.refresh()?;
         fault!("begin");
         self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
-        let done = work(self).and_then(|value| {
+        let done = self.is_still_ours().and_then(|()| work(self)).and_then(|value| {
             fault!("commit");
             self.conn.execute_batch("COMMIT").doing("commit a transaction")?;
+            self.known_reached = self.known_reached.max(self.ledger.reached());
             fault!("committed");
             Ok(value)
         });
@@ -338,6 +366,16 @@ impl Database {
         self.cluster.map(|cluster| cluster.id)
     }
 
+    /// Whether a transaction is open: between two calls none may be, for it would keep the WAL from ending.
+    ///
+    /// # Errors
+    /// When SQLite can't tell.
+    #[cfg(feature = "testing")]
+    pub fn is_reading(&self) -> Result<bool, Error> {
+        let state = self.conn.transaction_state(Some(rusqlite::MAIN_DB)).doing("look for a transaction")?;
+        Ok(state != rusqlite::TransactionState::None)
+    }
+
     /// Forgets what is pending up to a number: a planted bug, and nothing else calls it.
     pub(crate) fn forget_pending(&mut self, number: u64) -> Result<(), Error> {
         for tracked in &self.tables {
@@ -361,6 +399,8 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error
     let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).doing("open the database")?;
     conn.busy_handler(Some(wait_for_lock)).doing("set the time to wait for a lock")?;
+    #[cfg(feature = "testing")]
+    crate::clock::testing::tell(&conn).doing("set the time")?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // The application's triggers and foreign-key actions ran where the row was written; their effects arrive
     // as rows of their own and must not happen twice. Both are settings of this connection alone.

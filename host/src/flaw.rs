@@ -184,6 +184,14 @@ macro_rules! flaw {
     }};
 }
 
+/// A start passes fault points as well, and ends with words for its user.
+#[cfg(feature = "testing")]
+impl From<crate::db::Error> for crate::failure::Failure {
+    fn from(error: crate::db::Error) -> Self {
+        Self::caused(crate::failure::Kind::General, "a fault point was passed", &error)
+    }
+}
+
 /// A place where a test may end the process; nothing in every build that ships.
 macro_rules! fault {
     ($point:literal) => {

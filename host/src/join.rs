@@ -7,6 +7,7 @@
 
 use crate::db::{self, Database, Difference, Standing, Stop};
 use crate::failure::{Failure, Kind};
+use crate::life::Provenance;
 use crate::log::{self, Log, Placed, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin, Policy};
@@ -31,6 +32,10 @@ pub enum Entered {
     JoinedEmpty,
     /// Its rows were those of the log already.
     JoinedEqual,
+    /// It is a copy of a member's file, and goes on from there as a node of its own.
+    Copied,
+    /// Entries of others had been passed over; its rows are the log's again.
+    CaughtUp,
 }
 
 /// Which rows win when a database with rows of its own joins a cluster.
@@ -46,7 +51,45 @@ pub enum Rows {
 ///
 /// # Errors
 /// When the log can't be read, speaks of something else, or only the user can decide.
-pub async fn enter(db: &mut Database, log: &dyn Log, agreed: &Genesis, scratch: &Path) -> Result<Entered, Failure> {
+pub async fn enter(
+    db: &mut Database,
+    log: &dyn Log,
+    agreed: &Genesis,
+    scratch: &Path,
+    provenance: Provenance,
+) -> Result<Entered, Failure> {
+    let entered = come_in(db, log, agreed, scratch, provenance).await?;
+    if db.publishes() {
+        for shard in 1..=db.shards() {
+            let last = log.last_number(shard, db.origin()).await.map_err(unreachable_log)?;
+            db.number_above(shard, last);
+        }
+    } else if !all_sent(db, log).await? || !db.end_capture().map_err(database)? {
+        return Err(Failure::config("`publish` is off, and changes made here before wait to be sent")
+            .hint("start once more with `publish = true`, and turn it off when they are"));
+    }
+    Ok(entered)
+}
+
+/// Whether the log has every batch of the outbox.
+async fn all_sent(db: &Database, log: &dyn Log) -> Result<bool, Failure> {
+    for shard in 1..=db.shards() {
+        if let Some((number, _)) = db.waiting(shard).map_err(database)?.last()
+            && log.last_number(shard, db.origin()).await.map_err(unreachable_log)? < *number
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+async fn come_in(
+    db: &mut Database,
+    log: &dyn Log,
+    agreed: &Genesis,
+    scratch: &Path,
+    provenance: Provenance,
+) -> Result<Entered, Failure> {
     loop {
         let first = genesis(log).await?;
         match (db.standing().map_err(database)?, first) {
@@ -55,18 +98,30 @@ pub async fn enter(db: &mut Database, log: &dyn Log, agreed: &Genesis, scratch: 
                     return Err(other_cluster());
                 }
                 agree(&genesis, agreed)?;
-                return Ok(Entered::Resumed);
+                return go_on(db, log, cluster, &genesis, scratch, provenance).await;
             }
             (Standing::Member { .. }, None) => return Err(log_gone()),
+            (Standing::Apart, None) if !db.publishes() => {
+                return Err(Failure::config("the log is empty, and `publish` is off: there is nothing to receive")
+                    .hint("start a node that publishes first; its rows become the cluster's"));
+            }
             (Standing::Apart, None) => {
                 let cluster = draw()?;
                 let frame = db.genesis(cluster, agreed.clone()).map_err(database)?;
+                fault!("genesis");
                 // Two nodes may try at once: the log takes one, and the other sees it in the next round.
                 log.begin(1, &frame).await.map_err(unreachable_log)?;
+                fault!("begun");
             }
             (Standing::Apart, Some((cluster, origin, genesis))) => {
                 agree(&genesis, agreed)?;
                 if db.is_me(origin) {
+                    if !db.publishes() {
+                        return Err(Failure::config(
+                            "`publish` is off, and this node has only begun to found its cluster",
+                        )
+                        .hint("start once with `publish = true`, until its rows are in the log"));
+                    }
                     db.enter(cluster, genesis.shards, true).map_err(database)?;
                     return Ok(Entered::Founded);
                 }
@@ -80,6 +135,108 @@ pub async fn enter(db: &mut Database, log: &dyn Log, agreed: &Genesis, scratch: 
     }
 }
 
+/// Goes on where a member stood, if it is what it was and has all it should.
+async fn go_on(
+    db: &mut Database,
+    log: &dyn Log,
+    cluster: ClusterId,
+    genesis: &Genesis,
+    scratch: &Path,
+    provenance: Provenance,
+) -> Result<Entered, Failure> {
+    let mut entered = Entered::Resumed;
+    match provenance {
+        Provenance::Same => {}
+        Provenance::Older { reached } => return Err(older(reached, db.reached())),
+        Provenance::Copy => {
+            if !db.begin_life().map_err(database)? && !take_over(db, log, cluster, genesis, scratch).await? {
+                return Err(copy_with_changes(db.origin().node));
+            }
+            entered = Entered::Copied;
+        }
+    }
+    if db.publishes() && !db.was_captured().map_err(database)? {
+        // As when joining: the triggers go in first, so that what is written while we compare is marked.
+        db.install(false).map_err(database)?;
+        let mut logged = Aside::new(db, cluster, genesis, scratch)?;
+        logged.read_to_the_place_of(db, log).await?;
+        let differences = db.compare(&logged.db).map_err(database)?;
+        if !differences.iter().all(Difference::is_none) {
+            db.uninstall().map_err(database)?;
+            return Err(refusal(&differences));
+        }
+        db.resume_capture().map_err(database)?;
+    }
+    if db.replicates() && db.has_unread() {
+        if !take_over(db, log, cluster, genesis, scratch).await? {
+            return Err(Failure::config("`replicate` is on again, and changes made here meanwhile wait to be sent")
+                .hint("start once more with `replicate = false`, and turn it on when they are")
+                .hint("or give them up: `antiphon join --discard-local` takes the cluster's rows"));
+        }
+        entered = Entered::CaughtUp;
+    }
+    Ok(entered)
+}
+
+/// Takes the log's rows for these, where that loses nothing: every change made here is in the log. Says whether it is.
+async fn take_over(
+    db: &mut Database,
+    log: &dyn Log,
+    cluster: ClusterId,
+    genesis: &Genesis,
+    scratch: &Path,
+) -> Result<bool, Failure> {
+    if db.has_marks().map_err(database)? {
+        return Ok(false);
+    }
+    for shard in 1..=db.shards() {
+        let mut waiting = db.waiting(shard).map_err(database)?;
+        let mut after = db.position(shard).seq;
+        while !waiting.is_empty() {
+            let entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(unreachable_log)?;
+            // Another batch under the same number is another's, who took himself for this node.
+            let Some(last) = entries.last() else { return Ok(false) };
+            after = last.seq;
+            for placed in &entries {
+                if let Ok(entry) = codec::decode(&placed.frame)
+                    && db.is_me(entry.origin)
+                {
+                    waiting.retain(|batch| *batch != (entry.number, codec::checksum(&placed.frame)));
+                }
+            }
+        }
+    }
+    let mut logged = Aside::new(db, cluster, genesis, scratch)?;
+    logged.read_to_founded(log).await?;
+    logged.read_to_the_end(log).await?;
+    db.take_over(&logged.db).map_err(database)
+}
+
+fn copy_with_changes(node: u64) -> Failure {
+    Failure::new(
+        Kind::Data,
+        format!(
+            "this file is a copy of node {node}'s, or was moved without the directory beside it, and holds changes that were not sent"
+        ),
+    )
+    .hint(format!(
+        "if node {node} still runs elsewhere it sends them itself: `antiphon join --discard-local` takes the cluster's rows, and keeps a copy of the file as it is now"
+    ))
+    .hint("if this is the only one left, `antiphon join --publish-local` makes them changes of this node")
+    .hint("if the file was moved, move the directory `.antiphon` of the same name beside it, and start again")
+}
+
+fn older(reached: u64, stands: u64) -> Failure {
+    Failure::new(
+        Kind::Data,
+        format!(
+            "this file is older than the one this node ran on: it stands at entry {stands}, and {reached} had been applied; it was brought back from a backup"
+        ),
+    )
+    .hint("`antiphon join --discard-local` brings it up to the cluster's rows, and keeps a copy of the file as it is now")
+    .hint("`antiphon join --publish-local` makes the rows of this file the cluster's, on all nodes")
+}
+
 /// Makes a database with rows of its own a member, as the user decided; gives what differed.
 ///
 /// # Errors
@@ -90,23 +247,51 @@ pub async fn force(
     agreed: &Genesis,
     scratch: &Path,
     rows: Rows,
+    provenance: Provenance,
 ) -> Result<Vec<Difference>, Failure> {
-    if db.standing().map_err(database)? != Standing::Apart {
+    let member = match db.standing().map_err(database)? {
+        Standing::Apart => None,
+        Standing::Member { cluster, .. } => Some(cluster),
+    };
+    let settled = provenance == Provenance::Same
+        && !db.has_unread()
+        && (!db.publishes() || db.was_captured().map_err(database)?);
+    if member.is_some() && settled {
         return Err(Failure::new(Kind::General, "this database belongs to a cluster already")
             .hint("just run it: `antiphon run`"));
+    }
+    if rows == Rows::PublishLocal && !db.publishes() {
+        return Err(Failure::config("`publish` is off: this node sends nothing").hint("set `publish = true` first"));
+    }
+    // What differs from the log at this file's own place was written here; at any other it may be merely old.
+    let in_place = rows == Rows::PublishLocal && member.is_some() && !matches!(provenance, Provenance::Older { .. });
+    if in_place && db.has_unread() {
+        return Err(Failure::new(
+            Kind::Data,
+            "changes of other nodes were passed over here, so its rows are not the latest",
+        )
+        .hint("`antiphon join --discard-local` takes the cluster's rows"));
     }
     let Some((cluster, _, genesis)) = genesis(log).await? else {
         return Err(Failure::new(Kind::Missing, "the log is empty: there is no cluster to join")
             .hint("`antiphon run` founds one from this database"));
     };
+    if member.is_some_and(|member| member != cluster) {
+        return Err(other_cluster());
+    }
     agree(&genesis, agreed)?;
     let mut logged = Aside::new(db, cluster, &genesis, scratch)?;
-    logged.read_to_founded(log).await?;
-    logged.read_to_the_end(log).await?;
+    if in_place {
+        logged.read_to_the_place_of(db, log).await?;
+    } else {
+        logged.read_to_founded(log).await?;
+        logged.read_to_the_end(log).await?;
+    }
     // The triggers go in first: a row written from now on is marked, whoever wins.
     db.install(false).map_err(database)?;
     match rows {
         Rows::DiscardLocal => db.discard_for(&logged.db),
+        Rows::PublishLocal if in_place => db.go_on_from(&logged.db),
         Rows::PublishLocal => db.publish_upon(&logged.db),
     }
     .map_err(database)
@@ -122,12 +307,15 @@ async fn compare_and_join(
     // The triggers go in first: a row written while we compare is marked, and becomes a change afterwards.
     db.install(false).map_err(database)?;
     let mut logged = Aside::new(db, cluster, genesis, scratch)?;
+    fault!("aside");
     logged.read_to_founded(log).await?;
+    fault!("logged");
     let mut differences = db.compare(&logged.db).map_err(database)?;
     if differences.iter().any(|difference| !difference.is_none()) {
         logged.read_to_the_end(log).await?;
         differences = db.compare(&logged.db).map_err(database)?;
     }
+    fault!("compared");
     if differences.iter().all(Difference::is_none) {
         db.join_at(&logged.db).map_err(database)?;
         return Ok(Entered::JoinedEqual);
@@ -154,6 +342,16 @@ fn refusal(differences: &[Difference]) -> Failure {
         .hint("`antiphon join --publish-local` makes the rows of this database its changes, for all nodes")
 }
 
+/// How far a shard is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The founder's word that all its rows are in.
+    Founded,
+    /// This position.
+    Position(u64),
+    End,
+}
+
 /// L, built aside from the log in a database of its own.
 struct Aside {
     db: Database,
@@ -172,7 +370,7 @@ impl Aside {
     async fn read_to_founded(&mut self, log: &dyn Log) -> Result<(), Failure> {
         for shard in 1..=self.shards {
             let mut waits = 0u32;
-            while !self.read(log, shard, true).await? {
+            while !self.read(log, shard, Until::Founded).await? {
                 if waits.is_multiple_of(FOUNDED_NOTICE) {
                     tracing::info!(shard, "waiting for the founder to finish sending its rows");
                 }
@@ -185,20 +383,34 @@ impl Aside {
 
     async fn read_to_the_end(&mut self, log: &dyn Log) -> Result<(), Failure> {
         for shard in 1..=self.shards {
-            self.read(log, shard, false).await?;
+            self.read(log, shard, Until::End).await?;
         }
         Ok(())
     }
 
-    /// Applies what there is of a shard; with `to_founded`, only up to that entry. Says whether it came across it.
-    async fn read(&mut self, log: &dyn Log, shard: Shard, to_founded: bool) -> Result<bool, Failure> {
+    /// Applies every shard up to where `db` stands, and no further.
+    async fn read_to_the_place_of(&mut self, db: &Database, log: &dyn Log) -> Result<(), Failure> {
+        for (shard, position) in db.positions() {
+            self.read(log, shard, Until::Position(position)).await?;
+        }
+        Ok(())
+    }
+
+    /// Applies what there is of a shard, until then. Says whether it came across the founder's word.
+    async fn read(&mut self, log: &dyn Log, shard: Shard, until: Until) -> Result<bool, Failure> {
         loop {
             let after = self.db.position(shard).seq;
             let mut entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(unreachable_log)?;
             if entries.is_empty() {
                 return Ok(false);
             }
-            let founded = entries.iter().position(is_founded).filter(|_| to_founded);
+            if let Until::Position(position) = until {
+                entries.retain(|placed| placed.seq <= position);
+                if entries.is_empty() {
+                    return Ok(false);
+                }
+            }
+            let founded = entries.iter().position(is_founded).filter(|_| until == Until::Founded);
             if let Some(founded) = founded {
                 entries.truncate(founded + 1);
             }

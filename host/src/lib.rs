@@ -22,12 +22,15 @@
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
+//! | [`place`], [`life`] | where a database lies; what tells it from a copy of it |
+//! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
 //! | [`failure`] | what went wrong, as the user reads it |
 //! | [`telemetry`] | log lines |
 //! | [`flaw`] | planted bugs, for tests alone |
 
 #[macro_use]
 pub mod flaw;
+pub mod alarm;
 pub mod announce;
 mod aside;
 pub mod cli;
@@ -36,11 +39,14 @@ pub mod components;
 pub mod config;
 pub mod db;
 pub mod failure;
+pub mod guard;
 pub mod housekeeping;
 pub mod join;
+pub mod life;
 pub mod lock;
 pub mod log;
 pub mod node;
+pub mod place;
 pub mod placement;
 pub mod publish;
 mod reattach;

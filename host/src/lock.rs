@@ -1,6 +1,7 @@
-//! One host per database: a lock that ends with the process, however it ends.
+//! One host per database: locks that end with the process, however it ends.
 
 use crate::failure::{Failure, Kind};
+use crate::place::Place;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -10,20 +11,33 @@ use std::time::Duration;
 const TRIES: u32 = 20;
 const TRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Held as long as this object lives.
+/// Held as long as this object lives, which must be longer than any connection to the database.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "closing the file is what ends the lock")] File);
+pub struct Lock {
+    #[expect(dead_code, reason = "closing the file is what ends the lock")]
+    state: File,
+    /// The database's own file: by whatever name a second host comes to it, it finds this one. `flock` and the
+    /// locks of SQLite, which are of another kind, take no notice of each other. But the system gives up all of a
+    /// process's locks of SQLite's kind on a file when the process closes it, so this is closed after SQLite.
+    #[expect(dead_code, reason = "closing the file is what ends the lock")]
+    database: File,
+}
 
 impl Lock {
-    /// Takes the lock in the host's directory of a database, and makes that directory.
+    /// Takes the locks of a database, and makes the host's directory.
     ///
     /// # Errors
-    /// When another host has it, or the directory can't be made.
-    pub fn take(state: &Path, shown: &str) -> Result<Self, Failure> {
+    /// When another host has one of them, or the directory can't be made.
+    pub fn take(place: &Place, state: &Path, shown: &str) -> Result<Self, Failure> {
         let cannot = |error: std::io::Error| {
             Failure::new(Kind::General, format!("cannot use the directory `{}`: {error}", state.display()))
-                .hint("the host keeps a lock and its log there; make it writable for this user")
+                .hint("the host keeps a lock and its log there; make it writable for this user, and see that the disk has room")
         };
+        let database = File::open(place.path()).map_err(|error| {
+            Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}"))
+                .hint("run this as the user the application runs as, or let that user's group read and write the file")
+        })?;
+        hold(&database, shown, &cannot)?;
         DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(cannot)?;
         let file = OpenOptions::new()
             .create(true)
@@ -32,22 +46,8 @@ impl Lock {
             .mode(0o600)
             .open(state.join("lock"))
             .map_err(cannot)?;
-        let mut locked = file.try_lock();
-        for _ in 1..TRIES {
-            if !matches!(locked, Err(TryLockError::WouldBlock)) {
-                break;
-            }
-            std::thread::sleep(TRY_PAUSE);
-            locked = file.try_lock();
-        }
-        match locked {
-            Ok(()) => Ok(Self(file)),
-            Err(TryLockError::WouldBlock) => {
-                Err(Failure::new(Kind::Busy, format!("another Antiphon runs on `{shown}` already"))
-                    .hint("one is enough: stop the other one first"))
-            }
-            Err(TryLockError::Error(error)) => Err(cannot(error)),
-        }
+        hold(&file, shown, &cannot)?;
+        Ok(Self { state: file, database })
     }
 
     /// Whether a host has the lock, asked without making anything.
@@ -55,6 +55,25 @@ impl Lock {
     pub fn is_held(state: &Path) -> bool {
         // Shared, so that two that ask don't take each other for a host.
         File::open(state.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+}
+
+fn hold(file: &File, shown: &str, cannot: &dyn Fn(std::io::Error) -> Failure) -> Result<(), Failure> {
+    let mut locked = file.try_lock();
+    for _ in 1..TRIES {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(TRY_PAUSE);
+        locked = file.try_lock();
+    }
+    match locked {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            Err(Failure::new(Kind::Busy, format!("another Antiphon runs on `{shown}` already"))
+                .hint("one is enough: stop the other one first"))
+        }
+        Err(TryLockError::Error(error)) => Err(cannot(error)),
     }
 }
 
@@ -68,9 +87,12 @@ mod tests {
         let state = folder.path().join("a.db.antiphon");
         assert!(!Lock::is_held(&state));
         assert!(!state.exists());
-        let lock = Lock::take(&state, "a.db").unwrap();
+        let database = folder.path().join("a.db");
+        File::create(&database).unwrap();
+        let place = Place::find(&database).unwrap();
+        let lock = Lock::take(&place, &state, "a.db").unwrap();
         assert!(Lock::is_held(&state) && Lock::is_held(&state));
-        assert!(Lock::take(&state, "a.db").is_err());
+        assert!(Lock::take(&place, &state, "a.db").is_err());
         drop(lock);
         assert!(!Lock::is_held(&state));
         let asking = File::open(state.join("lock")).unwrap();

@@ -52,6 +52,10 @@ pub enum Appended {
     },
 }
 
+/// Shows that an origin is in use, as long as this object and its process live.
+#[derive(Debug, Default)]
+pub struct Claim(#[expect(dead_code, reason = "closing the file is what ends the claim")] Option<std::fs::File>);
+
 /// Why the log did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -90,6 +94,21 @@ pub trait Log: Send + Sync + std::fmt::Debug {
 
     /// How far a shard reaches.
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error>;
+
+    /// The number of an origin's last frame in a shard; 0 if it has none there.
+    async fn last_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
+        // No number follows this one, so the fence answers and nothing is appended.
+        match self.append(shard, origin, u64::MAX, &[]).await? {
+            Appended::Fenced { last } => Ok(last),
+            Appended::At(_) => Err(Error::Broken("it took a frame that does not follow the last".to_owned())),
+        }
+    }
+
+    /// Claims an origin for this process; `None` if another process that lives has it. Of two files that are in all
+    /// the same life, only one may speak.
+    async fn claim(&self, _origin: Origin) -> Result<Option<Claim>, Error> {
+        Ok(Some(Claim::default()))
+    }
 
     /// Returns when something may have come after `after`; may also return for no reason.
     async fn changed(&self, shard: Shard, after: u64);

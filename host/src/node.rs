@@ -1,12 +1,15 @@
 //! A node: its database, its log, the tasks between them, and an orderly end.
 
 use crate::announce::Announcer;
-use crate::db::{self, Database, Db, Filter, Options, Policies};
+use crate::db::{self, Database, Db, Filter, Options, Policies, Standing};
 use crate::failure::{Failure, Kind};
+use crate::guard::{Activity, Guard};
 use crate::housekeeping::{Housekeeper, Keep};
 use crate::join::{self, Entered};
+use crate::life::{Life, Provenance};
 use crate::lock::Lock;
-use crate::log::{self, Log, Shard};
+use crate::log::{self, Claim, Log, Shard};
+use crate::place::Place;
 use crate::publish::{self, Publisher};
 use crate::report::{Board, Report};
 use crate::subscribe::{self, Progress, Subscriber};
@@ -35,6 +38,14 @@ pub struct Parts {
     pub changes_max: usize,
     /// Compress batches.
     pub compress: bool,
+    /// Note what is written here, for the others.
+    pub publish: bool,
+    /// Apply what others wrote.
+    pub replicate: bool,
+    /// How long nothing happens before the program ends; zero: it does not.
+    pub sleep_timeout: Duration,
+    /// Bytes of changes that may wait before it is an alarm; 0: what the disk has room for.
+    pub outbox_bytes_max: u64,
     /// How long a missed file event may go unnoticed.
     pub poll_interval: Duration,
     /// For how long batches are kept that the log has.
@@ -62,10 +73,15 @@ pub struct Opened {
     pub log: Arc<dyn Log>,
     agreed: Genesis,
     poll_interval: Duration,
+    sleep_timeout: Duration,
+    outbox_bytes_max: u64,
+    provenance: Provenance,
     keep: Keep,
     log_directory: PathBuf,
-    _lock: Lock,
     state: PathBuf,
+    place: Place,
+    /// The last to go: see [`Lock`].
+    lock: Lock,
 }
 
 /// A member of a cluster, ready to run.
@@ -76,9 +92,16 @@ pub struct Node {
     shards: u32,
     watch: Watch,
     poll_interval: Duration,
+    sleep_timeout: Duration,
+    outbox_bytes_max: u64,
+    number: u64,
+    incarnation: u64,
     keep: Keep,
     board: Board,
     state: PathBuf,
+    place: Place,
+    _claim: Claim,
+    /// The last to go: see [`Lock`].
     _lock: Lock,
 }
 
@@ -107,33 +130,56 @@ pub fn state_directory(database: &Path) -> PathBuf {
 /// When it does not exist, is in use, is damaged, or the log can't be opened.
 pub fn open(parts: Parts) -> Result<Opened, Failure> {
     let shown = parts.database.display().to_string();
-    let path = parts.database.canonicalize().map_err(|error| {
-        Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}"))
-            .hint("the application makes its database; give the path of an existing one")
-    })?;
+    let place = Place::find(&parts.database)?;
+    let path = place.path().to_owned();
     let state = state_directory(&path);
-    let lock = Lock::take(&state, &shown)?;
+    let lock = Lock::take(&place, &state, &shown)?;
+    place.has_one_name()?;
     sweep(&state);
     Report::remove(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
+    fault!("checked");
     let options = Options {
         path,
         node: parts.node,
         filter: parts.filter,
         changes_max: parts.changes_max,
         compress: parts.compress,
+        publish: parts.publish,
+        replicate: parts.replicate,
     };
-    let db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
+    let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
     let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;
+    fault!("opened");
+    let note = Life::read(&state);
+    let provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
+    if provenance != Provenance::Same && db.standing().map_err(|error| unopened(&shown, &error))? == Standing::Apart {
+        // It has said nothing in the name it has, and a copy of it may have that name as well.
+        db.begin_life().map_err(|error| unopened(&shown, &error))?;
+        note_life(&place, &state, &db)?;
+    }
+    fault!("judged");
     Ok(Opened {
         db,
         log: Arc::new(log),
         agreed: parts.agreed,
         poll_interval: parts.poll_interval,
+        sleep_timeout: parts.sleep_timeout,
+        outbox_bytes_max: parts.outbox_bytes_max,
+        provenance,
         keep: parts.keep,
         log_directory: parts.log,
-        _lock: lock,
         state,
+        place,
+        lock,
+    })
+}
+
+/// Writes beside the database whose life it is.
+fn note_life(place: &Place, state: &Path, db: &Database) -> Result<(), Failure> {
+    Life::of(place, db.origin().incarnation, db.reached()).write(state).map_err(|error| {
+        Failure::new(Kind::General, format!("cannot write to the directory `{}`: {error}", state.display()))
+            .hint("make it writable for this user, and see that the disk has room")
     })
 }
 
@@ -182,8 +228,15 @@ impl Opened {
     /// When the log can't be read, or only the user can decide.
     pub async fn enter(mut self) -> Result<(Node, Entered), Failure> {
         let scratch = Scratch::new(&self.state)?;
-        let entered = join::enter(&mut self.db, &*self.log, &self.agreed, &scratch.file()).await?;
-        let shards = self.db.shards();
+        // Of two files that are in all the same life, the one that runs is the one to go on.
+        let claim = self.claim().await?;
+        let entered = join::enter(&mut self.db, &*self.log, &self.agreed, &scratch.file(), self.provenance).await?;
+        fault!("entered");
+        let claim =
+            if entered == Entered::Copied || entered == Entered::CaughtUp { self.claim().await? } else { claim };
+        note_life(&self.place, &self.state, &self.db)?;
+        fault!("noted");
+        let (shards, origin) = (self.db.shards(), self.db.origin());
         let watch = Watch::new(self.db.path());
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
@@ -194,12 +247,31 @@ impl Opened {
             shards,
             watch,
             poll_interval: self.poll_interval,
+            sleep_timeout: self.sleep_timeout,
+            outbox_bytes_max: self.outbox_bytes_max,
+            number: origin.node,
+            incarnation: origin.incarnation,
             keep: self.keep,
             board: Board::new(log_directory.display().to_string()),
             state: self.state,
-            _lock: self._lock,
+            place: self.place,
+            _claim: claim,
+            _lock: self.lock,
         };
         Ok((node, entered))
+    }
+
+    async fn claim(&self) -> Result<Claim, Failure> {
+        let origin = self.db.origin();
+        if self.provenance == Provenance::Copy && self.db.standing().is_ok_and(|standing| standing != Standing::Apart) {
+            // It will have another name when it speaks.
+            return Ok(Claim::default());
+        }
+        let claimed = self.log.claim(origin).await.map_err(|error| lost_log("cannot use the log", &error))?;
+        claimed.ok_or_else(|| {
+            Failure::new(Kind::Busy, format!("node {} runs already, on another copy of this file", origin.node))
+                .hint("to make this a node of its own, remove the directory beside it whose name ends in `.antiphon`, and start again")
+        })
     }
 
     /// Joins as the user decided.
@@ -208,7 +280,10 @@ impl Opened {
     /// When the log can't be read.
     pub async fn force(&mut self, rows: join::Rows) -> Result<Vec<db::Difference>, Failure> {
         let scratch = Scratch::new(&self.state)?;
-        join::force(&mut self.db, &*self.log, &self.agreed, &scratch.file(), rows).await
+        let differences =
+            join::force(&mut self.db, &*self.log, &self.agreed, &scratch.file(), rows, self.provenance).await?;
+        note_life(&self.place, &self.state, &self.db)?;
+        Ok(differences)
     }
 
     /// Marks what differs from the log and is not on its way; with `dry_run`, only counts it.
@@ -217,7 +292,7 @@ impl Opened {
     /// When the log can't be read, or no longer holds everything.
     pub async fn repair(&mut self, tables: &[String], dry_run: bool) -> Result<Vec<db::Reconciled>, Failure> {
         let scratch = Scratch::new(&self.state)?;
-        crate::repair::repair(&mut self.db, &*self.log, &scratch.file(), tables, dry_run).await
+        crate::repair::repair(&mut self.db, &*self.log, &scratch.file(), tables, dry_run, self.provenance).await
     }
 }
 
@@ -246,6 +321,12 @@ impl Node {
         self.db.clone()
     }
 
+    /// This node's number.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Replicates until `stop`, or until something fails that waiting does not mend.
     ///
     /// # Errors
@@ -254,11 +335,24 @@ impl Node {
         let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
         let publisher = Publisher::with_scratch(self.db.clone(), self.log.clone(), self.state.clone());
         let moved = Arc::new(tokio::sync::Notify::new());
+        let activity = Arc::new(Activity::new());
+        let guard = Guard {
+            db: self.db.clone(),
+            place: self.place.clone(),
+            state: self.state.clone(),
+            incarnation: self.incarnation,
+            shards: self.shards,
+            activity: Arc::clone(&activity),
+            sleep_timeout: self.sleep_timeout,
+            outbox_bytes_max: self.outbox_bytes_max,
+        };
+        tasks.spawn(guard.run(stop.clone()).instrument(info_span!("guard")));
         let publishing = Publishing {
             publisher,
             db: self.db.clone(),
             watch: self.watch,
             moved: Arc::clone(&moved),
+            activity: Arc::clone(&activity),
             poll_interval: self.poll_interval,
             board: self.board.clone(),
         };
@@ -269,6 +363,7 @@ impl Node {
                 log: self.log.clone(),
                 shard,
                 moved: Arc::clone(&moved),
+                activity: Arc::clone(&activity),
                 board: self.board.clone(),
             };
             tasks.spawn(following.run(stop.clone()).instrument(info_span!("apply", shard)));
@@ -306,6 +401,7 @@ struct Publishing {
     db: Db,
     watch: Watch,
     moved: Arc<tokio::sync::Notify>,
+    activity: Arc<Activity>,
     poll_interval: Duration,
     board: Board,
 }
@@ -320,6 +416,7 @@ impl Publishing {
             match stepped {
                 Ok(publish::Progress::More) => {
                     retry.reset();
+                    self.activity.note();
                     self.board.well(PUBLISH);
                 }
                 Ok(publish::Progress::Idle) => {
@@ -355,6 +452,7 @@ impl Publishing {
             }
             tokio::time::sleep(SEAL_INTERVAL).await;
         }
+        fault!("stopping");
         // What is committed by now still goes out, if the log takes it soon.
         let last = tokio::time::timeout(SHUTDOWN_GRACE, async {
             while matches!(self.publisher.step().await, Ok(publish::Progress::More)) {}
@@ -401,7 +499,7 @@ fn is_lasting(error: &publish::Error) -> bool {
 
 fn is_lasting_db(error: &db::Error) -> bool {
     // SQLite's refusals can end without a restart: a lock, a full disk, a read-only file. The others can't.
-    matches!(error, db::Error::Closed | db::Error::Damaged(_) | db::Error::Inconsistent(_))
+    matches!(error, db::Error::Closed | db::Error::Damaged(_) | db::Error::Inconsistent(_) | db::Error::Replaced(_))
 }
 
 /// The task that follows one shard.
@@ -410,6 +508,7 @@ struct Following {
     log: Arc<dyn Log>,
     shard: Shard,
     moved: Arc<tokio::sync::Notify>,
+    activity: Arc<Activity>,
     board: Board,
 }
 
@@ -425,6 +524,7 @@ impl Following {
             match stepped {
                 Ok(Progress::More) => {
                     retry.reset();
+                    self.activity.note();
                     self.board.well(&part);
                     self.moved.notify_one();
                 }
@@ -493,8 +593,27 @@ fn is_broken(error: &subscribe::Error) -> bool {
 
 /// The database's part of it can't go on.
 fn unable(text: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
+    if let Some(db::Error::Replaced(_)) = [
+        error.downcast_ref::<publish::Error>().and_then(of_publisher),
+        error.downcast_ref::<subscribe::Error>().and_then(of_subscriber),
+    ]
+    .into_iter()
+    .flatten()
+    .next()
+    {
+        return Failure::caused(Kind::Data, text, error)
+            .hint("nothing of the other file was sent; `antiphon run` looks at it and says how it can go on");
+    }
     Failure::caused(Kind::General, text, error)
         .hint("start again; if it ends the same way, `antiphon cleanup` makes the file a database like any other, which can join anew")
+}
+
+fn of_publisher(error: &publish::Error) -> Option<&db::Error> {
+    if let publish::Error::Db(error) = error { Some(error) } else { None }
+}
+
+fn of_subscriber(error: &subscribe::Error) -> Option<&db::Error> {
+    if let subscribe::Error::Db(error) = error { Some(error) } else { None }
 }
 
 /// An error and its causes on one line.

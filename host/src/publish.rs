@@ -88,6 +88,7 @@ impl Publisher {
     /// # Errors
     /// When the database or the log refuses. Nothing is lost: the next step takes up where this one ended.
     pub async fn step(&mut self) -> Result<Progress, Error> {
+        fault!("publish");
         let sealed = self.seal().await?;
         let shards = self.db.call(|db| Ok(db.shards())).await?;
         for shard in 1..=shards {
@@ -144,6 +145,7 @@ impl Publisher {
                 .await?;
             let Some(first) = waiting.first().map(|batch| batch.number) else { break };
             self.compare(shard).await?;
+            fault!("unsent");
             let frames: Vec<Vec<u8>> = waiting.into_iter().map(|batch| batch.frame).collect();
             let count = frames.len() as u64;
             fault!("append");
@@ -170,6 +172,7 @@ impl Publisher {
                 }
             }
         }
+        fault!("sent");
         self.sent.insert(shard, sent);
         self.await_echo(shard, sent).await
     }

@@ -4,6 +4,7 @@ use crate::aside::{self, Read};
 use crate::db::{Database, Reconciled, Standing};
 use crate::failure::{Failure, Kind};
 use crate::join;
+use crate::life::Provenance;
 use crate::log::{self, Log};
 use crate::publish;
 use std::path::Path;
@@ -19,6 +20,7 @@ pub async fn repair(
     scratch: &Path,
     tables: &[String],
     dry_run: bool,
+    provenance: Provenance,
 ) -> Result<Vec<Reconciled>, Failure> {
     let Standing::Member { cluster, founding } = db.standing().map_err(join::database)? else {
         return Err(Failure::new(
@@ -27,6 +29,7 @@ pub async fn repair(
         )
         .hint("run it first: `antiphon run`"));
     };
+    is_itself(db, provenance)?;
     let Some((found, _, genesis)) = join::genesis(log).await.map_err(|failure| incomplete(&failure))? else {
         return Err(join::log_gone());
     };
@@ -79,6 +82,26 @@ pub async fn repair(
                 .map_err(|error| Failure::caused(Kind::General, format!("cannot repair table `{table}`"), &error))
         })
         .collect()
+}
+
+/// What differs from the log must have been written here, and by this node: else it would send what is merely old, or
+/// another's.
+fn is_itself(db: &Database, provenance: Provenance) -> Result<(), Failure> {
+    if !db.publishes() {
+        return Err(Failure::config("`publish` is off: this node sends nothing, so there is nothing to repair")
+            .hint("set `publish = true` first"));
+    }
+    let why = match provenance {
+        Provenance::Copy => "this file is a copy of another node's, or was moved without the directory beside it",
+        Provenance::Older { .. } => "this file is older than the one this node ran on",
+        Provenance::Same if db.has_unread() => "changes of other nodes were passed over while `replicate` was off",
+        Provenance::Same if !db.was_captured().map_err(join::database)? => {
+            "what was written here while `publish` was off was not noted"
+        }
+        Provenance::Same => return Ok(()),
+    };
+    Err(Failure::new(Kind::Data, format!("{why}: what differs from the log is no change of this node's alone"))
+        .hint("`antiphon run` says how it can go on"))
 }
 
 /// The tables to look at, as the schema spells them.

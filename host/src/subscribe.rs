@@ -82,6 +82,7 @@ impl Subscriber {
     async fn try_step(&mut self) -> Result<Progress, Error> {
         let shard = self.shard;
         if !self.remembers {
+            fault!("check");
             self.remember().await?;
             self.remembers = true;
         }
@@ -94,6 +95,7 @@ impl Subscriber {
         if entries.is_empty() {
             return Ok(Progress::Idle(position.seq));
         }
+        fault!("read");
         let applied = self.db.call(move |db| db.apply(shard, &entries)).await?;
         self.applied += applied.changes as u64;
         if applied.entries > 0 {
@@ -127,6 +129,7 @@ impl Subscriber {
                     Ok(())
                 })
                 .await?;
+            fault!("remembered");
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ fn database(path: &Path) -> Database {
         node: 0,
         filter: parts.filter,
         changes_max: parts.changes_max,
+        publish: true,
+        replicate: true,
         compress: parts.compress,
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).unwrap();

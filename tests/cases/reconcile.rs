@@ -1,6 +1,7 @@
 //! Repair: what differs from the log and is not on its way becomes a change of this node's, and nothing else does.
 
 use antiphon::db::Reconciled;
+use antiphon::life::Provenance;
 use antiphon_core::entry::{Body, Made};
 use antiphon_core::value::{Row, Value};
 use antiphon_harness::{ColumnMerge, Counter, Node, Setup, pair, pair_with, policy, settle};
@@ -10,7 +11,9 @@ fn repair(node: &Node, dry_run: bool) -> Vec<Reconciled> {
     node.with(move |db| {
         let folder = tempfile::tempdir().unwrap();
         let scratch = folder.path().join("log.db");
-        let work = || futures::executor::block_on(antiphon::repair::repair(db, &*log, &scratch, &[], dry_run));
+        let work = || {
+            futures::executor::block_on(antiphon::repair::repair(db, &*log, &scratch, &[], dry_run, Provenance::Same))
+        };
         // On a thread of its own, for this one waits for the database already.
         std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap()
     })

@@ -513,14 +513,14 @@ fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    let text = "db_path = 'app.db'\npublish = false\n[snapshot]\nenabled = true\nstore = 's3'\n";
+    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\nstore = 's3'\n";
     let dir = Dir::new().file("antiphon.toml", text);
     assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
     exit 0
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `publish` has no effect in this version: every node publishes; `false` will keep a node's changes to itself
+    warning: `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
     warning: `snapshot.enabled`, `snapshot.store` have no effect in this version: no snapshot is taken or restored
     "#);
 }
@@ -571,6 +571,7 @@ fn show_hides_secrets() {
     update_existing = false
 
     [capture]
+    outbox_bytes_max = 0
     include = []
     exclude = []
 

@@ -14,9 +14,12 @@
 use antiphon_harness::Place;
 
 mod configured;
+mod copies;
 mod damage;
+mod faults;
 mod joining;
 mod looking;
+mod modes;
 mod schema;
 mod state;
 mod status;

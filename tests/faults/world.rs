@@ -2,6 +2,7 @@
 
 use antiphon::db::{Database, Db, Filter, Make, Options, Policies, Policy, Standing};
 use antiphon::join;
+use antiphon::life::Provenance;
 use antiphon::log::{Local, Log};
 use antiphon::publish::{self, Publisher};
 use antiphon::subscribe::{self, Subscriber};
@@ -198,7 +199,7 @@ impl World {
             self.runtime.block_on(async {
                 let file = scratch.join("log.db");
                 let agreed = genesis();
-                let entering = join::enter(&mut db, &*log, &agreed, &file);
+                let entering = join::enter(&mut db, &*log, &agreed, &file, Provenance::Same);
                 match tokio::time::timeout(JOIN_PATIENCE, entering).await {
                     Ok(entered) => entered.map_err(|failure| format!("enter: {failure}")),
                     Err(_) => Err("enter: the founder has not sent its rows".to_owned()),
@@ -383,6 +384,8 @@ impl Node {
             filter: Filter::default(),
             changes_max: self.changes_max,
             compress: false,
+            publish: true,
+            replicate: true,
         };
         let plain: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
         let policies = Policies::new(vec![Policy::new("last-write-wins", None, plain).unwrap()]);

@@ -184,29 +184,110 @@ fn random_kills() {
     }
 }
 
-/// The points named in the program, and the passing at which it dies. `commit` ends every transaction of the host's,
-/// so its first passings are those of founding and joining.
-const POINTS: &[(&str, &[u64])] = &[
-    ("begin", &[1, 2, 3, 10]),
-    ("commit", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 30]),
-    ("committed", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 30]),
-    ("scanned", &[1, 2, 3]),
-    ("seal", &[1, 2, 10]),
-    ("sealed", &[1, 2, 10]),
-    ("append", &[1, 2, 10]),
-    ("appended", &[1, 2, 10]),
-    ("apply", &[1, 2, 10]),
-    ("applied", &[1, 2, 10]),
+/// How a host comes to the point at which it dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    /// It founds the cluster.
+    Founder,
+    /// It joins empty.
+    Joiner,
+    /// It joins with the founder's rows.
+    Equal,
+}
+use Who::{Equal, Founder, Joiner};
+
+const ALL: &[Who] = &[Founder, Joiner, Equal];
+
+/// The points named in the program, who passes them for sure, and the passing at which it dies. `commit` ends every
+/// transaction of the host's, so its first passings are those of founding and joining. Those with nobody beside them
+/// are passed in `deaths_off_the_way`.
+const POINTS: &[(&str, &[Who], &[u64])] = &[
+    ("checked", ALL, &[1]),
+    ("created", &[Founder], &[1]),
+    ("identified", &[Founder, Joiner], &[1]),
+    ("opened", &[Founder], &[1]),
+    ("judged", &[Joiner], &[1]),
+    ("genesis", &[Founder], &[1]),
+    ("begun", &[Founder], &[1]),
+    ("enter", &[Founder, Joiner], &[1]),
+    ("aside", &[Equal], &[1]),
+    ("logged", &[Equal], &[1]),
+    ("compared", &[Equal], &[1]),
+    ("adopted", &[Equal], &[1]),
+    ("entered", ALL, &[1]),
+    ("noted", ALL, &[1]),
+    ("install", ALL, &[1]),
+    ("installed", ALL, &[1]),
+    ("scan", &[Founder], &[1, 2]),
+    ("scanned", &[Founder], &[1, 2, 3]),
+    ("founding", &[Founder], &[1]),
+    ("founded", &[Founder], &[1]),
+    ("publish", &[Founder, Joiner], &[1, 20]),
+    ("seal", &[Founder, Joiner], &[1, 2, 10]),
+    ("taken", &[Founder], &[1, 12]),
+    ("spread", &[Founder], &[1, 10]),
+    ("enqueued", &[Founder, Equal], &[1, 10]),
+    ("sealed", &[Founder, Joiner], &[1, 2, 10]),
+    ("unsent", &[Founder, Joiner], &[1, 5]),
+    ("append", ALL, &[1, 2, 10]),
+    ("appended", ALL, &[1, 2, 10]),
+    ("sent", &[Founder, Equal], &[1, 5]),
+    ("check", &[Founder, Joiner], &[1]),
+    ("remembered", &[Equal], &[1]),
+    ("read", &[Founder, Joiner], &[1, 3]),
+    ("apply", ALL, &[1, 2, 10]),
+    ("decoded", &[Founder, Joiner], &[1, 20]),
+    ("staged", &[Founder, Joiner], &[1, 5]),
+    ("unstaged", &[Founder, Joiner], &[1, 5]),
+    ("unit", &[Founder, Joiner], &[1, 5]),
+    ("rows", &[Founder, Joiner], &[1, 5]),
+    ("placed", &[Founder, Joiner], &[1, 5]),
+    ("confirmed", &[Founder, Equal], &[1, 5]),
+    ("applied", ALL, &[1, 2, 10]),
+    ("begin", ALL, &[1, 2, 3, 10]),
+    ("commit", &[Founder, Joiner], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 30]),
+    ("committed", &[Founder, Joiner], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 20, 30]),
+    ("looked", &[Joiner], &[1]),
+    ("measured", &[Founder], &[1]),
+    ("pruned", &[], &[]),
+    ("settle", &[], &[]),
+    ("begin-life", &[], &[]),
+    ("uninstall", &[], &[]),
+    ("stopping", &[], &[]),
 ];
 
+/// Small pieces, so that units have several.
+const PIECE: (&str, &str) = ("ANTIPHON_SCAN_MAX_CHANGES", "1500");
+const DIE_AT: &str = "ANTIPHON_DIE_AT";
+
+/// Waits until a host has died where it should; gives no word of it.
+fn dies(site: &mut Site) {
+    eventually("it dies", || !site.is_running());
+    let status = site.wait();
+    assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");
+    site.set(DIE_AT, None::<String>);
+}
+
+/// Starts a host again, which must take neither long nor a manual step.
+fn comes_back(site: &mut Site) {
+    let took = site.start();
+    assert!(took < BOUND, "the start took {took:?}");
+}
+
 /// A host that dies at a named point, in its first seconds or in the middle of its work, goes on after the next start.
-fn die_at(point: &str, passing: u64, founder: bool) {
+fn die_at(point: &str, passing: u64, who: Who) {
     let place = place();
     let rows = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 12000)
                 INSERT INTO shared SELECT i, 'before' FROM n;";
-    let mut dying = place.site("dying", &format!("{TABLES} {}", if founder { rows } else { "" }));
-    let mut other = place.site("other", &format!("{TABLES} {}", if founder { "" } else { rows }));
-    dying.set("ANTIPHON_DIE_AT", Some(format!("{point}:{passing}")));
+    let mut other = place.site("other", &format!("{TABLES} {}", if who == Founder { "" } else { rows }));
+    let mut dying = match who {
+        Founder => place.site("dying", &format!("{TABLES} {rows}")),
+        Joiner => place.site("dying", TABLES),
+        Equal => place.copy("dying", &other),
+    };
+    other.set(PIECE.0, Some(PIECE.1));
+    dying.set(PIECE.0, Some(PIECE.1));
+    dying.set(DIE_AT, Some(format!("{point}:{passing}")));
     let (stop, commits) = (AtomicBool::new(false), [AtomicU64::new(0), AtomicU64::new(0)]);
     let known: Vec<Acknowledged> = std::thread::scope(|scope| {
         let _stopping = Stopping(&stop);
@@ -216,8 +297,10 @@ fn die_at(point: &str, passing: u64, founder: bool) {
             scope.spawn(move || write(&conn, at, 77 + at as u64, stop, &commits[at]))
         };
         let mut writers = [None, None];
-        if !founder {
+        if who != Founder {
             other.start();
+            // A row written before the founder's are all in the log stands among them, and would make them differ.
+            eventually("the founder is done", || who == Joiner || other.is_quiet());
             writers[1] = Some(start_writing(1, &other));
         }
         dying.spawn();
@@ -226,14 +309,10 @@ fn die_at(point: &str, passing: u64, founder: bool) {
         if dying.is_running() {
             writers[0] = Some(start_writing(0, &dying));
         }
-        eventually("it dies", || !dying.is_running());
-        let status = dying.wait();
-        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}");
-        dying.set("ANTIPHON_DIE_AT", None::<String>);
-        let took = dying.start();
-        assert!(took < BOUND, "the start took {took:?}");
+        dies(&mut dying);
+        comes_back(&mut dying);
         writers[0].get_or_insert_with(|| start_writing(0, &dying));
-        if founder {
+        if who == Founder {
             other.start();
             writers[1] = Some(start_writing(1, &other));
         }
@@ -248,25 +327,108 @@ fn die_at(point: &str, passing: u64, founder: bool) {
     assert_eq!(dying.one("SELECT count(*) FROM shared WHERE id > 4"), "11996");
 }
 
-#[test]
-fn every_named_point_of_a_founder() {
-    for (point, passings) in POINTS {
+/// F01: every named point on one's way, at each passing that is listed.
+fn every_point_of(who: Who) {
+    for (point, _, passings) in POINTS.iter().filter(|(_, passed_by, _)| passed_by.contains(&who)) {
         for passing in *passings {
-            println!("founder, {point}:{passing}");
-            die_at(point, *passing, true);
+            println!("{who:?}, {point}:{passing}");
+            die_at(point, *passing, who);
         }
     }
 }
 
-/// A node that joins empty has nothing to scan that would matter: only `scanned` is never passed by it for sure.
 #[test]
-fn every_named_point_of_a_joiner() {
-    for (point, passings) in POINTS.iter().filter(|(point, _)| *point != "scanned") {
-        for passing in *passings {
-            println!("joiner, {point}:{passing}");
-            die_at(point, *passing, false);
-        }
+fn f01_every_named_point_of_a_founder() {
+    every_point_of(Founder);
+}
+
+#[test]
+fn f01_every_named_point_of_a_joiner() {
+    every_point_of(Joiner);
+}
+
+#[test]
+fn f01_every_named_point_of_one_that_joins_with_equal_rows() {
+    every_point_of(Equal);
+}
+
+/// Two members at rest.
+fn pair(place: &Place) -> (Site, Site) {
+    let mut a = place.site("a", TABLES);
+    let mut b = place.site("b", TABLES);
+    a.start();
+    b.start();
+    a.sql("INSERT INTO item VALUES ('a', 1, 'x'), ('b', 2, 'y')");
+    eventually("the rows arrive", || b.one("SELECT count(*) FROM item") == "2");
+    settled(&[&a, &b]);
+    (a, b)
+}
+
+/// F01: the points that only a command, a copy, another setting or an end comes by.
+#[test]
+fn f01_deaths_off_the_way() {
+    // A command that settles whose rows hold.
+    let place = place();
+    let (mut a, mut b) = pair(&place);
+    let mut late = place.site("late", &format!("{TABLES} INSERT INTO item VALUES ('c', 3, 'z')"));
+    late.refused().expect(65, &["join --discard-local"]);
+    for passing in ["settle:1", "commit:1", "commit:2", "committed:2"] {
+        late.set(DIE_AT, Some(passing));
+        assert_eq!(late.verb("join", &["--discard-local"]).code, None, "{passing}: it is killed");
+        late.set(DIE_AT, None::<String>);
+        assert_eq!(late.one("PRAGMA integrity_check"), "ok");
     }
+    // The last of them had done it all but for saying so.
+    late.verb("join", &["--discard-local"]);
+    comes_back(&mut late);
+    settled(&[&a, &b, &late]);
+    // A copy that takes a name of its own.
+    a.term();
+    let mut copy = place.copy("copy", &a);
+    a.start();
+    for passing in ["begin-life:1", "entered:1"] {
+        copy.set(DIE_AT, Some(passing));
+        copy.spawn();
+        dies(&mut copy);
+    }
+    comes_back(&mut copy);
+    copy.sql("INSERT INTO item VALUES ('d', 4, 'of the copy')");
+    eventually("it is a node like any", || b.one("SELECT count(*) FROM item WHERE id = 'd'") == "1");
+    settled(&[&a, &b, &late, &copy]);
+    // An end in order that becomes one out of order.
+    b.set(DIE_AT, Some("stopping:1"));
+    b.term();
+    b.start();
+    b.sql("INSERT INTO item VALUES ('e', 5, 'last words')");
+    b.signal(Signal::TERM);
+    dies(&mut b);
+    comes_back(&mut b);
+    eventually("they were heard", || a.one("SELECT count(*) FROM item WHERE id = 'e'") == "1");
+    settled(&[&a, &b, &late, &copy]);
+    // A housekeeper with batches to throw away.
+    a.sql("INSERT INTO item VALUES ('f', 6, 'a batch'), ('g', 7, 'the same')");
+    settled(&[&a, &b, &late, &copy]);
+    a.term();
+    a.set("ANTIPHON_OUTBOX_KEEP", Some("0"));
+    a.set("ANTIPHON_CLEANUP_INTERVAL", Some("100"));
+    a.set(DIE_AT, Some("pruned:1"));
+    a.spawn();
+    dies(&mut a);
+    comes_back(&mut a);
+    eventually("only the newest batch is left", || {
+        a.one("SELECT count(*) FROM \"__antiphon___global_change_log\"") == "1"
+    });
+    settled(&[&a, &b, &late, &copy]);
+    // A node that is to send no more.
+    b.term();
+    b.set("ANTIPHON_PUBLISH", Some("false"));
+    b.set(DIE_AT, Some("uninstall:1"));
+    b.spawn();
+    dies(&mut b);
+    comes_back(&mut b);
+    a.sql("UPDATE item SET v = 10");
+    eventually("it receives", || b.one("SELECT count(*) FROM item WHERE v = 10") == "6");
+    assert_eq!(b.one("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'"), "0");
 }
 
 /// A point that nobody lists is a point that nobody dies at.
@@ -287,7 +449,8 @@ fn every_point_is_listed() {
     let mut found = Vec::new();
     points(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
     found.sort();
-    let mut listed: Vec<&str> = POINTS.iter().map(|(point, _)| *point).collect();
+    let mut listed: Vec<&str> = POINTS.iter().map(|(point, ..)| *point).collect();
     listed.sort_unstable();
     assert_eq!(found, listed);
+    assert!(listed.len() >= 40, "{}", listed.len());
 }

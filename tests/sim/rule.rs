@@ -54,7 +54,7 @@ impl Rule {
 /// Half of the histories know only the order of the log; in the others each table draws its policy.
 pub(crate) fn rules(seed: u64) -> Rules {
     // Of its own, so that the histories of old keep their seeds.
-    let mut random = Random::new(seed ^ 0x5eed_0f_7ab1e5);
+    let mut random = Random::new(seed ^ 0x5eed_0f7a_b1e5);
     let mut rules = Rules::default();
     if random.chance(50) {
         return rules;

@@ -7,6 +7,7 @@ use crate::db::Database;
 use crate::failure::{Failure, Kind};
 use crate::lock::Lock;
 use crate::node;
+use crate::place::Place;
 
 /// Remove every trigger and table of ours from a database
 ///
@@ -24,14 +25,12 @@ impl Cleanup {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.node.load(None, None)?.config;
         let shown = config.db_path.display().to_string();
-        let path = config
-            .db_path
-            .canonicalize()
-            .map_err(|error| Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}")))?;
-        let state = node::state_directory(&path);
+        let place = Place::find(&config.db_path)?;
+        let path = place.path();
+        let state = node::state_directory(path);
         // A host that runs would put everything back, and lose what it had marked.
-        let _lock = if state.exists() { Some(Lock::take(&state, &shown)?) } else { None };
-        let removed = Database::cleanup(&path, self.dry_run)
+        let _lock = if state.exists() { Some(Lock::take(&place, &state, &shown)?) } else { None };
+        let removed = Database::cleanup(path, self.dry_run)
             .map_err(|error| Failure::caused(Kind::General, format!("cannot clean `{shown}`"), &error))?;
         let mut out = std::io::stdout().lock();
         for trace in &removed {

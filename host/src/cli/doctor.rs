@@ -66,6 +66,8 @@ struct Patient {
     /// Where the file is.
     path: PathBuf,
     log: PathBuf,
+    /// What is written here is noted, for the others.
+    publishes: bool,
     look: Look,
     tables: Vec<Table>,
     refused: Vec<Refused>,
@@ -143,7 +145,7 @@ impl Doctor {
             .capture
             .filter()
             .map_err(|error| Failure::caused(Kind::Config, "a pattern under `[capture]` is no glob", &error))?;
-        let patient = Patient::examine(config.db_path, config.log.path, &filter)?;
+        let patient = Patient::examine(config.db_path, config.log.path, config.publish, &filter)?;
         let findings = patient.findings();
         let verdict = verdict(&patient, &findings);
         let mut out = io::stdout().lock();
@@ -179,7 +181,7 @@ struct Shown<'a> {
 }
 
 impl Patient {
-    fn examine(named: PathBuf, log: PathBuf, filter: &Filter) -> Result<Self, Failure> {
+    fn examine(named: PathBuf, log: PathBuf, publishes: bool, filter: &Filter) -> Result<Self, Failure> {
         let shown = named.display().to_string();
         let look = look::database(&named)?;
         let unread = |error: db::Error| look::unread(&named, &error);
@@ -188,7 +190,7 @@ impl Patient {
             .map_err(|error| Failure::caused(Kind::Missing, format!("cannot find `{shown}`"), &error))?;
         let node = look.node().map_err(unread)?;
         let (tables, refused) = look.tables(filter).map_err(unread)?;
-        Ok(Self { shown, named, path, log, look, tables, refused, node })
+        Ok(Self { shown, named, path, log, publishes, look, tables, refused, node })
     }
 
     /// Whether a host has made this file a member of a cluster.

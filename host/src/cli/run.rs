@@ -41,7 +41,7 @@ impl Run {
         // Before anything is said: whoever waits for our words may send a signal the moment they come.
         let signals = Signals::watch(&runtime)?;
         runtime.spawn(signals.stop(stop.clone()));
-        said.say(entered)?;
+        said.say(entered, node.number())?;
         runtime.block_on(node.run(stop))
     }
 }
@@ -81,7 +81,8 @@ impl Signals {
 /// What the user wants to know at a start, gathered before the database goes to its thread.
 struct Said {
     database: PathBuf,
-    node: u64,
+    sends: bool,
+    receives: bool,
     tables: Vec<String>,
     refused: Vec<String>,
     log: PathBuf,
@@ -91,7 +92,8 @@ impl Said {
     fn of(opened: &Opened, config: &Config) -> Self {
         Self {
             database: config.db_path.clone(),
-            node: opened.db.origin().node,
+            sends: config.publish,
+            receives: config.replicate,
             tables: opened.db.table_names().map(str::to_owned).collect(),
             refused: opened
                 .db
@@ -103,10 +105,10 @@ impl Said {
         }
     }
 
-    fn say(&self, entered: Entered) -> Result<(), Failure> {
+    fn say(&self, entered: Entered, node: u64) -> Result<(), Failure> {
         let mut out = std::io::stderr().lock();
         let log = absolute(&self.log);
-        writeln!(out, "replicating {} as node {}", self.database.display(), self.node)?;
+        writeln!(out, "replicating {} as node {}", self.database.display(), node)?;
         match self.tables.as_slice() {
             [] => writeln!(out, "  tables   none yet; they are taken up when the application makes them")?,
             tables => writeln!(out, "  tables   {}", tables.join(", "))?,
@@ -119,8 +121,19 @@ impl Said {
             Entered::Founded => "founded; the rows there are become its first changes",
             Entered::JoinedEmpty => "joined; all rows come from the log",
             Entered::JoinedEqual => "joined; the rows were the cluster's already",
+            Entered::Copied => "went on as a node of its own, for the file is a copy of another's or was moved",
+            Entered::CaughtUp => "took the cluster's rows, for others' changes had been passed over",
         };
         writeln!(out, "  cluster  {cluster}")?;
+        if !self.sends {
+            writeln!(
+                out,
+                "  publish  off: what is written here is not sent, and the next change of the same row replaces it"
+            )?;
+        }
+        if !self.receives {
+            writeln!(out, "  replicate off: what others write is passed over")?;
+        }
         writeln!(out, "  log      {}", log.display())?;
         writeln!(
             out,

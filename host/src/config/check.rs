@@ -49,6 +49,10 @@ fn database(config: &Config, file: Option<&Path>) -> Verdict {
     if config.polling_interval != 0 {
         within("polling_interval", config.polling_interval, 5, 600_000)?;
     }
+    if !config.publish && !config.replicate {
+        return Err(Failure::config("`publish` and `replicate` are both off: there is nothing to do")
+            .hint("leave one of them on"));
+    }
     if config.seq_map_path == config.db_path {
         return Err(Failure::config("`seq_map_path` and `db_path` name the same file")
             .hint("remove `seq_map_path`: the file is only for other tools"));

@@ -26,6 +26,9 @@ section! {
     /// Which tables are replicated. Patterns are globs (`orders`, `app_*`, `{users,roles}`) and, like SQLite, take no
     /// notice of case.
     Capture at "capture" {
+        /// Bytes of changes that may wait in the database while the log can't be reached. There is a warning at 50, 80 and
+        /// 95 %; nothing is dropped, then or later. 0: as much as the disk has room for.
+        outbox_bytes_max: u64 = 0,
         /// Only tables that match one of these. Empty: all tables.
         include: Vec<String> = Vec::new(),
         /// But no table that matches one of these.
@@ -58,7 +61,7 @@ mod tests {
 
     fn check(include: &[&str], exclude: &[&str], table: &str, taken: bool) {
         let own = |patterns: &[&str]| patterns.iter().map(|&pattern| pattern.to_owned()).collect();
-        let capture = Capture { include: own(include), exclude: own(exclude) };
+        let capture = Capture { include: own(include), exclude: own(exclude), ..Capture::default() };
         assert_eq!(capture.filter().unwrap().wants(table), taken);
     }
 

@@ -23,9 +23,6 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
 
 /// The first entry that covers a key holds.
 const NOT_YET: &[NotYet] = &[
-    not_yet("publish", Some("true"), "every node publishes; `false` will keep a node's changes to itself"),
-    not_yet("replicate", Some("true"), "every node replicates; `false` will keep other nodes' changes out"),
-    not_yet("sleep_timeout", Some("0"), "it will end the program when nothing happens"),
     not_yet("seq_map_path", Some(""), "it will tell other tools how far each shard was applied"),
     not_yet("replication_log.max_entries", None, "no entry is dropped; it will bound the log's length"),
     not_yet("replication_log.replicas", None, "only the NATS log will use that"),

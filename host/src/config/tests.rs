@@ -165,7 +165,7 @@ fn what_asks_for_what_happens_anyway_is_not_mentioned() {
          [conflict]\ndefault = 'last-write-wins'",
     );
     assert_eq!(case.notices(), [""; 0]);
-    assert_eq!(Case::new("db_path = 'a'\npublish = false").notices().len(), 1);
+    assert_eq!(Case::new("db_path = 'a'\nseq_map_path = 'b'").notices().len(), 1);
 }
 
 #[test]

@@ -143,9 +143,12 @@ impl Database {
             moved.sort_unstable();
             moved.dedup();
             self.retry_hidden(shard)?;
+            fault!("rows");
             self.ledger.write(&self.conn, shard, &moved)?;
+            fault!("placed");
             if moved.contains(&self.origin) {
                 ledger::confirm(&self.conn, shard, self.ledger.received(shard, self.origin))?;
+                fault!("confirmed");
             }
         }
         Ok(applied)
@@ -162,6 +165,7 @@ impl Database {
         if Some(entry.cluster) != self.cluster() {
             return blocked(&"it belongs to another cluster");
         }
+        fault!("decoded");
         let Entry { origin, number, clock, body, .. } = entry;
         let received = self.ledger.received(shard, origin);
         let is_genesis = matches!(body, Body::Genesis(_));
@@ -180,6 +184,7 @@ impl Database {
         let repeated = number <= received && !crate::flaw!(WatermarkSkipped);
         let mut changes = 0;
         if !is_genesis && !repeated {
+            let unit = Unit { shard, seq: placed.seq, origin, number, clock };
             match body {
                 Body::Genesis(_) | Body::Founded => {}
                 Body::Floor(floor) => self.ledger.raise_floor(shard, floor),
@@ -188,10 +193,10 @@ impl Database {
                         self.read_schema()?;
                     }
                 }
-                Body::Changes(last) => match {
-                    let unit = Unit { shard, seq: placed.seq, origin, number, clock };
-                    self.apply_changes(&unit, placed, last)?
-                } {
+                Body::Changes(_) if !self.options.replicate && origin != self.origin => {
+                    self.ledger.pass_over(&self.conn, shard, placed.seq)?;
+                }
+                Body::Changes(last) => match self.apply_changes(&unit, placed, last)? {
                     Ok(count) => changes = count,
                     Err(reason) => return blocked(&reason),
                 },
@@ -232,6 +237,7 @@ impl Database {
         }
         if last.more && !crate::flaw!(UnitAtOnce) {
             self.ledger.stage(&self.conn, shard, origin, number, &placed.frame)?;
+            fault!("staged");
             return Ok(Ok(0));
         }
         let mut pieces = Vec::new();
@@ -252,13 +258,26 @@ impl Database {
         }
         pieces.push(last);
         self.ledger.unstage(&self.conn, shard, origin)?;
-        self.apply_unit(unit, pieces).map(Ok)
+        fault!("unstaged");
+        let count = self.apply_unit(unit, pieces)?;
+        fault!("unit");
+        Ok(Ok(count))
     }
 
     /// Whether everything these changes name exists here; else what is missing, and what to do.
     fn readable(&self, changes: &Changes) -> Result<(), String> {
         for chunk in &changes.chunks {
-            if !self.options.filter.wants(&chunk.table) || self.attachments.is_gone(&chunk.table) {
+            if !self.options.filter.wants(&chunk.table) {
+                continue;
+            }
+            if self.attachments.is_gone(&chunk.table) {
+                if !self.captures && self.tracked_exactly(&chunk.table).is_some() {
+                    return Err(format!(
+                        "table `{}` is here again, and what the log said of it meanwhile was passed over; start once with \
+                         `publish = true`, which compares it with the log",
+                        chunk.table
+                    ));
+                }
                 continue;
             }
             let Some(tracked) = self.tracked(&chunk.table).and_then(|index| self.tables.get(index)) else {

@@ -103,6 +103,11 @@ impl Attachments {
         self.state(table) == Some(State::Gone)
     }
 
+    /// Whether any table is still to be compared with the log.
+    pub(super) fn are_compared(&self) -> bool {
+        self.known.values().any(|(state, _)| matches!(state, State::Rebuilt | State::Returned))
+    }
+
     /// Why nothing may be applied to a table now, if so.
     pub(super) fn obstacle(&self, table: &str) -> Option<String> {
         matches!(self.state(table), Some(State::Rebuilt | State::Returned)).then(|| {
@@ -122,6 +127,19 @@ impl Attachments {
         matches!(self.state(table), Some(State::Rebuilt | State::Returned))
             && !self.obstacles.contains_key(&name)
             && self.set_right.as_ref() != Some(&name)
+    }
+
+    /// What others wrote was passed over here, and would look like this node's deletions.
+    fn cannot_be_compared(&mut self) {
+        let waiting = self.known.iter().filter(|(_, (state, _))| matches!(state, State::Rebuilt | State::Returned));
+        for (table, _) in waiting {
+            self.obstacles.entry(table.clone()).or_insert_with(|| {
+                format!(
+                    "table `{table}` was made anew, and its rows can't be compared with the log, for what others wrote was \
+                     passed over while `replicate` was off: `antiphon join --discard-local` takes the cluster's rows"
+                )
+            });
+        }
     }
 
     /// Lets the marks of a table be sealed although it is being compared, as long as its triggers stay in place.
@@ -329,6 +347,9 @@ impl Database {
     /// When the schema can't be read.
     pub fn to_compare(&mut self) -> Result<Option<String>, Error> {
         self.refresh_schema()?;
+        if self.has_unread() && self.attachments.are_compared() {
+            self.attachments.cannot_be_compared();
+        }
         let waits = |tracked: &&Tracked| {
             let name = &tracked.table.name;
             tracked.captured
@@ -381,15 +402,33 @@ impl Database {
         self.copy_schema(path)?;
         let mut aside = self.reopen_as(path, super::Filter::of_names(tables))?;
         aside.enter_quietly(cluster.id, cluster.shards)?;
-        let is_wanted = |now: &str| tables.iter().any(|table| table.eq_ignore_ascii_case(now));
-        for (old, now) in self.attachments.renamed.iter().filter(|(_, now)| is_wanted(now)) {
+        Ok(aside)
+    }
+
+    /// What is known of tables by other names, and of those that are gone, holds aside as well.
+    pub(super) fn copy_attachments(&self, aside: &Self) -> Result<(), Error> {
+        const COPYING: &str = "copy what is known of tables";
+        for (old, now) in &self.attachments.renamed {
             aside
                 .conn
-                .execute(concat!("INSERT INTO ", ours!("renamed"), " VALUES (?1, ?2)"), [old, now])
-                .doing("copy the names of a table")?;
+                .execute(concat!("INSERT OR REPLACE INTO ", ours!("renamed"), " VALUES (?1, ?2)"), [old, now])
+                .doing(COPYING)?;
         }
-        aside.reload()?;
-        Ok(aside)
+        let gone = self
+            .attachments
+            .known
+            .iter()
+            .filter(|(table, (state, _))| *state == State::Gone && self.tracked_exactly(table).is_none());
+        for (table, (_, since)) in gone {
+            aside
+                .conn
+                .execute(
+                    concat!("INSERT OR REPLACE INTO ", ours!("known"), " VALUES (?1, ?2, ?3)"),
+                    [table.as_str(), State::Gone.name(), since],
+                )
+                .doing(COPYING)?;
+        }
+        Ok(())
     }
 
     /// Makes room aside for columns that the log speaks of and the table no longer has: what it says of the others may

@@ -27,11 +27,12 @@ impl Database {
     /// When SQLite refuses; nothing is installed then.
     pub fn install(&mut self, mark_rows: bool) -> Result<Vec<String>, Error> {
         self.refresh_schema()?;
-        if self.tables.iter().all(|tracked| tracked.captured) && self.is_settled() {
+        if !self.captures || (self.tables.iter().all(|tracked| tracked.captured) && self.is_settled()) {
             return Ok(Vec::new());
         }
         let installed = self.transaction(|db| {
             let mut installed = Vec::new();
+            fault!("install");
             let renamed = db.follow_renames()?;
             db.detach()?;
             db.know_captured()?;
@@ -40,6 +41,7 @@ impl Database {
                     installed.extend(db.tables.get(index).map(|tracked| tracked.table.name.clone()));
                 }
             }
+            fault!("installed");
             Ok(installed)
         })?;
         if !installed.is_empty() {
@@ -124,10 +126,6 @@ impl Database {
         if self.has_proposed(&table)? || self.ledger.is_open(1, self.origin) {
             return Ok(());
         }
-        // Between the pieces of a unit nothing else is said; the next round asks again.
-        if self.ledger.is_open(1, self.origin) {
-            return Ok(());
-        }
         self.conn
             .execute(concat!("INSERT OR REPLACE INTO ", ours!("meta"), " VALUES ('route:' || ?1, 1)"), [&table])
             .doing("note a proposed route")?;
@@ -148,14 +146,21 @@ impl Database {
     /// When SQLite refuses; nothing has changed then.
     pub fn uninstall(&mut self) -> Result<(), Error> {
         self.transaction(|db| {
-            for tracked in &db.tables {
-                db.drop_triggers(&tracked.table.name)?;
-                let log = quote(&change_log(&tracked.table.name));
-                db.conn.execute_batch(&format!("DROP TABLE IF EXISTS main.{log}")).doing("remove a change log")?;
-            }
+            db.remove_capture()?;
             db.forget_tables()
         })?;
         self.reload()
+    }
+
+    /// The same within the transaction at hand.
+    pub(super) fn remove_capture(&self) -> Result<(), Error> {
+        for tracked in &self.tables {
+            self.drop_triggers(&tracked.table.name)?;
+            let log = quote(&change_log(&tracked.table.name));
+            self.conn.execute_batch(&format!("DROP TABLE IF EXISTS main.{log}")).doing("remove a change log")?;
+        }
+        fault!("uninstall");
+        Ok(())
     }
 
     /// Makes room for the change log where one with other columns stands. Its marks are kept if only names changed,
@@ -289,6 +294,7 @@ impl Database {
         let Some((name, key)) = next else { return Ok(false) };
         let tracked = self.tracked(&name).and_then(|index| self.tables.get(index)).cloned();
         self.transaction(|db| {
+            fault!("scan");
             let marked = match &tracked {
                 None => 0,
                 Some(tracked) => {

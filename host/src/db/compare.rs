@@ -3,7 +3,7 @@
 use super::catalog::Tracked;
 use super::rows::{column_list, key_filter, select, whole};
 use super::values::{bind, values};
-use super::{Database, Doing as _, Error};
+use super::{Database, Doing as _, Error, ledger};
 use antiphon_core::capture::{change_log, mark_before, mark_one, op};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
@@ -43,6 +43,9 @@ enum Act {
     TakeTheirs,
     /// Take what only the other has, and mark the rest as changes of our own.
     PublishOurs,
+    /// The other is where this one stood: all that differs was written here since, and what only the other has was
+    /// deleted here.
+    GoOn,
 }
 
 impl Database {
@@ -73,6 +76,26 @@ impl Database {
         self.become_member(other, Act::PublishOurs)
     }
 
+    /// Rows that differ from `other`, which stands in the same place, become changes of this node's; those that are not
+    /// here any more, too.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn go_on_from(&mut self, other: &Self) -> Result<Vec<Difference>, Error> {
+        self.become_member(other, Act::GoOn)
+    }
+
+    /// Takes the rows of `other` and its place, if no change waits here that is in no batch; says whether that is so.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn take_over(&mut self, other: &Self) -> Result<bool, Error> {
+        let taken =
+            self.transaction(|db| Ok(!db.has_marks()? && db.become_within(other, Act::TakeTheirs).map(|_| true)?))?;
+        self.reload()?;
+        Ok(taken)
+    }
+
     /// Keeps a copy of the file as it is, beside it; gives its path.
     ///
     /// # Errors
@@ -86,15 +109,24 @@ impl Database {
     }
 
     fn become_member(&mut self, other: &Self, act: Act) -> Result<Vec<Difference>, Error> {
-        let differences = self.transaction(|db| {
-            db.clear_marks()?;
-            let tables = db.tables.clone();
-            let differences =
-                tables.iter().map(|tracked| db.compare_table(other, tracked, act)).collect::<Result<Vec<_>, _>>()?;
-            db.adopt(other)?;
-            Ok(differences)
-        })?;
+        let differences = self.transaction(|db| db.become_within(other, act))?;
         self.reload()?;
+        Ok(differences)
+    }
+
+    /// The same within the transaction at hand. Who was a member before has another name after it: what it had said
+    /// and not heard back is settled with the rows.
+    fn become_within(&mut self, other: &Self, act: Act) -> Result<Vec<Difference>, Error> {
+        if self.cluster.is_some() {
+            ledger::begin_life(&self.conn, self.options.node)?;
+            self.numbered.clear();
+        }
+        self.clear_marks()?;
+        let tables = self.tables.clone();
+        let differences =
+            tables.iter().map(|tracked| self.compare_table(other, tracked, act)).collect::<Result<Vec<_>, _>>()?;
+        fault!("settle");
+        self.adopt(other)?;
         Ok(differences)
     }
 
@@ -123,7 +155,7 @@ impl Database {
                     match act {
                         Act::Count => {}
                         Act::TakeTheirs => writes.push((key, found)),
-                        Act::PublishOurs => marks.push((key, found)),
+                        Act::PublishOurs | Act::GoOn => marks.push((key, found)),
                     }
                 }
             }
@@ -134,8 +166,10 @@ impl Database {
             let key = key_of(theirs, &row);
             if !marked.speaks_of(tracked, &key, false) && whole(&self.conn, tracked, &key)?.is_none() {
                 difference.only_there += 1;
-                if act != Act::Count {
-                    writes.push((key, Some(row)));
+                match act {
+                    Act::Count => {}
+                    Act::TakeTheirs | Act::PublishOurs => writes.push((key, Some(row))),
+                    Act::GoOn => marks.push((key, Some(row))),
                 }
             }
             Ok(())

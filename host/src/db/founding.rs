@@ -66,6 +66,7 @@ impl Database {
         self.transaction(|db| {
             let cluster = Cluster { id: cluster, shards };
             ledger::set_cluster(&db.conn, cluster, founder)?;
+            fault!("enter");
             db.cluster = Some(cluster);
             Ok(())
         })?;
@@ -97,6 +98,9 @@ impl Database {
         // Nothing is sealed there, so nothing is hashed; clashes are decided as anywhere.
         let mut db = Self::open(options, Box::new(Unhashed), self.policies.again()?)?;
         db.captures = false;
+        db.options.replicate = true;
+        self.copy_attachments(&db)?;
+        db.reload()?;
         db.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
         Ok(db)
     }
@@ -119,11 +123,14 @@ impl Database {
             if db.refresh_schema()? || (db.is_dirty()? && db.seal_piece()?) {
                 return Ok(());
             }
+            fault!("founding");
             for shard in 1..=db.shards() {
                 let number = db.ledger.next_number(shard, db.origin);
                 db.enqueue(shard, number, false, Body::Founded)?;
             }
-            ledger::set_meta(&db.conn, "founding", 0)
+            ledger::set_meta(&db.conn, "founding", 0)?;
+            fault!("founded");
+            Ok(())
         })
     }
 
@@ -191,6 +198,7 @@ impl Database {
                 write.raw_execute().doing(ADOPTING)?;
             }
         }
+        ledger::settle(&self.conn)?;
         self.cluster = Some(cluster);
         self.ledger = Ledger::read(&self.conn)?;
         Ok(())
@@ -201,7 +209,11 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
     pub fn join_at(&mut self, other: &Self) -> Result<(), Error> {
-        self.transaction(|db| db.adopt(other))?;
+        self.transaction(|db| {
+            db.adopt(other)?;
+            fault!("adopted");
+            Ok(())
+        })?;
         self.reload()?;
         self.install(false)?;
         Ok(())

@@ -98,6 +98,43 @@ pub(super) fn identify(conn: &Connection, asked: u64) -> Result<(), Error> {
     Ok(())
 }
 
+/// Draws another identity for a file that is a copy, or whose rows were settled anew: a number the user gives stays.
+/// What the old one had still to say is forgotten, and what was staged is the log's.
+pub(super) fn begin_life(conn: &Connection, asked: u64) -> Result<(), Error> {
+    set_meta(conn, "node", if asked == 0 { random()? } else { asked })?;
+    set_meta(conn, "incarnation", random()?)?;
+    set_meta(conn, "founding", 0)?;
+    conn.execute_batch(concat!(
+        "DELETE FROM ",
+        ours!("global_change_log"),
+        "; DELETE FROM ",
+        ours!("shadow"),
+        "; DELETE FROM ",
+        ours!("scan"),
+        "; DELETE FROM ",
+        ours!("oversized"),
+        "; DELETE FROM ",
+        ours!("meta"),
+        " WHERE name LIKE 'route:%' OR name LIKE 'fresh:%'"
+    ))
+    .doing("begin another life")
+}
+
+/// The rows are the log's from here on: nothing was passed over, and all that is written is noted.
+pub(super) fn settle(conn: &Connection) -> Result<(), Error> {
+    conn.execute(concat!("DELETE FROM ", ours!("meta"), " WHERE name LIKE 'unread:%'"), [])
+        .doing("write the host's state")?;
+    // Tables that are there are as the log says; those that are gone stay so.
+    conn.execute(concat!("UPDATE ", ours!("known"), " SET state = 'here' WHERE state <> 'gone'"), [])
+        .doing("write the host's state")?;
+    set_meta(conn, "captured", 1)
+}
+
+/// Whether what the application writes has been noted all the time.
+pub(super) fn captured(conn: &Connection) -> Result<bool, Error> {
+    Ok(meta(conn, "captured")? != Some(0))
+}
+
 fn random() -> Result<u64, Error> {
     // Kept below 2^63 so that the number reads the same in SQL, in a log line and in a config.
     let number = getrandom::u64().map_err(|error| Error::Inconsistent(format!("no randomness: {error}")))?;
@@ -206,6 +243,10 @@ pub(super) struct Ledger {
     staged: HashMap<(Shard, Origin), u64>,
     /// Last number given out, and whether its unit is still open.
     last: BTreeMap<Shard, (u64, bool)>,
+    /// The last number of ours that the log is known to have.
+    numbered: BTreeMap<Shard, u64>,
+    /// The first entry of each shard that was passed over.
+    unread: BTreeMap<Shard, u64>,
     routes: HashMap<String, bool>,
     /// Stamps at or below count as forgotten.
     floors: BTreeMap<Shard, u64>,
@@ -252,6 +293,14 @@ impl Ledger {
                 Ok(())
             },
         )?;
+        query(
+            concat!("SELECT substr(name, 8), value FROM ", ours!("meta"), " WHERE name LIKE 'unread:%'"),
+            &mut |row| {
+                let shard: String = row.get(0)?;
+                ledger.unread.extend(shard.parse::<Shard>().ok().zip(Some(unsigned(row, 1)?)));
+                Ok(())
+            },
+        )?;
         query(concat!("SELECT tbl, whole FROM ", ours!("route")), &mut |row| {
             ledger.routes.insert(row.get(0)?, row.get(1)?);
             Ok(())
@@ -261,6 +310,40 @@ impl Ledger {
 
     pub(super) fn position(&self, shard: Shard) -> Placement {
         self.positions.get(&shard).copied().unwrap_or_default()
+    }
+
+    /// How many entries have been dealt with, over all shards.
+    pub(super) fn reached(&self) -> u64 {
+        self.positions.values().map(|at| at.seq).sum()
+    }
+
+    /// The last position up to which the rows here are those of the log.
+    pub(super) fn seen(&self, shard: Shard) -> u64 {
+        let position = self.position(shard).seq;
+        self.unread.get(&shard).map_or(position, |unread| position.min(unread.saturating_sub(1)))
+    }
+
+    /// An entry of another node's is passed over: the rows here are the log's no more.
+    pub(super) fn pass_over(&mut self, conn: &Connection, shard: Shard, seq: u64) -> Result<(), Error> {
+        if self.unread.contains_key(&shard) {
+            return Ok(());
+        }
+        set_meta(conn, &format!("unread:{shard}"), seq)?;
+        self.unread.insert(shard, seq);
+        Ok(())
+    }
+
+    pub(super) fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    pub(super) fn number_above(&mut self, shard: Shard, number: u64) {
+        self.numbered.insert(shard, number);
+    }
+
+    /// Whether a batch of ours in this shard has not taken effect yet.
+    pub(super) fn waits(&self, shard: Shard, me: Origin) -> bool {
+        self.last.get(&shard).is_some_and(|last| last.0 > self.done(shard, me))
     }
 
     pub(super) fn received(&self, shard: Shard, origin: Origin) -> u64 {
@@ -299,7 +382,8 @@ impl Ledger {
 
     /// The next number of our own. An echo the outbox does not know moves it, too.
     pub(super) fn next_number(&self, shard: Shard, me: Origin) -> u64 {
-        self.last.get(&shard).map_or(0, |last| last.0).max(self.received(shard, me)) + 1
+        let last = self.last.get(&shard).map_or(0, |last| last.0);
+        last.max(self.received(shard, me)).max(self.numbered.get(&shard).copied().unwrap_or(0)) + 1
     }
 
     /// Whether our last unit in this shard still waits for its closing piece.

@@ -152,7 +152,7 @@ impl Database {
             if has_marks(&db.conn, &here)? {
                 return Ok(Reattached::Again);
             }
-            if let Some(column) = db.take_over(aside, &here, &there, differing.only_logged)? {
+            if let Some(column) = db.follow_again(aside, &here, &there, differing.only_logged)? {
                 return Ok(Reattached::Lacks(column));
             }
             db.take_stamps(aside, table)?;
@@ -342,7 +342,7 @@ impl Database {
 
     /// The table follows the log again: L's rows go behind pending ones, and rows that only L has are written. Gives the
     /// column that the table lacks and one of them has a value in; nothing has changed then.
-    fn take_over(
+    fn follow_again(
         &mut self,
         aside: &Self,
         here: &Tracked,

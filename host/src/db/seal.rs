@@ -112,10 +112,12 @@ impl Database {
             }
             let Some((taken, left)) = self.take(index, &mut room)? else { continue };
             more |= left;
+            fault!("taken");
             for (shard, part) in self.spread(index, taken)? {
                 shards.entry(shard).or_default().push((index, part));
             }
         }
+        fault!("spread");
         if !more {
             let open: Vec<Shard> = self.ledger.open_shards(self.shards(), self.origin).collect();
             for shard in open {
@@ -126,6 +128,7 @@ impl Database {
         self.ledger.clock = known.max(crate::clock::unix_ms()).saturating_add(1);
         for (shard, chunks) in shards {
             self.push(shard, more && !crate::flaw!(UnitClosedEarly), chunks)?;
+            fault!("enqueued");
         }
         fault!("sealed");
         Ok(more)
@@ -343,7 +346,7 @@ impl Database {
     /// Numbers one shard's part, puts it into the outbox and makes its keys pending.
     fn push(&mut self, shard: Shard, more: bool, parts: Vec<(usize, Taken)>) -> Result<(), Error> {
         let number = self.ledger.next_number(shard, self.origin);
-        let seen = self.ledger.position(shard).seq;
+        let seen = self.ledger.seen(shard);
         let mut chunks = Vec::with_capacity(parts.len());
         for (index, Taken { mut chunk, keys }) in parts {
             let Some(tracked) = self.tables.get(index) else { continue };

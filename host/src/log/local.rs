@@ -3,12 +3,12 @@
 //! A SQLite file of its own does what a log needs: locks between processes, atomic appends, durable commits.
 //! One row holds one frame; a shard is one table, so its positions are dense.
 
-use super::{Announced, Appended, Bounds, Error, Lease, Log, Member, Placed, Shard};
+use super::{Announced, Appended, Bounds, Claim, Error, Lease, Log, Member, Placed, Shard};
 use crate::watch::Watch;
 use antiphon_core::entry::Origin;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const OPEN_PAUSE: Duration = Duration::from_millis(5);
 pub(super) const FILE: &str = "log.db";
 pub(super) const FORMAT: u32 = 1;
+/// Where each process that runs holds a lock on the file of its origin.
+const CLAIMS: &str = "claims";
 
 /// The embedded log.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub struct Local {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
     watch: Watch,
+    directory: PathBuf,
 }
 
 impl Local {
@@ -52,7 +55,12 @@ impl Local {
             return Err(broken(&format_args!("it has format {format}, and this build reads format {FORMAT}")));
         }
         let watch = Watch::new(&file);
-        Ok(Self { writer: Arc::new(Mutex::new(writer)), reader: Arc::new(Mutex::new(reader)), watch })
+        Ok(Self {
+            writer: Arc::new(Mutex::new(writer)),
+            reader: Arc::new(Mutex::new(reader)),
+            watch,
+            directory: directory.to_owned(),
+        })
     }
 
     /// Where the log of a directory lies.
@@ -280,6 +288,22 @@ impl Log for Local {
 
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
         blocking(&self.reader, move |conn| bounds(conn, shard)).await
+    }
+
+    async fn claim(&self, origin: Origin) -> Result<Option<Claim>, Error> {
+        let directory = self.directory.join(CLAIMS);
+        let file = directory.join(format!("{}-{}", origin.node, origin.incarnation));
+        let open = || {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
+            std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&file)
+        };
+        let cannot = |error: std::io::Error| Error::Unreachable(format!("`{}`: {error}", file.display()));
+        let file = open().map_err(cannot)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Claim(Some(file)))),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
+        }
     }
 
     async fn changed(&self, shard: Shard, after: u64) {

@@ -164,6 +164,10 @@ impl Log for Memory {
         Ok(true)
     }
 
+    async fn last_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
+        Ok(self.state().last_numbers.get(&(shard, origin)).copied().unwrap_or(0))
+    }
+
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
         let mut state = self.state();
         if std::mem::take(&mut state.faults.refuse_read) {

@@ -8,11 +8,12 @@ use antiphon::subscribe::{self, Subscriber};
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{Body, Changes, Chunk, Entry, Genesis, Origin};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
-use antiphon_core::resolve::{LastWriteWins, Resolve};
+use antiphon_core::resolve::{Clash, LastWriteWins, Needs, Resolve, Verdict};
 use antiphon_core::schema::Table;
 use futures::executor::block_on;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,50 @@ impl Hash for Spread {
             self.0[table as usize].bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
         let hash =
             |key: &[u8]| key.iter().fold(name, |sum, byte| sum.wrapping_mul(1_099_511_628_211) ^ u64::from(*byte));
-        Ok(keys.iter().map(hash).collect())
+        let mut hashes: Vec<u64> = keys.iter().map(hash).collect();
+        match MISHAP.get() {
+            Some(Mishap::HashFails) => return Err(PluginError("it trapped".to_owned())),
+            Some(Mishap::HashTooFew) => drop(hashes.pop()),
+            _ => {}
+        }
+        Ok(hashes)
+    }
+}
+
+/// What goes wrong in a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    HashFails,
+    HashTooFew,
+    ResolveFails,
+    ResolveTooFew,
+}
+
+thread_local! {
+    static MISHAP: Cell<Option<Mishap>> = const { Cell::new(None) };
+}
+
+/// From now on this goes wrong in every component of this thread's nodes; or nothing.
+pub fn mishap(mishap: Option<Mishap>) {
+    MISHAP.set(mishap);
+}
+
+/// The later word wins, unless something goes wrong.
+struct Resolver;
+
+impl Resolve for Resolver {
+    fn configure(&mut self, nodes: &[String], tables: &[Table]) -> Result<Needs, PluginError> {
+        LastWriteWins.configure(nodes, tables)
+    }
+
+    fn resolve(&mut self, batch: &[Clash]) -> Result<Vec<Verdict>, PluginError> {
+        let mut verdicts = LastWriteWins.resolve(batch)?;
+        match MISHAP.get() {
+            Some(Mishap::ResolveFails) => return Err(PluginError("it trapped".to_owned())),
+            Some(Mishap::ResolveTooFew) => drop(verdicts.pop()),
+            _ => {}
+        }
+        Ok(verdicts)
     }
 }
 
@@ -43,6 +87,8 @@ pub struct Setup {
     pub shards: u32,
     pub changes_max: usize,
     pub filter: Filter,
+    pub publish: bool,
+    pub replicate: bool,
     /// Names and makers of policies for tables that match a glob; all others follow the order of the log.
     pub policies: Vec<(&'static str, &'static str, Make)>,
     /// Where the databases lie; in memory if nowhere.
@@ -51,7 +97,16 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { node: 1, shards: 1, changes_max: 10_000, filter: Filter::default(), policies: Vec::new(), folder: None }
+        Self {
+            node: 1,
+            shards: 1,
+            changes_max: 10_000,
+            filter: Filter::default(),
+            publish: true,
+            replicate: true,
+            policies: Vec::new(),
+            folder: None,
+        }
     }
 }
 
@@ -61,7 +116,7 @@ impl Setup {
             .policies
             .iter()
             .map(|(tables, name, make)| Policy::new(name, Some(&glob(tables).unwrap()), Arc::clone(make)).unwrap());
-        let plain: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
+        let plain: Make = Arc::new(|| Ok(Box::new(Resolver)));
         Policies::new(own.chain([Policy::new("last-write-wins", None, plain).unwrap()]).collect())
     }
 }
@@ -93,6 +148,7 @@ fn app(path: &Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     let conn = Connection::open_with_flags(path, flags).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    antiphon::clock::testing::tell(&conn).unwrap();
     conn
 }
 
@@ -132,6 +188,8 @@ impl Node {
             filter: setup.filter.clone(),
             changes_max: setup.changes_max,
             compress: false,
+            publish: setup.publish,
+            replicate: setup.replicate,
         };
         Db::inline(Database::open(options, Box::new(Spread::default()), setup.policies()).unwrap())
     }
@@ -149,6 +207,11 @@ impl Node {
         self.publisher = Publisher::new(self.db.clone(), log.clone());
         self.subscribers =
             (1..=self.setup.shards).map(|shard| Subscriber::new(self.db.clone(), log.clone(), shard)).collect();
+        let origin = self.with(|db| db.origin());
+        for shard in 1..=self.setup.shards {
+            let last = block_on(log.last_number(shard, origin)).unwrap();
+            self.with(move |db| db.number_above(shard, last));
+        }
     }
 
     /// Other tables are replicated from the next start on.

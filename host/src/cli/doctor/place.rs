@@ -30,6 +30,9 @@ pub(super) fn links(patient: &Patient, found: &mut Found) -> Result<(), Failed> 
     Ok(())
 }
 
+/// A local disk may come by it, or another machine's.
+const FUSE: u64 = 0x6573_5546;
+
 /// What a file system that other machines share is called, and whether it certainly is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shared {
@@ -39,20 +42,10 @@ struct Shared {
 
 /// What `statfs` calls a file system, if locks and shared memory don't work on it as SQLite needs them.
 fn shared(magic: u64) -> Option<Shared> {
-    let surely = |name| Some(Shared { name, surely: true });
-    match magic {
-        0x6969 => surely("NFS"),
-        0x517B => surely("SMB"),
-        0xFF53_4D42 => surely("CIFS"),
-        0xFE53_4D42 => surely("SMB 2"),
-        0x0102_1997 => surely("9P"),
-        0x00C3_6400 => surely("Ceph"),
-        0x5346_414F => surely("AFS"),
-        0x7375_7245 => surely("Coda"),
-        0x0BD0_0BD0 => surely("Lustre"),
-        0x786F_4256 => surely("a VirtualBox folder"),
-        0x6573_5546 => Some(Shared { name: "FUSE, as sshfs and some shared folders are", surely: false }),
-        _ => None,
+    match crate::place::shared(magic) {
+        Some(name) => Some(Shared { name, surely: true }),
+        None if magic == FUSE => Some(Shared { name: "FUSE, as sshfs and some shared folders are", surely: false }),
+        None => None,
     }
 }
 

@@ -90,6 +90,16 @@ pub(super) fn columns(patient: &Patient, found: &mut Found) -> Result<(), Failed
 
 /// Where a host has run, all triggers should be in place.
 pub(super) fn triggers(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
+    if !patient.publishes {
+        found.note(
+            None,
+            "`publish` is off",
+            "what is written here is not noted and reaches no other node, and the next change of the same row that comes from \
+             elsewhere replaces it",
+            "nothing, if this node is only to receive; else `publish = true`",
+        );
+        return Ok(());
+    }
     if !patient.is_member() {
         return Ok(());
     }

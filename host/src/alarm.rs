@@ -1,0 +1,75 @@
+//! An outbox that fills: said at each step, for nothing of it is ever dropped.
+
+/// The shares of the room at which it is said, in percent.
+const STEPS: [u64; 3] = [50, 80, 95];
+/// Less than this is no outage.
+const LEAST: u64 = 64 << 10;
+
+/// What changes that wait have used of their room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// The step that was passed, in percent.
+    pub percent: u64,
+    /// Bytes that wait.
+    pub waiting: u64,
+    /// Bytes there is room for.
+    pub room: u64,
+}
+
+/// Remembers which step was said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alarm {
+    said: u64,
+}
+
+impl Alarm {
+    /// Takes a measure. With no limit of its own the room is what waits and what the disk has left. Gives what is to
+    /// be said: a step further up, once; and below the first step everything begins anew.
+    pub fn measure(&mut self, waiting: u64, limit: u64, free: u64) -> Option<Filled> {
+        let room = if limit == 0 { waiting.saturating_add(free) } else { limit };
+        let used = waiting.saturating_mul(100).checked_div(room.max(1)).unwrap_or(0);
+        let small = limit == 0 && waiting < LEAST;
+        let percent = STEPS.into_iter().rev().find(|step| used >= *step && !small).unwrap_or(0);
+        let rises = percent > self.said;
+        self.said = if percent == 0 { 0 } else { self.said.max(percent) };
+        rises.then_some(Filled { percent, waiting, room })
+    }
+
+    /// Whether anything was said that has not ended.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.said > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// C116: each step once on the way up, again after it was over.
+    #[test]
+    fn c116_each_step_is_said_once() {
+        let mut alarm = Alarm::default();
+        let mut said = |waiting| alarm.measure(waiting, 1_000, 0).map(|filled| filled.percent);
+        let steps = [0, 499, 500, 600, 800, 949, 950, 2_000, 700, 960, 10, 1_000];
+        assert_eq!(
+            steps.map(&mut said),
+            [None, None, Some(50), None, Some(80), None, Some(95), None, None, None, None, Some(95)]
+        );
+    }
+
+    /// C116: without a limit the disk is one, and what waits counts as part of it.
+    #[test]
+    fn c116_without_a_limit_the_disk_is_one() {
+        let mut alarm = Alarm::default();
+        assert_eq!(alarm.measure(1 << 20, 0, 10 << 20), None);
+        assert_eq!(
+            alarm.measure(5 << 20, 0, 5 << 20).map(|filled| (filled.percent, filled.room)),
+            Some((50, 10 << 20))
+        );
+        assert_eq!(alarm.measure(10 << 20, 0, 0).map(|filled| filled.percent), Some(95));
+        assert!(alarm.is_on());
+        assert_eq!(alarm.measure(1, 0, 0), None, "a full disk is SQLite's to report, when nothing waits");
+        assert!(!alarm.is_on());
+    }
+}

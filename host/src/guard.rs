@@ -1,0 +1,161 @@
+//! What is looked after while a node runs: the file under its name, the note of its life, room for the outbox, and
+//! whether anything happens at all.
+
+use crate::alarm::Alarm;
+use crate::db::Db;
+use crate::failure::Failure;
+use crate::life::Life;
+use crate::log::Shard;
+use crate::place::Place;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// How long a file that was put in place of the database may go unnoticed.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often the outbox is measured.
+const MEASURE: Duration = Duration::from_secs(1);
+/// How far the note of a life may lag behind. What lies between can't be told from a backup's return.
+const NOTE: Duration = Duration::from_secs(5);
+
+/// When something last happened.
+#[derive(Debug)]
+pub struct Activity {
+    begun: Instant,
+    last: AtomicU64,
+}
+
+impl Activity {
+    /// It begins now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { begun: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    /// Something happened.
+    pub fn note(&self) {
+        self.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    /// How long nothing has.
+    #[must_use]
+    pub fn quiet(&self) -> Duration {
+        Duration::from_millis(self.now().saturating_sub(self.last.load(Ordering::Relaxed)))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The task.
+pub(crate) struct Guard {
+    pub(crate) db: Db,
+    pub(crate) place: Place,
+    pub(crate) state: PathBuf,
+    pub(crate) incarnation: u64,
+    pub(crate) shards: u32,
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) sleep_timeout: Duration,
+    pub(crate) outbox_bytes_max: u64,
+}
+
+/// Bytes that wait in a shard: of numbers above the one that came back last, up to this one.
+#[derive(Clone, Copy, Default)]
+struct Waiting {
+    echoed: u64,
+    counted: u64,
+    bytes: u64,
+}
+
+impl Guard {
+    pub(crate) async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
+        let mut alarm = Alarm::default();
+        let mut waiting: BTreeMap<Shard, Waiting> = BTreeMap::new();
+        let (mut measured, mut noted) = (Instant::now(), Instant::now());
+        let mut written = None;
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            self.place.check()?;
+            fault!("looked");
+            if measured.elapsed() >= MEASURE {
+                self.measure(&mut alarm, &mut waiting).await;
+                fault!("measured");
+                measured = Instant::now();
+            }
+            if noted.elapsed() >= NOTE {
+                self.note(&mut written).await;
+                noted = Instant::now();
+            }
+            if !self.sleep_timeout.is_zero() && self.activity.quiet() >= self.sleep_timeout {
+                info!("nothing happened for as long as `sleep_timeout` says; stopping");
+                return Ok(());
+            }
+        }
+        self.note(&mut written).await;
+        Ok(())
+    }
+
+    /// Notes how far this life has come, if it has moved.
+    async fn note(&self, written: &mut Option<u64>) {
+        let Ok(reached) = self.db.call(|db| Ok(db.reached())).await else { return };
+        // What lies under the name now may be another file, which this note must not vouch for.
+        if *written == Some(reached) || self.place.check().is_err() {
+            return;
+        }
+        match Life::of(&self.place, self.incarnation, reached).write(&self.state) {
+            Ok(()) => *written = Some(reached),
+            Err(error) => warn!(directory = %self.state.display(), %error, "cannot note how far this node has come"),
+        }
+    }
+
+    async fn measure(&self, alarm: &mut Alarm, waiting: &mut BTreeMap<Shard, Waiting>) {
+        let mut bytes = 0;
+        for shard in 1..=self.shards {
+            let known = waiting.entry(shard).or_default();
+            let before = *known;
+            let measured = self
+                .db
+                .call(move |db| {
+                    let echoed = db.echoed(shard);
+                    // Only what came since is counted, unless something has gone.
+                    let (from, so_far) =
+                        if echoed == before.echoed { (before.counted.max(echoed), before.bytes) } else { (echoed, 0) };
+                    let (more, counted) = db.waiting_bytes(shard, from)?;
+                    Ok(Waiting { echoed, counted, bytes: so_far + more })
+                })
+                .await;
+            // Whoever needs the outbox says what is wrong with it.
+            let Ok(now) = measured else { return };
+            *known = now;
+            bytes += now.bytes;
+        }
+        let free =
+            rustix::fs::statvfs(self.place.path()).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let was_on = alarm.is_on();
+        if let Some(filled) = alarm.measure(bytes, self.outbox_bytes_max, free) {
+            warn!(
+                percent = filled.percent,
+                waiting_bytes = filled.waiting,
+                room_bytes = filled.room,
+                "the outbox fills: changes wait for the log; all are kept, and the application writes on while the disk has room"
+            );
+        } else if was_on && !alarm.is_on() {
+            info!("the outbox has emptied");
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! C111–C118, F03, F12, F14: the machine and the application misbehave, and the host waits, goes on, or says why not.
+
+use antiphon_harness::{Place, Signal, Site, eventually, settled};
+use std::process::Command;
+use std::time::Duration;
+
+use super::place;
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE n (id INTEGER PRIMARY KEY, n INTEGER);";
+
+fn pair(place: &Place) -> (Site, Site) {
+    let mut a = place.site("a", TABLE);
+    let mut b = place.site("b", TABLE);
+    a.start();
+    b.start();
+    a.sql("INSERT INTO n VALUES (1, 0)");
+    b.sql("INSERT INTO n VALUES (2, 0)");
+    eventually("both count", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM n") == "2"));
+    (a, b)
+}
+
+/// The application holds the write lock for longer than SQLite waits: the host waits, and loses no place.
+#[test]
+fn c111_a_long_write_transaction_is_waited_for() {
+    let place = place();
+    let (mut a, b) = pair(&place);
+    let conn = a.connect();
+    conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1, 'in the long one')").unwrap();
+    b.sql("INSERT INTO t VALUES (2, 'meanwhile'); UPDATE n SET n = n + 1 WHERE id = 1");
+    a.wait_for_words("cannot apply, will retry");
+    assert_eq!(conn.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    conn.execute_batch("COMMIT").unwrap();
+    eventually("all is everywhere", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "2"));
+    assert_eq!(settled(&[&a, &b]).len(), 4);
+    assert_eq!(a.one("SELECT n FROM n WHERE id = 1"), "1");
+    // A start must not need a quiet moment either.
+    a.kill9();
+    conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (3, 'in another')").unwrap();
+    a.spawn();
+    a.wait_for_words("waiting for it");
+    conn.execute_batch("COMMIT").unwrap();
+    a.wait_for_words("antiphon run OTHER.db");
+    eventually("it goes on", || b.one("SELECT count(*) FROM t") == "3");
+    assert!(a.is_running());
+}
+
+/// The application never sees a lock of ours for longer than its own patience of a second.
+#[test]
+fn c111_the_application_waits_for_no_lock_of_ours() {
+    let place = place();
+    let (a, b) = pair(&place);
+    std::thread::scope(|scope| {
+        for (site, from) in [(&a, 0), (&b, 1)] {
+            scope.spawn(move || {
+                let conn = site.connect();
+                conn.busy_timeout(Duration::from_secs(1)).unwrap();
+                for id in 0..1_000 {
+                    conn.execute("INSERT INTO t VALUES (?1, 'x')", [id * 2 + from]).unwrap();
+                }
+            });
+        }
+    });
+    eventually("all is everywhere", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "2000"));
+    settled(&[&a, &b]);
+}
+
+/// Nothing of ours stands between the application and the end of its WAL: no reader is left behind in it.
+#[test]
+fn c112_the_wal_can_be_emptied_at_any_time() {
+    let place = place();
+    let (mut a, mut b) = pair(&place);
+    for round in 0..40 {
+        a.sql(&format!("INSERT INTO t VALUES ({round}, randomblob(20000))"));
+        b.sql(&format!("INSERT INTO t VALUES ({round} + 1000, randomblob(20000))"));
+        for site in [&a, &b] {
+            // With a busy handler of its own a checkpoint waits for readers that end, and for none that stands.
+            let conn = site.connect();
+            conn.busy_timeout(Duration::from_secs(5)).unwrap();
+            let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)).unwrap();
+            assert_eq!(busy, 0, "round {round}");
+        }
+    }
+    settled(&[&a, &b]);
+    // Under load, and with SQLite's own checkpoints alone, it stays within a few times their 4 MB.
+    let conn = a.connect();
+    let wal = a.database.with_file_name("a.db-wal");
+    let mut largest = 0;
+    for round in 0..3_000 {
+        conn.execute("INSERT OR REPLACE INTO t VALUES (?1, randomblob(8000))", [round % 300]).unwrap();
+        largest = largest.max(std::fs::metadata(&wal).map_or(0, |file| file.len()));
+    }
+    println!("largest WAL: {largest} bytes");
+    assert!(largest < 64 << 20, "{largest}");
+    eventually("all is sent", || a.is_quiet());
+    settled(&[&a, &b]);
+    a.term();
+    b.term();
+}
+
+/// Capture reads tables and not the WAL, so checkpoints of any kind take nothing from it.
+#[test]
+fn c113_checkpoints_in_a_loop_take_nothing() {
+    let place = place();
+    let (a, b) = pair(&place);
+    for (kind, setting) in
+        [("TRUNCATE", "PRAGMA wal_autocheckpoint = 0"), ("RESTART", "PRAGMA wal_autocheckpoint = 1"), ("PASSIVE", "")]
+    {
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for site in [&a, &b] {
+                let (stop, conn) = (&stop, site.connect());
+                scope.spawn(move || {
+                    while !stop.load(std::sync::atomic::Ordering::Acquire) {
+                        let _ = conn.query_row(&format!("PRAGMA wal_checkpoint({kind})"), [], |_| Ok(()));
+                    }
+                });
+            }
+            let conn = a.connect();
+            conn.execute_batch(setting).unwrap();
+            for _ in 0..100 {
+                conn.execute("INSERT INTO t (v) VALUES (?1)", [kind]).unwrap();
+                conn.execute("UPDATE n SET n = n + 1 WHERE id = 1", []).unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Release);
+        });
+    }
+    eventually("all arrives", || {
+        b.one("SELECT n FROM n WHERE id = 1") == "300" && b.one("SELECT count(*) FROM t") == "300"
+    });
+    settled(&[&a, &b]);
+}
+
+/// A small disk of the test's own, where this user may mount one.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn new(place: &Place, options: &str) -> Option<Self> {
+        let path = place.path("disk");
+        std::fs::create_dir_all(&path).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path).output();
+        mounted.is_ok_and(|done| done.status.success()).then_some(Self(path))
+    }
+
+    fn remount(&self, options: &str) {
+        let done = Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
+/// A site whose database lies there, and whose words do not.
+fn on(place: &Place, disk: &Disk) -> Site {
+    let mut site = place.bare("a");
+    site.database = disk.0.join("a.db");
+    let conn = rusqlite::Connection::open(&site.database).unwrap();
+    conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {TABLE}")).unwrap();
+    site
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// No room on the database's disk: the host says so, waits, and goes on when there is room, without a restart.
+#[test]
+fn c115_a_full_disk_is_waited_for() {
+    let place = place();
+    let Some(disk) = Disk::new(&place, "size=8m") else {
+        println!("skipped: this user may not mount");
+        return;
+    };
+    let mut a = on(&place, &disk);
+    let mut b = place.site("b", TABLE);
+    a.start();
+    b.start();
+    a.sql("INSERT INTO n VALUES (1, 0)");
+    eventually("they know each other", || b.one("SELECT count(*) FROM n") == "1");
+    let filler = disk.0.join("filler");
+    std::fs::write(&filler, vec![0; 32 << 20]).unwrap_err();
+    // The application's own write fails by SQLite's own reason, or fits the WAL; either way nothing else does.
+    let conn = a.connect();
+    while conn.execute("INSERT INTO t (v) VALUES (randomblob(100000))", []).is_ok() {}
+    let written = a.one("SELECT count(*) FROM t");
+    b.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 50) INSERT INTO t SELECT 1000 + i, randomblob(20000) FROM i");
+    a.wait_for_words("will retry");
+    assert!(a.is_running());
+    std::fs::remove_file(&filler).unwrap();
+    disk.remount("size=64m");
+    eventually("all is everywhere", || {
+        let wanted = written.parse::<u64>().unwrap() + 50;
+        [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == wanted.to_string())
+    });
+    settled(&[&a, &b]);
+    assert_eq!(a.one("PRAGMA integrity_check"), "ok");
+    drop(conn);
+    a.term();
+}
+
+/// A disk that has become read-only: the same.
+#[test]
+fn c115_a_read_only_disk_is_waited_for() {
+    let place = place();
+    let Some(disk) = Disk::new(&place, "size=64m") else {
+        println!("skipped: this user may not mount");
+        return;
+    };
+    let mut a = on(&place, &disk);
+    let mut b = place.site("b", TABLE);
+    a.start();
+    b.start();
+    a.sql("INSERT INTO n VALUES (1, 0)");
+    eventually("they know each other", || b.one("SELECT count(*) FROM n") == "1");
+    eventually("all is quiet", || a.is_quiet());
+    // What is open for writing keeps a disk writable, so the directory of the lock and the note goes first.
+    let immutable = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk.0).output().unwrap().status.success();
+    if !immutable {
+        // The kernel refuses while a file is open for writing; then the disk can't become read-only under a host at all.
+        println!("skipped: the disk is in use");
+        return;
+    }
+    b.sql("INSERT INTO t VALUES (1, 'meanwhile')");
+    a.wait_for_words("will retry");
+    disk.remount("rw");
+    eventually("all is everywhere", || a.one("SELECT count(*) FROM t") == "1");
+    a.term();
+}
+
+/// The log's disk is full: changes wait in the outbox, and nobody is told that they were sent.
+#[test]
+fn c115_a_full_log_disk_is_waited_for() {
+    let place = place();
+    let Some(disk) = Disk::new(&place, "size=4m") else {
+        println!("skipped: this user may not mount");
+        return;
+    };
+    let log = disk.0.join("log");
+    let mut a = place.site("a", TABLE).log(log.clone());
+    let mut b = place.site("b", TABLE).log(log);
+    a.start();
+    b.start();
+    a.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 600) INSERT INTO t SELECT i, randomblob(20000) FROM i");
+    a.wait_for_words("Unable to publish");
+    assert!(a.is_running() && b.is_running());
+    disk.remount("size=128m");
+    eventually("all arrives", || b.one("SELECT count(*) FROM t") == "600");
+    settled(&[&a, &b]);
+    a.term();
+    b.term();
+}
+
+/// The log can't be written to for long: said at each step, and everything is kept.
+#[test]
+fn c116_a_long_outage_is_an_alarm_and_loses_nothing() {
+    let place = place();
+    let (mut a, b) = pair(&place);
+    a.term();
+    a.set("ANTIPHON_CAPTURE__OUTBOX_BYTES_MAX", Some("100000"));
+    a.start();
+    let log = rusqlite::Connection::open(place.path("log/log.db")).unwrap();
+    log.busy_timeout(Duration::from_secs(20)).unwrap();
+    log.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for (rows, percent) in [(6, "50"), (9, "80"), (30, "95")] {
+        a.sql(&format!("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < {rows}) INSERT INTO t SELECT {rows} * 100 + i, randomblob(10000) FROM i WHERE (SELECT count(*) FROM t) + i <= {rows}"));
+        eventually("it is said", || {
+            a.said().contains(&format!("percent={percent}"))
+                || a.said().contains(&format!("percent\u{1b}[0m\u{1b}[2m=\u{1b}[0m{percent}"))
+        });
+    }
+    assert_eq!(a.one("SELECT count(*) FROM t"), "30", "the application writes on");
+    assert!(a.is_running());
+    log.execute_batch("ROLLBACK").unwrap();
+    eventually("all arrives", || b.one("SELECT count(*) FROM t") == "30");
+    settled(&[&a, &b]);
+    a.wait_for_words("the outbox has emptied");
+}
+
+/// F03: a host that stood still for a while does nothing twice, and nothing is done twice to it.
+#[test]
+fn f03_a_host_that_stood_still_has_no_double_effect() {
+    let place = place();
+    let (mut a, b) = pair(&place);
+    for round in 0..6 {
+        let stopped = if round % 2 == 0 { &a } else { &b };
+        for _ in 0..20 {
+            a.sql("UPDATE n SET n = n + 1 WHERE id = 1");
+            b.sql("UPDATE n SET n = n + 1 WHERE id = 2");
+        }
+        stopped.signal(Signal::STOP);
+        for _ in 0..20 {
+            a.sql("UPDATE n SET n = n + 1 WHERE id = 1");
+            b.sql("UPDATE n SET n = n + 1 WHERE id = 2");
+        }
+        std::thread::sleep(Duration::from_millis(500));
+        stopped.signal(Signal::CONT);
+    }
+    eventually("the counts are exact", || {
+        [&a, &b].iter().all(|site| site.rows("SELECT n FROM n ORDER BY id") == ["240", "240"])
+    });
+    settled(&[&a, &b]);
+    a.term();
+}
+
+/// F12: VACUUM, other modes, schema changes and many connections, one after the other and under writes.
+#[test]
+fn f12_what_applications_do_to_their_files() {
+    let place = place();
+    let (mut a, mut b) = pair(&place);
+    a.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 2000) INSERT INTO t SELECT i, hex(randomblob(50)) FROM i");
+    for (at, act) in [
+        "VACUUM",
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "ALTER TABLE t ADD COLUMN extra TEXT DEFAULT 'x'",
+        "CREATE INDEX i ON t (v); DROP INDEX i",
+        "CREATE TABLE late (id INTEGER PRIMARY KEY, v)",
+        "PRAGMA optimize; ANALYZE",
+        "PRAGMA incremental_vacuum; REINDEX",
+        "ALTER TABLE t DROP COLUMN extra",
+        "DELETE FROM t WHERE id % 3 = 0; VACUUM",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Both make the change, as an operator rolls one out; the order is any.
+        let (first, second) = if at % 2 == 0 { (&a, &b) } else { (&b, &a) };
+        first.sql(act);
+        if !act.starts_with("DELETE") {
+            second.sql(act);
+        }
+        a.sql("UPDATE n SET n = n + 1 WHERE id = 1");
+        b.sql("UPDATE n SET n = n + 1 WHERE id = 2");
+    }
+    let connections: Vec<_> = (0..100).map(|_| a.connect()).collect();
+    for (at, conn) in connections.iter().enumerate() {
+        conn.execute("INSERT INTO t (id, v) VALUES (?1, 'of many')", [10_000 + at as i64]).unwrap();
+    }
+    drop(connections);
+    eventually("all is everywhere", || {
+        [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t WHERE v = 'of many'") == "100")
+    });
+    settled(&[&a, &b]);
+    assert_eq!(b.rows("SELECT n FROM n ORDER BY id"), ["9", "9"]);
+    // From WAL and back needs the file for oneself.
+    a.term();
+    a.sql("PRAGMA journal_mode = DELETE; INSERT INTO t (id, v) VALUES (20000, 'without a WAL')");
+    a.start();
+    b.sql("INSERT INTO t (id, v) VALUES (20001, 'to one without')");
+    eventually("both rows are everywhere", || {
+        [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t WHERE id >= 20000") == "2")
+    });
+    settled(&[&a, &b]);
+    assert_eq!(a.one("PRAGMA integrity_check"), "ok");
+    b.term();
+}
+
+/// F14: with hardly any processor time a host is slow, and nothing else: no component is taken to have failed.
+#[test]
+fn f14_a_starved_host_is_slow_and_nothing_else() {
+    let place = place();
+    let (mut a, mut b) = pair(&place);
+    for site in [&a, &b] {
+        let pid = site.pid().to_string();
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+            let task = task.unwrap().file_name().into_string().unwrap();
+            let idle = Command::new("chrt").args(["--idle", "--pid", "0", &task]).output();
+            if !idle.is_ok_and(|done| done.status.success()) {
+                let nice = Command::new("renice").args(["-n", "19", "-p", &task]).output();
+                assert!(nice.is_ok_and(|done| done.status.success()), "neither chrt nor renice works");
+            }
+        }
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let _stopping = Stopping(&stop);
+        for round in 0..50 {
+            a.sql(&format!("UPDATE n SET n = n + 1 WHERE id = 1; INSERT OR REPLACE INTO t VALUES ({round} % 7, 'a')"));
+            b.sql(&format!("UPDATE n SET n = n + 1 WHERE id = 2; INSERT OR REPLACE INTO t VALUES ({round} % 7, 'b')"));
+        }
+        eventually("the counts are exact", || {
+            [&a, &b].iter().all(|site| site.rows("SELECT n FROM n ORDER BY id") == ["50", "50"])
+        });
+    });
+    settled(&[&a, &b]);
+    for site in [&mut a, &mut b] {
+        assert!(site.is_running());
+        assert!(!site.said().contains("component failed"), "{}", site.said());
+    }
+}
+
+struct Stopping<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
