@@ -6,6 +6,7 @@
 //! there at any time, and is, after any error.
 
 mod apply;
+mod attachment;
 mod capture;
 mod catalog;
 mod clash;
@@ -19,6 +20,7 @@ mod life;
 mod look;
 mod merge;
 mod overlay;
+mod oversize;
 mod plain;
 mod policy;
 mod prune;
@@ -34,6 +36,7 @@ mod values;
 mod verify;
 
 pub use apply::{Applied, Stop};
+pub use attachment::Detached;
 pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub(crate) use conflicts::purge;
@@ -43,16 +46,18 @@ pub use handle::Db;
 pub use inspect::{Look, Mark, NodeState, Waiting};
 pub use ledger::{Placement, Unsent};
 pub use look::look;
+pub use oversize::Oversized;
 pub use policy::{Make, Policies, Policy};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
-pub use reconcile::Reconciled;
+pub use reconcile::{Reattached, Reconciled};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::hash::{Hash, PluginError};
+use attachment::Attachments;
 use catalog::Tracked;
 use ledger::Ledger;
 use overlay::Overlay;
@@ -140,6 +145,8 @@ pub struct Options {
 
 /// Most bytes of rows taken in one seal: what one transaction holds in memory.
 const SEAL_BYTES_MAX: usize = 4 << 20;
+/// Most bytes of one row that is sent: with its neighbours in one seal it fits an entry.
+const ROW_BYTES_MAX: usize = 128 << 20;
 /// How long SQLite itself waits for a lock before it says busy; the caller then tries again.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it looks meanwhile. SQLite's own pauses grow to 100 ms, and an application that commits row after row
@@ -165,6 +172,11 @@ pub struct Database {
     ledger: Ledger,
     overlay: Overlay,
     recent: Recent,
+    attachments: Attachments,
+    /// Most bytes of a row that is sent.
+    row_bytes_max: usize,
+    /// Columns that only the log has, where L is built aside, and what they are called there.
+    spares: BTreeMap<(String, String), String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
     /// Numbers that the log is known to have: see [`Database::number_above`].
@@ -218,6 +230,9 @@ impl Database {
             ledger: Ledger::default(),
             overlay: Overlay::default(),
             recent: Recent::default(),
+            attachments: Attachments::default(),
+            row_bytes_max: ROW_BYTES_MAX,
+            spares: BTreeMap::new(),
             captures,
             numbered: BTreeMap::new(),
             known_reached: 0,
@@ -292,8 +307,9 @@ impl Database {
         for shard in (1..=self.shards()).filter(|_| !crate::flaw!(RollbackRemembered)) {
             self.recent.rewind(shard, self.ledger.position(shard).seq);
         }
+        self.attachments.read(&self.conn)?;
         self.read_schema()?;
-        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables)?;
+        self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables, &self.attachments)?;
         self.stale = false;
         Ok(())
     }

@@ -353,13 +353,13 @@ enum Until {
 }
 
 /// L, built aside from the log in a database of its own.
-pub(crate) struct Aside {
-    pub(crate) db: Database,
+struct Aside {
+    db: Database,
     shards: u32,
 }
 
 impl Aside {
-    pub(crate) fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
+    fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
         like.copy_schema(scratch).map_err(database)?;
         let mut db = like.reopen(scratch).map_err(database)?;
         db.enter_quietly(cluster, genesis.shards).map_err(database)?;
@@ -389,7 +389,7 @@ impl Aside {
     }
 
     /// Applies every shard up to where `db` stands, and no further.
-    pub(crate) async fn read_to_the_place_of(&mut self, db: &Database, log: &dyn Log) -> Result<(), Failure> {
+    async fn read_to_the_place_of(&mut self, db: &Database, log: &dyn Log) -> Result<(), Failure> {
         for (shard, position) in db.positions() {
             self.read(log, shard, Until::Position(position)).await?;
         }

@@ -32,6 +32,7 @@
 pub mod flaw;
 pub mod alarm;
 pub mod announce;
+mod aside;
 pub mod cli;
 pub mod clock;
 pub mod components;
@@ -48,6 +49,7 @@ pub mod node;
 pub mod place;
 pub mod placement;
 pub mod publish;
+mod reattach;
 pub mod repair;
 pub mod report;
 pub mod status;

@@ -296,7 +296,8 @@ impl Opened {
     }
 }
 
-const SCRATCH: &str = "scratch-";
+/// What folders for L built aside begin with.
+pub(crate) const SCRATCH: &str = "scratch-";
 
 /// A folder for L built aside; gone when it is done with.
 struct Scratch(tempfile::TempDir);
@@ -332,7 +333,7 @@ impl Node {
     /// What failed.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
-        let publisher = Publisher::new(self.db.clone(), self.log.clone());
+        let publisher = Publisher::with_scratch(self.db.clone(), self.log.clone(), self.state.clone());
         let moved = Arc::new(tokio::sync::Notify::new());
         let activity = Arc::new(Activity::new());
         let guard = Guard {

@@ -3,7 +3,9 @@
 use crate::db::{self, Database, Db};
 use crate::log::{self, Appended, Log, Shard};
 use crate::placement;
+use crate::reattach::Reattach;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Bytes of batches sent in one append: one commit of the log for many of the database's.
@@ -58,6 +60,7 @@ pub struct Publisher {
     /// The last number known to be in the log; absent until the shard has been read to its end once.
     sent: BTreeMap<Shard, u64>,
     appended: u64,
+    reattach: Reattach,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -70,7 +73,14 @@ impl Publisher {
     /// A publisher that knows nothing of the log yet.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>) -> Self {
-        Self { db, log, sent: BTreeMap::new(), appended: 0 }
+        Self::with_scratch(db, log, std::env::temp_dir())
+    }
+
+    /// The same, with a folder of its own for what has to be built aside.
+    #[must_use]
+    pub fn with_scratch(db: Db, log: Arc<dyn Log>, scratch: PathBuf) -> Self {
+        let reattach = Reattach::new(db.clone(), log.clone(), scratch);
+        Self { db, log, sent: BTreeMap::new(), appended: 0, reattach }
     }
 
     /// Seals one piece and appends what waits.
@@ -88,7 +98,8 @@ impl Publisher {
                 return Err(error);
             }
         }
-        Ok(sealed)
+        let reattached = self.reattach.step().await?;
+        Ok(if reattached == Progress::More { reattached } else { sealed })
     }
 
     /// How many batches it has appended since this was asked last.

@@ -1,10 +1,12 @@
 //! Repairing a node whose file changed where no trigger saw it: L is built aside, and what differs is marked.
 
+use crate::aside::{self, Read};
 use crate::db::{Database, Reconciled, Standing};
 use crate::failure::{Failure, Kind};
-use crate::join::{self, Aside};
+use crate::join;
 use crate::life::Provenance;
 use crate::log::{self, Log};
+use crate::publish;
 use std::path::Path;
 
 /// Puts missing triggers back and marks what differs from L in these tables (all, if none is named), so that it becomes
@@ -56,16 +58,27 @@ pub async fn repair(
             return Err(join::unreachable_log(cause));
         }
     }
-    // From here on whatever the application writes is marked; what it wrote before is in what is compared.
+    // From here on whatever the application writes is marked; what it wrote before is in what is compared. Should this
+    // come to an end half-way, the node compares tables that had lost their triggers when it runs.
     if !dry_run {
-        db.install(false).map_err(join::database)?;
+        db.install(true).map_err(join::database)?;
     }
-    let mut logged = Aside::new(db, cluster, &genesis, scratch)?;
-    logged.read_to_the_place_of(db, log).await?;
+    let mut logged = db.aside(scratch, &wanted).map_err(join::database)?;
+    for (shard, position) in db.positions() {
+        loop {
+            match aside::read(&mut logged, log, shard, position).await.map_err(|error| unread(&error))? {
+                Read::All => break,
+                Read::Some => {}
+                Read::Stuck(why) => {
+                    return Err(Failure::new(Kind::Data, format!("cannot compare this database with the log: {why}")));
+                }
+            }
+        }
+    }
     wanted
         .iter()
         .map(|table| {
-            db.reconcile(&logged.db, table, !dry_run)
+            db.reconcile(&logged, table, !dry_run)
                 .map_err(|error| Failure::caused(Kind::General, format!("cannot repair table `{table}`"), &error))
         })
         .collect()
@@ -118,6 +131,14 @@ fn trimmed(shard: log::Shard, first: u64) -> Failure {
         Kind::Data,
         format!("shard {shard} of the log begins at entry {first}: it no longer says what the rows should be"),
     ))
+}
+
+fn unread(error: &publish::Error) -> Failure {
+    match error {
+        publish::Error::Log(log::Error::Broken(_)) => crate::node::lost_log("cannot read the log", error),
+        publish::Error::Log(log::Error::Unreachable(_)) => Failure::caused(Kind::Busy, "cannot read the log", error),
+        _ => Failure::caused(Kind::General, "cannot build what the log says", error),
+    }
 }
 
 fn incomplete(failure: &Failure) -> Failure {

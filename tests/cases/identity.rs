@@ -84,6 +84,39 @@ fn c21_replace_over_a_unique_value_deletes_on_peers() {
     }
 }
 
+/// A row that went because another took its rowid is gone on peers too, whatever the rowid can be called.
+#[test]
+fn c21_replace_by_rowid_deletes_on_peers() {
+    let tables = [
+        ("rowid", "CREATE TABLE t (k TEXT PRIMARY KEY, v)"),
+        ("_rowid_", "CREATE TABLE t (k TEXT PRIMARY KEY, v, rowid)"),
+        ("oid", "CREATE TABLE t (k TEXT PRIMARY KEY, v, RowId, _rowid_ AS (v) STORED, w UNIQUE)"),
+        ("rowid", "CREATE TABLE t (k INTEGER PRIMARY KEY DESC, v)"),
+    ];
+    for (rowid, ddl) in tables {
+        for recursive in [0, 1] {
+            let (mut a, mut b) = pair(ddl);
+            a.sql(&format!("PRAGMA recursive_triggers = {recursive}"));
+            a.sql(&format!("INSERT INTO t ({rowid}, k, v) VALUES (-1, 1, 'a'), (1, 2, 'b'), (5, 3, 'c'), (6, 4, 'd')"));
+            settle(&mut [&mut a, &mut b]);
+            for statement in [
+                "INSERT INTO t (k, v) VALUES (10, 'x'), (11, 'y')",
+                "INSERT OR REPLACE INTO t (ROWID, k, v) VALUES (1, 20, 'in the place of 2')",
+                "REPLACE INTO t (ROWID, k, v) VALUES (-1, 21, 'in the place of 1')",
+                "UPDATE OR REPLACE t SET ROWID = 5 WHERE k = 4",
+                "UPDATE OR REPLACE t SET ROWID = '1', k = 30 WHERE k = 4",
+                "INSERT OR IGNORE INTO t (ROWID, k, v) VALUES (1, 40, 'ignored')",
+                "UPDATE t SET v = v || '!'",
+            ] {
+                a.sql(&statement.replace("ROWID", rowid));
+                settle(&mut [&mut a, &mut b]);
+            }
+            let keys = a.rows("SELECT k FROM t ORDER BY k + 0");
+            assert_eq!(keys, ["10", "11", "21", "30"], "{ddl}");
+        }
+    }
+}
+
 /// A mark that a row may be gone must not send the row as it stands here: nobody wrote it.
 #[test]
 fn c21_a_spared_row_does_not_revert_another_nodes_write() {

@@ -3,6 +3,7 @@
 
 mod deletes;
 mod echo;
+mod formats;
 mod hostile;
 mod identity;
 mod kinds;
@@ -12,4 +13,6 @@ mod outbox;
 mod policies;
 mod reconcile;
 mod schema;
+mod statements;
+mod tables;
 mod values;

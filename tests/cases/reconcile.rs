@@ -3,8 +3,9 @@
 use antiphon::db::Reconciled;
 use antiphon::join;
 use antiphon::life::Provenance;
-use antiphon_core::entry::Genesis;
-use antiphon_harness::{ColumnMerge, Node, Setup, pair, pair_with, policy, settle};
+use antiphon_core::entry::{Body, Genesis, Made};
+use antiphon_core::value::{Row, Value};
+use antiphon_harness::{ColumnMerge, Counter, Node, Setup, pair, pair_with, policy, settle};
 
 fn repair(node: &Node, dry_run: bool) -> Vec<Reconciled> {
     let log = node.log.clone();
@@ -187,4 +188,142 @@ fn marks_that_were_given_up_leave_nothing_behind() {
     b.sql("UPDATE u SET y = 'y1' WHERE id = 1");
     settle(&mut [&mut a, &mut b]);
     assert_eq!(a.rows("SELECT * FROM u"), ["1|x1|y1"]);
+}
+
+/// What the node's changes to `t` say they were made upon, after the first entries of the log; sorted.
+fn bases(node: &Node, after: usize) -> Vec<Option<Row>> {
+    let entries = node.log_entries(1).into_iter().skip(after);
+    let chunks = entries.flat_map(|body| if let Body::Changes(changes) = body { changes.chunks } else { Vec::new() });
+    let mut bases: Vec<_> = chunks.flat_map(|chunk| chunk.made).map(|Made { base, .. }| base).collect();
+    bases.sort_by_key(|base| format!("{base:?}"));
+    bases
+}
+
+/// The same of triggers that the node itself finds missing: what it marks anew is made upon the log's rows.
+#[test]
+fn c82_lost_triggers_where_a_policy_asks_what_was_before() {
+    let setup = Setup { policies: vec![policy("t", "column-merge", ColumnMerge)], ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY, x, y)");
+    a.sql("INSERT INTO t VALUES (1, 'x0', 'y0'), (2, 'x0', 'y0')");
+    settle(&mut [&mut a, &mut b]);
+    let before = a.log_entries(1).len();
+    drop_triggers(&a);
+    a.sql("UPDATE t SET x = 'x1' WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (3, 'x3', 'y3')");
+    a.publish();
+    let row = |id, x: &str, y: &str| Some(vec![Value::Integer(id), Value::from(x), Value::from(y)]);
+    assert_eq!(bases(&a, before), [None, row(1, "x0", "y0"), row(2, "x0", "y0")]);
+    b.sql("UPDATE t SET y = 'y1' WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|x1|y1", "3|x3|y3"]);
+}
+
+/// A write between the triggers' return and the comparison finds a row that nobody has seen. It is made upon the log's.
+#[test]
+fn c82_writes_upon_rows_that_changed_unseen() {
+    for repaired in [true, false] {
+        let setup = Setup { policies: vec![policy("t", "counter", Counter::new(&["n"]))], ..Setup::default() };
+        let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)");
+        a.sql("INSERT INTO t VALUES (1, 10), (2, 10), (3, 10)");
+        settle(&mut [&mut a, &mut b]);
+        // One of them is on its way.
+        a.sql("UPDATE t SET n = n + 20 WHERE id = 3");
+        a.seal();
+        b.sql("UPDATE t SET n = n + 100; INSERT INTO t VALUES (4, 100)");
+        b.publish();
+        drop_triggers(&a);
+        a.sql("UPDATE t SET n = n + 5; INSERT INTO t VALUES (4, 5), (5, 5)");
+        let installed = a.with(|db| db.install(true)).unwrap();
+        assert_eq!(installed, ["t"]);
+        a.sql("UPDATE t SET n = n + 1; DELETE FROM t WHERE id = 5");
+        if repaired {
+            repair(&a, false);
+        }
+        assert!(a.with(|db| db.seal()).unwrap(), "nothing of it is sealed before it was compared");
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|116", "2|116", "3|136", "4|106"], "repaired: {repaired}");
+    }
+}
+
+/// A mark that says *may be gone* sends nothing of a row that is there: what else became of that row unseen is found.
+#[test]
+fn rows_that_were_only_looked_at_are_compared() {
+    for repaired in [true, false] {
+        let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, u UNIQUE, v)");
+        a.sql("INSERT INTO t VALUES (1, 'u', 'a')");
+        settle(&mut [&mut a, &mut b]);
+        drop_triggers(&a);
+        a.sql("UPDATE t SET v = 'unseen'");
+        a.with(|db| db.install(true)).unwrap();
+        a.sql("INSERT OR IGNORE INTO t VALUES (2, 'u', 'ignored')");
+        assert_eq!(marks(&a), "1");
+        if repaired {
+            assert_eq!(counts(&repair(&a, false)), (0, 0, 1, 0));
+        }
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|u|unseen"], "repaired: {repaired}");
+    }
+}
+
+/// A row that is on its way and changed again unseen is sent again, and one that was removed unseen goes.
+#[test]
+fn c82_what_is_on_its_way_and_changed_unseen() {
+    for repaired in [true, false] {
+        let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+        a.sql("INSERT INTO t VALUES (1, 'a'), (2, 'a'), (3, 'a')");
+        settle(&mut [&mut a, &mut b]);
+        a.sql("UPDATE t SET v = 'sealed'; INSERT INTO t VALUES (4, 'sealed')");
+        a.seal();
+        drop_triggers(&a);
+        a.sql("UPDATE t SET v = 'unseen' WHERE id = 1; DELETE FROM t WHERE id IN (2, 4)");
+        if repaired {
+            assert_eq!(counts(&repair(&a, false)), (0, 2, 1, 1));
+        }
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(b.rows("SELECT * FROM t"), ["1|unseen", "3|sealed"], "repaired: {repaired}");
+    }
+}
+
+/// A row too large to be sent is held back, whatever was sealed of it before. Comparing comes to an end.
+#[test]
+fn c82_lost_triggers_beside_a_row_too_large() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    a.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    settle(&mut [&mut a, &mut b]);
+    a.with(|db| db.limit_rows(1000));
+    a.sql("UPDATE t SET v = 'sealed'");
+    a.seal();
+    a.sql("UPDATE t SET v = zeroblob(2000)");
+    a.seal();
+    drop_triggers(&a);
+    a.sql("UPDATE t SET v = 'small' WHERE id = 2");
+    for _ in 0..3 {
+        a.publish();
+        a.apply();
+    }
+    assert_eq!(a.with(|db| db.oversized()).unwrap().len(), 1);
+    a.sql("DELETE FROM t WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["2|small"]);
+}
+
+/// L is built of entries under a table's earlier name, and of columns that the table no longer has.
+#[test]
+fn a_table_of_another_name_and_fewer_columns_is_repaired() {
+    let ddl = "CREATE TABLE old (id INTEGER PRIMARY KEY, v, w); CREATE TABLE s (id INTEGER PRIMARY KEY, w)";
+    let (mut a, mut b) = pair(ddl);
+    a.sql("INSERT INTO old VALUES (1, 'a', 'w'), (2, 'b', 'w'); INSERT INTO s VALUES (1, 'w')");
+    settle(&mut [&mut a, &mut b]);
+    for node in [&mut a, &mut b] {
+        node.sql("ALTER TABLE old RENAME TO t; ALTER TABLE t DROP COLUMN w");
+        node.publish();
+    }
+    settle(&mut [&mut a, &mut b]);
+    drop_triggers(&a);
+    a.sql("UPDATE t SET v = 'unseen' WHERE id = 1; DELETE FROM s");
+    let repaired = repair(&a, false);
+    let told: Vec<_> = repaired.iter().map(|one| (one.table.as_str(), one.changed, one.only_logged)).collect();
+    assert_eq!(told, [("s", 0, 1), ("t", 1, 0)]);
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|unseen", "2|b"]);
+    assert_eq!(b.one("SELECT count(*) FROM s"), "0");
 }

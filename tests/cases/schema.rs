@@ -1,7 +1,10 @@
 //! Schemas that change while the host runs, on one node before the other.
 
 use antiphon::flaw::testing::on_fault;
-use antiphon_harness::{Setup, pair, pair_with, settle};
+use antiphon::log::Memory;
+use antiphon_harness::{Node, Setup, pair, pair_with, settle};
+use rusqlite::functions::FunctionFlags;
+use std::sync::Arc;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
 
@@ -234,4 +237,111 @@ fn c82_a_table_made_anew_beside_its_renamed_forerunner() {
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.rows("SELECT * FROM t"), ["11|x"]);
     assert_eq!(b.rows("SELECT * FROM t_old"), ["1|old"]);
+}
+
+/// A column and the UNIQUE index over it go at once: a trigger names the column until the host has seen the index gone.
+/// Without waiting for the host, the two triggers go first.
+#[test]
+fn c81_an_index_and_its_column_go_together() {
+    let ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY, u, v); CREATE UNIQUE INDEX by_u ON t (u)";
+    let go = "DROP INDEX by_u; ALTER TABLE t DROP COLUMN u";
+    for wait in [true, false] {
+        let (mut a, mut b) = pair(ddl);
+        a.sql("INSERT INTO t VALUES (1, 1, 'x')");
+        settle(&mut [&mut a, &mut b]);
+        let refused = a.app.execute_batch(&format!("BEGIN; {go}; COMMIT")).unwrap_err().to_string();
+        assert!(refused.contains("__antiphon__t_before_insert"), "{refused}");
+        a.sql("ROLLBACK");
+        for node in [&mut a, &mut b] {
+            if wait {
+                node.sql("DROP INDEX by_u");
+                node.publish();
+                node.sql("ALTER TABLE t DROP COLUMN u");
+            } else {
+                node.sql(&format!(
+                    "BEGIN; DROP TRIGGER __antiphon__t_before_insert; DROP TRIGGER __antiphon__t_before_update; {go}; COMMIT"
+                ));
+            }
+        }
+        a.sql("UPDATE t SET v = 'y'");
+        b.sql("INSERT INTO t VALUES (2, 'z')");
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(a.rows("SELECT * FROM t"), ["1|y", "2|z"]);
+    }
+}
+
+/// All that the host puts into a file is read by the application's library at each start, however old it is: one word
+/// it does not know, and nothing in the file can be read any more.
+#[test]
+fn c85_only_words_that_old_sqlites_know() {
+    let (mut a, mut b) = pair(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, u UNIQUE, v);
+         CREATE TABLE w (a TEXT COLLATE NOCASE, b, u UNIQUE, PRIMARY KEY (b, a)) WITHOUT ROWID;
+         CREATE TABLE s (k TEXT PRIMARY KEY, v ANY) STRICT;
+         CREATE TABLE g (k PRIMARY KEY NOT NULL, v, d AS (v + 1) STORED, UNIQUE (k, v))",
+    );
+    a.sql("INSERT INTO t VALUES (1, 1, 1); INSERT INTO w VALUES ('a', 1, 1); INSERT INTO s VALUES ('k', 1); INSERT INTO g VALUES (1, 1)");
+    settle(&mut [&mut a, &mut b]);
+    // Words of SQLite 3.7.0, of its grammar for tables and triggers.
+    let known = [
+        "CREATE", "TABLE", "TRIGGER", "PRIMARY", "KEY", "UNIQUE", "INTEGER", "TEXT", "COLLATE", "NOCASE", "AFTER",
+        "BEFORE", "INSERT", "UPDATE", "DELETE", "ON", "FOR", "EACH", "ROW", "WHEN", "BEGIN", "END", "INTO", "VALUES",
+        "SELECT", "FROM", "AS", "WHERE", "AND", "OR", "IS", "NOT", "NEW", "OLD", "IF", "EXISTS",
+    ];
+    let ours = a.rows("SELECT sql FROM sqlite_schema WHERE substr(name, 1, 12) = '__antiphon__' AND sql IS NOT NULL");
+    assert!(ours.len() > 20, "{}", ours.len());
+    for sql in ours {
+        // What is quoted is a name; what is in small letters is one of ours.
+        let bare: String = sql.split('"').step_by(2).collect::<Vec<_>>().join(" ");
+        for word in bare.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_') {
+            let name =
+                word.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_' || letter.is_ascii_digit());
+            assert!(name || known.contains(&word), "`{word}` in {sql}");
+        }
+        assert!(!bare.contains("RAISE") && !bare.contains("->") && !bare.contains("FILTER"), "{sql}");
+        // The names in small letters: none is a function, or it would be followed by its arguments.
+        for call in ["strftime(", "unixepoch(", "julianday(", "json", "printf(", "coalesce("] {
+            let resolved = sql.contains("created_at");
+            assert!(!bare.contains(call) || (resolved && call == "julianday("), "`{call}` in {sql}");
+        }
+    }
+}
+
+/// What only the application's connections know can't be written by the host: the table is refused by name, with the
+/// function's or the collation's, and others go on.
+#[test]
+fn c87_functions_and_collations_of_the_applications_own() {
+    let make = |ddl: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let app = rusqlite::Connection::open(&path).unwrap();
+        let flags = FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+        app.create_scalar_function("mine", 1, flags, |call| call.get::<Option<i64>>(0)).unwrap();
+        app.create_collation("ours", |a, b| a.cmp(b)).unwrap();
+        app.execute_batch(ddl).unwrap();
+        (folder, app, path)
+    };
+    for (name, ddl) in [
+        ("ours", "CREATE TABLE bad (k TEXT COLLATE ours PRIMARY KEY, v)"),
+        ("ours", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v TEXT COLLATE ours UNIQUE)"),
+        ("ours", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v); CREATE INDEX i ON bad (v COLLATE ours)"),
+        ("mine", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v CHECK (mine(v) > 0))"),
+        ("mine", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v, g AS (mine(v)))"),
+        ("mine", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v, g AS (mine(v)) STORED)"),
+        ("mine", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v, d DEFAULT (mine(1)))"),
+        ("mine", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v); CREATE INDEX i ON bad (mine(v))"),
+        ("mine", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v); CREATE INDEX i ON bad (v) WHERE mine(v) > 0"),
+        ("mine", "CREATE TABLE bad (k INTEGER PRIMARY KEY, v); CREATE UNIQUE INDEX i ON bad (v) WHERE mine(v) > 0"),
+    ] {
+        let (_folder, app, path) = make(&format!("{ddl}; CREATE TABLE good (id INTEGER PRIMARY KEY, v)"));
+        let mut a = Node::over(&Arc::new(Memory::new()), Setup::default(), app, path);
+        a.sql("INSERT INTO good VALUES (1, 'x'); INSERT INTO bad (k, v) VALUES (1, 1)");
+        let refused = a.with(|db| db.refused().to_vec());
+        assert_eq!(refused.len(), 1, "{ddl}");
+        assert!(refused[0].table == "bad" && refused[0].reason.contains(name), "{ddl}: {}", refused[0].reason);
+        a.enter();
+        a.publish();
+        assert_eq!(a.with(|db| db.table_names().map(str::to_owned).collect::<Vec<_>>()), ["good"], "{ddl}");
+        assert_eq!(a.apply(), None);
+    }
 }

@@ -214,7 +214,7 @@ fn the_doctor_names_each_table_that_is_left_out_and_the_remedy() {
     assert_snapshot!(doctor(&dir, "app.db"), @r#"
     exit 65
     --- stdout
-    app.db: 3 errors, 1 warning; 2 tables can be replicated
+    app.db: 3 errors, 1 warning; 1 table can be replicated
 
     error: table scratch: it has no primary key
       why: none of its rows leaves this file, and none comes in
@@ -225,7 +225,7 @@ fn the_doctor_names_each_table_that_is_left_out_and_the_remedy() {
       do:  give each a key, and declare tag NOT NULL; or exclude the table with `exclude` under `[capture]`
 
     error: 1 table or trigger is of HarmonyLite's left
-      why: its triggers note every change in tables that are then replicated as if they were the application's
+      why: its triggers note every change a second time, in tables that are not replicated and that nobody empties
       do:  `harmonylite -config FILE -cleanup`, with the file it ran with, while neither it nor Antiphon runs
 
     warning: table users: its UNIQUE index `users_mail` is partial or holds an expression

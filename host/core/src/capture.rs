@@ -150,11 +150,24 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
         triggers.push(create("before_move", &format!("BEFORE UPDATE ON {on} FOR EACH ROW WHEN {moved}"), &same_key));
         triggers.push(create("before_delete", &format!("BEFORE DELETE ON {on} FOR EACH ROW"), &as_it_was));
     }
+    inserting.extend(same_rowid(table, None));
+    updating.extend(same_rowid(table, Some("OLD")));
     if !inserting.is_empty() {
         triggers.push(create("before_insert", &format!("BEFORE INSERT ON {on} FOR EACH ROW"), &inserting.join("; ")));
         triggers.push(create("before_update", &format!("BEFORE UPDATE ON {on} FOR EACH ROW"), &updating.join("; ")));
     }
     triggers
+}
+
+/// Notes the row that has the new row's rowid, where that is not the key: REPLACE removes it as well. In an update,
+/// only if the rowid changes.
+///
+/// Before an insert that leaves the rowid to SQLite it reads as -1. A row that has this very rowid is noted then, and
+/// dropped at the seal, for it is still there.
+fn same_rowid(table: &Table, moved: Option<&str>) -> Option<String> {
+    let rowid = quote(table.rowid.as_deref().filter(|_| !table.rowid_key && !table.without_rowid)?);
+    let moved = moved.map_or_else(String::new, |old| format!(" AND NEW.{rowid} <> {old}.{rowid}"));
+    Some(holding(table, &[format!("{rowid} = NEW.{rowid}{moved}")]))
 }
 
 /// That a row has the new row's value in this column of the key.
@@ -256,13 +269,63 @@ pub fn mark_before(table: &Table) -> String {
     )
 }
 
+/// Marks, ahead of all other marks, that one row was as bound, its columns from `?1` on. Whatever else is marked of its
+/// key is made upon it.
+#[must_use]
+pub fn mark_first(table: &Table) -> String {
+    let key =
+        table.key_columns().into_iter().map(|position| format!("?{}", position + 1)).collect::<Vec<_>>().join(", ");
+    let columns = (1..=table.columns.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+    let log = quote(&change_log(&table.name));
+    format!(
+        "INSERT INTO main.{log} (id, op, {}) VALUES ({}, {}, {key}, NULL, {columns})",
+        Into::of(table).row,
+        ahead(&log),
+        op::MAYBE_GONE
+    )
+}
+
+/// The same of a key that had no row; it is bound from `?1` on.
+#[must_use]
+pub fn mark_first_none(table: &Table) -> String {
+    let keys = (1..=table.key_columns().len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
+    let log = quote(&change_log(&table.name));
+    format!(
+        "INSERT INTO main.{log} (id, op, {}) VALUES ({}, {}, {keys}, NULL)",
+        Into::of(table).key,
+        ahead(&log),
+        op::INSERT
+    )
+}
+
+/// A number below those of all marks.
+fn ahead(log: &str) -> String {
+    format!("(SELECT min(coalesce(min(id), 1), 1) - 1 FROM main.{log})")
+}
+
+/// Most columns that SQLite gives in one result.
+const RESULT_COLUMNS_MAX: usize = 2000;
+
+/// Whether marks can be read with their rows at once; else the rows are read one by one.
+#[must_use]
+pub fn reads_rows(table: &Table) -> bool {
+    table.columns.len() + table.key_columns().len() + 3 <= RESULT_COLUMNS_MAX
+}
+
+/// Whether the change log can hold what it must of each row.
+#[must_use]
+pub fn fits(table: &Table) -> bool {
+    !table.resolved || reads_rows(table)
+}
+
 /// Reads marks from the oldest on, each with its key and the row as it stands now: `id, op, key…, columns…`, and at
-/// last when it was made (or NULL).
+/// last when it was made (or NULL). Of a row too wide for that only the first column of the key is read.
 #[must_use]
 pub fn read_marks(table: &Table) -> String {
     let keys = joined(table, |column| format!("l.{}", logged(column)));
-    let columns =
-        table.columns.iter().map(|column| format!("t.{}", quote(&column.name))).collect::<Vec<_>>().join(", ");
+    let first = table.key_columns().first().copied().unwrap_or(0);
+    let read = table.columns.iter().enumerate().filter(|(position, _)| reads_rows(table) || *position == first);
+    let columns = read.map(|(_, column)| format!("t.{}", quote(&column.name))).collect::<Vec<_>>().join(", ");
     let on = table
         .key_columns()
         .into_iter()
@@ -323,6 +386,21 @@ mod tests {
             triggers[2]
         );
         assert!(triggers[4].contains(r#"WHERE "été" = NEW."été" COLLATE "NOCASE""#), "{}", triggers[4]);
+    }
+
+    #[test]
+    fn a_rowid_is_looked_up_only_where_it_is_not_the_key() {
+        let with = |rowid_key, without_rowid| {
+            let table = Table { rowid: Some("oid".into()), rowid_key, without_rowid, uniques: Vec::new(), ..table() };
+            create_triggers(&table)
+        };
+        let with_rowid = with(false, false);
+        assert_eq!(with_rowid.len(), 6);
+        let (insert, update) = (&with_rowid[4], &with_rowid[5]);
+        assert!(insert.ends_with(r#" WHERE "oid" = NEW."oid"; END"#), "{insert}");
+        assert!(update.ends_with(r#" WHERE "oid" = NEW."oid" AND NEW."oid" <> OLD."oid"; END"#), "{update}");
+        assert_eq!(with(true, false).len(), 4);
+        assert_eq!(with(false, true).len(), 4);
     }
 
     #[test]

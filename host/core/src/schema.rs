@@ -15,9 +15,14 @@ pub struct Table {
     pub strict: bool,
     /// The primary key is the rowid itself (`INTEGER PRIMARY KEY`).
     pub rowid_key: bool,
+    /// What statements can call the rowid, where it is not the key. None if columns have taken all of its names.
+    pub rowid: Option<String>,
     /// Its policy asks what was there before: capture notes rows as they were, and when they changed.
     pub resolved: bool,
 }
+
+/// The names by which SQLite knows a rowid, unless a column has them.
+pub const ROWIDS: [&str; 3] = ["rowid", "_rowid_", "oid"];
 
 /// A stored column.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

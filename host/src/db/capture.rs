@@ -16,6 +16,8 @@ use std::collections::BTreeSet;
 
 /// Rows marked in one transaction when a table is scanned.
 const SCAN_ROWS_MAX: u32 = 10_000;
+/// Triggers that every captured table has; the others belong to its UNIQUE indexes.
+const EVERY_TABLES: usize = 4;
 
 impl Database {
     /// Installs triggers wherever they are missing. With `mark_rows`, rows that are there already become changes.
@@ -25,13 +27,15 @@ impl Database {
     /// When SQLite refuses; nothing is installed then.
     pub fn install(&mut self, mark_rows: bool) -> Result<Vec<String>, Error> {
         self.refresh_schema()?;
-        if !self.captures || self.tables.iter().all(|tracked| tracked.captured) {
+        if !self.captures || (self.tables.iter().all(|tracked| tracked.captured) && self.is_settled()) {
             return Ok(Vec::new());
         }
         let installed = self.transaction(|db| {
             let mut installed = Vec::new();
             fault!("install");
             let renamed = db.follow_renames()?;
+            db.detach()?;
+            db.know_captured()?;
             for index in 0..db.tables.len() {
                 if db.install_table(index, mark_rows, &renamed)? {
                     installed.extend(db.tables.get(index).map(|tracked| tracked.table.name.clone()));
@@ -48,7 +52,7 @@ impl Database {
 
     /// Takes the triggers off tables that have another name now than when they got them, and carries their marks
     /// over; gives the new names. SQLite lets triggers follow a renamed table and keep their own names.
-    fn follow_renames(&self) -> Result<BTreeSet<String>, Error> {
+    fn follow_renames(&mut self) -> Result<BTreeSet<String>, Error> {
         const FOLLOWING: &str = "follow a renamed table";
         let triggers: Vec<(String, String)> = self
             .conn
@@ -81,6 +85,7 @@ impl Database {
                     ))
                     .doing(FOLLOWING)?;
             }
+            self.follow_name(then, now)?;
         }
         Ok(moved.into_iter().map(|(_, now)| now.to_ascii_lowercase()).collect())
     }
@@ -97,7 +102,8 @@ impl Database {
         let table = self.tables.get(index).map(|tracked| tracked.table.clone()).unwrap_or_default();
         // Triggers are there, and others than they should be, only if an index came or went or a column has another
         // name; then the rows are known already. A table that was made anew has none.
-        let found = self.drop_triggers(&name)? || renamed.contains(&name.to_ascii_lowercase());
+        // One that lost some of those that every table has was not watched for a while.
+        let found = self.drop_triggers(&name)? >= EVERY_TABLES || renamed.contains(&name.to_ascii_lowercase());
         let renewed = self.fit_change_log(&table, found)? && found;
         self.conn.execute_batch(&create_change_log(&table)).doing(INSTALLING)?;
         for sql in create_triggers(&table) {
@@ -106,7 +112,7 @@ impl Database {
             }
             self.conn.execute_batch(&sql).doing(INSTALLING)?;
         }
-        if mark_rows && !renewed {
+        if self.attach(&name, mark_rows, renewed)? {
             self.conn
                 .execute(concat!("INSERT OR REPLACE INTO ", ours!("scan"), " VALUES (?1, NULL)"), [&name])
                 .doing(INSTALLING)?;
@@ -139,7 +145,10 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
     pub fn uninstall(&mut self) -> Result<(), Error> {
-        self.transaction(|db| db.remove_capture())?;
+        self.transaction(|db| {
+            db.remove_capture()?;
+            db.forget_tables()
+        })?;
         self.reload()
     }
 
@@ -213,9 +222,9 @@ impl Database {
             .doing("read a column's default")
     }
 
-    /// Removes a table's triggers; says whether it had any.
-    fn drop_triggers(&self, table: &str) -> Result<bool, Error> {
-        let mut found = false;
+    /// Removes a table's triggers; says how many it had of those that every table has.
+    pub(super) fn drop_triggers(&self, table: &str) -> Result<usize, Error> {
+        let mut found = 0;
         for event in EVENTS {
             let name = trigger(table, event);
             let exists = self
@@ -225,7 +234,7 @@ impl Database {
                 .doing("read the triggers")?;
             if exists {
                 self.conn.execute_batch(&format!("DROP TRIGGER main.{}", quote(&name))).doing("drop a trigger")?;
-                found = true;
+                found += usize::from(event.starts_with("on_"));
             }
         }
         Ok(found)

@@ -5,7 +5,7 @@ use super::values::owned;
 use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
-use antiphon_core::schema::{Column, Table, Unique, quote};
+use antiphon_core::schema::{Column, ROWIDS, Table, Unique, quote};
 use antiphon_core::value::Value;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use rusqlite::{Connection, OptionalExtension as _};
@@ -23,6 +23,9 @@ impl Default for Filter {
         Self { include: None, exclude: GlobSet::empty() }
     }
 }
+
+/// What HarmonyLite's own tables begin with.
+const HARMONYLITE: &str = "__harmonylite__";
 
 /// A pattern of names of tables, compared as SQLite compares them.
 ///
@@ -55,10 +58,11 @@ impl Filter {
         Self::new(&escaped, &[]).unwrap_or_default()
     }
 
-    /// Whether the user wants this table replicated.
+    /// Whether the user wants this table replicated. HarmonyLite's own are no one's data.
     #[must_use]
     pub fn wants(&self, table: &str) -> bool {
-        self.include.as_ref().is_none_or(|include| include.is_match(table)) && !self.exclude.is_match(table)
+        let foreign = table.get(..HARMONYLITE.len()).is_some_and(|start| start.eq_ignore_ascii_case(HARMONYLITE));
+        !foreign && self.include.as_ref().is_none_or(|include| include.is_match(table)) && !self.exclude.is_match(table)
     }
 }
 
@@ -102,11 +106,6 @@ impl Tracked {
             }
         }
     }
-
-    /// The canonical bytes of a key, appended to `out`.
-    pub(super) fn write_key(&self, out: &mut Vec<u8>, row: &[Value]) {
-        self.encoder.write(out, self.key.iter().filter_map(|&position| row.get(position)));
-    }
 }
 
 impl Database {
@@ -143,6 +142,18 @@ impl Database {
                 continue;
             }
             let captured = is_captured(&table, &triggers);
+            let obstacle = if capture::fits(&table) {
+                obstacle(&self.conn, &table)
+            } else {
+                Some("its policy asks for rows as they were, and it has too many columns for that".to_owned())
+            };
+            if let Some(obstacle) = obstacle {
+                self.refused.push(Refused {
+                    reason: format!("{obstacle}; exclude the table with `exclude` under `[capture]`"),
+                    table: table.name,
+                });
+                continue;
+            }
             if !captured && has_null_keys(&self.conn, &table)? {
                 self.refused.push(Refused {
                     reason: "it has rows whose primary key is NULL, and nothing tells them apart; give each a key, or exclude \
@@ -172,8 +183,13 @@ impl Database {
         self.configure_policies()
     }
 
-    /// The replicated table of this name, as SQLite compares names.
+    /// The replicated table of this name, or that had this name before.
     pub(super) fn tracked(&self, name: &str) -> Option<usize> {
+        self.tracked_exactly(name).or_else(|| self.tracked_exactly(self.attachments.now(name)?))
+    }
+
+    /// The replicated table of this name, as SQLite compares names.
+    pub(super) fn tracked_exactly(&self, name: &str) -> Option<usize> {
         self.tables.iter().position(|tracked| tracked.table.name.eq_ignore_ascii_case(name))
     }
 }
@@ -243,12 +259,14 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
         return Ok(Err("its change log would have the name of the host's own table; rename it".to_owned()));
     }
     let mut columns = Vec::new();
+    let mut rowids = ROWIDS.to_vec();
     let mut statement =
         conn.prepare_cached("SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?1)").doing(READING)?;
     let mut rows = statement.query([name]).doing(READING)?;
     while let Some(row) = rows.next().doing(READING)? {
         let column_name: String = row.get(0).doing(READING)?;
         let hidden: u8 = row.get(4).doing(READING)?;
+        rowids.retain(|rowid| !column_name.eq_ignore_ascii_case(rowid));
         // 2 and 3 are generated columns: SQLite computes them wherever the row is.
         if hidden != 0 {
             continue;
@@ -262,7 +280,8 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
             name: column_name,
         });
     }
-    let mut table = Table { name: name.to_owned(), columns, without_rowid, strict, ..Table::default() };
+    let rowid = rowids.first().filter(|_| !without_rowid).map(|&rowid| rowid.to_owned());
+    let mut table = Table { name: name.to_owned(), columns, without_rowid, strict, rowid, ..Table::default() };
     let key = table.key_columns();
     if key.is_empty() {
         return Ok(Err("it has no primary key; add one, or exclude it with `exclude` under `[capture]`".to_owned()));
@@ -306,6 +325,38 @@ fn describe(conn: &Connection, name: &str, without_rowid: bool, strict: bool) ->
         }
     }
     Ok(Ok(table))
+}
+
+/// Why the host can't write rows of a table, if it can't: its indexes, CHECKs, generated columns or defaults use
+/// what only the application's own connections know.
+fn obstacle(conn: &Connection, table: &Table) -> Option<String> {
+    let name = quote(&table.name);
+    let list = |columns: &mut dyn Iterator<Item = &Column>| {
+        columns.map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ")
+    };
+    let all = list(&mut table.columns.iter());
+    let key = list(&mut table.columns.iter().filter(|column| column.pk_position > 0));
+    let places = |width: usize| vec!["NULL"; width].join(", ");
+    let statements = [
+        format!("INSERT INTO main.{name} ({all}) VALUES ({})", places(table.columns.len())),
+        format!("INSERT INTO main.{name} ({key}) VALUES ({})", places(table.key_columns().len())),
+        format!("DELETE FROM main.{name} WHERE 0"),
+    ];
+    let refusal = statements.iter().find_map(|sql| conn.prepare(sql).err())?;
+    Some(format!(
+        "its schema uses a function or collation of the application's own, which no other program knows ({})",
+        reason(&refusal)
+    ))
+}
+
+/// SQLite's own words.
+fn reason(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(words)) | rusqlite::Error::SqlInputError { msg: words, .. } => {
+            words.clone()
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Whether any row has a NULL in its key, which rowid tables allow.

@@ -4,10 +4,10 @@ use super::catalog::Tracked;
 use super::rows::{column_list, key_filter, select, whole};
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error, ledger};
-use antiphon_core::capture::{change_log, mark_before, mark_one};
+use antiphon_core::capture::{change_log, mark_before, mark_one, op};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 
 /// How the tables of one name differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -140,10 +140,10 @@ impl Database {
         let mut marks: Vec<(Row, Option<Row>)> = Vec::new();
         each_row(self, tracked, &mut |row| {
             difference.rows_here += 1;
-            if is_marked(tracked, &marked, &row) {
+            let key = key_of(tracked, &row);
+            if marked.speaks_of(tracked, &key, true) {
                 return Ok(());
             }
-            let key = key_of(tracked, &row);
             match whole(&other.conn, theirs, &key)? {
                 Some(found) if found == row => {}
                 found => {
@@ -164,7 +164,7 @@ impl Database {
         each_row(other, theirs, &mut |row| {
             difference.rows_there += 1;
             let key = key_of(theirs, &row);
-            if !is_marked(tracked, &marked, &row) && whole(&self.conn, tracked, &key)?.is_none() {
+            if !marked.speaks_of(tracked, &key, false) && whole(&self.conn, tracked, &key)?.is_none() {
                 difference.only_there += 1;
                 match act {
                     Act::Count => {}
@@ -189,10 +189,10 @@ impl Database {
         Ok(difference)
     }
 
-    /// Canonical keys of the marks of a table.
-    pub(super) fn marked(&self, tracked: &Tracked) -> Result<FxHashSet<Vec<u8>>, Error> {
+    /// The marks of a table.
+    pub(super) fn marked(&self, tracked: &Tracked) -> Result<Marked, Error> {
         const READING: &str = "read the marks";
-        let mut marked = FxHashSet::default();
+        let mut marked = Marked::default();
         if !tracked.captured {
             return Ok(marked);
         }
@@ -200,9 +200,14 @@ impl Database {
         let mut statement = self.conn.prepare(&sql).doing(READING)?;
         let mut rows = statement.query([]).doing(READING)?;
         while let Some(row) = rows.next().doing(READING)? {
-            let mut key = Vec::new();
-            tracked.encoder.write(&mut key, values(row, 2, tracked.key.len()).doing(READING)?.iter());
-            marked.insert(key);
+            let key = values(row, 2, tracked.key.len()).doing(READING)?;
+            if key.contains(&Value::Null) {
+                continue;
+            }
+            let mut canonical = Vec::new();
+            tracked.encoder.write(&mut canonical, key.iter());
+            let sure = row.get::<_, i64>(1).doing(READING)? != op::MAYBE_GONE;
+            *marked.keys.entry(canonical).or_default() |= sure;
         }
         Ok(marked)
     }
@@ -239,20 +244,32 @@ impl Database {
     }
 }
 
-fn key_of(tracked: &Tracked, row: &Row) -> Row {
+/// The marks of a table, by the canonical keys of their rows.
+#[derive(Debug, Default)]
+pub(super) struct Marked {
+    /// With whether any of them counts also while the row is there.
+    pub(super) keys: FxHashMap<Vec<u8>, bool>,
+}
+
+impl Marked {
+    /// Whether the next seal sends the row of a key, which is here or is not.
+    pub(super) fn speaks_of(&self, tracked: &Tracked, key: &[Value], present: bool) -> bool {
+        if self.keys.is_empty() {
+            return false;
+        }
+        let mut canonical = Vec::new();
+        tracked.encoder.write(&mut canonical, key.iter());
+        self.keys.get(&canonical).is_some_and(|sure| *sure || !present)
+    }
+}
+
+/// The key of a row.
+pub(super) fn key_of(tracked: &Tracked, row: &Row) -> Row {
     tracked.key.iter().filter_map(|&position| row.get(position).cloned()).collect()
 }
 
-fn is_marked(tracked: &Tracked, marked: &FxHashSet<Vec<u8>>, row: &Row) -> bool {
-    if marked.is_empty() {
-        return false;
-    }
-    let mut key = Vec::new();
-    tracked.write_key(&mut key, row);
-    marked.contains(&key)
-}
-
-fn each_row(
+/// Calls `each` with every row of a table.
+pub(super) fn each_row(
     database: &Database,
     tracked: &Tracked,
     each: &mut dyn FnMut(Row) -> Result<(), Error>,

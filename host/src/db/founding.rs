@@ -89,11 +89,18 @@ impl Database {
     /// # Errors
     /// When it can't be opened.
     pub fn reopen(&self, path: &std::path::Path) -> Result<Self, Error> {
-        let options = super::Options { path: path.to_owned(), node: 0, ..self.options.clone() };
+        self.reopen_as(path, self.options.filter.clone())
+    }
+
+    /// The same, for other tables.
+    pub(super) fn reopen_as(&self, path: &std::path::Path, filter: super::Filter) -> Result<Self, Error> {
+        let options = super::Options { path: path.to_owned(), node: 0, filter, ..self.options.clone() };
         // Nothing is sealed there, so nothing is hashed; clashes are decided as anywhere.
         let mut db = Self::open(options, Box::new(Unhashed), self.policies.again()?)?;
         db.captures = false;
         db.options.replicate = true;
+        self.copy_attachments(&db)?;
+        db.reload()?;
         db.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
         Ok(db)
     }

@@ -54,6 +54,15 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         "CREATE TABLE IF NOT EXISTS ",
         ours!("scan"),
         " (tbl TEXT PRIMARY KEY, key);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("known"),
+        " (tbl TEXT PRIMARY KEY COLLATE NOCASE, state, since);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("renamed"),
+        " (old TEXT PRIMARY KEY COLLATE NOCASE, now);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("oversized"),
+        " (tbl TEXT COLLATE NOCASE, key, bytes, base, PRIMARY KEY (tbl, key));",
     ))
     .doing("create the host's tables")
 }
@@ -103,6 +112,8 @@ pub(super) fn begin_life(conn: &Connection, asked: u64) -> Result<(), Error> {
         "; DELETE FROM ",
         ours!("scan"),
         "; DELETE FROM ",
+        ours!("oversized"),
+        "; DELETE FROM ",
         ours!("meta"),
         " WHERE name LIKE 'route:%' OR name LIKE 'fresh:%'"
     ))
@@ -112,6 +123,9 @@ pub(super) fn begin_life(conn: &Connection, asked: u64) -> Result<(), Error> {
 /// The rows are the log's from here on: nothing was passed over, and all that is written is noted.
 pub(super) fn settle(conn: &Connection) -> Result<(), Error> {
     conn.execute(concat!("DELETE FROM ", ours!("meta"), " WHERE name LIKE 'unread:%'"), [])
+        .doing("write the host's state")?;
+    // Tables that are there are as the log says; those that are gone stay so.
+    conn.execute(concat!("UPDATE ", ours!("known"), " SET state = 'here' WHERE state <> 'gone'"), [])
         .doing("write the host's state")?;
     set_meta(conn, "captured", 1)
 }

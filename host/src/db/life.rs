@@ -14,14 +14,24 @@ impl Database {
         self.known_reached
     }
 
-    /// Whether rows are marked, or still to be marked, and in no batch.
+    /// Whether rows are marked, or still to be marked, and in no batch: also those that are held back, and those of a
+    /// table that is still to be compared with the log.
     ///
     /// # Errors
     /// When SQLite can't tell.
     pub fn has_marks(&self) -> Result<bool, Error> {
         const LOOKING: &str = "look for marks";
-        let scans = concat!("SELECT EXISTS (SELECT 1 FROM ", ours!("scan"), ")");
-        if ledger::founding(&self.conn)? || self.conn.query_row(scans, [], |row| row.get(0)).doing(LOOKING)? {
+        let unsealed = concat!(
+            "SELECT EXISTS (SELECT 1 FROM ",
+            ours!("scan"),
+            ") OR EXISTS (SELECT 1 FROM ",
+            ours!("oversized"),
+            ")"
+        );
+        if ledger::founding(&self.conn)?
+            || self.attachments.are_compared()
+            || self.conn.query_row(unsealed, [], |row| row.get(0)).doing(LOOKING)?
+        {
             return Ok(true);
         }
         // Of every change log there is: a table that is not captured at the moment may have one, too.

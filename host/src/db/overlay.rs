@@ -4,6 +4,7 @@
 //! yet seen come back. A key in `pending` keeps T's row; L's row of it, if the log has spoken of it
 //! meanwhile, is its *shadow*. Pending keys are rebuilt from the outbox, shadows are kept in a table.
 
+use super::attachment::Attachments;
 use super::catalog::Tracked;
 use super::ledger::{self, Ledger, ours};
 use super::values::values;
@@ -16,6 +17,9 @@ use antiphon_core::value::Value;
 use rusqlite::Connection;
 use rustc_hash::FxHashMap;
 use std::collections::HashMap;
+
+/// The number of no batch: of rows that are too large for any.
+pub(super) const OVERSIZED: u64 = u64::MAX;
 
 /// A table's number for as long as the process lives, whatever happens to the schema.
 pub(super) type TableId = usize;
@@ -69,6 +73,11 @@ impl Overlay {
         &mut self.tables[id]
     }
 
+    /// One table's part, to look at.
+    pub(super) fn peek(&self, id: TableId) -> Option<&TableOverlay> {
+        self.tables.get(id)
+    }
+
     /// How many keys wait for their echo.
     pub(super) fn pending_len(&self) -> usize {
         self.tables.iter().map(|table| table.pending.len()).sum()
@@ -81,6 +90,7 @@ impl Overlay {
         ledger: &Ledger,
         me: Origin,
         tables: &[Tracked],
+        attachments: &Attachments,
     ) -> Result<(), Error> {
         const READING: &str = "read what is pending";
         self.tables.iter_mut().for_each(|table| *table = TableOverlay::default());
@@ -105,8 +115,16 @@ impl Overlay {
             })?;
             if let Body::Changes(changes) = entry.body {
                 for chunk in &changes.chunks {
-                    self.pend(tables, chunk, number);
+                    self.pend(tables, attachments, chunk, number);
                 }
+            }
+        }
+        let mut statement = conn.prepare_cached(concat!("SELECT tbl, key FROM ", ours!("oversized"))).doing(READING)?;
+        let mut rows = statement.query([]).doing(READING)?;
+        while let Some(row) = rows.next().doing(READING)? {
+            let (table, key): (String, Vec<u8>) = (row.get(0).doing(READING)?, row.get(1).doing(READING)?);
+            if let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&table)) {
+                self.table(tracked.id).pending.insert(key.into_boxed_slice(), OVERSIZED);
             }
         }
         let mut statement = conn
@@ -122,10 +140,9 @@ impl Overlay {
     }
 
     /// Every key of a chunk of ours waits for the echo of this batch.
-    fn pend(&mut self, tables: &[Tracked], chunk: &Chunk, number: u64) {
-        let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&chunk.table)) else {
-            return;
-        };
+    fn pend(&mut self, tables: &[Tracked], attachments: &Attachments, chunk: &Chunk, number: u64) {
+        let named = |name: &str| tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(name));
+        let Some(tracked) = named(&chunk.table).or_else(|| named(attachments.now(&chunk.table)?)) else { return };
         let overlay = self.table(tracked.id);
         let mut clocks = chunk.made.iter().map(|made| made.clock);
         for key in chunk_keys(tracked, chunk) {

@@ -5,13 +5,15 @@
 
 use super::catalog::Tracked;
 use super::ledger::{self, Sealed, Unsent};
-use super::overlay::{Shadow, TableOverlay, store_shadow};
+use super::overlay::{OVERSIZED, Shadow, TableOverlay, store_shadow};
+use super::oversize::{Oversize, oversized_base, row_bytes};
+use super::rows::whole;
 use super::stamp::Stamps;
 use super::unit::whole_row;
 use super::values::{owned, values};
 use super::{Database, Doing as _, Error, SEAL_BYTES_MAX};
 use crate::log::Shard;
-use antiphon_core::capture::{change_log, op};
+use antiphon_core::capture::{change_log, op, reads_rows};
 use antiphon_core::entry::{self, Body, Changes, Chunk, Made, Origin, Rows};
 use antiphon_core::hash::{PackedKeys, PluginError, shard_of};
 use antiphon_core::schema::quote;
@@ -148,13 +150,19 @@ impl Database {
         if !has_marks(&self.conn, tracked)? {
             return Ok(None);
         }
-        if tracked.table.resolved && self.is_scanned(&tracked.table.name)? {
-            // A row that is not marked yet is not in the log, and no change may count as made upon it.
+        let name = &tracked.table.name;
+        if self.is_held(tracked) || (tracked.table.resolved && self.is_scanned(name)?) {
+            // A row that is not marked yet is not in the log, and no change may count as made upon it. Nor is a row that
+            // changed while no trigger saw it.
             return Ok(Some((Taken { chunk: header(tracked, tracked.table.columns.len()), keys: Vec::new() }, true)));
         }
         let (key_width, width) = (tracked.key.len(), tracked.table.columns.len());
         let first = 2 + key_width;
-        let key_column = first + tracked.key.first().copied().unwrap_or(0);
+        let whole_rows = reads_rows(&tracked.table);
+        let read = if whole_rows { width } else { 1 };
+        let key_column = first + tracked.key.first().copied().filter(|_| whole_rows).unwrap_or(0);
+        let mut oversized = Vec::new();
+        let mut freed = Vec::new();
         let mut chunk = header(tracked, width);
         let (mut seen_written, mut seen_gone) = (Seen::default(), Seen::default());
         let mut written: Vec<Box<[u8]>> = Vec::new();
@@ -203,7 +211,7 @@ impl Database {
             } else {
                 (&mut seen_gone, &mut gone, &mut made_gone)
             };
-            let clock = row.get::<_, Option<i64>>(first + width).doing(SEALING)?.map_or(0, i64::cast_unsigned);
+            let clock = row.get::<_, Option<i64>>(first + read).doing(SEALING)?.map_or(0, i64::cast_unsigned);
             if before.is_unborn(&canonical) {
                 continue;
             }
@@ -213,8 +221,29 @@ impl Database {
                 }
                 continue;
             }
+            let known = oversized.iter().any(|row: &Oversize| *row.key == *canonical);
+            let wide = if present && !whole_rows { whole(&self.conn, tracked, &key)? } else { None };
+            let bytes = match &wide {
+                Some(row) => row.iter().map(Value::weight).sum(),
+                None if present && !known => row_bytes(row, first, read).doing(SEALING)?,
+                None => 0,
+            };
+            if known || bytes > self.row_bytes_max {
+                if !known {
+                    let base = if tracked.table.resolved { before.take(&canonical, kind, id)? } else { None };
+                    oversized.push(Oversize { key: canonical.as_slice().into(), bytes, base });
+                }
+                continue;
+            }
+            let was_oversized = pending.get(canonical.as_slice()) == Some(&OVERSIZED);
+            if was_oversized {
+                freed.push(Box::<[u8]>::from(canonical.as_slice()));
+            }
             if tracked.table.resolved {
-                let base = before.take(&canonical, kind, id)?;
+                let mut base = before.take(&canonical, kind, id)?;
+                if was_oversized {
+                    base = oversized_base(&self.conn, &tracked.table.name, &canonical)?;
+                }
                 // Of a key that is on its way already, an earlier piece may hold a row that has to go again.
                 if base.is_none() && !present && !pending.contains_key(canonical.as_slice()) {
                     before.unborn(&canonical, id);
@@ -227,11 +256,12 @@ impl Database {
             room.changes -= 1;
             let mut weight = 0;
             if present {
-                for column in first..first + width {
-                    let value = owned(row.get_ref(column).doing(SEALING)?);
-                    weight += value.weight();
-                    chunk.written.push_value(value);
-                }
+                let image = match wide {
+                    Some(row) => row,
+                    None => values(row, first, width).doing(SEALING)?,
+                };
+                weight += image.iter().map(Value::weight).sum::<usize>();
+                chunk.written.push(image);
             } else {
                 weight += key.iter().map(Value::weight).sum::<usize>();
                 chunk.gone.push(std::mem::take(&mut key));
@@ -257,6 +287,9 @@ impl Database {
         if fresh > i64::MIN && (!more || last.is_some_and(|last| last >= fresh) && !before.needs_up_to(fresh)) {
             self.end_fresh(&tracked.table.name)?;
         }
+        let (id, name) = (tracked.id, tracked.table.name.clone());
+        self.release(id, &name, &freed)?;
+        self.hold_back(id, &name, oversized)?;
         written.append(&mut gone);
         made_written.append(&mut made_gone);
         chunk.made = made_written;
@@ -476,6 +509,6 @@ impl<'a> Before<'a> {
     }
 }
 
-fn has_marks(conn: &rusqlite::Connection, tracked: &Tracked) -> Result<bool, Error> {
+pub(super) fn has_marks(conn: &rusqlite::Connection, tracked: &Tracked) -> Result<bool, Error> {
     conn.prepare_cached(&tracked.has_marks).and_then(|mut statement| statement.exists([])).doing("look for marks")
 }

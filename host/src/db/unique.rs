@@ -116,7 +116,7 @@ impl Database {
     }
 
     /// Brings T to L for keys that are not pending; stores the shadows of those that are.
-    fn materialise(&mut self, tracked: &Tracked, mut touched: Vec<Box<[u8]>>) -> Result<(), Error> {
+    pub(super) fn materialise(&mut self, tracked: &Tracked, mut touched: Vec<Box<[u8]>>) -> Result<(), Error> {
         touched.sort_unstable();
         touched.dedup();
         let conn = &self.conn;
@@ -187,7 +187,7 @@ fn set(shadows: &mut FxHashMap<Box<[u8]>, Shadow>, key: &[u8], image: Option<Ima
 }
 
 /// Whether T's row shows the image, in the columns that the image has.
-fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
+pub(super) fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
     match (image, row) {
         (None, None) => true,
         (Some(image), Some(row)) => {
@@ -198,7 +198,7 @@ fn same(image: Option<&Image>, row: Option<&Row>) -> bool {
 }
 
 /// The key's values out of its canonical bytes: equal for SQLite to those it was made from.
-fn key_values(key: &[u8]) -> Result<Row, Error> {
+pub(super) fn key_values(key: &[u8]) -> Result<Row, Error> {
     let mut reader = antiphon_core::cbor::Reader::new(key);
     let mut values = Vec::new();
     while reader.remaining() > 0 {

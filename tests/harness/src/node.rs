@@ -91,6 +91,8 @@ pub struct Setup {
     pub replicate: bool,
     /// Names and makers of policies for tables that match a glob; all others follow the order of the log.
     pub policies: Vec<(&'static str, &'static str, Make)>,
+    /// Where the databases lie; in memory if nowhere.
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for Setup {
@@ -103,6 +105,7 @@ impl Default for Setup {
             publish: true,
             replicate: true,
             policies: Vec::new(),
+            folder: None,
         }
     }
 }
@@ -152,9 +155,18 @@ fn app(path: &Path) -> Connection {
 impl Node {
     /// A node with these tables, belonging to no cluster yet.
     pub fn new(log: &Arc<Memory>, setup: Setup, ddl: &str) -> Self {
-        let path = PathBuf::from(format!("file:/node-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed)));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = match &setup.folder {
+            Some(folder) => folder.join(format!("node-{number}.db")),
+            None => PathBuf::from(format!("file:/node-{number}?vfs=memdb")),
+        };
         let app = app(&path);
         app.execute_batch(ddl).unwrap();
+        Self::over(log, setup, app, path)
+    }
+
+    /// A node over a database that is there, and a connection of the application's to it.
+    pub fn over(log: &Arc<Memory>, setup: Setup, app: Connection, path: PathBuf) -> Self {
         let db = Self::open(&path, &setup);
         let mut node = Self {
             app,
@@ -200,6 +212,11 @@ impl Node {
             let last = block_on(log.last_number(shard, origin)).unwrap();
             self.with(move |db| db.number_above(shard, last));
         }
+    }
+
+    /// Other tables are replicated from the next start on.
+    pub fn set_filter(&mut self, filter: Filter) {
+        self.setup.filter = filter;
     }
 
     /// Another connection of the application's.

@@ -115,7 +115,7 @@ pub(super) fn triggers(patient: &Patient, found: &mut Found) -> Result<(), Faile
     Ok(())
 }
 
-/// HarmonyLite's own objects: their triggers go on working, and their tables would be replicated.
+/// HarmonyLite's own objects: their triggers go on working, and no other program empties their tables.
 pub(super) fn leftovers(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
     let count: u64 = patient.look.conn().query_row(
         "SELECT count(*) FROM main.sqlite_schema WHERE substr(name, 1, 15) = '__harmonylite__' AND type IN ('table', 'trigger')",
@@ -126,7 +126,7 @@ pub(super) fn leftovers(patient: &Patient, found: &mut Found) -> Result<(), Fail
         found.error(
             None,
             format!("{} of HarmonyLite's left", shown::count(count, "table or trigger is", "tables and triggers are")),
-            "its triggers note every change in tables that are then replicated as if they were the application's",
+            "its triggers note every change a second time, in tables that are not replicated and that nobody empties",
             "`harmonylite -config FILE -cleanup`, with the file it ran with, while neither it nor Antiphon runs",
         );
     }

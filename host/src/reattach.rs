@@ -1,0 +1,126 @@
+//! Tables that come back: L of each is built aside from the log, and the rows compared with it.
+//!
+//! In steps between which the application's writes are sealed as ever: what it writes meanwhile is marked.
+
+use crate::aside::{self, Read};
+use crate::db::{self, Database, Db, Reattached};
+use crate::log::{Log, Shard};
+use crate::publish::{Error, Progress};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One table and its L, as far as it has been built.
+struct Aside {
+    table: String,
+    /// The schema it was made from.
+    schema: i64,
+    /// Never shared; the lock lets the task that holds it move between threads.
+    db: Mutex<Database>,
+    /// The folder it lies in; gone with it.
+    _folder: tempfile::TempDir,
+}
+
+/// Compares tables that came back with the log, one after the other.
+pub(crate) struct Reattach {
+    db: Db,
+    log: Arc<dyn Log>,
+    /// Where folders for L are made.
+    scratch: PathBuf,
+    aside: Option<Box<Aside>>,
+}
+
+impl Reattach {
+    pub(crate) fn new(db: Db, log: Arc<dyn Log>, scratch: PathBuf) -> Self {
+        Self { db, log, scratch, aside: None }
+    }
+
+    /// Does a part of the work, if there is any.
+    pub(crate) async fn step(&mut self) -> Result<Progress, Error> {
+        let Some(Next { table, schema, positions }) = self.next().await? else {
+            self.aside = None;
+            return Ok(Progress::Idle);
+        };
+        // A table whose schema changed meanwhile is begun with again, for what lies aside has the old one.
+        let mut aside = match self.aside.take().filter(|aside| aside.table == table && aside.schema == schema) {
+            Some(aside) => aside,
+            None => match self.begin(&table, schema).await? {
+                Ok(aside) => aside,
+                Err(why) => return self.give_up(table, why).await,
+            },
+        };
+        for (shard, position) in positions {
+            let logged = aside.db.get_mut().unwrap_or_else(PoisonError::into_inner);
+            match aside::read(logged, &*self.log, shard, position).await? {
+                Read::All => {}
+                Read::Some => {
+                    self.aside = Some(aside);
+                    return Ok(Progress::More);
+                }
+                Read::Stuck(why) => return self.give_up(table, why).await,
+            }
+        }
+        let compared = self
+            .db
+            .call(move |db| {
+                let compared = {
+                    let logged = aside.db.lock().unwrap_or_else(PoisonError::into_inner);
+                    db.reattach(&logged, &aside.table)?
+                };
+                Ok((compared, aside))
+            })
+            .await?;
+        match compared {
+            (Reattached::Done, _) => {
+                tracing::info!(table, "table compared with the log; it follows it again");
+                Ok(Progress::More)
+            }
+            (Reattached::Again, aside) => {
+                self.aside = Some(aside);
+                Ok(Progress::More)
+            }
+            (Reattached::Lacks(column), _) => {
+                self.give_up(table, format!("the log has values in column `{column}`, which the table lacks")).await
+            }
+        }
+    }
+
+    async fn next(&self) -> Result<Option<Next>, db::Error> {
+        let next = |db: &mut Database| {
+            let table = db.to_compare()?;
+            Ok(table.map(|table| Next { table, schema: db.schema_version(), positions: db.positions() }))
+        };
+        self.db.call(next).await
+    }
+
+    async fn begin(&self, table: &str, schema: i64) -> Result<Result<Box<Aside>, String>, Error> {
+        for shard in 1..=self.db.call(|db| Ok(db.shards())).await? {
+            let first = self.log.bounds(shard).await?.first;
+            if first > 1 {
+                return Ok(Err(format!("shard {shard} of the log begins at entry {first}, and all of it is needed")));
+            }
+        }
+        tracing::info!(table, "comparing a table that was made anew with the log");
+        let folder = tempfile::Builder::new().prefix(crate::node::SCRATCH).tempdir_in(&self.scratch);
+        let folder = match folder {
+            Ok(folder) => folder,
+            Err(error) => return Ok(Err(format!("cannot make a folder in `{}`: {error}", self.scratch.display()))),
+        };
+        let (path, name) = (folder.path().join("log.db"), [table.to_owned()]);
+        let table = table.to_owned();
+        let db = self.db.call(move |db| db.aside(&path, &name)).await?;
+        Ok(Ok(Box::new(Aside { table, schema, db: Mutex::new(db), _folder: folder })))
+    }
+
+    async fn give_up(&mut self, table: String, why: String) -> Result<Progress, Error> {
+        self.aside = None;
+        let sends = self.db.call(move |db| db.cannot_compare(&table, &why)).await?;
+        Ok(if sends { Progress::More } else { Progress::Idle })
+    }
+}
+
+/// What is to be done next.
+struct Next {
+    table: String,
+    schema: i64,
+    positions: Vec<(Shard, u64)>,
+}

@@ -1,0 +1,301 @@
+//! Tables that go and come back, are made anew, or are left out by the configuration for a while.
+
+use antiphon::db::Filter;
+use antiphon_core::entry::Body;
+use antiphon_harness::{Node, Setup, pair, pair_with, settle, trio};
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
+
+/// The twelve steps of SQLite's manual, in one transaction; `rows` is what the new table takes from the old one.
+fn rebuild(columns: &str, rows: &str) -> String {
+    format!(
+        "BEGIN; CREATE TABLE new_t ({columns}); INSERT INTO new_t {rows}; DROP TABLE t;
+         ALTER TABLE new_t RENAME TO t; COMMIT"
+    )
+}
+
+/// Rows and keys of `t` that a node's entries after the first `after` of the log brought.
+fn sent(node: &Node, after: usize) -> (usize, usize) {
+    let entries = node.log_entries(1).into_iter().skip(after);
+    let chunks = entries.flat_map(|body| if let Body::Changes(changes) = body { changes.chunks } else { Vec::new() });
+    chunks.fold((0, 0), |(written, gone), chunk| (written + chunk.written.len(), gone + chunk.gone.len()))
+}
+
+fn filled() -> (Node, Node) {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 20) INSERT INTO t SELECT i, 'v' || i FROM n");
+    settle(&mut [&mut a, &mut b]);
+    (a, b)
+}
+
+/// A rebuilt table sends the rows that differ, and those that the rebuild left out are gone everywhere.
+#[test]
+fn c82_a_rebuilt_table_sends_what_differs() {
+    for up in [true, false] {
+        let (mut a, mut b) = filled();
+        let before = a.log_entries(1).len();
+        let ddl = rebuild(
+            "id INTEGER PRIMARY KEY, v TEXT",
+            "SELECT id, CASE id WHEN 7 THEN 'new' ELSE v END FROM t WHERE id <> 3",
+        );
+        a.sql(&ddl);
+        // A write between the rebuild and the host's next look at it is one of no trigger's.
+        a.sql("UPDATE t SET v = 'unseen' WHERE id = 8; INSERT INTO t VALUES (21, 'v21')");
+        if !up {
+            a.crash();
+        }
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(sent(&a, before), (3, 1), "up: {up}");
+        assert_eq!(b.one("SELECT count(*) FROM t"), "20");
+        assert_eq!(b.rows("SELECT v FROM t WHERE id IN (7, 8) ORDER BY id"), ["new", "unseen"]);
+        assert_eq!(a.one("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'"), "4");
+        a.sql("DELETE FROM t WHERE id = 9");
+        b.sql("UPDATE t SET v = 'b' WHERE id = 10");
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(a.one("SELECT v FROM t WHERE id = 10"), "b");
+    }
+}
+
+/// A rebuild upon changes that are on their way, of this node's and of another's.
+#[test]
+fn c82_a_rebuild_while_changes_are_on_their_way() {
+    let (mut a, mut b) = filled();
+    a.sql("UPDATE t SET v = 'sealed' WHERE id IN (1, 2, 3); INSERT INTO t VALUES (30, 'sealed')");
+    a.seal();
+    a.sql("UPDATE t SET v = 'marked' WHERE id IN (4, 5)");
+    b.sql("UPDATE t SET v = 'b' WHERE id IN (2, 5, 6)");
+    b.publish();
+    a.sql(&rebuild("id INTEGER PRIMARY KEY, v", "SELECT id, v || '!' FROM t WHERE id NOT IN (3, 4, 30)"));
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.one("SELECT count(*) FROM t"), "18");
+    assert_eq!(a.rows("SELECT v FROM t WHERE id < 8 ORDER BY id"), ["sealed!", "sealed!", "marked!", "v6!", "v7!"]);
+}
+
+/// While a table is compared, its rows are not written over, and what the application writes is not lost.
+#[test]
+fn c82_writes_while_a_rebuilt_table_is_compared() {
+    let setup = Setup { changes_max: 5, ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, TABLE);
+    a.sql("WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 50) INSERT INTO t SELECT i, i FROM n");
+    settle(&mut [&mut a, &mut b]);
+    a.sql(&rebuild("id INTEGER PRIMARY KEY, v", "SELECT id, v * 2 FROM t WHERE id <> 50"));
+    for step in 1..=12 {
+        b.sql(&format!("UPDATE t SET v = 'b{step}' WHERE id = {}", step + 30));
+        b.publish();
+        a.publish_step();
+        a.sql(&format!("UPDATE t SET v = 'a{step}' WHERE id = {step}; INSERT INTO t VALUES ({}, 'a')", step + 100));
+        a.apply();
+        if step == 4 {
+            a.crash();
+        }
+    }
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one("SELECT count(*) FROM t"), "61");
+    assert_eq!(b.one("SELECT count(*) FROM t WHERE v LIKE 'a%'"), "24");
+}
+
+/// A rebuild without a column that the log has values in, and with another.
+#[test]
+fn c82_a_rebuild_with_other_columns() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v, w UNIQUE)");
+    a.sql("INSERT INTO t VALUES (1, 'x', 1), (2, 'y', 2), (3, 'z', 3)");
+    settle(&mut [&mut a, &mut b]);
+    // An eviction of old, by a column that will be gone.
+    a.sql("INSERT INTO t VALUES (4, 'a', 4)");
+    b.sql("INSERT INTO t VALUES (5, 'b', 4)");
+    settle(&mut [&mut a, &mut b]);
+    let ddl = rebuild("id INTEGER PRIMARY KEY, v, n DEFAULT 7", "SELECT id, v, 7 FROM t");
+    let before = a.log_entries(1).len();
+    a.sql(&ddl);
+    b.sql(&ddl);
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(sent(&a, before), (0, 0));
+    assert_eq!(a.one("SELECT count(*) FROM t"), "4");
+}
+
+/// Another key makes every row another one: all of them are sent.
+#[test]
+fn c82_a_rebuild_with_another_key_sends_all_rows() {
+    let (mut a, mut b) = filled();
+    let ddl = rebuild("id INTEGER, v TEXT PRIMARY KEY", "SELECT id, v FROM t");
+    a.sql(&ddl);
+    b.sql(&ddl);
+    settle(&mut [&mut a, &mut b]);
+    a.sql("DELETE FROM t WHERE v = 'v3'");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one("SELECT count(*) FROM t"), "19");
+}
+
+/// Who loses triggers by someone's hand is compared as well: what was written meanwhile is in no mark.
+#[test]
+fn c82_lost_triggers() {
+    for triggers in [&["on_update"][..], &["on_insert", "on_update", "on_move", "on_delete"]] {
+        let (mut a, mut b) = filled();
+        let before = a.log_entries(1).len();
+        for trigger in triggers {
+            a.sql(&format!("DROP TRIGGER __antiphon__t_{trigger}"));
+        }
+        a.sql("UPDATE t SET v = 'unseen' WHERE id = 1; DELETE FROM t WHERE id = 2");
+        settle(&mut [&mut a, &mut b]);
+        // The deletion that was marked may be sent twice.
+        assert_eq!(sent(&a, before).0, 1);
+        assert_eq!(b.rows("SELECT * FROM t WHERE id < 3"), ["1|unseen"]);
+    }
+}
+
+/// A drop stays where it was made: the others go on, and other tables do here as well.
+#[test]
+fn c83_a_dropped_table_is_detached() {
+    let (mut a, mut b, mut c) =
+        trio("CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE other (id INTEGER PRIMARY KEY, v)");
+    a.sql("INSERT INTO t VALUES (1, 'x'), (2, 'y')");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    let position = b.with(|db| db.position(1).seq);
+    b.sql("DROP TABLE t");
+    a.sql("UPDATE t SET v = 'a'; INSERT INTO other VALUES (1, 'o')");
+    for _ in 0..3 {
+        for node in [&mut a, &mut b, &mut c] {
+            node.publish();
+            assert_eq!(node.apply(), None);
+        }
+    }
+    for node in [&a, &c] {
+        assert_eq!(node.rows("SELECT * FROM t"), ["1|a", "2|a"]);
+    }
+    assert_eq!(b.rows("SELECT * FROM other"), ["1|o"]);
+    let detached = b.with(|db| db.detached());
+    assert_eq!((detached[0].table.as_str(), detached[0].since.as_slice()), ("t", &[(1, position)][..]));
+    b.crash();
+    assert_eq!(b.with(|db| db.detached()), detached);
+
+    // It comes back: the log's rows are written, and what the application has put in is its change.
+    b.sql("CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (2, 'b'), (3, 'b')");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    assert_eq!(a.rows("SELECT * FROM t"), ["1|a", "2|b", "3|b"]);
+    assert_eq!(b.with(|db| db.detached()), []);
+}
+
+/// A table that was dropped and made anew while the host was down is no deletion of all its rows.
+#[test]
+fn c83_dropped_and_made_anew_unseen() {
+    let (mut a, mut b) = filled();
+    b.sql(&format!("DROP TABLE t; {TABLE}; INSERT INTO t VALUES (1, 'seed'), (99, 'b')"));
+    b.crash();
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.one("SELECT count(*) FROM t"), "21");
+    assert_eq!(a.rows("SELECT v FROM t WHERE id IN (1, 2, 99) ORDER BY id"), ["seed", "v2", "b"]);
+}
+
+/// Changes of this node's that were on their way when it dropped the table come back with the others' rows.
+#[test]
+fn c83_pending_changes_of_a_dropped_table() {
+    for before_echo in [true, false] {
+        let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, u UNIQUE)");
+        a.sql("INSERT INTO t VALUES (1, 'x')");
+        settle(&mut [&mut a, &mut b]);
+        b.sql("INSERT INTO t VALUES (2, 'y')");
+        b.seal();
+        b.sql("DROP TABLE t");
+        b.publish();
+        if before_echo {
+            b.sql("CREATE TABLE t (id INTEGER PRIMARY KEY, u UNIQUE); INSERT INTO t VALUES (3, 'x')");
+            b.publish();
+            settle(&mut [&mut a, &mut b]);
+        } else {
+            assert_eq!(b.apply(), None);
+            b.sql("CREATE TABLE t (id INTEGER PRIMARY KEY, u UNIQUE); INSERT INTO t VALUES (3, 'x')");
+            settle(&mut [&mut a, &mut b]);
+        }
+        assert_eq!(a.rows("SELECT * FROM t"), ["2|y", "3|x"]);
+    }
+}
+
+/// What another node still sends under a table's old name belongs to the table of the new name.
+#[test]
+fn c81_entries_under_a_renamed_tables_old_name() {
+    let (mut a, mut b) = filled();
+    a.sql("UPDATE t SET v = 'a' WHERE id = 1");
+    a.publish();
+    b.sql("UPDATE t SET v = 'b' WHERE id IN (1, 2)");
+    b.seal();
+    b.sql("ALTER TABLE t RENAME TO t2");
+    b.publish();
+    assert_eq!(b.apply(), None);
+    assert_eq!(b.rows("SELECT v FROM t2 WHERE id < 3"), ["b", "b"]);
+    a.apply();
+    a.sql("ALTER TABLE t RENAME TO t2");
+    settle(&mut [&mut a, &mut b]);
+    b.crash();
+    b.sql("ALTER TABLE t2 RENAME TO t3; DELETE FROM t3 WHERE id = 4");
+    a.sql("UPDATE t2 SET v = 'late' WHERE id = 3");
+    a.publish();
+    a.sql("ALTER TABLE t2 RENAME TO t3");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one("SELECT v FROM t3 WHERE id = 3"), "late");
+    // The whole log is needed to compare it, entries under all three names.
+    b.sql("BEGIN; CREATE TABLE n (id INTEGER PRIMARY KEY, v); INSERT INTO n SELECT * FROM t3 WHERE id <> 5; DROP TABLE t3; ALTER TABLE n RENAME TO t3; COMMIT");
+    let before = b.log_entries(1).len();
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(sent(&b, before), (0, 1));
+}
+
+/// A table that is left out for a while has no triggers, and comes in again as one that was gone.
+#[test]
+fn c83_a_table_that_is_excluded_and_included_again() {
+    let (mut a, mut b) = filled();
+    let without = Filter::new(&[], &["T".to_owned()]).unwrap();
+    b.set_filter(without.clone());
+    b.crash();
+    b.sql("UPDATE t SET v = 'only here' WHERE id = 1");
+    a.sql("UPDATE t SET v = 'a' WHERE id = 2; INSERT INTO t VALUES (21, 'a')");
+    for node in [&mut a, &mut b] {
+        node.publish();
+    }
+    assert_eq!(b.apply(), None);
+    assert_eq!(b.one("SELECT v FROM t WHERE id = 2"), "v2");
+    assert_eq!(b.one("SELECT count(*) FROM sqlite_schema WHERE name LIKE '%antiphon\\_\\_t\\_%' ESCAPE '\\'"), "0");
+    b.set_filter(Filter::default());
+    b.crash();
+    settle(&mut [&mut a, &mut b]);
+    // A row that both have and that differs: nobody can tell whose is later, and the file's own is kept.
+    assert_eq!(a.rows("SELECT v FROM t WHERE id IN (1, 2, 21) ORDER BY id"), ["only here", "v2", "a"]);
+}
+
+/// A table that was never included here has rows of its own and missed the others': both are kept.
+#[test]
+fn c83_a_table_that_is_included_later() {
+    let setup = Setup { filter: Filter::new(&["u".to_owned()], &[]).unwrap(), ..Setup::default() };
+    let (mut a, mut b) =
+        pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE u (id INTEGER PRIMARY KEY, v)");
+    b.sql("INSERT INTO t VALUES (1, 'b')");
+    a.sql("INSERT INTO t VALUES (2, 'a'); INSERT INTO u VALUES (1, 'a')");
+    for node in [&mut a, &mut b] {
+        node.publish();
+        node.apply();
+    }
+    for node in [&mut a, &mut b] {
+        node.set_filter(Filter::default());
+    }
+    a.crash();
+    a.publish();
+    b.apply();
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|b"]);
+    b.crash();
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT * FROM t"), ["1|b", "2|a"]);
+}
+
+/// What another system keeps in the file for itself is nobody's data.
+#[test]
+fn c97_harmonylites_own_tables_are_left_out() {
+    let (mut a, mut b) = pair(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE __harmonylite__t_change_log (id INTEGER PRIMARY KEY, val_id)",
+    );
+    a.sql("INSERT INTO t VALUES (1, 'x'); INSERT INTO __harmonylite__t_change_log VALUES (1, 1)");
+    for node in [&mut a, &mut b] {
+        node.publish();
+        assert_eq!(node.apply(), None);
+    }
+    assert_eq!(b.one("SELECT count(*) FROM t"), "1");
+    assert_eq!(b.one("SELECT count(*) FROM __harmonylite__t_change_log"), "0");
+}
