@@ -179,13 +179,15 @@ pub struct Database {
     spares: BTreeMap<(String, String), String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
-    /// What is in memory may be of a transaction that did not take place, for it could not be read again.
-    stale: bool,
     /// Numbers that the log is known to have: see [`Database::number_above`].
     numbered: BTreeMap<log::Shard, u64>,
     /// Where the file stood after our last transaction; it never goes back.
     known_reached: u64,
     checked_version: i64,
+    /// What is in memory may be of a transaction that did not take place, for it could not be read again.
+    stale: bool,
+    /// How it was found out that the file holds another database now; from then on nothing is done with it.
+    replaced: Option<String>,
 }
 
 /// The cluster this database belongs to.
@@ -232,10 +234,11 @@ impl Database {
             row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
             captures,
-            stale: false,
             numbered: BTreeMap::new(),
             known_reached: 0,
             checked_version: -1,
+            stale: false,
+            replaced: None,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.
@@ -289,11 +292,14 @@ impl Database {
     fn reload(&mut self) -> Result<(), Error> {
         self.stale = true;
         fault!("reload");
-        (self.origin, self.cluster) = ledger::identity(&self.conn)?;
-        self.ledger = Ledger::read(&self.conn)?;
-        if self.ledger.reached() < self.known_reached {
-            return Err(Error::Replaced("it stands before where it stood a moment ago".to_owned()));
+        let (origin, cluster) = ledger::identity(&self.conn)?;
+        let ledger = Ledger::read(&self.conn)?;
+        if ledger.reached() < self.known_reached {
+            let why = "it stands before where it stood a moment ago".to_owned();
+            self.replaced = Some(why.clone());
+            return Err(Error::Replaced(why));
         }
+        (self.origin, self.cluster, self.ledger) = (origin, cluster, ledger);
         self.known_reached = self.ledger.reached();
         for (&shard, &number) in &self.numbered {
             self.ledger.number_above(shard, number);
@@ -314,6 +320,9 @@ impl Database {
         if !self.conn.is_autocommit() {
             self.stale = true;
             self.conn.execute_batch("ROLLBACK").doing("roll a transaction back")?;
+        }
+        if let Some(why) = &self.replaced {
+            return Err(Error::Replaced(why.clone()));
         }
         if self.stale && !crate::flaw!(StaleAfterError) {
             self.reload()?;

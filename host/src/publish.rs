@@ -144,8 +144,8 @@ impl Publisher {
                 })
                 .await?;
             let Some(first) = waiting.first().map(|batch| batch.number) else { break };
-            self.compare(shard).await?;
             fault!("unsent");
+            self.compare(shard).await?;
             let frames: Vec<Vec<u8>> = waiting.into_iter().map(|batch| batch.frame).collect();
             let count = frames.len() as u64;
             fault!("append");

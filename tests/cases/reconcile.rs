@@ -1,8 +1,9 @@
 //! Repair: what differs from the log and is not on its way becomes a change of this node's, and nothing else does.
 
 use antiphon::db::Reconciled;
+use antiphon::join;
 use antiphon::life::Provenance;
-use antiphon_core::entry::{Body, Made};
+use antiphon_core::entry::{Body, Genesis, Made};
 use antiphon_core::value::{Row, Value};
 use antiphon_harness::{ColumnMerge, Counter, Node, Setup, pair, pair_with, policy, settle};
 use std::sync::Arc;
@@ -335,4 +336,47 @@ fn changes_in_no_batch_and_no_mark_are_not_forgotten() {
     assert!(!a.with(|db| db.begin_life()).unwrap());
     settle(&mut [&mut a, &mut b]);
     assert!(a.with(|db| db.begin_life()).unwrap());
+}
+
+/// Of marks that were given up nothing is left that later ones could be taken for.
+#[test]
+fn marks_that_were_given_up_leave_nothing_behind() {
+    let setup = Setup { policies: vec![policy("u", "column-merge", ColumnMerge)], ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    let table = "CREATE TABLE u (id INTEGER PRIMARY KEY, x, y)";
+    a.sql(&format!("{table}; INSERT INTO u VALUES (1, 'x0', 'y0')"));
+    settle(&mut [&mut a]);
+    // Rows that were there before the triggers are marked, and none of them was made upon a row of the log's.
+    b.sql(&format!("{table}; INSERT INTO u VALUES (7, 0, 0), (8, 0, 0), (9, 0, 0)"));
+    let log = b.log.clone();
+    b.with(move |db| {
+        db.install(true).unwrap();
+        while db.scan().unwrap() {}
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = folder.path().join("log.db");
+        let agreed = Genesis {
+            shards: 1,
+            hasher: "test".to_owned(),
+            resolver: "test".to_owned(),
+            policies: Vec::new(),
+            wire: 1,
+        };
+        let work = || {
+            futures::executor::block_on(join::force(
+                db,
+                &*log,
+                &agreed,
+                &scratch,
+                join::Rows::DiscardLocal,
+                Provenance::Copy,
+            ))
+        };
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap()
+    });
+    assert_eq!(b.rows("SELECT * FROM u"), ["1|x0|y0"]);
+    a.sql("UPDATE u SET x = 'x1' WHERE id = 1");
+    a.publish();
+    b.sql("UPDATE u SET y = 'y1' WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT * FROM u"), ["1|x1|y1"]);
 }

@@ -205,6 +205,7 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("checked", ALL, &[1]),
     ("created", &[Founder], &[1]),
     ("identified", &[Founder, Joiner], &[1]),
+    ("reload", &[Founder, Joiner], &[1, 3]),
     ("opened", &[Founder], &[1]),
     ("judged", &[Joiner], &[1]),
     ("genesis", &[Founder], &[1]),

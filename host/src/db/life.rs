@@ -180,8 +180,16 @@ impl Database {
     }
 
     /// Another process may have put an older file, or another node's, in the place of this one's content: as a restore
-    /// through SQLite does. Asked in every transaction that follows another's.
+    /// through SQLite does. Asked in every transaction that follows another's, and after batches were read.
     pub(super) fn is_still_ours(&mut self) -> Result<(), Error> {
+        let asked = self.compare_with_memory();
+        if let Err(Error::Replaced(why)) = &asked {
+            self.replaced = Some(why.clone());
+        }
+        asked
+    }
+
+    fn compare_with_memory(&mut self) -> Result<(), Error> {
         const ASKING: &str = "see whether the file is the one it was";
         let version: i64 = self
             .conn

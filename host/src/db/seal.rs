@@ -383,9 +383,12 @@ impl Database {
     /// Batches that the log does not have, above `number`.
     ///
     /// # Errors
-    /// When the outbox can't be read.
-    pub fn unsent(&self, shard: Shard, number: u64, bytes_max: usize) -> Result<Vec<Unsent>, Error> {
-        ledger::unsent(&self.conn, shard, number, bytes_max)
+    /// When the outbox can't be read, or is another's by now.
+    pub fn unsent(&mut self, shard: Shard, number: u64, bytes_max: usize) -> Result<Vec<Unsent>, Error> {
+        let unsent = ledger::unsent(&self.conn, shard, number, bytes_max)?;
+        // What was read is ours only if the file still is.
+        self.is_still_ours()?;
+        Ok(unsent)
     }
 
     /// The last number of ours that came back in this shard.
