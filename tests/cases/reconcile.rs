@@ -6,6 +6,7 @@ use antiphon::life::Provenance;
 use antiphon_core::entry::{Body, Genesis, Made};
 use antiphon_core::value::{Row, Value};
 use antiphon_harness::{ColumnMerge, Counter, Node, Setup, pair, pair_with, policy, settle};
+use std::sync::Arc;
 
 fn repair(node: &Node, dry_run: bool) -> Vec<Reconciled> {
     let log = node.log.clone();
@@ -147,49 +148,6 @@ fn a_repaired_row_says_what_it_was_made_upon() {
     assert_eq!(b.rows("SELECT * FROM t"), ["1|x1|y1"]);
 }
 
-/// Of marks that were given up nothing is left that later ones could be taken for.
-#[test]
-fn marks_that_were_given_up_leave_nothing_behind() {
-    let setup = Setup { policies: vec![policy("u", "column-merge", ColumnMerge)], ..Setup::default() };
-    let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY)");
-    let table = "CREATE TABLE u (id INTEGER PRIMARY KEY, x, y)";
-    a.sql(&format!("{table}; INSERT INTO u VALUES (1, 'x0', 'y0')"));
-    settle(&mut [&mut a]);
-    // Rows that were there before the triggers are marked, and none of them was made upon a row of the log's.
-    b.sql(&format!("{table}; INSERT INTO u VALUES (7, 0, 0), (8, 0, 0), (9, 0, 0)"));
-    let log = b.log.clone();
-    b.with(move |db| {
-        db.install(true).unwrap();
-        while db.scan().unwrap() {}
-        let folder = tempfile::tempdir().unwrap();
-        let scratch = folder.path().join("log.db");
-        let agreed = Genesis {
-            shards: 1,
-            hasher: "test".to_owned(),
-            resolver: "test".to_owned(),
-            policies: Vec::new(),
-            wire: 1,
-        };
-        let work = || {
-            futures::executor::block_on(join::force(
-                db,
-                &*log,
-                &agreed,
-                &scratch,
-                join::Rows::DiscardLocal,
-                Provenance::Copy,
-            ))
-        };
-        std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap()
-    });
-    assert_eq!(b.rows("SELECT * FROM u"), ["1|x0|y0"]);
-    a.sql("UPDATE u SET x = 'x1' WHERE id = 1");
-    a.publish();
-    b.sql("UPDATE u SET y = 'y1' WHERE id = 1");
-    settle(&mut [&mut a, &mut b]);
-    assert_eq!(a.rows("SELECT * FROM u"), ["1|x1|y1"]);
-}
-
 /// What the node's changes to `t` say they were made upon, after the first entries of the log; sorted.
 fn bases(node: &Node, after: usize) -> Vec<Option<Row>> {
     let entries = node.log_entries(1).into_iter().skip(after);
@@ -326,4 +284,99 @@ fn a_table_of_another_name_and_fewer_columns_is_repaired() {
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.rows("SELECT * FROM t"), ["1|unseen", "2|b"]);
     assert_eq!(b.one("SELECT count(*) FROM s"), "0");
+}
+
+/// Where others' entries were passed over, their rows are missing, and that is no deletion.
+#[test]
+fn c83_a_table_made_anew_where_others_are_not_read() {
+    let (log, ddl) = (Arc::default(), "CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    let mut a = Node::new(&log, Setup::default(), ddl);
+    let mut b = Node::new(&log, Setup { node: 2, replicate: false, ..Setup::default() }, ddl);
+    a.sql("INSERT INTO t VALUES (1, 'a')");
+    a.enter();
+    a.publish();
+    b.enter();
+    b.sql("INSERT INTO t VALUES (2, 'b'), (3, 'b')");
+    for _ in 0..3 {
+        for node in [&mut a, &mut b] {
+            node.publish();
+            node.apply();
+        }
+    }
+    assert!(b.with(|db| db.has_unread()));
+    drop_triggers(&b);
+    b.sql("UPDATE t SET v = 'unseen' WHERE id = 2; DELETE FROM t WHERE id = 3");
+    b.publish();
+    a.apply();
+    assert_eq!(a.rows("SELECT * FROM t"), ["1|a", "2|b", "3|b"]);
+    assert!(b.with(|db| db.has_marks()).unwrap(), "what changed there is not given up unasked");
+    b.sql("UPDATE t SET v = 'b2' WHERE id = 2");
+    b.publish();
+    a.apply();
+    assert_eq!(a.rows("SELECT * FROM t"), ["1|a", "2|b2", "3|b"]);
+}
+
+/// What is held back, or not compared yet, is a change that was not sent: no copy goes on as if there were none.
+#[test]
+fn changes_in_no_batch_and_no_mark_are_not_forgotten() {
+    let (mut a, mut b) = pair("CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    a.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')");
+    settle(&mut [&mut a, &mut b]);
+    assert!(!a.with(|db| db.has_marks()).unwrap());
+    a.with(|db| db.limit_rows(1000));
+    a.sql("UPDATE t SET v = zeroblob(2000) WHERE id = 1");
+    a.seal();
+    assert!(a.with(|db| db.has_marks()).unwrap());
+    assert!(!a.with(|db| db.begin_life()).unwrap());
+    a.sql("UPDATE t SET v = 'small' WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert!(!a.with(|db| db.has_marks()).unwrap());
+    drop_triggers(&a);
+    a.with(|db| db.install(true)).unwrap();
+    assert!(!a.with(|db| db.begin_life()).unwrap());
+    settle(&mut [&mut a, &mut b]);
+    assert!(a.with(|db| db.begin_life()).unwrap());
+}
+
+/// Of marks that were given up nothing is left that later ones could be taken for.
+#[test]
+fn marks_that_were_given_up_leave_nothing_behind() {
+    let setup = Setup { policies: vec![policy("u", "column-merge", ColumnMerge)], ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    let table = "CREATE TABLE u (id INTEGER PRIMARY KEY, x, y)";
+    a.sql(&format!("{table}; INSERT INTO u VALUES (1, 'x0', 'y0')"));
+    settle(&mut [&mut a]);
+    // Rows that were there before the triggers are marked, and none of them was made upon a row of the log's.
+    b.sql(&format!("{table}; INSERT INTO u VALUES (7, 0, 0), (8, 0, 0), (9, 0, 0)"));
+    let log = b.log.clone();
+    b.with(move |db| {
+        db.install(true).unwrap();
+        while db.scan().unwrap() {}
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = folder.path().join("log.db");
+        let agreed = Genesis {
+            shards: 1,
+            hasher: "test".to_owned(),
+            resolver: "test".to_owned(),
+            policies: Vec::new(),
+            wire: 1,
+        };
+        let work = || {
+            futures::executor::block_on(join::force(
+                db,
+                &*log,
+                &agreed,
+                &scratch,
+                join::Rows::DiscardLocal,
+                Provenance::Copy,
+            ))
+        };
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap()
+    });
+    assert_eq!(b.rows("SELECT * FROM u"), ["1|x0|y0"]);
+    a.sql("UPDATE u SET x = 'x1' WHERE id = 1");
+    a.publish();
+    b.sql("UPDATE u SET y = 'y1' WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT * FROM u"), ["1|x1|y1"]);
 }

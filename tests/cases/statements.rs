@@ -46,13 +46,8 @@ fn statement(dice: &mut Dice, uniques: usize) -> String {
     };
     match dice.below(6) {
         0 | 1 => format!("INSERT OR {verb} INTO t (k, u, v, w, x) VALUES {}", rows(dice)),
-        2 => format!(
-            "UPDATE OR {verb} t SET {}, {} WHERE k = {}",
-            set(dice),
-            format!("x = {}", dice.below(1000)),
-            dice.below(8)
-        )
-        .replace("x = 0, ", ""),
+        2 => format!("UPDATE OR {verb} t SET {}, x = {} WHERE k = {}", set(dice), dice.below(1000), dice.below(8))
+            .replace("x = 0, ", ""),
         3 => format!("UPDATE OR {verb} t SET k = k + 1, u = v WHERE k > {}", dice.below(8)),
         4 => {
             let over = [vec!["k"], UNIQUES[..uniques].to_vec()].concat();

@@ -244,7 +244,7 @@ fn c81_entries_under_a_renamed_tables_old_name() {
 fn c83_a_table_that_is_excluded_and_included_again() {
     let (mut a, mut b) = filled();
     let without = Filter::new(&[], &["T".to_owned()]).unwrap();
-    b.set_filter(without.clone());
+    b.set_filter(without);
     b.crash();
     b.sql("UPDATE t SET v = 'only here' WHERE id = 1");
     a.sql("UPDATE t SET v = 'a' WHERE id = 2; INSERT INTO t VALUES (21, 'a')");

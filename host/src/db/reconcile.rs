@@ -81,7 +81,7 @@ impl Database {
         let differing = self.differing(logged, &here, &there)?;
         let meanwhile = || Error::Inconsistent(format!("the schema changed while `{table}` was compared"));
         if mark {
-            if !self.mark_differing(logged, &here, &there, differing.keys(true))? {
+            if !self.mark_differing(logged, &here, &there, &differing.keys(true))? {
                 return Err(meanwhile());
             }
             let is_set_right = self.transaction(|db| {
@@ -134,7 +134,7 @@ impl Database {
                 gone = keys.len() - differing.here.len(),
                 "a table was made anew; rows that differ from the log's are sent"
             );
-            self.mark_differing(aside, &here, &there, keys)?;
+            self.mark_differing(aside, &here, &there, &keys)?;
             return Ok(Reattached::Again);
         }
         self.transaction(|db| {
@@ -244,13 +244,7 @@ impl Database {
     }
 
     /// Marks keys under which a table differs, in short transactions; says whether the schema stayed as it was.
-    fn mark_differing(
-        &mut self,
-        logged: &Self,
-        here: &Tracked,
-        there: &Tracked,
-        keys: Vec<&Row>,
-    ) -> Result<bool, Error> {
+    fn mark_differing(&mut self, logged: &Self, here: &Tracked, there: &Tracked, keys: &[&Row]) -> Result<bool, Error> {
         for piece in keys.chunks(MARKS_MAX) {
             let marked = self.transaction(|db| {
                 if db.refresh_schema()? {
@@ -373,7 +367,7 @@ impl Database {
             {
                 return Ok(Some(column));
             }
-            let image: Option<Image> = row.map(|row| picked(row, &places).into_iter().map(Some).collect());
+            let image: Option<Image> = row.map(|row| picked(&row, &places).into_iter().map(Some).collect());
             shadows.push((key.clone(), Shadow { image, seen }));
         }
         if rows > 0 {
@@ -434,7 +428,7 @@ fn places(here: &Tracked, there: &Tracked) -> Result<Vec<usize>, Error> {
     places.ok_or_else(|| Error::Inconsistent(format!("the columns of `{}` changed meanwhile", here.table.name)))
 }
 
-fn picked(row: Row, places: &[usize]) -> Row {
+fn picked(row: &Row, places: &[usize]) -> Row {
     places.iter().map(|&place| row.get(place).cloned().unwrap_or_default()).collect()
 }
 
@@ -463,7 +457,7 @@ impl<'a> Bases<'a> {
         if let Some(image) = self.sealed.get(canonical.as_slice()) {
             return Ok(image.as_ref().map(whole_row));
         }
-        Ok(whole(self.logged, self.there, key)?.map(|row| picked(row, &self.places)))
+        Ok(whole(self.logged, self.there, key)?.map(|row| picked(&row, &self.places)))
     }
 }
 
