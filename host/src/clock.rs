@@ -5,40 +5,62 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Milliseconds since 1970; 0 if the clock stands before that.
 #[must_use]
 pub fn unix_ms() -> u64 {
-    u64::try_from(now().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since_1970().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds since 1970; 0 if the clock stands before that.
 #[must_use]
 pub fn unix_ns() -> u64 {
-    u64::try_from(now().as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn now() -> Duration {
+fn since_1970() -> Duration {
     #[cfg(feature = "testing")]
-    if let Some(ms) = testing::now_ms() {
-        return Duration::from_millis(ms);
+    if let Some(millis) = testing::now() {
+        return Duration::from_millis(millis);
     }
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(feature = "testing")]
 pub mod testing {
-    //! A clock that a test sets, for its thread alone: histories run side by side, and repeat to the millisecond.
+    //! A clock that a test sets, for its own thread: one that jumps, goes back or stands still.
+    use rusqlite::Connection;
+    use rusqlite::functions::FunctionFlags;
     use std::cell::Cell;
 
     thread_local! {
-        static NOW_MS: Cell<Option<u64>> = const { Cell::new(None) };
+        static NOW: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// From now on it is so many milliseconds after 1970; without a number, as late as it is.
-    pub fn set_ms(now: Option<u64>) {
-        NOW_MS.set(now);
+    /// The time that this thread is told from now on, in milliseconds since 1970; `None` = the machine's.
+    pub fn set(now: Option<u64>) {
+        NOW.set(now);
     }
 
-    /// What was set.
-    #[must_use]
-    pub fn now_ms() -> Option<u64> {
-        NOW_MS.get()
+    pub(super) fn now() -> Option<u64> {
+        NOW.get()
+    }
+
+    /// When 1970 began, in days.
+    const UNIX_EPOCH_JD: f64 = 2_440_587.5;
+    const DAY_MS: f64 = 86_400_000.0;
+
+    /// Lets SQL on this connection go by the time that was set, if one was: triggers ask for `julianday('now')`.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn tell(conn: &Connection) -> rusqlite::Result<()> {
+        if now().is_none() {
+            return Ok(());
+        }
+        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_INNOCUOUS;
+        conn.create_scalar_function("julianday", 1, flags, |context| {
+            #[expect(clippy::cast_precision_loss, reason = "a day of our times is far below 2^53 ms")]
+            match context.get_raw(0).as_str() {
+                Ok("now") => Ok(super::unix_ms() as f64 / DAY_MS + UNIX_EPOCH_JD),
+                _ => Err(rusqlite::Error::UserFunctionError("only the time of now is set".into())),
+            }
+        })
     }
 }

@@ -394,6 +394,8 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error
     let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags).doing("open the database")?;
     conn.busy_handler(Some(wait_for_lock)).doing("set the time to wait for a lock")?;
+    #[cfg(feature = "testing")]
+    crate::clock::testing::tell(&conn).doing("set the time")?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // The application's triggers and foreign-key actions ran where the row was written; their effects arrive
     // as rows of their own and must not happen twice. Both are settings of this connection alone.

@@ -1,6 +1,6 @@
 //! The machine under the host: its clock, its components, and an answer that is lost at the wrong moment.
 
-use antiphon::clock::testing::set_ms as set;
+use antiphon::clock::testing::set;
 use antiphon::log::{Faults, Memory};
 use antiphon_harness::{Node, Setup, found, pair, settle, trio};
 use std::sync::Arc;

@@ -56,6 +56,14 @@ fn bytes(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Value> {
     })
 }
 
+/// A plain SQLite does not check the foreign key of an INSERT OR REPLACE where a trigger of the application's writes
+/// to the parent's table; beside other triggers it does. Where that lets a child without a parent in, it is SQLite that
+/// differs from itself, and what follows can't be compared.
+fn is_unchecked(plain: &Connection, theirs: &Outcome, ours: &Outcome) -> bool {
+    let refused = matches!(&ours.result, Err(error) if error.contains("FOREIGN KEY"));
+    refused && theirs.result.is_ok() && plain.prepare("PRAGMA foreign_key_check").unwrap().exists([]).unwrap()
+}
+
 /// The other node, brought up to date.
 fn settle(a: &mut Node, b: &mut Node) -> Result<(), String> {
     for _ in 0..8 {
@@ -85,6 +93,9 @@ pub(crate) fn run(program: &Program) -> Result<Tally, String> {
         match step {
             Step::Sql(sql) => {
                 let (mut ours, theirs) = (execute(&a.app, sql), execute(&plain, sql));
+                if is_unchecked(&plain, &theirs, &ours) {
+                    return Ok(tally);
+                }
                 let is_foreign = matches!(&theirs.result, Err(error) if error.contains("FOREIGN KEY"));
                 comparable = (comparable && !is_foreign) || ours.last_rowid == theirs.last_rowid;
                 if !comparable {

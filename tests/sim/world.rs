@@ -8,7 +8,7 @@ use crate::random::Random;
 use crate::rule::Rule;
 use crate::schema::{DDL, LATE_DDL, TABLES, WATCH_DDL, WIDEN_DDL};
 use crate::workload;
-use antiphon::clock::testing::set_ms;
+use antiphon::clock::testing as clock;
 use antiphon::db::{self, Stop};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Faults, Log as _, Memory};
@@ -16,7 +16,6 @@ use antiphon::{publish, subscribe};
 use antiphon_core::codec::Encoder;
 use antiphon_core::codec::decode;
 use antiphon_core::entry::{Body, Changes, Entry, Genesis, Origin};
-use antiphon_harness::vfs::share_clock;
 use antiphon_harness::{Node, Setup};
 use futures::executor::block_on;
 use std::cell::Cell;
@@ -37,14 +36,18 @@ const ROUNDS_MAX: usize = 40;
 /// Steps of one kind in which a node must have done all it can.
 const STEPS_MAX: usize = 2000;
 
+/// When every history begins, in milliseconds since 1970: what the machine's clock says must not decide who wins.
+const BEGINNING_MS: u64 = 1_700_000_000_000;
+
 /// Lets a history happen.
 pub(crate) fn run(plan: &Plan) -> Outcome {
     let mut trace = Vec::new();
     let mut coverage = Coverage::default();
     // What the product does wrong may also be a panic; the trace must survive it.
+    clock::set(Some(BEGINNING_MS));
     let done = catch_unwind(AssertUnwindSafe(|| World::new(plan, &mut trace, &mut coverage)?.live(plan)));
     on_fault(|_| false);
-    set_ms(None);
+    clock::set(None);
     let failure = match done {
         Ok(done) => done.err(),
         Err(panic) => Some(match panic.downcast::<String>() {
@@ -63,9 +66,9 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
 #[derive(Clone, Default)]
 struct Death {
     countdown: Rc<Cell<u64>>,
-    wanted: Rc<Cell<Option<&'static str>>>,
     /// What is passed after it fails as well, as on a disk that is broken.
     sticky: Rc<Cell<bool>>,
+    wanted: Rc<Cell<Option<&'static str>>>,
     at: Rc<Cell<Option<&'static str>>>,
     again: Rc<Cell<Option<&'static str>>>,
 }
@@ -75,23 +78,21 @@ impl Death {
     fn comes(&self, point: &'static str) -> bool {
         let left = self.countdown.get();
         self.countdown.set(left.saturating_sub(1));
-        let dies = left == 1 || self.wanted.get() == Some(point);
-        if dies {
-            self.countdown.set(0);
-            self.wanted.set(None);
+        if left == 1 || self.wanted.get() == Some(point) {
+            self.avert();
             self.at.set(Some(point));
-        }
-        if !dies && self.sticky.get() && self.at.get().is_some() {
-            self.again.set(Some(point));
             return true;
         }
-        dies
+        let fails_again = self.sticky.get() && self.at.get().is_some();
+        if fails_again {
+            self.again.set(Some(point));
+        }
+        fails_again
     }
 
     fn avert(&self) {
         self.countdown.set(0);
         self.wanted.set(None);
-        self.sticky.set(false);
     }
 }
 
@@ -104,6 +105,8 @@ struct World<'a> {
     death: Death,
     /// Whether a node's subscriber of a shard has read the log since the last start or error.
     checked: Vec<Vec<bool>>,
+    /// What all clocks say that are not off, in milliseconds since 1970.
+    now_ms: u64,
     /// How far each clock is off.
     offsets: Vec<i64>,
     /// Where a node stood in a shard whose log is no longer the one it applied: there it must stay.
@@ -118,9 +121,6 @@ struct World<'a> {
     coverage: &'a mut Coverage,
 }
 
-/// When histories begin, and how many seconds later no more is written.
-const BEGINNING_MS: u64 = 1_700_000_000_000;
-const AT_REST: u64 = 2000;
 /// The hours, days and years that clocks are set by.
 const JUMPS: [i64; 6] = [0, -3_600_000, 3_600_000, -86_400_000, 86_400_000, 10 * 365 * 86_400_000];
 
@@ -128,8 +128,6 @@ impl<'a> World<'a> {
     fn new(plan: &Plan, trace: &'a mut Vec<String>, coverage: &'a mut Coverage) -> Result<Self, String> {
         let config = plan.config;
         trace.push(format!("{config:?}"));
-        share_clock();
-        set_ms(Some(BEGINNING_MS));
         for rule in config.rules.iter().filter(|rule| **rule != Rule::Plain) {
             coverage.see(rule.name());
         }
@@ -169,6 +167,7 @@ impl<'a> World<'a> {
             entries: vec![Vec::new(); shards],
             death,
             checked: vec![vec![false; shards]; config.nodes],
+            now_ms: BEGINNING_MS,
             offsets: vec![0; config.nodes],
             stranded: vec![vec![None; shards]; config.nodes],
             has_lost: false,
@@ -178,7 +177,6 @@ impl<'a> World<'a> {
             trace,
             coverage,
         };
-        world.set_clock(0, 0);
         for index in 0..config.before {
             let seed = plan.steps.first().map_or(0, |step| step.seed) ^ index;
             world.write(&Step { mark: 900 + index, node: 0, act: Act::Write, seed });
@@ -213,13 +211,19 @@ impl<'a> World<'a> {
         self.trace.push(format!("{:3} n{} at {positions:?} {what}", step.mark, step.node + 1));
     }
 
-    /// It is so many seconds after the beginning, by this node's clock.
-    fn set_clock(&self, node: usize, seconds: u64) {
-        set_ms(Some((BEGINNING_MS + seconds * 1000).saturating_add_signed(self.offsets[node])));
+    /// Often no time passes: two writes in one millisecond must have a winner, too.
+    fn pass_time(&mut self, step: &Step) {
+        self.now_ms += Random::new(!step.seed).weighted(&[(50, 0), (30, 1), (15, 3), (5, 1000)]);
+        self.set_clock(step.node);
+    }
+
+    /// It is now what this node's clock says.
+    fn set_clock(&self, node: usize) {
+        clock::set(Some(self.now_ms.saturating_add_signed(self.offsets[node])));
     }
 
     fn step(&mut self, step: &Step) -> Result<(), String> {
-        self.set_clock(step.node, step.mark);
+        self.pass_time(step);
         match step.act {
             Act::Write => self.write(step),
             Act::Create => {
@@ -423,6 +427,7 @@ impl<'a> World<'a> {
         let left = self.log.left();
         self.log.fail(Faults::default());
         self.death.avert();
+        self.death.sticky.set(false);
         let died = self.death.at.take();
         if let Some(point) = self.death.again.take() {
             self.coverage.see(&format!("die at {point}"));
@@ -587,7 +592,7 @@ impl<'a> World<'a> {
         }
         for _ in 0..ROUNDS_MAX {
             for &node in &sound {
-                self.set_clock(node, AT_REST);
+                self.set_clock(node);
                 match self.drain(node) {
                     Err(error) if self.stops_honestly(node, &error) => {}
                     done => done?,

@@ -145,6 +145,7 @@ fn app(path: &Path) -> Connection {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
     let conn = Connection::open_with_flags(path, flags).unwrap();
     conn.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+    antiphon::clock::testing::tell(&conn).unwrap();
     conn
 }
 

@@ -399,28 +399,3 @@ fn register() {
         assert_eq!(sqlite3_vfs_register(shim, 1), SQLITE_OK, "the VFS was not registered");
     }
 }
-
-/// Makes databases in memory ask [`antiphon::clock`] for the time, in every thread that has set it: triggers stamp
-/// what they mark, and a history must repeat to the millisecond.
-///
-/// # Panics
-/// When SQLite has no such VFS.
-pub fn share_clock() {
-    static SHARED: Once = Once::new();
-    // SAFETY: the VFS of databases in memory is static and not constant, and it is changed once, before a database
-    // of the caller's is opened with it; the pointer that is replaced has the same type.
-    SHARED.call_once(|| unsafe {
-        let memory = sqlite3_vfs_find(c"memdb".as_ptr());
-        assert!(!memory.is_null(), "SQLite has no databases in memory");
-        (*memory).xCurrentTimeInt64 = Some(current_time);
-    });
-}
-
-/// Milliseconds from the beginning of Julian days to 1970.
-const JULIAN_MS: i64 = 210_866_760_000_000;
-
-unsafe extern "C" fn current_time(_: *mut sqlite3_vfs, into: *mut i64) -> c_int {
-    // SAFETY: SQLite gives the address of a number of its own.
-    unsafe { *into = JULIAN_MS.saturating_add_unsigned(antiphon::clock::unix_ms()) };
-    SQLITE_OK
-}
