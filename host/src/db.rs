@@ -65,6 +65,8 @@ use recent::Recent;
 use rusqlite::{Connection, OpenFlags};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What can go wrong with the application's file.
@@ -182,7 +184,7 @@ pub struct Database {
     /// Numbers that the log is known to have: see [`Database::number_above`].
     numbered: BTreeMap<log::Shard, u64>,
     /// Where the file stood after our last transaction; it never goes back.
-    known_reached: u64,
+    known_reached: Arc<AtomicU64>,
     checked_version: i64,
     /// What is in memory may be of a transaction that did not take place, for it could not be read again.
     stale: bool,
@@ -235,7 +237,7 @@ impl Database {
             spares: BTreeMap::new(),
             captures,
             numbered: BTreeMap::new(),
-            known_reached: 0,
+            known_reached: Arc::default(),
             checked_version: -1,
             stale: false,
             replaced: None,
@@ -294,13 +296,13 @@ impl Database {
         fault!("reload");
         let (origin, cluster) = ledger::identity(&self.conn)?;
         let ledger = Ledger::read(&self.conn)?;
-        if ledger.reached() < self.known_reached {
+        if ledger.reached() < self.reached() {
             let why = "it stands before where it stood a moment ago".to_owned();
             self.replaced = Some(why.clone());
             return Err(Error::Replaced(why));
         }
         (self.origin, self.cluster, self.ledger) = (origin, cluster, ledger);
-        self.known_reached = self.ledger.reached();
+        self.known_reached.store(self.ledger.reached(), Ordering::Relaxed);
         for (&shard, &number) in &self.numbered {
             self.ledger.number_above(shard, number);
         }
@@ -338,7 +340,7 @@ impl Database {
         let done = self.is_still_ours().and_then(|()| work(self)).and_then(|value| {
             fault!("commit");
             self.conn.execute_batch("COMMIT").doing("commit a transaction")?;
-            self.known_reached = self.known_reached.max(self.ledger.reached());
+            self.known_reached.fetch_max(self.ledger.reached(), Ordering::Relaxed);
             fault!("committed");
             Ok(value)
         });

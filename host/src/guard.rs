@@ -64,6 +64,8 @@ pub(crate) struct Guard {
     pub(crate) place: Place,
     pub(crate) state: PathBuf,
     pub(crate) incarnation: u64,
+    /// How far the database has come: also when it was replaced, and answers no more.
+    pub(crate) reached: Arc<AtomicU64>,
     pub(crate) shards: u32,
     pub(crate) activity: Arc<Activity>,
     pub(crate) sleep_timeout: Duration,
@@ -98,7 +100,7 @@ impl Guard {
                 measured = Instant::now();
             }
             if noted.elapsed() >= NOTE {
-                self.note(&mut written).await;
+                self.note(&mut written);
                 noted = Instant::now();
             }
             if !self.sleep_timeout.is_zero() && self.activity.quiet() >= self.sleep_timeout {
@@ -106,13 +108,13 @@ impl Guard {
                 return Ok(());
             }
         }
-        self.note(&mut written).await;
+        self.note(&mut written);
         Ok(())
     }
 
     /// Notes how far this life has come, if it has moved.
-    async fn note(&self, written: &mut Option<u64>) {
-        let Ok(reached) = self.db.call(|db| Ok(db.reached())).await else { return };
+    fn note(&self, written: &mut Option<u64>) {
+        let reached = self.reached.load(Ordering::Relaxed);
         // What lies under the name now may be another file, which this note must not vouch for.
         if *written == Some(reached) || self.place.check().is_err() {
             return;

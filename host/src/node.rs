@@ -19,6 +19,7 @@ use antiphon_core::hash::Hash;
 use futures::FutureExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -96,6 +97,7 @@ pub struct Node {
     outbox_bytes_max: u64,
     number: u64,
     incarnation: u64,
+    reached: Arc<AtomicU64>,
     keep: Keep,
     board: Board,
     state: PathBuf,
@@ -238,6 +240,7 @@ impl Opened {
         fault!("noted");
         let (shards, origin) = (self.db.shards(), self.db.origin());
         let watch = Watch::new(self.db.path());
+        let reached = self.db.watch_reached();
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
         let log_directory = self.log_directory.canonicalize().unwrap_or(self.log_directory);
@@ -251,6 +254,7 @@ impl Opened {
             outbox_bytes_max: self.outbox_bytes_max,
             number: origin.node,
             incarnation: origin.incarnation,
+            reached,
             keep: self.keep,
             board: Board::new(log_directory.display().to_string()),
             state: self.state,
@@ -341,6 +345,7 @@ impl Node {
             place: self.place.clone(),
             state: self.state.clone(),
             incarnation: self.incarnation,
+            reached: self.reached,
             shards: self.shards,
             activity: Arc::clone(&activity),
             sleep_timeout: self.sleep_timeout,

@@ -100,7 +100,7 @@ pub(crate) fn each_call(name: &str, scenario: &Scenario) {
         if scenario.members {
             assert!(world.enter(0) && world.publish(0) && world.apply(0) && world.publish(0), "{:?}", world.errors);
             world.sql(1, "DELETE FROM tally");
-            assert!(world.enter(1) && world.apply(1), "{:?}", world.errors);
+            assert!(world.enter_patiently(1) && world.apply(1), "{:?}", world.errors);
         }
         (scenario.before)(&mut world);
         assert_eq!(world.errors, Vec::<String>::new());

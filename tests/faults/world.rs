@@ -292,7 +292,7 @@ impl World {
     }
 
     /// A node that is no member yet may need its founder to send first.
-    fn enter_patiently(&mut self, node: usize) -> bool {
+    pub(crate) fn enter_patiently(&mut self, node: usize) -> bool {
         if !self.start(node) {
             return false;
         }

@@ -6,12 +6,20 @@ use crate::log::Shard;
 use antiphon_core::capture::{PREFIX, change_log};
 use antiphon_core::entry::Origin;
 use antiphon_core::schema::quote;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 impl Database {
     /// How many entries of the log have been applied, over all shards: the most that ever were.
     #[must_use]
     pub fn reached(&self) -> u64 {
-        self.known_reached
+        self.known_reached.load(Ordering::Relaxed)
+    }
+
+    /// The same for those who must know it when the database itself can't be asked any more.
+    #[must_use]
+    pub fn watch_reached(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.known_reached)
     }
 
     /// Whether rows are marked, or still to be marked, and in no batch: also those that are held back, and those of a
@@ -222,10 +230,10 @@ impl Database {
         if found != Some(self.origin) {
             return Err(Error::Replaced("it holds another node's state".to_owned()));
         }
-        if reached < self.known_reached {
+        if reached < self.reached() {
             return Err(Error::Replaced(format!(
                 "it stands {} entries before where it stood a moment ago",
-                self.known_reached - reached
+                self.reached() - reached
             )));
         }
         self.checked_version = version;
