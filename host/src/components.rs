@@ -47,6 +47,7 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
         log: config.log.path.clone(),
         filter,
         changes_max: config.scan_max_changes.max(1) as usize,
+        atomic_max: config.atomic_max as usize,
         compress: config.replication_log.compress,
         publish: config.publish,
         replicate: config.replicate,

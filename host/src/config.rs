@@ -61,6 +61,10 @@ section! {
         /// Most changes taken in one seal. More are taken in further seals, with a pause for the application between.
         /// HarmonyLite's default is 512.
         scan_max_changes: u32 = 16384,
+        /// Most changes of one unit, which is one large transaction or several that were sealed together, that are
+        /// applied in one transaction of this node. A larger one is applied in slices, so that the application's own
+        /// writes need not wait: who reads meanwhile sees a part of it.
+        atomic_max: u32 = 100_000,
         /// Milliseconds between two removals of changes that are no longer needed.
         cleanup_interval: u64 = 5000,
         /// Milliseconds for which a batch stays in the database's outbox once the log has it. It is what this node

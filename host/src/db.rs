@@ -29,6 +29,7 @@ mod reconcile;
 mod resolved;
 mod rows;
 mod seal;
+mod slices;
 mod stamp;
 mod unique;
 mod unit;
@@ -137,6 +138,8 @@ pub struct Options {
     pub filter: Filter,
     /// Most changes taken in one seal, and applied in one transaction.
     pub changes_max: usize,
+    /// Most changes of one unit that are applied in one transaction; a larger unit is applied in slices.
+    pub atomic_max: usize,
     /// Compress batches.
     pub compress: bool,
     /// Note what is written here, for the others.
@@ -174,6 +177,8 @@ pub struct Database {
     ledger: Ledger,
     overlay: Overlay,
     recent: Recent,
+    /// What is known of units that are applied in slices, by shard.
+    surveys: BTreeMap<log::Shard, slices::Survey>,
     attachments: Attachments,
     /// Most bytes of a row that is sent.
     row_bytes_max: usize,
@@ -232,6 +237,7 @@ impl Database {
             ledger: Ledger::default(),
             overlay: Overlay::default(),
             recent: Recent::default(),
+            surveys: BTreeMap::new(),
             attachments: Attachments::default(),
             row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
@@ -293,6 +299,7 @@ impl Database {
     /// Forgets what is in memory and reads it again from the file: after any error, and at the start.
     fn reload(&mut self) -> Result<(), Error> {
         self.stale = true;
+        self.surveys.clear();
         fault!("reload");
         let (origin, cluster) = ledger::identity(&self.conn)?;
         let ledger = Ledger::read(&self.conn)?;
@@ -399,6 +406,12 @@ impl Database {
     #[must_use]
     pub fn position(&self, shard: log::Shard) -> Placement {
         self.ledger.position(shard)
+    }
+
+    /// The last entry of a shard of which anything has been applied: past the position while a unit is applied in slices.
+    #[must_use]
+    pub fn anchor(&self, shard: log::Shard) -> Placement {
+        self.ledger.cursor(shard).map_or_else(|| self.ledger.position(shard), |cursor| cursor.at)
     }
 }
 

@@ -74,11 +74,19 @@ pub enum Flaw {
     SeenByBatch,
     /// Batches leave the outbox when they are received, whether they have taken effect or not.
     ReceivedPruned,
+    /// Of a unit that is applied in slices, those that are done are forgotten at a start.
+    SliceForgotten,
+    /// After a start, keys of our own wait again for changes that came back in slices that are done.
+    SlicesPendAgain,
+    /// A slice evicts whoever holds a UNIQUE value, although a later slice may move it elsewhere.
+    SliceEvicts,
+    /// Within a unit that is applied in slices, every image of a key counts as one of its own.
+    SliceRepeats,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 38] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -113,6 +121,10 @@ impl Flaw {
         Self::ReplaceUponNothing,
         Self::SeenByBatch,
         Self::ReceivedPruned,
+        Self::SliceForgotten,
+        Self::SlicesPendAgain,
+        Self::SliceEvicts,
+        Self::SliceRepeats,
     ];
 }
 

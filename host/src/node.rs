@@ -37,6 +37,8 @@ pub struct Parts {
     pub filter: Filter,
     /// Most changes in one transaction of ours.
     pub changes_max: usize,
+    /// Most changes of one unit that are applied in one transaction.
+    pub atomic_max: usize,
     /// Compress batches.
     pub compress: bool,
     /// Note what is written here, for the others.
@@ -109,6 +111,8 @@ pub struct Node {
 
 /// The least time between two seals: what comes in between shares one batch, and the application its lock.
 const SEAL_INTERVAL: Duration = Duration::from_millis(2);
+/// The pause after a slice of a large unit. SQLite looks for the lock every 100 ms at the least.
+const SLICE_PAUSE: Duration = Duration::from_millis(110);
 /// How long to wait before a refused step is tried again; doubled up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -146,6 +150,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         node: parts.node,
         filter: parts.filter,
         changes_max: parts.changes_max,
+        atomic_max: parts.atomic_max,
         compress: parts.compress,
         publish: parts.publish,
         replicate: parts.replicate,
@@ -532,6 +537,13 @@ impl Following {
                     self.activity.note();
                     self.board.well(&part);
                     self.moved.notify_one();
+                    if self.subscriber.take_sliced() {
+                        tokio::select! {
+                            biased;
+                            () = stop.cancelled() => break,
+                            () = tokio::time::sleep(SLICE_PAUSE) => {}
+                        }
+                    }
                 }
                 Ok(Progress::Idle(position)) => {
                     retry.reset();

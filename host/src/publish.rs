@@ -193,8 +193,8 @@ impl Publisher {
     async fn compare(&self, shard: Shard) -> Result<(), Error> {
         // The first shard begins with the genesis, which tells one log from another where nothing else was applied.
         for shard in if shard == 1 { vec![1] } else { vec![1, shard] } {
-            let position = self.db.call(move |db| Ok(db.position(shard))).await?;
-            if let Some(what) = placement::compare(&*self.log, shard, position).await? {
+            let anchor = self.db.call(move |db| Ok(db.anchor(shard))).await?;
+            if let Some(what) = placement::compare(&*self.log, shard, anchor).await? {
                 return Err(Error::Broken { shard, what });
             }
         }

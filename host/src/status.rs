@@ -57,6 +57,8 @@ pub struct Status {
     pub members: Vec<Member>,
     /// What was overruled, by policy.
     pub clashes: Vec<Clashes>,
+    /// Units that were too large to be applied at once.
+    pub sliced: Sliced,
     /// Tables that are replicated.
     pub tables: Vec<String>,
     /// Tables that can't be, and why.
@@ -225,6 +227,17 @@ pub struct Clashes {
     pub count: u64,
 }
 
+/// Units that were applied in slices, for they have more changes than `atomic_max`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Sliced {
+    /// How many.
+    pub units: u64,
+    /// Changes in them.
+    pub changes: u64,
+    /// Shards in which one is being applied now: rows are ahead of the position there.
+    pub under_way: Vec<Shard>,
+}
+
 /// What is not well with a part.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Trouble {
@@ -246,6 +259,7 @@ struct Stored {
     pending: Pending,
     outbox_oldest: Option<f64>,
     clashes: Vec<Clashes>,
+    sliced: Sliced,
 }
 
 impl Status {
@@ -282,6 +296,7 @@ impl Status {
             pending: stored.pending,
             outbox,
             clashes: stored.clashes,
+            sliced: stored.sliced,
             host: host(running, report.as_ref(), report_error, now_ms),
             ..Self::default()
         };
@@ -511,6 +526,14 @@ fn read(path: &Path, now_ms: u64) -> rusqlite::Result<Stored> {
             })
         })?
         .collect::<rusqlite::Result<_>>()?;
+    let sliced = Sliced {
+        units: meta("sliced-units")?.unwrap_or(0),
+        changes: meta("sliced-changes")?.unwrap_or(0),
+        under_way: look
+            .prepare("SELECT shard FROM main.\"__antiphon___slice\" ORDER BY shard")?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?,
+    };
     let outbox_oldest: Option<f64> = look
         .query_row("SELECT created_at FROM main.\"__antiphon___global_change_log\" ORDER BY id LIMIT 1", [], |row| {
             row.get(0)
@@ -525,6 +548,7 @@ fn read(path: &Path, now_ms: u64) -> rusqlite::Result<Stored> {
         positions,
         outbox_oldest: outbox_oldest.map(|then| since(then, now_ms)),
         clashes,
+        sliced,
     })
 }
 

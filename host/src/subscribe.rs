@@ -47,6 +47,7 @@ pub struct Subscriber {
     shard: Shard,
     remembers: bool,
     applied: u64,
+    sliced: bool,
 }
 
 impl std::fmt::Debug for Subscriber {
@@ -59,7 +60,7 @@ impl Subscriber {
     /// A subscriber of one shard.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>, shard: Shard) -> Self {
-        Self { db, log, shard, remembers: false, applied: 0 }
+        Self { db, log, shard, remembers: false, applied: 0, sliced: false }
     }
 
     /// Reads some entries and applies what fits one transaction.
@@ -79,6 +80,11 @@ impl Subscriber {
         std::mem::take(&mut self.applied)
     }
 
+    /// Whether it has applied a slice of a large unit since this was asked last.
+    pub fn take_sliced(&mut self) -> bool {
+        std::mem::take(&mut self.sliced)
+    }
+
     async fn try_step(&mut self) -> Result<Progress, Error> {
         let shard = self.shard;
         if !self.remembers {
@@ -86,10 +92,10 @@ impl Subscriber {
             self.remember().await?;
             self.remembers = true;
         }
-        let position = self.db.call(move |db| Ok(db.position(shard))).await?;
+        let (position, anchor) = self.db.call(move |db| Ok((db.position(shard), db.anchor(shard)))).await?;
         let entries = self.log.read(shard, position.seq, READ_BYTES_MAX).await?;
         // After the read, so that entries are never applied upon others than they came after.
-        if let Some(what) = placement::compare(&*self.log, shard, position).await? {
+        if let Some(what) = placement::compare(&*self.log, shard, anchor).await? {
             return Err(self.broken(what));
         }
         if entries.is_empty() {
@@ -98,6 +104,7 @@ impl Subscriber {
         fault!("read");
         let applied = self.db.call(move |db| db.apply(shard, &entries)).await?;
         self.applied += applied.changes as u64;
+        self.sliced |= applied.sliced;
         if applied.entries > 0 {
             tracing::debug!(shard, entries = applied.entries, changes = applied.changes, "entries applied");
         }
@@ -113,8 +120,8 @@ impl Subscriber {
     /// Reads again what the latest entries touched.
     async fn remember(&self) -> Result<(), Error> {
         let shard = self.shard;
-        let position = self.db.call(move |db| Ok(db.position(shard))).await?;
-        if let Some(what) = placement::compare(&*self.log, shard, position).await? {
+        let (position, anchor) = self.db.call(move |db| Ok((db.position(shard), db.anchor(shard)))).await?;
+        if let Some(what) = placement::compare(&*self.log, shard, anchor).await? {
             return Err(self.broken(what));
         }
         let first = self.log.bounds(shard).await?.first;

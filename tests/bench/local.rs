@@ -21,6 +21,7 @@ fn database(path: &Path) -> Database {
         node: 0,
         filter: parts.filter,
         changes_max: parts.changes_max,
+        atomic_max: parts.atomic_max,
         publish: true,
         replicate: true,
         compress: parts.compress,

@@ -7,6 +7,7 @@ mod formats;
 mod hostile;
 mod identity;
 mod kinds;
+mod large;
 mod machine;
 mod neighbours;
 mod outbox;

@@ -383,6 +383,7 @@ impl Node {
             node: u64::from(self.number),
             filter: Filter::default(),
             changes_max: self.changes_max,
+            atomic_max: 100_000,
             compress: false,
             publish: true,
             replicate: true,

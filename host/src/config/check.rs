@@ -45,6 +45,7 @@ fn database(config: &Config, file: Option<&Path>) -> Verdict {
         });
     }
     within("scan_max_changes", config.scan_max_changes.into(), 1, 1_000_000)?;
+    within("atomic_max", config.atomic_max.into(), 1, 1_000_000)?;
     within("cleanup_interval", config.cleanup_interval, 100, 86_400_000)?;
     if config.polling_interval != 0 {
         within("polling_interval", config.polling_interval, 5, 600_000)?;

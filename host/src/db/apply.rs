@@ -5,7 +5,7 @@ use super::unit::Unit;
 use super::{Database, Doing as _, Error, ledger};
 use crate::log::{Placed, Shard};
 use antiphon_core::codec;
-use antiphon_core::entry::{Body, Changes, Entry, Origin};
+use antiphon_core::entry::{Body, Changes, Chunk, Entry, Origin};
 use antiphon_core::key::COLLATIONS;
 
 /// What one call of [`Database::apply`] came to.
@@ -15,6 +15,8 @@ pub struct Applied {
     pub entries: usize,
     /// Changes applied.
     pub changes: usize,
+    /// They are a slice of a large unit: whoever else wants to write needs time before the next one.
+    pub sliced: bool,
     /// Why it ended before the last entry, if it did.
     pub stop: Option<Stop>,
 }
@@ -37,6 +39,14 @@ pub enum Stop {
     },
 }
 
+/// Why one entry is not applied now.
+enum Refusal {
+    /// See [`Stop::Blocked`].
+    Blocked(String),
+    /// It ends a unit that is too large for one transaction.
+    Large,
+}
+
 impl Database {
     /// Applies entries of one shard in one transaction, as many as fit.
     ///
@@ -53,20 +63,37 @@ impl Database {
             }
         }
         self.refresh_schema()?;
-        match self.try_apply(shard, entries) {
+        match self.apply_or_slice(shard, entries) {
             Err(Error::Sqlite { source, .. }) if is_constraint(&source) => self.misfit(shard, entries, &source),
             applied => applied,
         }
     }
 
-    fn try_apply(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
-        self.transaction(|db| {
-            if db.refresh_schema()? {
-                // It changed before the lock was ours: captured or not, sealed or not, must be asked again.
-                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+    fn apply_or_slice(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
+        if self.ledger.cursor(shard).is_none() {
+            let (applied, is_large) = self.try_apply(shard, entries)?;
+            if !is_large {
+                return Ok(applied);
             }
-            if !crate::flaw!(SealSkipped) && db.is_dirty()? && db.seal_piece()? {
-                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+        }
+        let next = self.position(shard).seq + 1;
+        match entries.iter().find(|placed| placed.seq == next) {
+            Some(last) => self.apply_slice(shard, last),
+            None => Ok(Applied::default()),
+        }
+    }
+
+    /// Whether local changes have to be sealed further before anything is applied: in the transaction at hand.
+    pub(super) fn is_unsealed(&mut self) -> Result<bool, Error> {
+        // The schema may have changed before the lock was ours: captured or not, sealed or not, must be asked again.
+        Ok(self.refresh_schema()? || !crate::flaw!(SealSkipped) && self.is_dirty()? && self.seal_piece()?)
+    }
+
+    /// Applies what fits; says whether the next entry ends a unit that is too large, and nothing comes before it.
+    fn try_apply(&mut self, shard: Shard, entries: &[Placed]) -> Result<(Applied, bool), Error> {
+        self.transaction(|db| {
+            if db.is_unsealed()? {
+                return Ok((Applied { stop: Some(Stop::Unsealed), ..Applied::default() }, false));
             }
             fault!("apply");
             if crate::flaw!(PositionFirst) {
@@ -111,8 +138,9 @@ impl Database {
         self.conn.execute_batch("COMMIT; BEGIN IMMEDIATE").doing("plant a bug")
     }
 
-    fn apply_entries(&mut self, shard: Shard, entries: &[Placed]) -> Result<Applied, Error> {
+    fn apply_entries(&mut self, shard: Shard, entries: &[Placed]) -> Result<(Applied, bool), Error> {
         let mut applied = Applied::default();
+        let mut is_large = false;
         let mut moved: Vec<Origin> = Vec::new();
         for placed in entries {
             let expected = self.ledger.position(shard).seq + 1;
@@ -133,8 +161,13 @@ impl Database {
                     applied.entries += 1;
                     applied.changes += changes;
                 }
-                Err(reason) => {
+                Err(Refusal::Blocked(reason)) => {
                     applied.stop = Some(Stop::Blocked(reason));
+                    break;
+                }
+                Err(Refusal::Large) => {
+                    is_large = applied.entries == 0;
+                    applied.stop = Some(Stop::Full);
                     break;
                 }
             }
@@ -151,13 +184,15 @@ impl Database {
                 fault!("confirmed");
             }
         }
-        Ok(applied)
+        Ok((applied, is_large))
     }
 
-    /// Applies one entry; the inner error says why it can't be applied here, and then nothing of it was.
-    fn apply_entry(&mut self, shard: Shard, placed: &Placed) -> Result<Result<(Origin, usize), String>, Error> {
+    /// Applies one entry; the inner error says why it can't be applied here and now, and then nothing of it was.
+    fn apply_entry(&mut self, shard: Shard, placed: &Placed) -> Result<Result<(Origin, usize), Refusal>, Error> {
         let at = ledger::Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
-        let blocked = |why: &dyn std::fmt::Display| Ok(Err(format!("entry {} of shard {shard}: {why}", placed.seq)));
+        let blocked = |why: &dyn std::fmt::Display| {
+            Ok(Err(Refusal::Blocked(format!("entry {} of shard {shard}: {why}", placed.seq))))
+        };
         let entry = match codec::decode(&placed.frame) {
             Ok(entry) => entry,
             Err(error) => return blocked(&error),
@@ -184,7 +219,7 @@ impl Database {
         let repeated = number <= received && !crate::flaw!(WatermarkSkipped);
         let mut changes = 0;
         if !is_genesis && !repeated {
-            let unit = Unit { shard, seq: placed.seq, origin, number, clock };
+            let unit = Unit { shard, seq: placed.seq, origin, number, clock, sliced: false };
             match body {
                 Body::Genesis(_) | Body::Founded => {}
                 Body::Floor(floor) => self.ledger.raise_floor(shard, floor),
@@ -198,7 +233,8 @@ impl Database {
                 }
                 Body::Changes(last) => match self.apply_changes(&unit, placed, last)? {
                     Ok(count) => changes = count,
-                    Err(reason) => return blocked(&reason),
+                    Err(Refusal::Blocked(reason)) => return blocked(&reason),
+                    Err(Refusal::Large) => return Ok(Err(Refusal::Large)),
                 },
             }
             self.ledger.receive(shard, origin, number);
@@ -229,16 +265,20 @@ impl Database {
         unit: &Unit,
         placed: &Placed,
         mut last: Changes,
-    ) -> Result<Result<usize, String>, Error> {
+    ) -> Result<Result<usize, Refusal>, Error> {
         let Unit { shard, origin, number, .. } = *unit;
         self.adapt(&mut last);
         if let Err(reason) = self.readable(&last) {
-            return Ok(Err(reason));
+            return Ok(Err(Refusal::Blocked(reason)));
         }
+        let changes: usize = last.chunks.iter().map(Chunk::len).sum();
         if last.more && !crate::flaw!(UnitAtOnce) {
-            self.ledger.stage(&self.conn, shard, origin, number, &placed.frame)?;
+            self.ledger.stage(&self.conn, shard, origin, number, (changes, &placed.frame))?;
             fault!("staged");
             return Ok(Ok(0));
+        }
+        if self.ledger.staged_changes(shard, origin) + changes > self.options.atomic_max {
+            return Ok(Err(Refusal::Large));
         }
         let mut pieces = Vec::new();
         for frame in self.ledger.staged(&self.conn, shard, origin)? {
@@ -248,7 +288,7 @@ impl Database {
                 self.adapt(&mut changes);
                 // Its table may have gone since it was staged.
                 if let Err(reason) = self.readable(&changes) {
-                    return Ok(Err(reason));
+                    return Ok(Err(Refusal::Blocked(reason)));
                 }
                 pieces.push(changes);
             }
@@ -265,7 +305,7 @@ impl Database {
     }
 
     /// Whether everything these changes name exists here; else what is missing, and what to do.
-    fn readable(&self, changes: &Changes) -> Result<(), String> {
+    pub(super) fn readable(&self, changes: &Changes) -> Result<(), String> {
         for chunk in &changes.chunks {
             if !self.options.filter.wants(&chunk.table) {
                 continue;

@@ -126,6 +126,8 @@ impl Database {
         let triggers = triggers(&self.conn)?;
         let shards = self.cluster.map_or(1, |cluster| cluster.shards);
         self.tables.clear();
+        // It speaks of keys and columns as they were.
+        self.surveys.clear();
         self.refused = refused;
         for mut table in tables {
             let (policy, resolved) = self.policies.of(&table.name);

@@ -180,6 +180,12 @@ impl Database {
         let Some(cluster) = other.cluster else {
             return Err(Error::Inconsistent("there is no cluster to join".to_owned()));
         };
+        if other.ledger.is_slicing() {
+            return Err(Error::Inconsistent("a large unit is applied by half where rows are taken from".to_owned()));
+        }
+        for table in [ours!("slice"), ours!("displaced")] {
+            self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
+        }
         ledger::set_cluster(&self.conn, cluster, false)?;
         for table in
             [ours!("position"), ours!("received"), ours!("staged"), ours!("stamp"), ours!("conflict"), ours!("route")]

@@ -36,8 +36,14 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
              deps, at_seq, at_time, at_checksum, checksum, created_at, batch, UNIQUE (shard, number));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("staged"),
-        " (shard, node, incarnation, number, batch,
+        " (shard, node, incarnation, number, changes, batch,
              PRIMARY KEY (shard, node, incarnation, number));",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("slice"),
+        " (shard INTEGER PRIMARY KEY, node, incarnation, number, seq, time, checksum, piece, done);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("displaced"),
+        " (id INTEGER PRIMARY KEY, shard, tbl, key, winner, columns, image, UNIQUE (tbl, key));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("shadow"),
         " (tbl, key, columns, image, seen, PRIMARY KEY (tbl, key));",
@@ -113,6 +119,10 @@ pub(super) fn begin_life(conn: &Connection, asked: u64) -> Result<(), Error> {
         ours!("scan"),
         "; DELETE FROM ",
         ours!("oversized"),
+        "; DELETE FROM ",
+        ours!("slice"),
+        "; DELETE FROM ",
+        ours!("displaced"),
         "; DELETE FROM ",
         ours!("meta"),
         " WHERE name LIKE 'route:%' OR name LIKE 'fresh:%'"
@@ -234,13 +244,29 @@ pub(super) struct Sealed<'a> {
     pub(super) frame: &'a [u8],
 }
 
+/// How far a unit has come that is applied in slices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cursor {
+    pub(super) origin: Origin,
+    /// The number of its last piece,
+    pub(super) number: u64,
+    /// and where in the log that stands: there the unit takes effect.
+    pub(super) at: Placement,
+    /// The piece that is next,
+    pub(super) piece: u64,
+    /// and how many of its changes have been dealt with.
+    pub(super) done: usize,
+}
+
 /// Where this node stands, in memory; written back in the transaction that moves it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     positions: BTreeMap<Shard, Placement>,
     received: HashMap<(Shard, Origin), u64>,
-    /// The first staged piece of each open unit.
-    staged: HashMap<(Shard, Origin), u64>,
+    /// The first staged piece of each open unit, and the changes in all of them.
+    staged: HashMap<(Shard, Origin), (u64, usize)>,
+    /// Units that are applied in slices.
+    cursors: BTreeMap<Shard, Cursor>,
     /// Last number given out, and whether its unit is still open.
     last: BTreeMap<Shard, (u64, bool)>,
     /// The last number of ours that the log is known to have.
@@ -277,11 +303,21 @@ impl Ledger {
             Ok(())
         })?;
         query(
-            concat!("SELECT shard, node, incarnation, min(number) FROM ", ours!("staged"), " GROUP BY 1, 2, 3"),
+            concat!("SELECT shard, node, incarnation, min(number), sum(changes) FROM ", ours!("staged"), " GROUP BY 1, 2, 3"),
             &mut |row| {
                 if !crate::flaw!(StagedForgotten) {
-                    ledger.staged.insert((row.get(0)?, origin(row, 1)?), unsigned(row, 3)?);
+                    ledger.staged.insert((row.get(0)?, origin(row, 1)?), (unsigned(row, 3)?, count(row, 4)?));
                 }
+                Ok(())
+            },
+        )?;
+        query(
+            concat!("SELECT shard, node, incarnation, number, seq, time, checksum, piece, done FROM ", ours!("slice")),
+            &mut |row| {
+                let at = Placement { seq: unsigned(row, 4)?, time: unsigned(row, 5)?, checksum: unsigned(row, 6)? };
+                let (number, piece) = (unsigned(row, 3)?, unsigned(row, 7)?);
+                let cursor = Cursor { origin: origin(row, 1)?, number, at, piece, done: count(row, 8)? };
+                ledger.cursors.insert(row.get(0)?, cursor);
                 Ok(())
             },
         )?;
@@ -371,13 +407,68 @@ impl Ledger {
     /// The last number of this origin that has taken effect: staged pieces are received, not applied.
     pub(super) fn done(&self, shard: Shard, origin: Origin) -> u64 {
         match self.staged.get(&(shard, origin)) {
-            Some(first) => first.saturating_sub(1),
+            Some((first, _)) => first.saturating_sub(1),
             None => self.received(shard, origin),
         }
     }
 
     pub(super) fn is_staging(&self, shard: Shard, origin: Origin) -> bool {
         self.staged.contains_key(&(shard, origin))
+    }
+
+    /// How many changes the staged pieces of an origin hold.
+    pub(super) fn staged_changes(&self, shard: Shard, origin: Origin) -> usize {
+        self.staged.get(&(shard, origin)).map_or(0, |(_, changes)| *changes)
+    }
+
+    /// How far the unit has come that is applied in slices in this shard.
+    pub(super) fn cursor(&self, shard: Shard) -> Option<Cursor> {
+        self.cursors.get(&shard).copied()
+    }
+
+    /// Whether a unit is applied in slices in any shard: rows are then ahead of the position.
+    pub(super) fn is_slicing(&self) -> bool {
+        !self.cursors.is_empty()
+    }
+
+    /// So far has a unit come that is applied in slices.
+    pub(super) fn move_cursor(&mut self, conn: &Connection, shard: Shard, cursor: Cursor) -> Result<(), Error> {
+        if !crate::flaw!(SliceForgotten) {
+            conn.prepare_cached(concat!(
+                "INSERT OR REPLACE INTO ",
+                ours!("slice"),
+                " (shard, node, incarnation, number, seq, time, checksum, piece, done)
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+            ))
+            .and_then(|mut statement| {
+                statement.execute((
+                    shard,
+                    cursor.origin.node.cast_signed(),
+                    cursor.origin.incarnation.cast_signed(),
+                    cursor.number.cast_signed(),
+                    cursor.at.seq.cast_signed(),
+                    cursor.at.time.cast_signed(),
+                    cursor.at.checksum.cast_signed(),
+                    cursor.piece.cast_signed(),
+                    (cursor.done as u64).cast_signed(),
+                ))
+            })
+            .doing("store how far a unit has come")?;
+        }
+        self.cursors.insert(shard, cursor);
+        Ok(())
+    }
+
+    /// A unit that was applied in slices is done; it is counted.
+    pub(super) fn end_slices(&mut self, conn: &Connection, shard: Shard, changes: usize) -> Result<(), Error> {
+        conn.prepare_cached(concat!("DELETE FROM ", ours!("slice"), " WHERE shard = ?1"))
+            .and_then(|mut statement| statement.execute([shard]))
+            .doing("store how far a unit has come")?;
+        self.cursors.remove(&shard);
+        for (name, by) in [("sliced-units", 1), ("sliced-changes", changes as u64)] {
+            set_meta(conn, name, meta(conn, name)?.unwrap_or(0) + by)?;
+        }
+        Ok(())
     }
 
     /// The next number of our own. An echo the outbox does not know moves it, too.
@@ -473,21 +564,60 @@ impl Ledger {
         shard: Shard,
         origin: Origin,
         number: u64,
-        frame: &[u8],
+        (changes, frame): (usize, &[u8]),
     ) -> Result<(), Error> {
-        conn.prepare_cached(concat!("INSERT INTO ", ours!("staged"), " VALUES (?1, ?2, ?3, ?4, ?5)"))
+        conn.prepare_cached(concat!(
+            "INSERT INTO ",
+            ours!("staged"),
+            " (shard, node, incarnation, number, changes, batch) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+        ))
             .and_then(|mut statement| {
                 statement.execute((
                     shard,
                     origin.node.cast_signed(),
                     origin.incarnation.cast_signed(),
                     number.cast_signed(),
+                    (changes as u64).cast_signed(),
                     frame,
                 ))
             })
             .doing("stage a piece")?;
-        self.staged.entry((shard, origin)).or_insert(number);
+        self.staged.entry((shard, origin)).or_insert((number, 0)).1 += changes;
         Ok(())
+    }
+
+    /// Numbers of the staged pieces of an origin, oldest first.
+    pub(super) fn staged_numbers(conn: &Connection, shard: Shard, origin: Origin) -> Result<Vec<u64>, Error> {
+        conn.prepare_cached(concat!(
+            "SELECT number FROM ",
+            ours!("staged"),
+            " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3 ORDER BY number"
+        ))
+        .and_then(|mut statement| {
+            let whose = (shard, origin.node.cast_signed(), origin.incarnation.cast_signed());
+            statement.query_map(whose, |row| unsigned(row, 0))?.collect::<rusqlite::Result<_>>()
+        })
+        .doing("read staged pieces")
+    }
+
+    /// One staged piece of an origin.
+    pub(super) fn staged_piece(
+        conn: &Connection,
+        shard: Shard,
+        origin: Origin,
+        number: u64,
+    ) -> Result<Vec<u8>, Error> {
+        conn.prepare_cached(concat!(
+            "SELECT batch FROM ",
+            ours!("staged"),
+            " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3 AND number = ?4"
+        ))
+        .and_then(|mut statement| {
+            let which =
+                (shard, origin.node.cast_signed(), origin.incarnation.cast_signed(), number.cast_signed());
+            statement.query_row(which, |row| row.get(0))
+        })
+        .doing("read a staged piece")
     }
 
     /// The staged pieces of an origin, oldest first.
@@ -622,6 +752,10 @@ fn read_deps(bytes: &[u8]) -> Vec<(Origin, u64)> {
 
 pub(super) fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
+fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<usize> {
+    Ok(usize::try_from(unsigned(row, column)?).unwrap_or(usize::MAX))
 }
 
 pub(super) fn origin(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Origin> {

@@ -97,7 +97,7 @@ impl Database {
         let begun = self.transaction(|db| {
             let shadows = concat!("SELECT EXISTS (SELECT 1 FROM ", ours!("shadow"), ")");
             let shadows: bool = db.conn.query_row(shadows, [], |row| row.get(0)).doing("look for shadows")?;
-            let mut waits = shadows || db.has_marks()?;
+            let mut waits = shadows || db.ledger.is_slicing() || db.has_marks()?;
             for shard in 1..=db.shards() {
                 waits |= db.ledger.waits(shard, db.origin);
             }

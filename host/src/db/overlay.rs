@@ -15,7 +15,7 @@ use antiphon_core::entry::{Body, Chunk, Origin};
 use antiphon_core::hash::PackedKeys;
 use antiphon_core::value::Value;
 use rusqlite::Connection;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::HashMap;
 
 /// The number of no batch: of rows that are too large for any.
@@ -44,6 +44,16 @@ pub(super) struct TableOverlay {
     pub(super) shadows: FxHashMap<Box<[u8]>, Shadow>,
     /// Where the policy asks for stamps: the clock of the newest change of ours to a pending key.
     pub(super) clocks: FxHashMap<Box<[u8]>, u64>,
+    /// Keys that a unit applied in slices took out of T, for another row of it brought a UNIQUE value of theirs. Their
+    /// rows stand in the shadows until their own changes come, or the unit ends.
+    pub(super) displaced: FxHashSet<Box<[u8]>>,
+}
+
+impl TableOverlay {
+    /// Whether T lacks L's row of this key, which stands in a shadow, for no other reason than that there was no room.
+    pub(super) fn is_hidden(&self, key: &[u8]) -> bool {
+        !self.pending.contains_key(key) && !self.displaced.contains(key)
+    }
 }
 
 /// All tables' parts.
@@ -102,6 +112,7 @@ impl Overlay {
             ))
             .doing(READING)?;
         let mut rows = statement.query([]).doing(READING)?;
+        let mut released = FxHashSet::default();
         while let Some(row) = rows.next().doing(READING)? {
             let shard: Shard = row.get(0).doing(READING)?;
             let number = ledger::unsigned(row, 1).doing(READING)?;
@@ -114,8 +125,19 @@ impl Overlay {
                 Error::Inconsistent(format!("batch {number} of the outbox cannot be read: {error}"))
             })?;
             if let Body::Changes(changes) = entry.body {
+                let slices = ledger.cursor(shard).filter(|cursor| cursor.origin == me && number <= cursor.number);
+                let mut back = match slices {
+                    Some(cursor) if number < cursor.piece => usize::MAX,
+                    Some(cursor) if number == cursor.piece => cursor.done,
+                    _ => 0,
+                };
+                if crate::flaw!(SlicesPendAgain) {
+                    back = 0;
+                }
                 for chunk in &changes.chunks {
-                    self.pend(tables, attachments, chunk, number);
+                    let mut is_back = Released { keys: &mut released, first: back, unit: slices.is_some() };
+                    self.pend(tables, attachments, chunk, number, &mut is_back);
+                    back = back.saturating_sub(chunk.len());
                 }
             }
         }
@@ -125,6 +147,14 @@ impl Overlay {
             let (table, key): (String, Vec<u8>) = (row.get(0).doing(READING)?, row.get(1).doing(READING)?);
             if let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&table)) {
                 self.table(tracked.id).pending.insert(key.into_boxed_slice(), OVERSIZED);
+            }
+        }
+        let mut statement = conn.prepare_cached(concat!("SELECT tbl, key FROM ", ours!("displaced"))).doing(READING)?;
+        let mut rows = statement.query([]).doing(READING)?;
+        while let Some(row) = rows.next().doing(READING)? {
+            let (table, key): (String, Vec<u8>) = (row.get(0).doing(READING)?, row.get(1).doing(READING)?);
+            if let Some(tracked) = tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&table)) {
+                self.table(tracked.id).displaced.insert(key.into_boxed_slice());
             }
         }
         let mut statement = conn
@@ -139,14 +169,25 @@ impl Overlay {
         Ok(())
     }
 
-    /// Every key of a chunk of ours waits for the echo of this batch.
-    fn pend(&mut self, tables: &[Tracked], attachments: &Attachments, chunk: &Chunk, number: u64) {
+    /// Every key of a chunk of ours waits for the echo of this batch, but for those whose change came back in a slice.
+    fn pend(
+        &mut self,
+        tables: &[Tracked],
+        attachments: &Attachments,
+        chunk: &Chunk,
+        number: u64,
+        released: &mut Released<'_>,
+    ) {
         let named = |name: &str| tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(name));
         let Some(tracked) = named(&chunk.table).or_else(|| named(attachments.now(&chunk.table)?)) else { return };
         let overlay = self.table(tracked.id);
         let mut clocks = chunk.made.iter().map(|made| made.clock);
-        for key in chunk_keys(tracked, chunk) {
-            if let Some(clock) = clocks.next() {
+        for (at, key) in chunk_keys(tracked, chunk).enumerate() {
+            let clock = clocks.next();
+            if released.takes(tracked.id, at, &key) {
+                continue;
+            }
+            if let Some(clock) = clock {
                 overlay.clocks.insert(key.clone(), clock);
             }
             overlay.pending.insert(key, number);
@@ -162,16 +203,7 @@ impl Overlay {
         };
         let image = match image {
             Value::Blob(image) => {
-                let columns = codec::decode_row(columns).map_err(|_| damaged())?;
-                let values = codec::decode_row(image).map_err(|_| damaged())?;
-                let mut image: Image = vec![None; tracked.table.columns.len()];
-                for (column, value) in columns.into_iter().zip(values) {
-                    let Value::Text(column) = column else { return Err(damaged()) };
-                    let position = tracked.table.column(&String::from_utf8_lossy(&column));
-                    if let Some(slot) = position.and_then(|position| image.get_mut(position)) {
-                        *slot = Some(value);
-                    }
-                }
+                let mut image = read_image(tracked, columns, image).ok_or_else(damaged)?;
                 if tracked.table.resolved {
                     tracked.fill(&mut image);
                 }
@@ -181,6 +213,26 @@ impl Overlay {
         };
         self.table(tracked.id).shadows.insert(key.as_slice().into(), Shadow { image, seen });
         Ok(())
+    }
+}
+
+/// Keys of a unit of ours whose changes came back in the slices that are done.
+struct Released<'a> {
+    keys: &'a mut FxHashSet<(TableId, Box<[u8]>)>,
+    /// So many of the chunk's changes, from the first, came back.
+    first: usize,
+    /// The chunk is of such a unit.
+    unit: bool,
+}
+
+impl Released<'_> {
+    /// Whether a key of the unit came back: its first change stands for the later ones.
+    fn takes(&mut self, table: TableId, at: usize, key: &[u8]) -> bool {
+        if at < self.first {
+            self.keys.insert((table, key.into()));
+            return true;
+        }
+        self.unit && !self.keys.is_empty() && self.keys.contains(&(table, Box::from(key)))
     }
 }
 
@@ -210,18 +262,33 @@ pub(super) fn pack_keys(tracked: &Tracked, chunk: &Chunk) -> PackedKeys {
     packed
 }
 
+/// An image as it is kept in the file: names of its columns, and their values.
+pub(super) fn stored_image(tracked: &Tracked, image: Option<&Image>) -> (Vec<u8>, Option<Vec<u8>>) {
+    let Some(image) = image else { return (codec::encode_row(&[]), None) };
+    let present = tracked.table.columns.iter().zip(image);
+    let (columns, values): (Vec<_>, Vec<_>) = present
+        .filter_map(|(column, value)| Some((Value::from(column.name.as_str()), value.as_ref()?.clone())))
+        .unzip();
+    (codec::encode_row(&columns), Some(codec::encode_row(&values)))
+}
+
+/// The same, read again; nothing if it is damaged.
+pub(super) fn read_image(tracked: &Tracked, columns: &[u8], values: &[u8]) -> Option<Image> {
+    let (columns, values) = (codec::decode_row(columns).ok()?, codec::decode_row(values).ok()?);
+    let mut image: Image = vec![None; tracked.table.columns.len()];
+    for (column, value) in columns.into_iter().zip(values) {
+        let Value::Text(column) = column else { return None };
+        let position = tracked.table.column(&String::from_utf8_lossy(&column));
+        if let Some(slot) = position.and_then(|position| image.get_mut(position)) {
+            *slot = Some(value);
+        }
+    }
+    Some(image)
+}
+
 /// Writes a shadow to the file.
 pub(super) fn store_shadow(conn: &Connection, tracked: &Tracked, key: &[u8], shadow: &Shadow) -> Result<(), Error> {
-    let (columns, image) = match &shadow.image {
-        None => (Vec::new(), None),
-        Some(image) => {
-            let present =
-                tracked.table.columns.iter().zip(image).filter_map(|(column, value)| Some((column, value.as_ref()?)));
-            let (columns, values): (Vec<_>, Vec<_>) =
-                present.map(|(column, value)| (Value::from(column.name.as_str()), value.clone())).unzip();
-            (columns, Some(codec::encode_row(&values)))
-        }
-    };
+    let (columns, image) = stored_image(tracked, shadow.image.as_ref());
     conn.prepare_cached(concat!(
         "INSERT INTO ",
         ours!("shadow"),
@@ -229,7 +296,7 @@ pub(super) fn store_shadow(conn: &Connection, tracked: &Tracked, key: &[u8], sha
          ON CONFLICT (tbl, key) DO UPDATE SET columns = ?3, image = ?4, seen = ?5"
     ))
     .and_then(|mut statement| {
-        statement.execute((&tracked.table.name, key, codec::encode_row(&columns), image, shadow.seen.cast_signed()))
+        statement.execute((&tracked.table.name, key, columns, image, shadow.seen.cast_signed()))
     })
     .doing("store a shadow")?;
     Ok(())

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use std::collections::{HashMap, VecDeque};
 
 /// Most bytes of keys remembered per shard.
-const BYTES_MAX: usize = 8 << 20;
+pub(super) const BYTES_MAX: usize = 8 << 20;
 /// Most entries remembered per shard.
 pub(super) const ENTRIES_MAX: usize = 4096;
 
@@ -50,7 +50,7 @@ impl Keys {
         self.gone.push(gone);
     }
 
-    fn weight(&self) -> usize {
+    pub(super) fn weight(&self) -> usize {
         self.packed.bytes.len() + self.packed.len()
     }
 

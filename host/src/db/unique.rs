@@ -12,7 +12,7 @@ use super::rows::{Writer, whole};
 use super::stamp::{Stamped, Stamps};
 use super::unit::{Change, TableChanges, Unit};
 use super::values::{bind, values};
-use super::{Database, Doing as _, Error};
+use super::{Database, Doing as _, Error, slices};
 use crate::log::Shard;
 use antiphon_core::resolve::{Cause, Verdict};
 use antiphon_core::schema::quote;
@@ -33,7 +33,14 @@ impl Database {
             }
             touched = left_out;
         }
-        let mut held = Holders::new(&table.uniques, &overlay.shadows);
+        let mut held = Holders::new(&table.uniques, overlay);
+        if !overlay.displaced.is_empty() {
+            for change in &table.changes {
+                if overlay.displaced.remove(&change.key) {
+                    slices::replace(&self.conn, &tracked, &change.key)?;
+                }
+            }
+        }
         // Pass 1: every key of the unit leaves L.
         for change in &table.changes {
             let leaves = !table.uniques.is_empty();
@@ -50,6 +57,12 @@ impl Database {
                 for holder in held.find(&self.conn, &tracked, overlay, &change.key, image)? {
                     let overlay = self.overlay.table(tracked.id);
                     held.forget(&holder.key, overlay.shadows.get(&holder.key));
+                    if unit.sliced && !crate::flaw!(SliceEvicts) {
+                        // Whether it is evicted is known when the whole unit is: its own change may follow.
+                        slices::displace(&self.conn, unit, &tracked, overlay, &change, &holder)?;
+                        touched.push(holder.key);
+                        continue;
+                    }
                     set(&mut overlay.shadows, &holder.key, None, unit.seq);
                     self.evict(unit, table.index, &tracked, &change, &holder)?;
                     touched.push(holder.key);
@@ -69,7 +82,7 @@ impl Database {
 
     /// A row leaves L because another brings its UNIQUE value. That goes by the order of the log under any policy:
     /// the resolver of default tables is asked, as of any clash, and can't say otherwise.
-    fn evict(
+    pub(super) fn evict(
         &mut self,
         unit: &Unit,
         index: usize,
@@ -106,7 +119,7 @@ impl Database {
             let Some(tracked) = self.tables.get(index) else { continue };
             let overlay = self.overlay.table(tracked.id);
             let hidden: Vec<_> =
-                overlay.shadows.keys().filter(|&key| !overlay.pending.contains_key(key)).cloned().collect();
+                overlay.shadows.keys().filter(|&key| overlay.is_hidden(key)).cloned().collect();
             if !hidden.is_empty() {
                 let tracked = tracked.clone();
                 self.materialise(&tracked, hidden)?;
@@ -130,7 +143,7 @@ impl Database {
             }
             let key_values = key_values(&key)?;
             let row = whole(conn, tracked, &key_values)?;
-            if same(shadow.image.as_ref(), row.as_ref()) {
+            if !overlay.displaced.contains(&key) && same(shadow.image.as_ref(), row.as_ref()) {
                 drop_shadow(conn, tracked, &key)?;
                 overlay.shadows.remove(&key);
             } else {
@@ -145,6 +158,10 @@ impl Database {
         }
         for (key, _, row) in free {
             let Some(shadow) = overlay.shadows.get_mut(&key) else { continue };
+            if overlay.displaced.contains(&key) {
+                store_shadow(conn, tracked, &key, shadow)?;
+                continue;
+            }
             let Some(image) = &mut shadow.image else {
                 drop_shadow(conn, tracked, &key)?;
                 overlay.shadows.remove(&key);
@@ -177,7 +194,7 @@ fn echo(overlay: &mut TableOverlay, key: &[u8], number: u64) {
 }
 
 /// L's row of this key is this, from now on.
-fn set(shadows: &mut FxHashMap<Box<[u8]>, Shadow>, key: &[u8], image: Option<Image>, seq: u64) {
+pub(super) fn set(shadows: &mut FxHashMap<Box<[u8]>, Shadow>, key: &[u8], image: Option<Image>, seq: u64) {
     match shadows.get_mut(key) {
         Some(shadow) => shadow.image = image,
         None => {
@@ -258,9 +275,9 @@ fn holders(conn: &Connection, tracked: &Tracked, unique: &[(usize, String)], ima
 }
 
 /// Someone who holds a UNIQUE value in L.
-struct Holder {
-    key: Box<[u8]>,
-    image: Image,
+pub(super) struct Holder {
+    pub(super) key: Box<[u8]>,
+    pub(super) image: Image,
 }
 
 /// Which shadow holds which UNIQUE value: what SQLite's own indexes can't tell, for shadows are not in T.
@@ -270,9 +287,10 @@ struct Holders<'a> {
 }
 
 impl<'a> Holders<'a> {
-    fn new(uniques: &'a [Vec<(usize, String)>], shadows: &FxHashMap<Box<[u8]>, Shadow>) -> Self {
+    fn new(uniques: &'a [Vec<(usize, String)>], overlay: &TableOverlay) -> Self {
         let mut holders = Self { uniques, by_value: FxHashMap::default() };
-        for (key, shadow) in shadows.iter().filter(|_| !uniques.is_empty()) {
+        let shadows = overlay.shadows.iter().filter(|(key, _)| !uniques.is_empty() && !overlay.displaced.contains(*key));
+        for (key, shadow) in shadows {
             holders.remember(key, shadow.image.as_ref());
         }
         holders

@@ -23,6 +23,8 @@ pub(super) struct Unit {
     pub(super) number: u64,
     /// Hybrid logical time of its last piece.
     pub(super) clock: u64,
+    /// It is applied in slices: some of its changes come in a later transaction.
+    pub(super) sliced: bool,
 }
 
 /// One change in local terms.
@@ -68,30 +70,37 @@ impl Database {
             }
             piece.chunks = rest;
         }
-        for mut table in self.localise(pieces, unit.clock) {
+        for table in self.localise(pieces, unit.clock) {
             count += table.changes.len();
-            self.complete(&mut table)?;
             let Some(tracked) = self.tables.get(table.index) else { continue };
-            let plain = table.uniques.is_empty() && tracked.table.uniques.is_empty();
-            let mut keys = Keys::new(tracked.id);
-            for change in &table.changes {
-                keys.push(&change.key, change.image.is_none());
+            if !tracked.table.resolved {
+                let mut keys = Keys::new(tracked.id);
+                for change in &table.changes {
+                    keys.push(&change.key, change.image.is_none());
+                }
+                touched.push(keys);
             }
-            if tracked.table.resolved {
-                self.apply_resolved(unit, table)?;
-                continue;
-            }
-            touched.push(keys);
-            let clashes = self.clashes(unit, &table)?;
-            self.resolve(unit, &table, &clashes)?;
-            if plain || crate::flaw!(ReplaceApply) {
-                self.apply_plain(unit, table)?;
-            } else {
-                self.settle(unit, table, Vec::new())?;
-            }
+            self.apply_table(unit, table)?;
         }
         self.recent.note(unit.shard, unit.seq, unit.origin, touched);
         Ok(count)
+    }
+
+    /// Applies the changes of one table, or those of them that are in a slice.
+    pub(super) fn apply_table(&mut self, unit: &Unit, mut table: TableChanges) -> Result<(), Error> {
+        self.complete(&mut table)?;
+        let Some(tracked) = self.tables.get(table.index) else { return Ok(()) };
+        let plain = table.uniques.is_empty() && tracked.table.uniques.is_empty();
+        if tracked.table.resolved {
+            return self.apply_resolved(unit, table);
+        }
+        let clashes = self.clashes(unit, &table)?;
+        self.resolve(unit, &table, &clashes)?;
+        if plain || crate::flaw!(ReplaceApply) {
+            self.apply_plain(unit, table)
+        } else {
+            self.settle(unit, table, Vec::new())
+        }
     }
 
     /// Applies a chunk at once if nothing about it needs a closer look; gives the keys it touched.
@@ -142,10 +151,7 @@ impl Database {
                 let Some(index) = self.tracked(&chunk.table) else { continue };
                 let Some(tracked) = self.tables.get(index) else { continue };
                 let columns = local_columns(tracked, &chunk);
-                let uniques = chunk.uniques.iter().map(|unique| {
-                    unique.iter().filter_map(|(at, collation)| Some((*columns.get(*at)?, collation.clone()))).collect()
-                });
-                let uniques: Vec<Vec<(usize, String)>> = uniques.collect();
+                let uniques = local_uniques(&chunk, &columns);
                 let at = tables.iter().position(|table| table.index == index).unwrap_or_else(|| {
                     tables.push(TableChanges { index, changes: Vec::new(), columns: Vec::new(), uniques: Vec::new() });
                     tables.len() - 1
@@ -179,8 +185,16 @@ impl Database {
 }
 
 /// Where each column of a chunk stands in the local table; all of them do, or the chunk would not be applied.
-fn local_columns(tracked: &Tracked, chunk: &Chunk) -> Vec<usize> {
+pub(super) fn local_columns(tracked: &Tracked, chunk: &Chunk) -> Vec<usize> {
     chunk.columns.iter().filter_map(|name| tracked.table.column(name)).collect()
+}
+
+/// The UNIQUE indexes that the origin of a chunk holds the table to, over local columns.
+pub(super) fn local_uniques(chunk: &Chunk, columns: &[usize]) -> Vec<Vec<(usize, String)>> {
+    let local = |unique: &Vec<(usize, String)>| {
+        unique.iter().filter_map(|(at, collation)| Some((*columns.get(*at)?, collation.clone()))).collect()
+    };
+    chunk.uniques.iter().map(local).collect()
 }
 
 /// A row in the order of the local table's columns.
@@ -194,7 +208,7 @@ pub(super) fn image_of(tracked: &Tracked, columns: &[usize], row: impl Iterator<
     image
 }
 
-fn localise_chunk<'a>(
+pub(super) fn localise_chunk<'a>(
     tracked: &'a Tracked,
     chunk: Chunk,
     columns: &'a [usize],
