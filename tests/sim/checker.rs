@@ -57,6 +57,36 @@ pub(crate) struct Seen {
     pub(crate) pieces: bool,
     pub(crate) staged: bool,
     pub(crate) shadows: bool,
+    pub(crate) sliced: bool,
+    pub(crate) displaced: bool,
+}
+
+/// A unit that a node applies in slices, and how far it has come.
+struct Slicing {
+    shard: usize,
+    by: Origin,
+    number: u64,
+    /// The log's rows once it is done.
+    after: Fold,
+    /// Keys of the unit, and those whose change is in the slices that are done.
+    unit: BTreeSet<Key>,
+    done: BTreeSet<Key>,
+}
+
+impl Slicing {
+    /// Whether the node may show this row of a key that the unit changes, or takes a UNIQUE value from. Rows of such
+    /// tables make room for one another, so that until the unit ends they may be missing.
+    fn allows(&self, before: &Fold, key: &Key, shown: Option<&Row>) -> bool {
+        let (before, after) = (before.rows.get(key), self.after.rows.get(key));
+        if TABLES[key.0].uniques.is_empty() {
+            return shown == if self.done.contains(key) { after } else { before };
+        }
+        shown.is_none() || shown == before || shown == after || after.is_none() && self.done.contains(key)
+    }
+
+    fn touches(&self, before: &Fold, key: &Key) -> bool {
+        self.unit.contains(key) || before.rows.get(key) != self.after.rows.get(key)
+    }
 }
 
 type Checked<T> = Result<T, String>;
@@ -127,8 +157,20 @@ impl Witness {
         let origin = self.origin;
         self.pending.retain(|_, mine| mine.number > folds[mine.shard as usize - 1].done(origin));
         self.rows = rows_of(&node.app, self.has_late);
-        self.compare(moved, &mut seen)?;
-        let expected = self.pending.len();
+        let slicing = self.slicing(node, log)?;
+        self.compare(moved, &slicing, &mut seen)?;
+        // What came back in a slice waits no longer.
+        let came_back = |key: &Key, mine: &Mine| {
+            slicing.iter().any(|slicing| {
+                slicing.by == origin
+                    && slicing.shard == mine.shard as usize - 1
+                    && mine.number <= slicing.number
+                    && slicing.done.contains(key)
+            })
+        };
+        let expected = self.pending.iter().filter(|(key, mine)| !came_back(key, mine)).count();
+        seen.sliced = !slicing.is_empty();
+        seen.displaced = count(&node.app, "SELECT count(*) FROM __antiphon___displaced") > 0;
         let pending = node.with(|db| db.pending_len());
         if pending != expected {
             return Err(format!("{pending} keys are pending, and {expected} should be"));
@@ -171,6 +213,44 @@ impl Witness {
             }
         }
         Ok(moved)
+    }
+
+    /// Units of which the file says that a part has been applied.
+    fn slicing(&self, node: &Node, log: &[Vec<Entry>]) -> Checked<Vec<Slicing>> {
+        let mut statement =
+            node.app.prepare_cached("SELECT shard, node, incarnation, number, piece, done FROM __antiphon___slice").unwrap();
+        let mut found = statement.query([]).unwrap();
+        let mut all = Vec::new();
+        while let Some(row) = found.next().unwrap() {
+            let number = |column: usize| row.get::<_, i64>(column).unwrap().cast_unsigned();
+            let shard = at(number(0)) - 1;
+            let by = Origin { node: number(1), incarnation: number(2) };
+            let (last, piece, done) = (number(3), number(4), at(number(5)));
+            let before = &self.folds[shard];
+            let first = before.done(by) + 1;
+            let Some(closing) = log[shard].get(at(before.position)) else { continue };
+            if (closing.origin, closing.number) != (by, last) {
+                return Err("a unit is applied in slices that is not next in the log".to_owned());
+            }
+            let mut after = before.clone();
+            after.entry(closing)?;
+            let mut slicing =
+                Slicing { shard, by, number: last, after, unit: BTreeSet::new(), done: BTreeSet::new() };
+            for entry in &log[shard][..=at(before.position)] {
+                let Body::Changes(changes) = &entry.body else { continue };
+                if entry.origin != by || entry.number < first {
+                    continue;
+                }
+                for (index, (key, ..)) in made_of(changes).into_iter().enumerate() {
+                    if entry.number < piece || entry.number == piece && index < done {
+                        slicing.done.insert(key.clone());
+                    }
+                    slicing.unit.insert(key);
+                }
+            }
+            all.push(slicing);
+        }
+        Ok(all)
     }
 
     /// Every committed row is in the next batch as it was committed, and nothing else is.
@@ -265,7 +345,7 @@ impl Witness {
     }
 
     /// T is L, overlaid with what this node wrote and has not seen come back.
-    fn compare(&mut self, moved: bool, seen: &mut Seen) -> Checked<()> {
+    fn compare(&mut self, moved: bool, slicing: &[Slicing], seen: &mut Seen) -> Checked<()> {
         let mut own: BTreeMap<&Key, &Option<Row>> = self.pending.iter().map(|(key, mine)| (key, &mine.image)).collect();
         own.extend(&self.dirty);
         let mut held: BTreeSet<(usize, (usize, Vec<String>))> = BTreeSet::new();
@@ -276,7 +356,29 @@ impl Witness {
             held.extend(image.iter().flat_map(|row| TABLES[key.0].slots(row)).map(|slot| (key.0, slot)));
         }
         let mut hidden = BTreeSet::new();
+        let mut moving = BTreeSet::new();
+        for slicing in slicing {
+            let before = &self.folds[slicing.shard];
+            let keys = before.rows.keys().chain(slicing.after.rows.keys()).chain(&slicing.unit);
+            for key in keys.filter(|key| slicing.touches(before, key)) {
+                moving.insert(key.clone());
+                let shown = self.rows.get(key);
+                if own.contains_key(key) {
+                    continue;
+                }
+                if !slicing.allows(before, key, shown) {
+                    let (old, new) = (before.rows.get(key), slicing.after.rows.get(key));
+                    return Err(format!("{key:?} is {shown:?} between slices, and goes from {old:?} to {new:?}"));
+                }
+                if shown.is_none() && (before.rows.contains_key(key) || slicing.after.rows.contains_key(key)) {
+                    hidden.insert(key.clone());
+                }
+            }
+        }
         for (key, row) in self.folds.iter().flat_map(|fold| &fold.rows).filter(|(key, _)| !own.contains_key(*key)) {
+            if moving.contains(key) {
+                continue;
+            }
             let blocked = TABLES[key.0].slots(row).into_iter().any(|slot| held.contains(&(key.0, slot)));
             match self.rows.get(key) {
                 Some(shown) if shown == row => {}
@@ -287,7 +389,7 @@ impl Witness {
                 shown => return Err(format!("{key:?} is {shown:?}, and the log says {row:?}")),
             }
         }
-        for (key, row) in self.rows.iter().filter(|(key, _)| !own.contains_key(*key)) {
+        for (key, row) in self.rows.iter().filter(|(key, _)| !own.contains_key(*key) && !moving.contains(*key)) {
             if !self.folds.iter().any(|fold| fold.rows.contains_key(key)) {
                 return Err(format!("{key:?} is {row:?}, and the log has no such row"));
             }

@@ -69,6 +69,12 @@ const KINDS: &[&str] = &[
     "staged piece",
     "shadow",
     "hidden row",
+    "unit in slices",
+    "row makes room",
+    "die at slice",
+    "die at sliced",
+    "die at slice-placed",
+    "die at slices-ended",
     "clash over a key",
     "clash over a unique value",
     "first-write-wins",
@@ -94,6 +100,11 @@ const RARE: &[&str] = &[
     "die at append",
     "die at appended",
     "die at scanned",
+    "row makes room",
+    "die at slice",
+    "die at sliced",
+    "die at slice-placed",
+    "die at slices-ended",
 ];
 
 /// What was seen, how often, and in how many histories two of them met.

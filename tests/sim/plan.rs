@@ -13,6 +13,8 @@ pub(crate) struct Config {
     pub(crate) shards: u32,
     /// Most changes in one piece and in one transaction, a node.
     pub(crate) changes_max: [usize; 3],
+    /// Most changes of a unit that are applied at once, a node.
+    pub(crate) atomic_max: [usize; 3],
     /// What the founder's application does before there is a cluster.
     pub(crate) before: u64,
     /// A disk may go on failing for a whole step.
@@ -68,10 +70,17 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// A history of two hundred steps; in some of them the log itself is lost, late.
+    /// A history of two hundred steps; in some of them the log itself is lost, late, and in some units are applied in
+    /// slices.
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut plan = Self::draw(&mut random, seed, true, 200);
+        // Drawn apart, as the policies are.
+        let mut slices = Random::new(seed ^ 0x51_1ce5);
+        if slices.chance(40) {
+            plan.config.atomic_max =
+                [(); 3].map(|()| slices.weighted(&[(25, 100_000), (30, 1), (20, 2), (15, 3), (10, 5)]));
+        }
         if random.chance(15) {
             let mark = random.within(121, 191);
             let step = plan.steps.iter_mut().find(|step| step.mark == mark).unwrap();
@@ -114,6 +123,6 @@ impl Plan {
                 steps.push(Step { mark: mark + 501, node, act: Act::Housekeep, seed: chores.next() });
             }
         }
-        Self { config: Config { nodes, shards, changes_max, before, rules: rules(seed), sticky }, steps }
+        Self { config: Config { nodes, shards, changes_max, atomic_max: [100_000; 3], before, rules: rules(seed), sticky }, steps }
     }
 }

@@ -141,6 +141,7 @@ impl<'a> World<'a> {
             node: node as u64 + 1,
             shards: config.shards,
             changes_max: config.changes_max[node],
+            atomic_max: config.atomic_max[node],
             policies: TABLES
                 .iter()
                 .zip(config.rules)
@@ -305,9 +306,11 @@ impl<'a> World<'a> {
     }
 
     fn strand(&mut self, shard: usize, gone: impl Fn(u64) -> bool) {
-        for (witness, stranded) in self.witnesses.iter().zip(&mut self.stranded) {
+        for ((witness, node), stranded) in self.witnesses.iter().zip(&self.nodes).zip(&mut self.stranded) {
             let position = witness.folds[shard].position;
-            if gone(position) {
+            let number = u32::try_from(shard).unwrap() + 1;
+            // Of what a unit in slices ends with, a part has been applied.
+            if gone(node.with(move |db| db.anchor(number).seq)) {
                 stranded[shard] = Some(position);
             }
         }
@@ -562,6 +565,8 @@ impl<'a> World<'a> {
             (seen.pieces, "unit in pieces"),
             (seen.staged, "staged piece"),
             (seen.shadows, "shadow"),
+            (seen.sliced, "unit in slices"),
+            (seen.displaced, "row makes room"),
         ] {
             if saw {
                 self.coverage.see(what);

@@ -39,6 +39,13 @@ pub(super) fn of(status: &Status) -> String {
     if status.clashes.is_empty() {
         lines.line("clashes", "none");
     }
+    if status.sliced.units > 0 {
+        let (units, changes) = (plural(status.sliced.units, "unit"), plural(status.sliced.changes, "change"));
+        lines.line("in slices", &format!("{units} above `atomic_max`, {changes}"));
+    }
+    for shard in &status.sliced.under_way {
+        lines.line("in slices", &format!("a unit of shard {shard} is being applied; a part of it shows already"));
+    }
     if !status.tables.is_empty() {
         lines.line("tables", &status.tables.join(", "));
     }
