@@ -45,6 +45,8 @@ pub(crate) struct Witness {
     /// Clashes that hang on L's row of a key that was pending here when they took place: of such a key this
     /// node may not know L's row, so that it may miss the clash, or see one where the rows are equal.
     unsure: BTreeSet<(usize, Clash)>,
+    /// Units that are applied in slices.
+    slicing: Vec<Slicing>,
     /// The last row of the outbox that was looked at.
     outbox: i64,
     pub(crate) origin: Origin,
@@ -62,6 +64,7 @@ pub(crate) struct Seen {
 }
 
 /// A unit that a node applies in slices, and how far it has come.
+#[derive(Clone)]
 struct Slicing {
     shard: usize,
     by: Origin,
@@ -106,6 +109,7 @@ impl Witness {
             hidden: BTreeSet::new(),
             was_hidden: BTreeSet::new(),
             unsure: BTreeSet::new(),
+            slicing: Vec::new(),
             outbox: 0,
             origin: node.with(|db| db.origin()),
         }
@@ -158,18 +162,18 @@ impl Witness {
         self.pending.retain(|_, mine| mine.number > folds[mine.shard as usize - 1].done(origin));
         self.rows = rows_of(&node.app, self.has_late);
         let slicing = self.slicing(node, log)?;
-        self.compare(moved, &slicing, &mut seen)?;
         // What came back in a slice waits no longer.
-        let came_back = |key: &Key, mine: &Mine| {
-            slicing.iter().any(|slicing| {
-                slicing.by == origin
-                    && slicing.shard == mine.shard as usize - 1
-                    && mine.number <= slicing.number
-                    && slicing.done.contains(key)
-            })
-        };
-        let expected = self.pending.iter().filter(|(key, mine)| !came_back(key, mine)).count();
+        for slicing in slicing.iter().filter(|slicing| slicing.by == origin) {
+            self.pending.retain(|key, mine| {
+                slicing.shard != mine.shard as usize - 1
+                    || mine.number > slicing.number
+                    || !slicing.done.contains(key)
+            });
+        }
+        self.compare(moved, &slicing, &mut seen)?;
+        let expected = self.pending.len();
         seen.sliced = !slicing.is_empty();
+        self.slicing = slicing;
         seen.displaced = count(&node.app, "SELECT count(*) FROM __antiphon___displaced") > 0;
         let pending = node.with(|db| db.pending_len());
         if pending != expected {
@@ -228,10 +232,14 @@ impl Witness {
             let (last, piece, done) = (number(3), number(4), at(number(5)));
             let before = &self.folds[shard];
             let first = before.done(by) + 1;
-            let Some(closing) = log[shard].get(at(before.position)) else { continue };
-            if (closing.origin, closing.number) != (by, last) {
-                return Err("a unit is applied in slices that is not next in the log".to_owned());
-            }
+            let closing = log[shard].get(at(before.position));
+            let Some(closing) = closing.filter(|closing| (closing.origin, closing.number) == (by, last)) else {
+                // The log lost it, and the node stays where it is.
+                let known = |known: &&Slicing| (known.shard, known.by, known.number) == (shard, by, last);
+                let lost = "a unit is applied in slices that is not next in the log";
+                all.push(self.slicing.iter().find(known).ok_or(lost)?.clone());
+                continue;
+            };
             let mut after = before.clone();
             after.entry(closing)?;
             let mut slicing =
