@@ -8,7 +8,7 @@ pub const ITEMS: &str =
 /// Rows a transaction.
 pub const TRANSACTION: usize = 1000;
 
-const WORDS: [&str; 24] = [
+pub const WORDS: [&str; 24] = [
     "amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "iris", "jade", "kelp", "larch", "maple",
     "north", "ochre", "pine", "quartz", "reed", "slate", "thorn", "umber", "vale", "willow", "yarrow",
 ];

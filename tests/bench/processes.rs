@@ -11,10 +11,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const SAMPLES: usize = 300;
 
 /// A host; ended with this object.
-struct Host(Child);
+pub(crate) struct Host(Child);
 
 impl Host {
-    fn start(database: &Path, log: &Path) -> Self {
+    pub(crate) fn start(database: &Path, log: &Path) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_antiphon"))
             .args([Path::new("run"), database, Path::new("--log"), log])
             .env("ANTIPHON_LOG", "warn")
@@ -33,7 +33,7 @@ impl Drop for Host {
 }
 
 /// Processor time and peak memory of a process.
-fn usage(host: &Host) -> (f64, f64) {
+pub(crate) fn usage(host: &Host) -> (f64, f64) {
     let proc = format!("/proc/{}", host.0.id());
     let stat = std::fs::read_to_string(format!("{proc}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -44,17 +44,17 @@ fn usage(host: &Host) -> (f64, f64) {
     (ticks / 100.0, peak / 1024.0)
 }
 
-fn count(conn: &Connection) -> usize {
+pub(crate) fn count(conn: &Connection) -> usize {
     conn.query_row("SELECT count(*) FROM items", [], |row| row.get::<_, i64>(0)).unwrap() as usize
 }
 
 /// Whether the host beside this database has founded a cluster or joined one.
-fn is_member(conn: &Connection) -> bool {
+pub(crate) fn is_member(conn: &Connection) -> bool {
     let sql = "SELECT 1 FROM \"__antiphon___meta\" WHERE name = 'cluster'";
     conn.prepare(sql).is_ok_and(|mut statement| statement.exists([]).unwrap_or(false))
 }
 
-fn wait_for(what: &str, mut done: impl FnMut() -> bool, pause: Duration) {
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool, pause: Duration) {
     let deadline = Instant::now() + PATIENCE;
     while !done() {
         assert!(Instant::now() < deadline, "{what} did not come within {} s", PATIENCE.as_secs());
