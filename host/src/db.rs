@@ -31,6 +31,7 @@ mod rows;
 mod seal;
 mod slices;
 mod stamp;
+mod turns;
 mod unique;
 mod unit;
 mod values;
@@ -179,6 +180,7 @@ pub struct Database {
     recent: Recent,
     /// What is known of units that are applied in slices, by shard.
     surveys: BTreeMap<log::Shard, slices::Survey>,
+    turns: turns::Turns,
     attachments: Attachments,
     /// Most bytes of a row that is sent.
     row_bytes_max: usize,
@@ -238,6 +240,7 @@ impl Database {
             overlay: Overlay::default(),
             recent: Recent::default(),
             surveys: BTreeMap::new(),
+            turns: turns::Turns::default(),
             attachments: Attachments::default(),
             row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
@@ -344,6 +347,7 @@ impl Database {
         self.refresh()?;
         fault!("begin");
         self.conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
+        let begun = std::time::Instant::now();
         let done = self.is_still_ours().and_then(|()| work(self)).and_then(|value| {
             fault!("commit");
             self.conn.execute_batch("COMMIT").doing("commit a transaction")?;
@@ -351,6 +355,7 @@ impl Database {
             fault!("committed");
             Ok(value)
         });
+        self.turns.note(begun);
         if done.is_err() {
             // A failed COMMIT may have rolled back by itself; then there is nothing left to roll back. What can't be
             // done now is done before the next call.

@@ -15,7 +15,8 @@ fn at_once() -> Setup {
     Setup { atomic_max: 1_000_000, ..sliced() }
 }
 
-const RECORDS: &str = "SELECT shard, seq, tbl, hex(key), cause, resolver, verdict, winner_node, loser_node, hex(winner),
+const RECORDS: &str =
+    "SELECT shard, seq, tbl, hex(key), cause, resolver, verdict, winner_node, loser_node, hex(winner),
      hex(loser), hex(merged) FROM __antiphon___conflict ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12";
 const STAMPS: &str = "SELECT tbl, hex(key), seq, node, other FROM __antiphon___stamp ORDER BY 1, 2";
 
@@ -124,7 +125,9 @@ fn c49_a_large_unit_moves_the_position_once_and_is_counted() {
 #[test]
 fn c49_a_key_in_several_slices_counts_once() {
     let much = [
-        &format!("BEGIN; INSERT INTO t {SERIES} SELECT i, 'first', 0 FROM n WHERE true ON CONFLICT DO UPDATE SET v = 'first'; COMMIT"),
+        &format!(
+            "BEGIN; INSERT INTO t {SERIES} SELECT i, 'first', 0 FROM n WHERE true ON CONFLICT DO UPDATE SET v = 'first'; COMMIT"
+        ),
         "UPDATE t SET v = 'second' WHERE id IN (1, 2, 9)",
         "UPDATE t SET v = 'third' WHERE id = 1; DELETE FROM t WHERE id = 2",
     ];
@@ -136,7 +139,8 @@ fn c49_a_key_in_several_slices_counts_once() {
 #[test]
 fn c49_policies_decide_as_if_at_once() {
     let before = format!("INSERT INTO t {SERIES} SELECT i, 10, 10 FROM n");
-    let much = ["UPDATE t SET w = w + 1", "UPDATE t SET w = w + 5, v = v || 'x' WHERE id < 4", "DELETE FROM t WHERE id = 20"];
+    let much =
+        ["UPDATE t SET w = w + 1", "UPDATE t SET w = w + 5, v = v || 'x' WHERE id < 4", "DELETE FROM t WHERE id = 20"];
     let theirs = "UPDATE t SET w = w + 100 WHERE id % 2; DELETE FROM t WHERE id = 8";
     for setup in [
         Setup { policies: vec![policy("t", "counter", Counter::new(&["w"]))], ..Setup::default() },
@@ -159,7 +163,8 @@ fn c49_unique_values_change_hands_across_slices() {
         "BEGIN; DELETE FROM t WHERE id = 7; UPDATE t SET w = 8 WHERE id = 12; COMMIT",
     ];
     // Values that the unit takes from rows it does not know.
-    let theirs = "INSERT INTO t VALUES (30, 'theirs', 21), (31, 'theirs', 22); UPDATE t SET v = 'theirs' WHERE id IN (3, 4)";
+    let theirs =
+        "INSERT INTO t VALUES (30, 'theirs', 21), (31, 'theirs', 22); UPDATE t SET v = 'theirs' WHERE id IN (3, 4)";
     let more = "UPDATE t SET w = 21 WHERE id = 1";
     let much: Vec<&str> = much.into_iter().chain([more]).collect();
     both_ways(&Setup::default(), UNIQUE, &before, &much, theirs);
@@ -216,10 +221,16 @@ fn c49_a_crash_between_slices_resumes() {
             let deaths = die_everywhere(node, |node| {
                 step += 1;
                 // The application goes on meanwhile.
-                node.sql(&format!("INSERT INTO t VALUES ({step} + 100 * {}, 'meanwhile', {step} + 1000 * {})",
-                    node.with(|db| db.origin().node), node.with(|db| db.origin().node)));
+                node.sql(&format!(
+                    "INSERT INTO t VALUES ({step} + 100 * {}, 'meanwhile', {step} + 1000 * {})",
+                    node.with(|db| db.origin().node),
+                    node.with(|db| db.origin().node)
+                ));
                 for _ in 0..200 {
-                    if !matches!(futures::executor::block_on(node.subscribers[0].step()), Ok(antiphon::subscribe::Progress::More)) {
+                    if !matches!(
+                        futures::executor::block_on(node.subscribers[0].step()),
+                        Ok(antiphon::subscribe::Progress::More)
+                    ) {
                         break;
                     }
                 }

@@ -165,9 +165,7 @@ impl Witness {
         // What came back in a slice waits no longer.
         for slicing in slicing.iter().filter(|slicing| slicing.by == origin) {
             self.pending.retain(|key, mine| {
-                slicing.shard != mine.shard as usize - 1
-                    || mine.number > slicing.number
-                    || !slicing.done.contains(key)
+                slicing.shard != mine.shard as usize - 1 || mine.number > slicing.number || !slicing.done.contains(key)
             });
         }
         self.compare(moved, &slicing, &mut seen)?;
@@ -221,8 +219,10 @@ impl Witness {
 
     /// Units of which the file says that a part has been applied.
     fn slicing(&self, node: &Node, log: &[Vec<Entry>]) -> Checked<Vec<Slicing>> {
-        let mut statement =
-            node.app.prepare_cached("SELECT shard, node, incarnation, number, piece, done FROM __antiphon___slice").unwrap();
+        let mut statement = node
+            .app
+            .prepare_cached("SELECT shard, node, incarnation, number, piece, done FROM __antiphon___slice")
+            .unwrap();
         let mut found = statement.query([]).unwrap();
         let mut all = Vec::new();
         while let Some(row) = found.next().unwrap() {
@@ -242,8 +242,7 @@ impl Witness {
             };
             let mut after = before.clone();
             after.entry(closing)?;
-            let mut slicing =
-                Slicing { shard, by, number: last, after, unit: BTreeSet::new(), done: BTreeSet::new() };
+            let mut slicing = Slicing { shard, by, number: last, after, unit: BTreeSet::new(), done: BTreeSet::new() };
             for entry in &log[shard][..=at(before.position)] {
                 let Body::Changes(changes) = &entry.body else { continue };
                 if entry.origin != by || entry.number < first {

@@ -123,6 +123,9 @@ impl Plan {
                 steps.push(Step { mark: mark + 501, node, act: Act::Housekeep, seed: chores.next() });
             }
         }
-        Self { config: Config { nodes, shards, changes_max, atomic_max: [100_000; 3], before, rules: rules(seed), sticky }, steps }
+        Self {
+            config: Config { nodes, shards, changes_max, atomic_max: [100_000; 3], before, rules: rules(seed), sticky },
+            steps,
+        }
     }
 }

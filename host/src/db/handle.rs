@@ -35,6 +35,7 @@ impl Db {
         let mut database = database;
         let thread = std::thread::Builder::new().name("database".to_owned()).spawn(move || {
             while let Some(call) = queue.blocking_recv() {
+                std::thread::sleep(database.turns.pause());
                 call(&mut database);
             }
         })?;

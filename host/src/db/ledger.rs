@@ -303,7 +303,11 @@ impl Ledger {
             Ok(())
         })?;
         query(
-            concat!("SELECT shard, node, incarnation, min(number), sum(changes) FROM ", ours!("staged"), " GROUP BY 1, 2, 3"),
+            concat!(
+                "SELECT shard, node, incarnation, min(number), sum(changes) FROM ",
+                ours!("staged"),
+                " GROUP BY 1, 2, 3"
+            ),
             &mut |row| {
                 if !crate::flaw!(StagedForgotten) {
                     ledger.staged.insert((row.get(0)?, origin(row, 1)?), (unsigned(row, 3)?, count(row, 4)?));
@@ -571,17 +575,17 @@ impl Ledger {
             ours!("staged"),
             " (shard, node, incarnation, number, changes, batch) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
         ))
-            .and_then(|mut statement| {
-                statement.execute((
-                    shard,
-                    origin.node.cast_signed(),
-                    origin.incarnation.cast_signed(),
-                    number.cast_signed(),
-                    (changes as u64).cast_signed(),
-                    frame,
-                ))
-            })
-            .doing("stage a piece")?;
+        .and_then(|mut statement| {
+            statement.execute((
+                shard,
+                origin.node.cast_signed(),
+                origin.incarnation.cast_signed(),
+                number.cast_signed(),
+                (changes as u64).cast_signed(),
+                frame,
+            ))
+        })
+        .doing("stage a piece")?;
         self.staged.entry((shard, origin)).or_insert((number, 0)).1 += changes;
         Ok(())
     }
@@ -601,20 +605,14 @@ impl Ledger {
     }
 
     /// One staged piece of an origin.
-    pub(super) fn staged_piece(
-        conn: &Connection,
-        shard: Shard,
-        origin: Origin,
-        number: u64,
-    ) -> Result<Vec<u8>, Error> {
+    pub(super) fn staged_piece(conn: &Connection, shard: Shard, origin: Origin, number: u64) -> Result<Vec<u8>, Error> {
         conn.prepare_cached(concat!(
             "SELECT batch FROM ",
             ours!("staged"),
             " WHERE shard = ?1 AND node = ?2 AND incarnation = ?3 AND number = ?4"
         ))
         .and_then(|mut statement| {
-            let which =
-                (shard, origin.node.cast_signed(), origin.incarnation.cast_signed(), number.cast_signed());
+            let which = (shard, origin.node.cast_signed(), origin.incarnation.cast_signed(), number.cast_signed());
             statement.query_row(which, |row| row.get(0))
         })
         .doing("read a staged piece")

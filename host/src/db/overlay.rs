@@ -295,9 +295,7 @@ pub(super) fn store_shadow(conn: &Connection, tracked: &Tracked, key: &[u8], sha
         " VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (tbl, key) DO UPDATE SET columns = ?3, image = ?4, seen = ?5"
     ))
-    .and_then(|mut statement| {
-        statement.execute((&tracked.table.name, key, columns, image, shadow.seen.cast_signed()))
-    })
+    .and_then(|mut statement| statement.execute((&tracked.table.name, key, columns, image, shadow.seen.cast_signed())))
     .doing("store a shadow")?;
     Ok(())
 }

@@ -166,7 +166,9 @@ impl Database {
     /// Whether L stands where this database does, in every shard.
     fn check_same_place(&self, logged: &Self) -> Result<(), Error> {
         if self.ledger.is_slicing() || logged.ledger.is_slicing() {
-            return Err(Error::Inconsistent("a large unit has been applied by half; let the node go on first".to_owned()));
+            return Err(Error::Inconsistent(
+                "a large unit has been applied by half; let the node go on first".to_owned(),
+            ));
         }
         for shard in 1..=self.shards() {
             let (here, there) = (self.position(shard), logged.position(shard));

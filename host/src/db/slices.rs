@@ -72,7 +72,8 @@ impl Survey {
     }
 }
 
-fn hash(table: usize, key: &[u8]) -> u64 {
+/// Short for a key: two may have one.
+pub(super) fn hash(table: usize, key: &[u8]) -> u64 {
     FxBuildHasher.hash_one((table, key))
 }
 

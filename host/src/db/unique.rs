@@ -118,8 +118,7 @@ impl Database {
             // All tables are asked: the index that hid a row may have been dropped since.
             let Some(tracked) = self.tables.get(index) else { continue };
             let overlay = self.overlay.table(tracked.id);
-            let hidden: Vec<_> =
-                overlay.shadows.keys().filter(|&key| overlay.is_hidden(key)).cloned().collect();
+            let hidden: Vec<_> = overlay.shadows.keys().filter(|&key| overlay.is_hidden(key)).cloned().collect();
             if !hidden.is_empty() {
                 let tracked = tracked.clone();
                 self.materialise(&tracked, hidden)?;
@@ -289,7 +288,8 @@ struct Holders<'a> {
 impl<'a> Holders<'a> {
     fn new(uniques: &'a [Vec<(usize, String)>], overlay: &TableOverlay) -> Self {
         let mut holders = Self { uniques, by_value: FxHashMap::default() };
-        let shadows = overlay.shadows.iter().filter(|(key, _)| !uniques.is_empty() && !overlay.displaced.contains(*key));
+        let shadows =
+            overlay.shadows.iter().filter(|(key, _)| !uniques.is_empty() && !overlay.displaced.contains(*key));
         for (key, shadow) in shadows {
             holders.remember(key, shadow.image.as_ref());
         }

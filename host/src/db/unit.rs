@@ -5,9 +5,10 @@
 
 use super::catalog::Tracked;
 use super::clash::logged_row;
-use super::overlay::Image;
+use super::overlay::{Image, pack_keys};
 use super::recent::Keys;
 use super::resolved::base_of;
+use super::slices::hash;
 use super::{Database, Error};
 use crate::log::Shard;
 use antiphon_core::entry::{Changes, Chunk, Made, Origin};
@@ -56,19 +57,21 @@ impl Database {
     pub(super) fn apply_unit(&mut self, unit: &Unit, mut pieces: Vec<Changes>) -> Result<usize, Error> {
         let mut touched = Vec::new();
         let mut count = 0;
-        // A unit in one piece holds each key once, so its plain tables are written as they came.
-        if let [piece] = pieces.as_mut_slice() {
-            let mut rest = Vec::new();
-            for chunk in std::mem::take(&mut piece.chunks) {
-                match self.try_chunk(unit, &chunk, piece.seen)? {
-                    Some(keys) => {
-                        count += chunk.len();
-                        touched.push(keys);
+        // Where each key stands in one piece alone, plain tables are written as they came.
+        if !self.has_repeats(&pieces) {
+            for piece in &mut pieces {
+                let mut rest = Vec::new();
+                for chunk in std::mem::take(&mut piece.chunks) {
+                    match self.try_chunk(unit, &chunk, piece.seen)? {
+                        Some(keys) => {
+                            count += chunk.len();
+                            touched.push(keys);
+                        }
+                        None => rest.push(chunk),
                     }
-                    None => rest.push(chunk),
                 }
+                piece.chunks = rest;
             }
-            piece.chunks = rest;
         }
         for table in self.localise(pieces, unit.clock) {
             count += table.changes.len();
@@ -84,6 +87,21 @@ impl Database {
         }
         self.recent.note(unit.shard, unit.seq, unit.origin, touched);
         Ok(count)
+    }
+
+    /// Whether a key may stand in several pieces of a unit.
+    fn has_repeats(&self, pieces: &[Changes]) -> bool {
+        if pieces.len() < 2 {
+            return false;
+        }
+        let mut hashes = Vec::new();
+        for chunk in pieces.iter().flat_map(|piece| &piece.chunks) {
+            let Some(index) = self.tracked(&chunk.table) else { continue };
+            let Some(tracked) = self.tables.get(index) else { continue };
+            hashes.extend(pack_keys(tracked, chunk).iter().map(|key| hash(index, key)));
+        }
+        hashes.sort_unstable();
+        hashes.windows(2).any(|pair| pair.first() == pair.last())
     }
 
     /// Applies the changes of one table, or those of them that are in a slice.
