@@ -556,6 +556,7 @@ fn show_hides_secrets() {
     publish = true
     replicate = true
     scan_max_changes = 16384
+    atomic_max = 100000
     cleanup_interval = 5000
     outbox_keep = 86400000
     outbox_keep_bytes = 1073741824
