@@ -89,7 +89,7 @@ fn alone_it_prints_its_help() {
       conflicts  Look at what was overruled when two nodes changed one row, and delete old records of it
       log        Look at the embedded log: which changes it holds, from whom, and how far it reaches
       repair     Compare a database with the log, and send what differs
-      demo       Show replication at work: two nodes in a temporary folder
+      demo       Show replication at work: two nodes in a temporary folder, and one clash under two policies
       config     Look at a configuration without running anything
       help       Print this message or the help of the given subcommand(s)
 
@@ -340,7 +340,7 @@ fn demo_help() {
     assert_snapshot!(Dir::new().words("demo --help"), @r#"
     exit 0
     --- stdout
-    Show replication at work: two nodes in a temporary folder
+    Show replication at work: two nodes in a temporary folder, and one clash under two policies
 
     Usage: antiphon demo [OPTIONS]
 
