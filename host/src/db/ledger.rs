@@ -43,7 +43,7 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         " (tbl, key, columns, image, seen, PRIMARY KEY (tbl, key));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("conflict"),
-        " (id INTEGER PRIMARY KEY, shard, seq, clock, tbl, key, cause, resolver, verdict,
+        " (id INTEGER PRIMARY KEY, shard, seq, clock, noted, tbl, key, cause, resolver, verdict,
              winner_node, loser_node, columns, winner, loser, merged);",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("stamp"),
@@ -64,7 +64,17 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         ours!("oversized"),
         " (tbl TEXT COLLATE NOCASE, key, bytes, base, PRIMARY KEY (tbl, key));",
     ))
-    .doing("create the host's tables")
+    .doing("create the host's tables")?;
+    // Files of earlier builds have the table without this column.
+    if !has_column(conn, "__antiphon___conflict", "noted").doing("look at the host's tables")? {
+        conn.execute_batch(concat!("ALTER TABLE ", ours!("conflict"), " ADD COLUMN noted"))
+            .doing("create the host's tables")?;
+    }
+    Ok(())
+}
+
+fn has_column(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    conn.prepare("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?.exists((table, column))
 }
 
 /// Draws this node's identity if the file has none; a number the user gives replaces one that was drawn.
