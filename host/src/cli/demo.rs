@@ -12,7 +12,7 @@ use site::{Site, wait_for};
 
 mod site;
 
-/// Show replication at work: two nodes in a temporary folder, and one clash under two policies
+/// Show replication at work: two nodes, and one clash under two policies
 #[derive(Debug, clap::Args)]
 pub(super) struct Demo {
     /// Leave the folder and the nodes, and say how to go on by hand

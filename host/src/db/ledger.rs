@@ -5,6 +5,7 @@
 
 use super::{Cluster, Doing as _, Error};
 use crate::log::Shard;
+use crate::words::count;
 use antiphon_core::capture::PREFIX;
 use antiphon_core::entry::Origin;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -96,8 +97,9 @@ pub(super) fn identify(conn: &Connection, asked: u64) -> Result<(), Error> {
             .doing("read the outbox")?;
         if waiting > 0 {
             return Err(Error::Inconsistent(format!(
-                "`node_id` is {node} now, but {waiting} batches of node {known} wait to be sent; \
-                 start once more with `node_id = {known}` until they are"
+                "`node_id` is {node} now, but node {known} has {} still to send; \
+                 start once more with `node_id = {known}` until that is done",
+                count(waiting.unsigned_abs(), "batch", "batches")
             )));
         }
         // Another node is another origin: its numbering starts anew.
