@@ -20,7 +20,7 @@ use futures::FutureExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -107,7 +107,8 @@ pub struct Node {
     _lock: Lock,
 }
 
-/// The least time between two seals: what comes in between shares one batch, and the application its lock.
+/// The least time from one seal to the next, and between two pieces: what comes in between shares a batch, and the
+/// application gets its lock.
 const SEAL_INTERVAL: Duration = Duration::from_millis(2);
 /// How long to wait before a refused step is tried again; doubled up to the maximum.
 const RETRY_MIN: Duration = Duration::from_millis(50);
@@ -415,11 +416,12 @@ impl Publishing {
     async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
         let mut retry = Retry::default();
         loop {
-            let events = self.watch.events();
+            let mut last = Instant::now();
             let stepped = self.publisher.step().await;
             self.board.count(0, self.publisher.take_appended());
             match stepped {
                 Ok(publish::Progress::More) => {
+                    last = Instant::now();
                     retry.reset();
                     self.activity.note();
                     self.board.well(PUBLISH);
@@ -430,7 +432,7 @@ impl Publishing {
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
-                        () = self.wait(events) => {}
+                        () = self.wait() => {}
                     }
                 }
                 Err(error) if is_lasting(&error) => {
@@ -455,7 +457,9 @@ impl Publishing {
             if stop.is_cancelled() {
                 break;
             }
-            tokio::time::sleep(SEAL_INTERVAL).await;
+            if let Some(rest) = SEAL_INTERVAL.checked_sub(last.elapsed()) {
+                tokio::time::sleep(rest).await;
+            }
         }
         fault!("stopping");
         // What is committed by now still goes out, if the log takes it soon.
@@ -468,26 +472,12 @@ impl Publishing {
         Ok(())
     }
 
-    /// Returns when another connection has committed, or an entry was applied, or nothing happened for long.
-    async fn wait(&self, events: u64) {
-        let moved = self.moved.notified();
-        tokio::pin!(moved);
-        let mut events = events;
-        loop {
-            for pause in self.watch.burst() {
-                if self.db.call(Database::has_changed).await.unwrap_or(true) {
-                    return;
-                }
-                tokio::select! {
-                    () = &mut moved => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
-            }
-            tokio::select! {
-                () = &mut moved => return,
-                () = self.watch.changed(events, self.poll_interval) => {}
-            }
-            events = self.watch.events();
+    /// Returns when another connection has committed, or an entry was applied, or the file can't be looked at.
+    async fn wait(&self) {
+        let has_changed = || async { self.db.call(Database::has_changed).await.unwrap_or(true) };
+        tokio::select! {
+            () = self.moved.notified() => {}
+            () = self.watch.until(self.poll_interval, has_changed) => {}
         }
     }
 }
