@@ -29,6 +29,7 @@ mod reconcile;
 mod resolved;
 mod rows;
 mod seal;
+mod shortfall;
 mod stamp;
 mod unique;
 mod unit;
@@ -63,7 +64,7 @@ use ledger::Ledger;
 use overlay::Overlay;
 use recent::Recent;
 use rusqlite::{Connection, OpenFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -190,6 +191,8 @@ pub struct Database {
     stale: bool,
     /// How it was found out that the file holds another database now; from then on nothing is done with it.
     replaced: Option<String>,
+    /// Tables that may have rows without a whole key; unknown until all were looked at.
+    keyless: Option<BTreeSet<String>>,
 }
 
 /// The cluster this database belongs to.
@@ -241,6 +244,7 @@ impl Database {
             checked_version: -1,
             stale: false,
             replaced: None,
+            keyless: None,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.

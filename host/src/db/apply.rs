@@ -86,7 +86,8 @@ impl Database {
         let (Some(first), Some(_)) = (left.next(), left.next()) else {
             let reason = format!(
                 "entry {} of shard {shard} has a row that this database does not take: {refusal}; make the table as it is on \
-                 the other nodes, or change the row that stands in its way",
+                 the other nodes, or change the row that stands in its way, or drop an index that forbids it until this \
+                 shard has caught up",
                 position + 1
             );
             return Ok(Applied { stop: Some(Stop::Blocked(reason)), ..Applied::default() });
