@@ -4,7 +4,7 @@ use antiphon::flaw::testing::on_fault;
 use antiphon::log::Memory;
 use antiphon_harness::{Dice, Node, Setup, found, pair, pair_with, settle};
 use rusqlite::functions::FunctionFlags;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
@@ -211,6 +211,7 @@ fn c84_a_rolling_upgrade_of_three_nodes() {
         }
         let mut dice = Dice::new(seed);
         let mut upgraded = [false; 3];
+        let mut shared: BTreeSet<u64> = BTreeSet::new();
         // What each node's own rows were last given.
         let mut own: BTreeMap<u64, (u64, Option<u64>)> = BTreeMap::new();
         for step in 0..240 {
@@ -218,6 +219,8 @@ fn c84_a_rolling_upgrade_of_three_nodes() {
             let (node, id) = (&mut nodes[at], 100 * at as u64 + dice.below(8));
             if step > 50 && dice.below(40) == 0 && !upgraded[at] {
                 upgraded[at] = true;
+                // A row that is read with the new column says NULL of it, and was written so: here none is.
+                node.seal();
                 node.sql("ALTER TABLE t ADD COLUMN extra");
             }
             if upgraded[at] {
@@ -226,6 +229,14 @@ fn c84_a_rolling_upgrade_of_three_nodes() {
             } else {
                 node.sql(&format!("INSERT INTO t VALUES ({id}, {step}) ON CONFLICT (id) DO UPDATE SET v = {step}"));
                 own.insert(id, (step, None));
+            }
+            // A row that all of them write: whoever does not know the column leaves it as it is.
+            let common = 1000 + dice.below(4);
+            if dice.below(2) == 0 && upgraded[at] {
+                node.sql(&format!("INSERT INTO t VALUES ({common}, {step}, 'x') ON CONFLICT (id) DO UPDATE SET v = {step}, extra = 'x'"));
+                shared.insert(common);
+            } else if !upgraded[at] {
+                node.sql(&format!("INSERT INTO t VALUES ({common}, {step}) ON CONFLICT (id) DO UPDATE SET v = {step}"));
             }
             match dice.below(8) {
                 0 | 1 => drop(node.publish_step()),
@@ -237,11 +248,15 @@ fn c84_a_rolling_upgrade_of_three_nodes() {
         }
         for (node, upgraded) in nodes.iter().zip(upgraded) {
             if !upgraded {
+                node.seal();
                 node.sql("ALTER TABLE t ADD COLUMN extra");
             }
         }
         let [a, b, c] = &mut nodes;
         settle(&mut [a, b, c]);
+        for id in shared {
+            assert_eq!(a.one(&format!("SELECT extra FROM t WHERE id = {id}")), "x", "seed {seed}");
+        }
         for (id, (v, extra)) in own {
             let extra = extra.map_or_else(|| "NULL".to_owned(), |extra| extra.to_string());
             assert_eq!(

@@ -182,7 +182,9 @@ fn c90_values_beside_a_unique_index_and_in_blob_keys() {
         let node = if round % 2 == 0 { &mut a } else { &mut b };
         node.sql(&format!("UPDATE t SET v = {value}, r = {value}"));
         settle(&mut [&mut a, &mut b]);
-        b.sql(&format!("UPDATE t SET v = CASE v WHEN 0 THEN -0.0 ELSE v END, k = CAST(k || x'00' AS BLOB) WHERE u = 'u{round}'"));
+        b.sql(&format!(
+            "UPDATE t SET v = CASE v WHEN 0 THEN -0.0 ELSE v END, k = CAST(k || x'00' AS BLOB) WHERE u = 'u{round}'"
+        ));
         settle(&mut [&mut a, &mut b]);
     }
     assert_eq!(b.one("SELECT count(*) FROM t WHERE typeof(k) = 'blob' AND length(k) = 4"), values.len().to_string());
