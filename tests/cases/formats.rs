@@ -55,6 +55,29 @@ fn c102_two_encodings_in_one_cluster() {
     write_both(&mut a, &mut b);
 }
 
+/// Text in UTF-16 that is none: halves of surrogate pairs, as some languages write them, in keys and UNIQUE values. They
+/// stay apart and come back as they were; half a letter is no letter, as SQLite has it.
+#[test]
+fn c92_broken_text_of_utf16() {
+    let log = Arc::new(Memory::new());
+    let ddl = "CREATE TABLE t (k TEXT PRIMARY KEY, v); CREATE TABLE u (id INTEGER PRIMARY KEY, u TEXT UNIQUE)";
+    let mut a = Node::new(&log, Setup::default(), &format!("PRAGMA encoding = 'UTF-16le'; {ddl}"));
+    let mut b = Node::new(&log, Setup { node: 2, ..Setup::default() }, ddl);
+    found(&mut [&mut a, &mut b]);
+    a.sql(
+        "INSERT INTO t VALUES (CAST(x'00D8' AS TEXT), 'one'), (CAST(x'01D8' AS TEXT), 'other'), (CAST(x'61' AS TEXT), 'half');
+         INSERT INTO u VALUES (1, CAST(x'00D8' AS TEXT)), (2, CAST(x'01D8' AS TEXT))",
+    );
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT hex(k), v FROM t ORDER BY v"), ["|half", "EDA080|one", "EDA081|other"]);
+    b.sql("UPDATE t SET v = v || '!'; INSERT OR REPLACE INTO u SELECT 3, u FROM u WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT hex(k), v FROM t ORDER BY v"), ["|half!", "00D8|one!", "01D8|other!"]);
+    assert_eq!(a.rows("SELECT id, hex(u) FROM u ORDER BY id"), ["2|01D8", "3|00D8"]);
+    a.sql("DELETE FROM t");
+    settle(&mut [&mut a, &mut b]);
+}
+
 /// A file that reaches over the page that SQLite keeps for its locks, at one GiB.
 #[test]
 #[ignore = "writes three GiB"]
