@@ -1,6 +1,6 @@
 //! The marks: what capture, seal, fold, log and components cost, as ratios to limits measured in the same run.
 //!
-//! `cargo bench` prints them; `-- --rows N` takes another number of rows, `-- --part local` one part of three. A
+//! `cargo bench` prints them; `-- --rows N` takes another number of rows, `-- --part local` one part of four. A
 //! mark that is missed ends with exit code 1, unless `--only-look` says that this is no machine to judge by.
 #![allow(
     clippy::unwrap_used,
@@ -38,8 +38,12 @@ fn main() {
     let rows = asked.unwrap_or(if quick { 2_000 } else { 300_000 });
     let part = args.iter().position(|arg| arg == "--part").and_then(|at| args.get(at + 1));
     let mut report = Report::default();
-    let parts: [(&str, Part); 3] =
-        [("local", local::run), ("components", components::run), ("processes", processes::run)];
+    let parts: [(&str, Part); 4] = [
+        ("local", local::run),
+        ("components", components::run),
+        ("processes", processes::run),
+        ("counter", processes::run_counter),
+    ];
     for (_, run) in parts.iter().filter(|(name, _)| part.is_none_or(|part| part == name)) {
         run(&mut report, rows);
     }
