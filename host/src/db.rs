@@ -191,6 +191,8 @@ pub struct Database {
     stale: bool,
     /// How it was found out that the file holds another database now; from then on nothing is done with it.
     replaced: Option<String>,
+    /// Its text is kept in UTF-16, where bytes that are no UTF-8 can't be written as they are.
+    wide: bool,
     /// Tables that may have rows without a whole key; unknown until all were looked at.
     keyless: Option<BTreeSet<String>>,
 }
@@ -220,6 +222,7 @@ impl Database {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
         let captures = options.publish;
+        let wide = merge::Encoding::of(&conn)? != merge::Encoding::Utf8;
         let mut database = Self {
             conn,
             options,
@@ -244,6 +247,7 @@ impl Database {
             checked_version: -1,
             stale: false,
             replaced: None,
+            wide,
             keyless: None,
         };
         let mut tries = 1;
