@@ -61,10 +61,17 @@ impl Announcer {
             };
             let tables: Vec<String> = db.table_names().map(str::to_owned).collect();
             let refused = db.refused().iter().map(|refused| (refused.table.clone(), refused.reason.clone())).collect();
-            Ok((member, tables, refused))
+            Ok((member, tables, refused, db.shortfalls()?))
         });
-        let Ok((member, tables, refused)) = known.await else { return };
+        let (member, tables, refused, shortfalls) = match known.await {
+            Ok(known) => known,
+            Err(error) => {
+                debug!(%error, "cannot tell where this node stands");
+                return;
+            }
+        };
         self.board.tables(tables, refused);
+        self.board.shortfalls(&shortfalls);
         if let Err(error) = self.log.announce(&Member { left, ..member }).await {
             debug!(%error, "cannot announce this node");
         }

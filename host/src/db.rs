@@ -12,6 +12,7 @@ mod catalog;
 mod clash;
 mod compare;
 mod conflicts;
+mod expired;
 mod founding;
 mod handle;
 mod inspect;
@@ -29,6 +30,7 @@ mod reconcile;
 mod resolved;
 mod rows;
 mod seal;
+mod shortfall;
 mod slices;
 mod stamp;
 mod turns;
@@ -65,7 +67,7 @@ use ledger::Ledger;
 use overlay::Overlay;
 use recent::Recent;
 use rusqlite::{Connection, OpenFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -197,6 +199,10 @@ pub struct Database {
     stale: bool,
     /// How it was found out that the file holds another database now; from then on nothing is done with it.
     replaced: Option<String>,
+    /// Its text is kept in UTF-16, where bytes that are no UTF-8 can't be written as they are.
+    wide: bool,
+    /// Tables that may have rows without a whole key; unknown until all were looked at.
+    keyless: Option<BTreeSet<String>>,
 }
 
 /// The cluster this database belongs to.
@@ -224,6 +230,7 @@ impl Database {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
         let captures = options.publish;
+        let wide = merge::Encoding::of(&conn)? != merge::Encoding::Utf8;
         let mut database = Self {
             conn,
             options,
@@ -250,6 +257,8 @@ impl Database {
             checked_version: -1,
             stale: false,
             replaced: None,
+            wide,
+            keyless: None,
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.

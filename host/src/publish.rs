@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Bytes of batches sent in one append: one commit of the log for many of the database's.
-const APPEND_BYTES_MAX: usize = 4 << 20;
+const APPEND_BYTES_MAX: usize = 1 << 20;
 
 /// Why changes can't leave this node.
 #[derive(Debug, thiserror::Error)]

@@ -189,6 +189,22 @@ impl Board {
         }
     }
 
+    /// What stays behind, by table; of all other tables nothing does any more.
+    pub fn shortfalls(&self, tables: &BTreeMap<String, String>) {
+        const PART: &str = "table ";
+        let over: Vec<String> = {
+            let noted = self.noted();
+            let named = noted.report.troubles.keys().filter_map(|part| Some((part, part.strip_prefix(PART)?)));
+            named.filter(|(_, table)| !tables.contains_key(*table)).map(|(part, _)| part.clone()).collect()
+        };
+        for part in over {
+            self.well(&part);
+        }
+        for (table, reason) in tables {
+            self.paused(&format!("{PART}{table}"), reason);
+        }
+    }
+
     /// So many changes were applied, and so many batches sent.
     pub fn count(&self, applied: u64, sent: u64) {
         if applied + sent == 0 {

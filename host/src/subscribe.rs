@@ -6,7 +6,7 @@ use crate::placement;
 use std::sync::Arc;
 
 /// Bytes of entries read at once.
-const READ_BYTES_MAX: usize = 4 << 20;
+const READ_BYTES_MAX: usize = 1 << 20;
 /// Entries before the position that are read again at a start, to know clashes by.
 const REMEMBER: u64 = 512;
 

@@ -4,10 +4,11 @@
 //! event is followed by a short burst of looks, and a wait without events ends by itself.
 
 use notify::{RecursiveMode, Watcher as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
 /// The pauses between looks after an event: commits become visible within this, or the next poll finds them.
@@ -19,6 +20,34 @@ const BURST: [Duration; 6] = [
     Duration::from_millis(4),
     Duration::from_millis(8),
 ];
+
+/// The end of the name of a file that says *now*: see [`Bell`].
+const BELL: &str = "-bell";
+
+/// Tells who watches a file that a commit of ours can be seen.
+///
+/// The write to the WAL is an event, and comes before the disk has it; that the commit is done is none.
+#[derive(Debug)]
+pub struct Bell(std::fs::File);
+
+impl Bell {
+    /// The bell beside `file`.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn new(file: &Path) -> std::io::Result<Self> {
+        let mut name = file.as_os_str().to_owned();
+        name.push(BELL);
+        std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(name).map(Self)
+    }
+
+    /// Rings it. That fails nobody: whoever does not hear it looks a moment later.
+    pub fn ring(&self) {
+        if let Err(error) = self.0.set_modified(SystemTime::now()) {
+            tracing::debug!(%error, "cannot ring the bell");
+        }
+    }
+}
 
 /// Watches a SQLite file and its companions.
 pub struct Watch {
@@ -39,6 +68,18 @@ impl Touched {
         self.events.fetch_add(1, Ordering::Release);
         self.notify.notify_waiters();
     }
+
+    fn count(&self) -> u64 {
+        self.events.load(Ordering::Acquire)
+    }
+
+    /// Returns after an event past the first `events`, or after `at_most`.
+    async fn changed(&self, events: u64, at_most: Duration) {
+        let notified = self.notify.notified();
+        if self.count() == events {
+            let _ = tokio::time::timeout(at_most, notified).await;
+        }
+    }
 }
 
 impl std::fmt::Debug for Watch {
@@ -48,7 +89,7 @@ impl std::fmt::Debug for Watch {
 }
 
 impl Watch {
-    /// Watches `file`, its `-wal` and its `-journal`.
+    /// Watches `file`, its `-wal`, its `-journal` and its bell.
     #[must_use]
     pub fn new(file: &Path) -> Self {
         let touched = Arc::new(Touched::default());
@@ -58,33 +99,24 @@ impl Watch {
         Self { touched, _watcher: watcher }
     }
 
-    /// How many events there have been: taken before a look, and handed to the wait after it.
-    #[must_use]
-    pub fn events(&self) -> u64 {
-        self.touched.events.load(Ordering::Acquire)
-    }
-
-    /// Returns after an event past the first `events`, or after `at_most`.
-    pub async fn changed(&self, events: u64, at_most: Duration) {
-        let notified = self.touched.notify.notified();
-        if self.events() == events {
-            let _ = tokio::time::timeout(at_most, notified).await;
+    /// Looks until `look` says yes: at once, after every event and in a burst of looks then, and after `at_most` in any
+    /// case. Whoever stops waiting early has to look himself.
+    pub async fn until<L: Future<Output = bool>>(&self, at_most: Duration, mut look: impl FnMut() -> L) {
+        let mut events = self.touched.count();
+        let mut pauses = BURST.iter();
+        while !look().await {
+            self.touched.changed(events, pauses.next().copied().unwrap_or(at_most)).await;
+            let now = self.touched.count();
+            if now != events {
+                events = now;
+                pauses = BURST.iter();
+            }
         }
-    }
-
-    /// Pretends an event.
-    pub fn touch(&self) {
-        self.touched.touch();
-    }
-
-    /// How long to pause between the looks that follow an event.
-    pub fn burst(&self) -> impl Iterator<Item = Duration> + use<> {
-        BURST.into_iter()
     }
 }
 
 fn watcher(file: &Path, touched: Arc<Touched>) -> notify::Result<notify::RecommendedWatcher> {
-    let names: Vec<_> = ["", "-wal", "-journal"]
+    let names: Vec<_> = ["", "-wal", "-journal", BELL]
         .iter()
         .map(|end| {
             let mut name = file.file_name().unwrap_or_default().to_owned();

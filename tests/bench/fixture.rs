@@ -78,3 +78,11 @@ pub fn fill(conn: &Connection, kind: Kind, from: usize, to: usize, verb: &str) {
 pub const INSERT: &str = "INSERT INTO items VALUES (?1, ?2, ?3, ?4, ?5)";
 pub const UPSERT: &str = "INSERT INTO items VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, qty = excluded.qty, price = excluded.price, note = excluded.note";
+
+/// Adds `step` to every row's quantity, `TRANSACTION` of them at a time.
+pub fn step(conn: &Connection, rows: usize, step: i64) {
+    let mut update = conn.prepare_cached("UPDATE items SET qty = qty + ?1 WHERE id BETWEEN ?2 AND ?3").unwrap();
+    for first in (1..=rows).step_by(TRANSACTION) {
+        update.execute(params![step, first as i64, (first + TRANSACTION - 1).min(rows) as i64]).unwrap();
+    }
+}

@@ -1,7 +1,7 @@
 //! One transaction of very many rows between two hosts: their memory, and how long other writers wait meanwhile.
 
 use crate::fixture::{self, WORDS};
-use crate::processes::{Host, count, is_member, usage, wait_for};
+use crate::processes::{Two, count, usage, wait_for};
 use crate::report::{Report, timed};
 use antiphon::db::{Filter, Look, compare_files};
 use rusqlite::{Connection, params};
@@ -58,15 +58,8 @@ fn are_equal(here: &Path, there: &Path) -> bool {
 pub fn run(report: &mut Report, rows: usize) {
     println!("two processes, one transaction of {rows} rows, and another writer beside each");
     let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("log");
+    let Two { hosts: [from, to], writer, reader } = Two::start(folder.path(), None);
     let [here, there] = ["here.db", "there.db"].map(|name| folder.path().join(name));
-    let (writer, reader) = (fixture::create(&here), fixture::create(&there));
-    let (from, to) = (Host::start(&here, &log), Host::start(&there, &log));
-    for conn in [&writer, &reader] {
-        wait_for("a member", || is_member(conn), Duration::from_millis(5));
-    }
-    fixture::fill(&writer, fixture::Kind::Ordinary, 0, 1, fixture::INSERT);
-    wait_for("the first row", || count(&reader) == 1, Duration::from_millis(5));
 
     let (go, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let beside = [(&here, 100_000_000), (&there, 200_000_000)].map(|(path, first)| {

@@ -55,6 +55,53 @@ fn c102_two_encodings_in_one_cluster() {
     write_both(&mut a, &mut b);
 }
 
+/// Text that is not Unicode can't be written into a file of UTF-16 as it is: SQLite would put other letters in its place,
+/// and two keys might become one. Such a file stops there and says so; files of UTF-8 take it byte for byte.
+#[test]
+fn c92_broken_text_and_a_file_of_utf16() {
+    let ddl = "CREATE TABLE t (k TEXT PRIMARY KEY, v); CREATE TABLE u (id INTEGER PRIMARY KEY, u TEXT UNIQUE)";
+    for (sql, kept) in [
+        ("INSERT INTO t VALUES (CAST(x'FF' AS TEXT), 1), (CAST(x'FE' AS TEXT), 2)", "FE|2 FF|1"),
+        ("INSERT INTO u VALUES (1, CAST(x'EDA080' AS TEXT)), (2, 'x')", "78|2 EDA080|1"),
+        ("INSERT INTO t VALUES ('a', CAST(x'61FF' AS TEXT))", "61|a\u{fffd}"),
+    ] {
+        let log = Arc::new(Memory::new());
+        let mut wide = Node::new(&log, Setup::default(), &format!("PRAGMA encoding = 'UTF-16le'; {ddl}"));
+        let [mut b, mut c] = [2, 3].map(|node| Node::new(&log, Setup { node, ..Setup::default() }, ddl));
+        found(&mut [&mut wide, &mut b, &mut c]);
+        wide.sql("INSERT INTO t VALUES ('ü', 'proper')");
+        settle(&mut [&mut wide, &mut b, &mut c]);
+        b.sql(sql);
+        settle(&mut [&mut b, &mut c]);
+        let of_c = "SELECT hex(k), v FROM t WHERE k <> 'ü' UNION ALL SELECT hex(u), id FROM u ORDER BY 1";
+        assert_eq!(c.rows(of_c).join(" "), kept);
+        for _ in 0..2 {
+            let reason = wide.apply().unwrap_or_default();
+            assert!(reason.contains("UTF-16") && reason.contains("make the file anew"), "{reason}");
+            assert_eq!(wide.rows("SELECT * FROM t"), ["ü|proper"]);
+            wide.crash();
+        }
+    }
+}
+
+/// The same the other way round: halves of surrogate pairs in UTF-16, as some languages write them, leave the file as
+/// they are for others to read, and the file itself does not read them back as anything else.
+#[test]
+fn c92_halves_of_letters_in_a_file_of_utf16() {
+    let log = Arc::new(Memory::new());
+    let ddl = "CREATE TABLE t (k TEXT PRIMARY KEY, v)";
+    let mut wide = Node::new(&log, Setup::default(), &format!("PRAGMA encoding = 'UTF-16le'; {ddl}"));
+    let mut b = Node::new(&log, Setup { node: 2, ..Setup::default() }, ddl);
+    found(&mut [&mut wide, &mut b]);
+    wide.sql("INSERT INTO t VALUES (CAST(x'00D8' AS TEXT), 'one'), (CAST(x'01D8' AS TEXT), 'other')");
+    wide.publish();
+    assert_eq!(b.apply(), None);
+    assert_eq!(b.rows("SELECT hex(k), v FROM t ORDER BY v"), ["EDA080|one", "EDA081|other"]);
+    let reason = wide.apply().unwrap_or_default();
+    assert!(reason.contains("UTF-16"), "{reason}");
+    assert_eq!(wide.rows("SELECT hex(k), v FROM t ORDER BY v"), ["00D8|one", "01D8|other"]);
+}
+
 /// A file that reaches over the page that SQLite keeps for its locks, at one GiB.
 #[test]
 #[ignore = "writes three GiB"]

@@ -1,7 +1,11 @@
 //! Identity of rows: keys that move, UNIQUE values that change hands, keys that are equal and look different.
 
 use antiphon::log::Memory;
-use antiphon_harness::{Dice, Node, Setup, found, pair, settle};
+use antiphon_core::key::write_folded;
+use antiphon_core::value::Value;
+use antiphon_harness::{Dice, Node, Setup, found, pair, pair_with, settle, trio};
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 use std::sync::Arc;
 
 /// Rows 1 to `count`, with their number as second column.
@@ -223,6 +227,161 @@ fn c24_keys_that_are_equal_and_look_different() {
     }
 }
 
+/// Values as SQL, near each other in every way that SQLite calls equal, or nearly does.
+const NEAR: &[&str] = &[
+    "0",
+    "0.0",
+    "-0.0",
+    "1",
+    "1.0",
+    "1.5",
+    "-1",
+    "-1.0",
+    "127",
+    "127.0",
+    "5e-324",
+    "1e300",
+    "9e999",
+    "-9e999",
+    "9007199254740991",
+    "9007199254740992",
+    "9007199254740992.0",
+    "9007199254740993",
+    "9223372036854775807",
+    "9223372036854775807.0",
+    "9223372036854774784",
+    "9223372036854774784.0",
+    "-9223372036854775808",
+    "-9223372036854775808.0",
+    "1e15",
+    "1000000000000000",
+    "0.1",
+    "0.1000000000000000055",
+    "''",
+    "' '",
+    "'  '",
+    "'1'",
+    "'1.0'",
+    "'a'",
+    "'A'",
+    "'a '",
+    "'A '",
+    "' a'",
+    "'a' || char(9)",
+    "'é'",
+    "'É'",
+    "'e' || char(769)",
+    "'ß'",
+    "'SS'",
+    "'[' ",
+    "'{'",
+    "'@'",
+    "'`'",
+    "'a' || char(0)",
+    "'A' || char(0)",
+    "'a' || char(0) || 'b'",
+    "'A' || char(0) || 'C'",
+    "'a' || char(0) || ' '",
+    "char(0)",
+    "char(0) || char(0)",
+    "' ' || char(0)",
+    "CAST(x'FF' AS TEXT)",
+    "CAST(x'C3' AS TEXT)",
+    "CAST(x'C341' AS TEXT)",
+    "CAST(x'C361' AS TEXT)",
+    "CAST(x'FF20' AS TEXT)",
+    "x''",
+    "x'00'",
+    "x'0000'",
+    "x'20'",
+    "x'61'",
+    "x'41'",
+    "x'31'",
+    "x'ff'",
+    "zeroblob(3)",
+    "char(0x1F980)",
+];
+
+/// Keys are the same bytes, and so of one shard and one fate, exactly where a UNIQUE index of SQLite's refuses the
+/// second of them.
+#[test]
+fn c24_one_key_to_sqlite_is_one_key_to_the_fold() {
+    let db = Connection::open_in_memory().unwrap();
+    let mut equal = 0;
+    for collation in ["BINARY", "NOCASE", "RTRIM"] {
+        db.execute_batch(&format!("CREATE TABLE {collation} (k COLLATE {collation} PRIMARY KEY)")).unwrap();
+        // The bytes of a value as SQLite keeps it, which is how a trigger notes it.
+        let bytes = || {
+            let value = |row: &rusqlite::Row<'_>| {
+                Ok(match row.get_ref(0)? {
+                    ValueRef::Null => Value::Null,
+                    ValueRef::Integer(number) => Value::Integer(number),
+                    ValueRef::Real(number) => Value::Real(number),
+                    ValueRef::Text(text) => Value::Text(text.to_vec()),
+                    ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
+                })
+            };
+            let mut bytes = Vec::new();
+            write_folded(
+                &mut bytes,
+                collation,
+                &db.query_row(&format!("SELECT k FROM {collation}"), [], value).unwrap(),
+            );
+            bytes
+        };
+        for one in NEAR {
+            let put = |value: &str| db.execute(&format!("INSERT INTO {collation} VALUES ({value})"), []);
+            for other in NEAR {
+                db.execute(&format!("DELETE FROM {collation}"), []).unwrap();
+                put(one).unwrap();
+                let of_one = bytes();
+                let refused = put(other).is_err();
+                db.execute(&format!("DELETE FROM {collation}"), []).unwrap();
+                put(other).unwrap();
+                assert_eq!(of_one == bytes(), refused, "{one} and {other} under {collation}");
+                equal += usize::from(refused && one != other);
+            }
+        }
+    }
+    assert!(equal > 40, "only {equal} pairs are equal and look different");
+}
+
+/// The same on the way: any of these values as the key, over several shards, rewritten by whoever comes.
+#[test]
+fn c24_any_key_over_several_shards() {
+    for ddl in [
+        "CREATE TABLE t (k PRIMARY KEY, v)",
+        "CREATE TABLE t (k COLLATE NOCASE PRIMARY KEY, v) WITHOUT ROWID",
+        "CREATE TABLE t (v, k TEXT COLLATE RTRIM PRIMARY KEY)",
+        "CREATE TABLE t (k NUMERIC PRIMARY KEY, v)",
+        "CREATE TABLE t (k REAL PRIMARY KEY, v)",
+        "CREATE TABLE t (k BLOB, v, l DEFAULT x'00', PRIMARY KEY (l, k))",
+    ] {
+        let (mut a, mut b) = pair_with(&Setup { shards: 3, ..Setup::default() }, ddl);
+        let mut dice = Dice::new(24);
+        for round in 0..300 {
+            let (key, other) = (*dice.pick(NEAR), *dice.pick(NEAR));
+            let node = if dice.below(2) == 0 { &mut a } else { &mut b };
+            let sql = match dice.below(4) {
+                0 => format!("DELETE FROM t WHERE k = {key}"),
+                1 => format!("UPDATE OR IGNORE t SET k = {other}, v = {round} WHERE k = {key}"),
+                _ => format!("INSERT OR REPLACE INTO t (k, v) VALUES ({key}, {round})"),
+            };
+            node.sql(&sql);
+            match dice.below(8) {
+                0 => node.publish(),
+                1 => assert_eq!(node.apply(), None),
+                2 => node.crash(),
+                3 => settle(&mut [&mut a, &mut b]),
+                _ => {}
+            }
+        }
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(a.rows("PRAGMA integrity_check"), ["ok"], "{ddl}");
+        assert_ne!(a.one("SELECT count(*) FROM t"), "0");
+    }
+}
+
 /// The other way round: the key tells apart what the column's collation does not.
 #[test]
 fn c24_keys_that_differ_where_their_column_says_equal() {
@@ -273,6 +432,135 @@ fn c25_a_table_with_null_keys_is_refused_with_the_reason() {
     assert_eq!(b.apply(), None);
     assert_eq!(b.rows("SELECT * FROM t"), ["1|x"]);
     assert_eq!(b.one("SELECT count(*) FROM n"), "0");
+}
+
+/// A row without a key that is written later stays here, and that it does is said, for as long as there is one.
+#[test]
+fn c25_a_null_key_that_comes_later_is_reported() {
+    let (mut a, mut b) = pair("CREATE TABLE n (k TEXT PRIMARY KEY, v); CREATE TABLE m (x, y, v, PRIMARY KEY (x, y))");
+    let said = |node: &Node| node.with(|db| db.shortfalls().unwrap()).into_iter().collect::<Vec<_>>();
+    assert_eq!(said(&a), []);
+    a.sql("INSERT INTO n VALUES ('k', 1), (NULL, 2), (NULL, 3); INSERT INTO m VALUES (1, NULL, 4), (1, 1, 5)");
+    for start in [false, true] {
+        if start {
+            a.crash();
+        }
+        a.publish();
+        let tables: Vec<(String, String)> = said(&a);
+        assert_eq!(tables.iter().map(|(table, _)| table.as_str()).collect::<Vec<_>>(), ["m", "n"], "start: {start}");
+        assert!(tables.iter().all(|(_, why)| why.contains("NULL") && why.contains("give each a key")), "{tables:?}");
+    }
+    assert_eq!(b.apply(), None);
+    assert_eq!((b.rows("SELECT * FROM n"), b.rows("SELECT * FROM m")), (vec!["k|1".into()], vec!["1|1|5".into()]));
+    a.sql("UPDATE n SET k = 'key of ' || v WHERE k IS NULL; UPDATE m SET y = 2 WHERE y IS NULL");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM n ORDER BY k"), ["k|1", "key of 2|2", "key of 3|3"]);
+    assert_eq!(said(&a), []);
+}
+
+/// UNIQUE indexes over some rows, and over expressions: what one node writes arrives, whatever moved, swapped or
+/// replaced what within a transaction.
+#[test]
+fn c22_partial_and_expression_indexes_of_one_writer() {
+    let ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY, u, on_duty INTEGER, v);
+        CREATE UNIQUE INDEX one_on_duty ON t (u) WHERE on_duty;
+        CREATE TABLE e (id INTEGER PRIMARY KEY, u, n INTEGER);
+        CREATE UNIQUE INDEX halves ON e (u, n / 2);
+        CREATE TABLE w (k TEXT PRIMARY KEY, u, x UNIQUE) WITHOUT ROWID;
+        CREATE UNIQUE INDEX some ON w (u) WHERE u > 2;";
+    let mut done = 0;
+    for seed in 1..=60 {
+        let (mut a, mut b) = pair_with(&Setup { changes_max: 4, ..Setup::default() }, ddl);
+        let mut dice = Dice::new(seed);
+        a.sql(&format!("PRAGMA recursive_triggers = {}", dice.below(2)));
+        for step in 0..60 {
+            let (id, u, on) = (dice.below(6), dice.below(4), dice.below(2));
+            let or = *dice.pick(&["", "OR REPLACE", "OR IGNORE"]);
+            let sql = match dice.below(12) {
+                0 => format!("DELETE FROM t WHERE id = {id}"),
+                1 => format!("UPDATE {or} t SET on_duty = {on}, v = {step} WHERE id = {id}"),
+                2 => format!("UPDATE {or} t SET u = {u} WHERE id = {id}"),
+                // Over to another row, in either order, and the one that held it before gone.
+                3 => format!(
+                    "BEGIN; UPDATE t SET on_duty = 0 WHERE u = {u}; UPDATE {or} t SET on_duty = 1 WHERE id = {id}; COMMIT"
+                ),
+                4 => format!(
+                    "BEGIN; DELETE FROM t WHERE u = {u}; INSERT {or} INTO t VALUES ({id}, {u}, 1, {step}); COMMIT"
+                ),
+                5 => "BEGIN; UPDATE t SET u = -u - 1; UPDATE t SET u = (-u) % 4; COMMIT".to_owned(),
+                6 => format!("INSERT {or} INTO e VALUES ({id}, {u}, {step} % 6)"),
+                7 => format!("UPDATE {or} e SET n = n + 1 WHERE id >= {id}"),
+                8 => format!("INSERT {or} INTO w VALUES ('{id}', {u}, {})", dice.below(5)),
+                9 => format!("UPDATE {or} w SET u = u + 1, k = k || 'x' WHERE k >= '{id}'"),
+                _ => format!("INSERT {or} INTO t VALUES ({id}, {u}, {on}, {step})"),
+            };
+            match a.app.execute_batch(&sql) {
+                Ok(()) => done += 1,
+                // SQLite's own refusal; what the transaction did before it stays.
+                Err(_) if !a.app.is_autocommit() => a.sql("COMMIT"),
+                Err(_) => {}
+            }
+            match dice.below(6) {
+                0 => drop(a.publish_step()),
+                1 => assert_eq!(b.apply(), None, "seed {seed}"),
+                _ => {}
+            }
+        }
+        settle(&mut [&mut a, &mut b]);
+    }
+    assert!(done > 1500, "only {done} statements were taken");
+}
+
+/// Two nodes give one value of such an index to two rows. Which of them should go, no node can tell from the log, so
+/// the shard stops on all, with the remedies; and goes on when one row lets go, or the index does.
+#[test]
+fn c22_a_fight_over_a_partial_index_stops_with_the_remedy() {
+    let index = "CREATE UNIQUE INDEX one_live ON t (u) WHERE live";
+    let (mut a, mut b, mut c) = trio(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, u, live INTEGER); {index}"));
+    a.sql("INSERT INTO t VALUES (1, 'x', 1)");
+    b.sql("INSERT INTO t VALUES (2, 'x', 1)");
+    for _ in 0..2 {
+        for node in [&mut a, &mut b, &mut c] {
+            node.publish();
+            node.apply();
+        }
+    }
+    for node in [&mut a, &mut b, &mut c] {
+        let reason = node.apply().unwrap_or_default();
+        assert!(reason.contains("UNIQUE constraint failed: t.u"), "{reason}");
+        assert!(reason.contains("change the row that stands in its way, or drop an index"), "{reason}");
+        node.crash();
+        assert_eq!(node.one("SELECT count(*) FROM t"), "1", "nothing is taken away in silence");
+    }
+    // Each does what its own stop says.
+    a.sql("UPDATE t SET live = 0 WHERE id = 1; INSERT INTO t VALUES (10, 'a', 1)");
+    b.sql("UPDATE t SET u = 'y' WHERE id = 2; INSERT INTO t VALUES (20, 'b', 1)");
+    c.sql("DROP INDEX one_live");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    assert_eq!(a.rows("SELECT * FROM t ORDER BY id"), ["1|x|0", "2|y|1", "10|a|1", "20|b|1"]);
+    c.sql(index);
+    b.sql("DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (3, 'y', 1)");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    // What is built aside from the whole log comes past the fight as well: only a comparison with it tells that a row
+    // went while no trigger saw it.
+    a.sql("DROP TRIGGER __antiphon__t_on_delete; DELETE FROM t WHERE id = 10");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    assert_eq!(b.rows("SELECT id FROM t ORDER BY id"), ["1", "3", "20"]);
+}
+
+/// A REPLACE over an index of nothing but an expression can't be followed, so such a table is refused, with the remedy.
+#[test]
+fn c22_an_index_over_an_expression_alone_is_refused() {
+    let (mut a, mut b) = pair(
+        "CREATE TABLE good (id INTEGER PRIMARY KEY); CREATE TABLE t (id INTEGER PRIMARY KEY, u); CREATE UNIQUE INDEX i ON t (lower(u))",
+    );
+    a.sql("INSERT INTO t VALUES (1, 'x'); INSERT INTO good VALUES (1)");
+    let refused = a.with(|db| db.refused().to_vec());
+    assert_eq!(refused.iter().map(|refused| refused.table.as_str()).collect::<Vec<_>>(), ["t"]);
+    assert!(refused[0].reason.contains("`i`") && refused[0].reason.contains("exclude"), "{}", refused[0].reason);
+    a.publish();
+    assert_eq!(b.apply(), None);
+    assert_eq!((b.one("SELECT count(*) FROM good"), b.one("SELECT count(*) FROM t")), ("1".into(), "0".into()));
 }
 
 /// A UNIQUE index that only this node has is no part of the fold: it stops the shard, and hides no row in silence.

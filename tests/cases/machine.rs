@@ -1,9 +1,13 @@
 //! The machine under the host: its clock, its components, and an answer that is lost at the wrong moment.
 
 use antiphon::clock::testing::set;
-use antiphon::log::{Faults, Memory};
+use antiphon::housekeeping::{Housekeeper, Keep};
+use antiphon::log::{Claimant, Faults, Hold, Log as _, Memory};
+use antiphon_core::entry::Origin;
 use antiphon_harness::{Node, Setup, found, pair, settle, trio};
+use futures::executor::block_on;
 use std::sync::Arc;
+use std::time::Duration;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE n (id INTEGER PRIMARY KEY, n INTEGER);";
 const DAY: u64 = 86_400_000;
@@ -70,6 +74,58 @@ fn c118_stamps_do_not_go_back() {
     let clocks = a.rows("SELECT clock FROM __antiphon___global_change_log ORDER BY shard, number");
     let clocks: Vec<u64> = clocks.iter().map(|clock| clock.parse().unwrap()).collect();
     assert!(clocks.windows(2).all(|pair| pair[0] < pair[1]), "{clocks:?}");
+}
+
+/// F11: the outbox is cleaned by a clock that jumps. It may keep a batch for longer or shorter than it should, and never
+/// removes one that waits, or the newest.
+#[test]
+fn f11_no_clock_removes_what_is_needed() {
+    let _skewed = Skewed;
+    let now = 1_700_000_000_000;
+    let (mut a, mut b) = pair(TABLE);
+    let keep =
+        Keep { interval: Duration::from_secs(1), age: Duration::from_secs(3600), bytes: u64::MAX, records: None };
+    let mut keeper = Housekeeper::new(a.db.clone(), keep);
+    let waiting = "SELECT count(*) FROM __antiphon___global_change_log WHERE state = 0";
+    let mut gone = 0;
+    for (round, clock) in
+        [now, now + DAY, now - DAY, 0, now + 400 * DAY, u64::MAX / 2, now, now].into_iter().enumerate()
+    {
+        set(Some(clock));
+        a.sql(&format!("INSERT INTO t VALUES ({round}, 'sent'); UPDATE t SET v = 'again' WHERE id < {round}"));
+        settle(&mut [&mut a, &mut b]);
+        a.sql(&format!("INSERT INTO t VALUES ({round} + 100, 'waits')"));
+        a.seal();
+        assert_eq!(a.one(waiting), "1");
+        gone += block_on(keeper.step(antiphon::clock::unix_ms())).unwrap().batches;
+        assert_eq!(a.one(waiting), "1", "at {clock}");
+        a.crash();
+        keeper = Housekeeper::new(a.db.clone(), keep);
+        settle(&mut [&mut a, &mut b]);
+        gone += block_on(keeper.step(antiphon::clock::unix_ms())).unwrap().batches;
+        let newest = "SELECT max(number) FROM __antiphon___global_change_log";
+        let sent = block_on(a.log.last_number(1, a.with(|db| db.origin()))).unwrap();
+        assert_eq!(a.one(newest), sent.to_string(), "the numbering goes on from it");
+    }
+    assert!(gone > 0, "something was due");
+}
+
+/// F11: who may take a lease goes by how long an observer saw nothing change, whatever the time of day is said to be.
+#[test]
+fn f11_leases_know_no_time_of_day() {
+    let _skewed = Skewed;
+    let now = 1_700_000_000_000;
+    let log = Memory::new();
+    let ttl = Duration::from_secs(30);
+    let [mut one, mut two] = [1, 2].map(|node| Claimant::new("work", Origin { node, incarnation: 1 }, ttl));
+    for (round, clock) in [now, now + DAY, now - DAY, 0, u64::MAX / 2, now, now].into_iter().enumerate() {
+        let passed = Duration::from_secs(10 * round as u64);
+        set(Some(clock));
+        assert_eq!(block_on(one.hold(&log, passed)).unwrap(), Hold::Held, "at {clock}");
+        set(Some(now - clock.min(now)));
+        let other = block_on(two.hold(&log, passed)).unwrap();
+        assert_eq!(other, Hold::HeldBy(Origin { node: 1, incarnation: 1 }), "at {clock}");
+    }
 }
 
 /// C04: the log has it and says so, and the host dies before it knows. It is in the log once, and counts once.

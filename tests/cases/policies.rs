@@ -1,7 +1,9 @@
 //! Tables with a policy of their own: concurrent changes are decided by the resolver, the same on every node.
 
+use antiphon::clock::testing::set;
 use antiphon_harness::{
-    ColumnMerge, Counter, FirstWriteWins, NewestWins, Node, NodePriority, Setup, policy, settle, trio_with,
+    ColumnMerge, Counter, Dice, FirstWriteWins, NewestWins, Node, NodePriority, Setup, append_floor, policy, settle,
+    trio_with,
 };
 
 const STOCK: &str = "CREATE TABLE stock (id INTEGER PRIMARY KEY, a, b, n INTEGER)";
@@ -167,6 +169,115 @@ fn c40_delete_against_update() {
     }
 }
 
+/// Puts the clock back to the machine's when a test ends.
+struct Skewed;
+
+impl Drop for Skewed {
+    fn drop(&mut self) {
+        set(None);
+    }
+}
+
+/// A node was away for long with a change of its own; the row it changed was deleted since, and that was after it by the
+/// clock. The stamp of a deleted row stays for good, so no row rises from the dead, on any node.
+#[test]
+fn c41_an_old_update_brings_no_deleted_row_back() {
+    const NOW: u64 = 1_700_000_000_000;
+    const DAY: u64 = 86_400_000;
+    let _skewed = Skewed;
+    set(Some(NOW));
+    for later in [false, true] {
+        let setup = Setup { policies: vec![policy("stock", "newest-wins", NewestWins::default())], ..Setup::default() };
+        let (mut a, mut b, mut c) = stocked(&setup, "'a', 'b', 0");
+        set(Some(NOW + if later { 100 * DAY } else { 1000 }));
+        b.sql("UPDATE stock SET n = 1");
+        set(Some(NOW + 2000));
+        a.sql("DELETE FROM stock");
+        settle(&mut [&mut a, &mut c]);
+        // Many changes of other rows, starts, and all that housekeeping takes away.
+        for day in 1..=30 {
+            set(Some(NOW + day * DAY));
+            a.sql(&format!("INSERT INTO stock VALUES ({day} + 1, 'a', 'b', 0); DELETE FROM stock WHERE id = {day}"));
+            settle(&mut [&mut a, &mut c]);
+            let due = antiphon::db::Due { before_ms: u64::MAX, excess_bytes: u64::MAX };
+            a.with(move |db| db.prune(due, u64::MAX).unwrap());
+            a.crash();
+        }
+        set(Some(NOW + 200 * DAY));
+        settle(&mut [&mut a, &mut b, &mut c]);
+        let expected = if later { vec!["1|a|b|1", "31|a|b|0"] } else { vec!["31|a|b|0"] };
+        assert_eq!(stock(&b), expected);
+        agree_on_records(&[&a, &b, &c]);
+    }
+}
+
+/// A floor forgets for all nodes at one place of the log: whether a node has removed the stamps at or below it, or still
+/// has them, it decides alike.
+#[test]
+fn c41_stamps_below_the_floor_may_go_on_any_node_at_any_time() {
+    let policies: [(&str, Box<dyn Fn() -> Setup>); 5] = [
+        ("column-merge", Box::new(merging)),
+        ("counter", Box::new(counting)),
+        (
+            "first-write-wins",
+            Box::new(|| Setup { policies: vec![policy("stock", "", FirstWriteWins)], ..Setup::default() }),
+        ),
+        (
+            "newest-wins",
+            Box::new(|| Setup { policies: vec![policy("stock", "", NewestWins::default())], ..Setup::default() }),
+        ),
+        (
+            "node-priority",
+            Box::new(|| Setup {
+                policies: vec![policy("stock", "", NodePriority::new(&["2", "1"]))],
+                ..Setup::default()
+            }),
+        ),
+    ];
+    let (mut floors, mut removed) = (0, 0);
+    for (name, setup) in &policies {
+        for seed in 1..=12 {
+            let (a, b, c) = trio_with(&Setup { changes_max: 5, ..setup() }, STOCK);
+            let mut nodes = [a, b, c];
+            let (mut dice, mut number) = (Dice::new(seed), 0);
+            for step in 0..120 {
+                let node = &mut nodes[usize::try_from(dice.below(3)).unwrap()];
+                let id = dice.below(4);
+                node.sql(&match dice.below(5) {
+                    0 => format!("DELETE FROM stock WHERE id = {id}"),
+                    1 => format!("UPDATE stock SET a = {step} WHERE id = {id}"),
+                    2 => format!("UPDATE stock SET n = n + {step}, b = {step} WHERE id >= {id}"),
+                    _ => format!("INSERT OR REPLACE INTO stock VALUES ({id}, {step}, 'b', {step})"),
+                });
+                match dice.below(9) {
+                    0 | 1 => drop(node.publish_step()),
+                    2 => node.seal(),
+                    3 | 4 => drop(node.apply_next(1, 2)),
+                    5 => assert_eq!(node.apply(), None),
+                    6 => {
+                        // Whatever it forgets: below what all have read, or in the midst of what they have not.
+                        let floor = node.with(|db| db.position(1).seq).saturating_sub(dice.below(4));
+                        number += 1;
+                        append_floor(&node.log, 1, number, floor);
+                        floors += 1;
+                    }
+                    7 => {
+                        let sql = "DELETE FROM __antiphon___stamp WHERE seq <= (SELECT max(floor) FROM __antiphon___position)";
+                        removed += node.app.execute(sql, []).unwrap();
+                    }
+                    _ if dice.below(3) == 0 => node.crash(),
+                    _ => {}
+                }
+            }
+            let [a, b, c] = &mut nodes;
+            settle(&mut [a, b, c]);
+            assert_eq!(records(a), records(b), "{name}, seed {seed}");
+            assert_eq!(records(a), records(c), "{name}, seed {seed}");
+        }
+    }
+    assert!(floors > 300 && removed > 100, "{floors} floors, {removed} stamps removed");
+}
+
 // The smallest histories that break one rule each.
 
 #[test]
@@ -326,4 +437,28 @@ fn c22_unique_values_under_a_policy() {
     settle(&mut [&mut a, &mut b, &mut c]);
     assert_eq!(stock(&c), ["1|x|1", "3|w|9"]);
     agree_on_records(&[&a, &b, &c]);
+}
+
+/// Triggers of such a table note every column, so SQLite refuses to drop one. After the triggers it goes, and the host
+/// makes them again.
+#[test]
+fn c81_a_column_of_a_table_with_a_policy_goes_after_the_triggers() {
+    let (mut a, mut b, mut c) = stocked(&merging(), "'a0', 'b0', 0");
+    let refused = a.app.execute_batch("ALTER TABLE stock DROP COLUMN b").unwrap_err().to_string();
+    assert!(refused.contains("error in trigger __antiphon__stock_"), "{refused}");
+    for node in [&a, &b, &c] {
+        let triggers = node.rows(
+            "SELECT 'DROP TRIGGER ' || name || ';' FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'stock'",
+        );
+        assert!(!triggers.is_empty());
+        node.sql(&format!("BEGIN; {} ALTER TABLE stock DROP COLUMN b; COMMIT", triggers.concat()));
+    }
+    settle(&mut [&mut a, &mut b, &mut c]);
+    a.sql("UPDATE stock SET a = 'a1'");
+    b.sql("UPDATE stock SET n = 7");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    for node in [&a, &b, &c] {
+        assert_eq!(stock(node), ["1|a1|7"]);
+    }
+    assert_eq!(agree_on_records(&[&a, &b, &c]).len(), 1);
 }

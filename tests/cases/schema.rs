@@ -2,8 +2,9 @@
 
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::Memory;
-use antiphon_harness::{Node, Setup, pair, pair_with, settle};
+use antiphon_harness::{Dice, Node, Setup, found, pair, pair_with, settle};
 use rusqlite::functions::FunctionFlags;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
@@ -165,6 +166,106 @@ fn c81_plain_alter_table_succeeds() {
         settle(&mut [&mut a, &mut b]);
     }
     assert_eq!(b.rows("SELECT id, vv, n FROM t"), ["4|x|5"]);
+}
+
+/// What can't be applied is not passed over: the position stays before it, over a start as well, and all of it comes
+/// once the table is as it must be.
+#[test]
+fn c80_the_position_waits_with_the_entry() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("INSERT INTO t VALUES (2, 'before')");
+    a.publish();
+    a.sql("ALTER TABLE t ADD COLUMN extra DEFAULT 'd'; INSERT INTO t VALUES (3, 'y', 'e')");
+    a.publish();
+    a.sql("DELETE FROM t WHERE id = 1; UPDATE t SET extra = 'f' WHERE id = 2");
+    a.publish();
+    let last = b.with(|db| db.position(1).seq);
+    for round in 0..3 {
+        let reason = b.apply().unwrap_or_default();
+        assert!(reason.contains("`extra`"), "{reason}");
+        // The entry before it is applied, and nothing of those after.
+        assert_eq!(b.rows("SELECT * FROM t ORDER BY id").len(), 2 + round);
+        assert_eq!(b.with(|db| db.position(1).seq), last + 1);
+        b.crash();
+        b.sql(&format!("INSERT INTO t VALUES ({round} + 10, 'of b')"));
+    }
+    b.sql("ALTER TABLE t ADD COLUMN extra DEFAULT 'd'");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT * FROM t ORDER BY id"), ["2|before|f", "3|y|e", "10|of b|d", "11|of b|d", "12|of b|d"]);
+}
+
+/// Three nodes get a column one after the other while all of them write. No value of it becomes NULL, and no row of a
+/// node that had to wait is missing.
+#[test]
+fn c84_a_rolling_upgrade_of_three_nodes() {
+    for seed in 1..=30 {
+        let log = Arc::new(Memory::new());
+        let shards = 1 + u32::try_from(seed % 3).unwrap();
+        let setup = |node| Setup { node, shards, changes_max: 6, ..Setup::default() };
+        let mut nodes = [1, 2, 3].map(|node| Node::new(&log, setup(node), TABLE));
+        {
+            let [a, b, c] = &mut nodes;
+            found(&mut [a, b, c]);
+        }
+        let mut dice = Dice::new(seed);
+        let mut upgraded = [false; 3];
+        let mut shared: BTreeSet<u64> = BTreeSet::new();
+        // What each node's own rows were last given.
+        let mut own: BTreeMap<u64, (u64, Option<u64>)> = BTreeMap::new();
+        for step in 0..240 {
+            let at = usize::try_from(dice.below(3)).unwrap();
+            let (node, id) = (&mut nodes[at], 100 * at as u64 + dice.below(8));
+            if step > 50 && dice.below(40) == 0 && !upgraded[at] {
+                upgraded[at] = true;
+                // A row that is read with the new column says NULL of it, and was written so: here none is.
+                node.seal();
+                node.sql("ALTER TABLE t ADD COLUMN extra");
+            }
+            if upgraded[at] {
+                node.sql(&format!("INSERT INTO t VALUES ({id}, {step}, {step}) ON CONFLICT (id) DO UPDATE SET v = {step}, extra = {step}"));
+                own.insert(id, (step, Some(step)));
+            } else {
+                node.sql(&format!("INSERT INTO t VALUES ({id}, {step}) ON CONFLICT (id) DO UPDATE SET v = {step}"));
+                own.insert(id, (step, None));
+            }
+            // A row that all of them write: whoever does not know the column leaves it as it is.
+            let common = 1000 + dice.below(4);
+            if dice.below(2) == 0 && upgraded[at] {
+                node.sql(&format!("INSERT INTO t VALUES ({common}, {step}, 'x') ON CONFLICT (id) DO UPDATE SET v = {step}, extra = 'x'"));
+                shared.insert(common);
+            } else if !upgraded[at] {
+                node.sql(&format!("INSERT INTO t VALUES ({common}, {step}) ON CONFLICT (id) DO UPDATE SET v = {step}"));
+            }
+            match dice.below(8) {
+                0 | 1 => drop(node.publish_step()),
+                2 => node.publish(),
+                3 | 4 => drop(node.apply()),
+                5 if dice.below(3) == 0 => node.crash(),
+                _ => {}
+            }
+        }
+        for (node, upgraded) in nodes.iter().zip(upgraded) {
+            if !upgraded {
+                node.seal();
+                node.sql("ALTER TABLE t ADD COLUMN extra");
+            }
+        }
+        let [a, b, c] = &mut nodes;
+        settle(&mut [a, b, c]);
+        for id in shared {
+            assert_eq!(a.one(&format!("SELECT extra FROM t WHERE id = {id}")), "x", "seed {seed}");
+        }
+        for (id, (v, extra)) in own {
+            let extra = extra.map_or_else(|| "NULL".to_owned(), |extra| extra.to_string());
+            assert_eq!(
+                a.rows(&format!("SELECT v, extra FROM t WHERE id = {id}")),
+                [format!("{v}|{extra}")],
+                "seed {seed}"
+            );
+        }
+    }
 }
 
 /// A column that is added between the look at the schema and the seal is sealed, or waits for the next one.

@@ -287,12 +287,17 @@ fn f03_a_host_that_stood_still_has_no_double_effect() {
             b.sql("UPDATE n SET n = n + 1 WHERE id = 2");
         }
         stopped.signal(Signal::STOP);
-        for _ in 0..20 {
-            a.sql("UPDATE n SET n = n + 1 WHERE id = 1");
-            b.sql("UPDATE n SET n = n + 1 WHERE id = 2");
-        }
-        std::thread::sleep(Duration::from_millis(500));
-        stopped.signal(Signal::CONT);
+        std::thread::scope(|scope| {
+            // Beside the writing: it may have been stopped with SQLite's lock in its hands, and then writers wait.
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(500));
+                stopped.signal(Signal::CONT);
+            });
+            for _ in 0..20 {
+                a.sql("UPDATE n SET n = n + 1 WHERE id = 1");
+                b.sql("UPDATE n SET n = n + 1 WHERE id = 2");
+            }
+        });
     }
     eventually("the counts are exact", || {
         [&a, &b].iter().all(|site| site.rows("SELECT n FROM n ORDER BY id") == ["240", "240"])

@@ -69,6 +69,38 @@ fn a_paused_shard_shows_its_reason_and_goes_again() {
     settled(&[&a, &b]);
 }
 
+/// C83, C25: what stays behind while all else goes on is told, and a node of which something does is not well: a table
+/// that is gone here, rows that have no key.
+#[test]
+fn c83_what_stays_behind_is_told_until_it_does_not() {
+    let place = place();
+    let ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE k (name TEXT PRIMARY KEY, v);";
+    let mut a = place.site("a", ddl);
+    let mut b = place.site("b", ddl);
+    a.start();
+    b.start();
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    settled(&[&a, &b]);
+    b.sql("DROP TABLE t; INSERT INTO k VALUES (NULL, 'nameless'), ('named', 1)");
+    a.sql("INSERT INTO t VALUES (2, 'y')");
+    let reason =
+        |site: &Site, part: &str| json(site)["troubles"][part]["reason"].as_str().unwrap_or_default().to_owned();
+    eventually("both are told", || !reason(&b, "table t").is_empty() && !reason(&b, "table k").is_empty());
+    assert!(reason(&b, "table t").contains("gone from this file"), "{}", reason(&b, "table t"));
+    assert!(reason(&b, "table k").contains("NULL in the primary key"), "{}", reason(&b, "table k"));
+    assert_eq!((json(&b)["verdict"].as_str(), json(&b)["well"].as_bool()), (Some("paused"), Some(false)));
+    assert_eq!(json(&b)["shards"][0]["behind"], serde_json::Value::Null, "and all else goes on");
+    eventually("a has what b could send", || a.one("SELECT count(*) FROM k") == "1");
+    assert_eq!(verdict(&a), "in step");
+    b.sql("CREATE TABLE t (id INTEGER PRIMARY KEY, v); UPDATE k SET name = 'late' WHERE name IS NULL");
+    eventually("nothing stays behind", || json(&b)["troubles"] == serde_json::json!({}));
+    eventually("it has what it missed", || {
+        b.one("SELECT count(*) FROM t") == "2" && a.one("SELECT count(*) FROM k") == "2"
+    });
+    settled(&[&a, &b]);
+    assert_eq!(verdict(&b), "in step");
+}
+
 /// Members appear, and a stop in order is told from a kill.
 #[test]
 fn members_come_and_go() {

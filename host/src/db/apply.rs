@@ -7,6 +7,7 @@ use crate::log::{Placed, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Chunk, Entry, Origin};
 use antiphon_core::key::COLLATIONS;
+use antiphon_core::value::Value;
 
 /// What one call of [`Database::apply`] came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -113,7 +114,8 @@ impl Database {
         let (Some(first), Some(_)) = (left.next(), left.next()) else {
             let reason = format!(
                 "entry {} of shard {shard} has a row that this database does not take: {refusal}; make the table as it is on \
-                 the other nodes, or change the row that stands in its way",
+                 the other nodes, or change the row that stands in its way, or drop an index that forbids it until this \
+                 shard has caught up",
                 position + 1
             );
             return Ok(Applied { stop: Some(Stop::Blocked(reason)), ..Applied::default() });
@@ -357,6 +359,13 @@ impl Database {
                     chunk.table
                 ));
             }
+            if self.wide && has_broken_text(chunk) {
+                return Err(format!(
+                    "it holds text for table `{}` that is not Unicode, which this database would change, for it keeps text in \
+                     UTF-16; make the file anew with text in UTF-8, as by `.dump` into one with `PRAGMA encoding = 'UTF-8'`",
+                    chunk.table
+                ));
+            }
             let mut collations = chunk.uniques.iter().flatten().map(|(_, collation)| collation);
             if let Some(unknown) =
                 collations.find(|name| !COLLATIONS.iter().any(|known| known.eq_ignore_ascii_case(name)))
@@ -385,4 +394,12 @@ impl Database {
 /// Whether SQLite refused a row for what it holds.
 fn is_constraint(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation)
+}
+
+/// Whether any text of these changes is not UTF-8. SQLite puts other letters in its place where it has to turn it into
+/// UTF-16, and two keys may become one.
+fn has_broken_text(chunk: &Chunk) -> bool {
+    let broken = |value: &Value| matches!(value, Value::Text(text) if std::str::from_utf8(text).is_err());
+    let bases = chunk.made.iter().filter_map(|made| made.base.as_ref()).flatten();
+    chunk.written.iter().chain(chunk.gone.iter()).flatten().chain(bases).any(broken)
 }

@@ -150,6 +150,9 @@ impl Database {
 
     /// An empty database with the same tables, to build L in.
     ///
+    /// UNIQUE indexes over some rows or over expressions are no part of the fold and are left out: the log may hold
+    /// fights over them, which nodes have settled by hand since.
+    ///
     /// # Errors
     /// When it can't be made.
     pub fn copy_schema(&self, path: &std::path::Path) -> Result<(), Error> {
@@ -163,7 +166,10 @@ impl Database {
                 .conn
                 .prepare_cached(
                     "SELECT sql FROM main.sqlite_schema WHERE tbl_name = ?1 COLLATE NOCASE AND sql IS NOT NULL
-                     AND (type = 'table' OR type = 'index' AND sql LIKE 'CREATE UNIQUE%') ORDER BY type DESC",
+                     AND (type = 'table' OR type = 'index'
+                          AND name IN (SELECT name FROM pragma_index_list(?1) WHERE \"unique\" AND NOT partial)
+                          AND NOT EXISTS (SELECT 1 FROM pragma_index_xinfo(sqlite_schema.name) WHERE key AND cid = -2))
+                     ORDER BY type DESC",
                 )
                 .doing(COPYING)?;
             let mut rows = statement.query([&tracked.table.name]).doing(COPYING)?;

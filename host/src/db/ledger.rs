@@ -5,6 +5,7 @@
 
 use super::{Cluster, Doing as _, Error};
 use crate::log::Shard;
+use crate::words::count;
 use antiphon_core::capture::PREFIX;
 use antiphon_core::entry::Origin;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -36,7 +37,7 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
              deps, at_seq, at_time, at_checksum, checksum, created_at, batch, UNIQUE (shard, number));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("staged"),
-        " (shard, node, incarnation, number, changes, batch,
+        " (shard, node, incarnation, number, batch, changes,
              PRIMARY KEY (shard, node, incarnation, number));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("slice"),
@@ -49,7 +50,7 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         " (tbl, key, columns, image, seen, PRIMARY KEY (tbl, key));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("conflict"),
-        " (id INTEGER PRIMARY KEY, shard, seq, clock, tbl, key, cause, resolver, verdict,
+        " (id INTEGER PRIMARY KEY, shard, seq, clock, noted, tbl, key, cause, resolver, verdict,
              winner_node, loser_node, columns, winner, loser, merged);",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("stamp"),
@@ -70,7 +71,19 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         ours!("oversized"),
         " (tbl TEXT COLLATE NOCASE, key, bytes, base, PRIMARY KEY (tbl, key));",
     ))
-    .doing("create the host's tables")
+    .doing("create the host's tables")?;
+    // Files of earlier builds have these tables without these columns.
+    for (table, column) in [("__antiphon___conflict", "noted"), ("__antiphon___staged", "changes")] {
+        if !has_column(conn, table, column).doing("look at the host's tables")? {
+            conn.execute_batch(&format!("ALTER TABLE main.\"{table}\" ADD COLUMN {column}"))
+                .doing("create the host's tables")?;
+        }
+    }
+    Ok(())
+}
+
+fn has_column(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    conn.prepare("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?.exists((table, column))
 }
 
 /// Draws this node's identity if the file has none; a number the user gives replaces one that was drawn.
@@ -92,8 +105,9 @@ pub(super) fn identify(conn: &Connection, asked: u64) -> Result<(), Error> {
             .doing("read the outbox")?;
         if waiting > 0 {
             return Err(Error::Inconsistent(format!(
-                "`node_id` is {node} now, but {waiting} batches of node {known} wait to be sent; \
-                 start once more with `node_id = {known}` until they are"
+                "`node_id` is {node} now, but node {known} has {} still to send; \
+                 start once more with `node_id = {known}` until that is done",
+                count(waiting.unsigned_abs(), "batch", "batches")
             )));
         }
         // Another node is another origin: its numbering starts anew.
@@ -304,13 +318,13 @@ impl Ledger {
         })?;
         query(
             concat!(
-                "SELECT shard, node, incarnation, min(number), sum(changes) FROM ",
+                "SELECT shard, node, incarnation, min(number), coalesce(sum(changes), 0) FROM ",
                 ours!("staged"),
                 " GROUP BY 1, 2, 3"
             ),
             &mut |row| {
                 if !crate::flaw!(StagedForgotten) {
-                    ledger.staged.insert((row.get(0)?, origin(row, 1)?), (unsigned(row, 3)?, count(row, 4)?));
+                    ledger.staged.insert((row.get(0)?, origin(row, 1)?), (unsigned(row, 3)?, size(row, 4)?));
                 }
                 Ok(())
             },
@@ -320,7 +334,7 @@ impl Ledger {
             &mut |row| {
                 let at = Placement { seq: unsigned(row, 4)?, time: unsigned(row, 5)?, checksum: unsigned(row, 6)? };
                 let (number, piece) = (unsigned(row, 3)?, unsigned(row, 7)?);
-                let cursor = Cursor { origin: origin(row, 1)?, number, at, piece, done: count(row, 8)? };
+                let cursor = Cursor { origin: origin(row, 1)?, number, at, piece, done: size(row, 8)? };
                 ledger.cursors.insert(row.get(0)?, cursor);
                 Ok(())
             },
@@ -752,7 +766,7 @@ pub(super) fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Resu
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 
-fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<usize> {
+fn size(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<usize> {
     Ok(usize::try_from(unsigned(row, column)?).unwrap_or(usize::MAX))
 }
 

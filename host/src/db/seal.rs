@@ -173,7 +173,7 @@ impl Database {
         let mut key: Vec<Value> = Vec::with_capacity(key_width);
         let mut canonical = Vec::new();
         let mut last = None;
-        let mut more = false;
+        let (mut more, mut keyless) = (false, false);
         let pending = &self.overlay.table(tracked.id).pending;
         let mut statement = self.conn.prepare_cached(&tracked.marks).doing(SEALING)?;
         let mut rows = statement.query([]).doing(SEALING)?;
@@ -190,6 +190,7 @@ impl Database {
             }
             if key.contains(&Value::Null) {
                 tracing::warn!(table = tracked.table.name, "a row without a key is not replicated; give it one");
+                keyless = true;
                 continue;
             }
             let present = !matches!(row.get_ref(key_column).doing(SEALING)?, ValueRef::Null);
@@ -290,6 +291,9 @@ impl Database {
         let (id, name) = (tracked.id, tracked.table.name.clone());
         self.release(id, &name, &freed)?;
         self.hold_back(id, &name, oversized)?;
+        if keyless {
+            self.note_keyless(&name);
+        }
         written.append(&mut gone);
         made_written.append(&mut made_gone);
         chunk.made = made_written;

@@ -4,7 +4,7 @@
 //! One row holds one frame; a shard is one table, so its positions are dense.
 
 use super::{Announced, Appended, Bounds, Claim, Error, Lease, Log, Member, Placed, Shard};
-use crate::watch::Watch;
+use crate::watch::{Bell, Watch};
 use antiphon_core::entry::Origin;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
@@ -31,6 +31,7 @@ pub struct Local {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
     watch: Watch,
+    bell: Bell,
     directory: PathBuf,
 }
 
@@ -54,11 +55,13 @@ impl Local {
         if format != FORMAT {
             return Err(broken(&format_args!("it has format {format}, and this build reads format {FORMAT}")));
         }
+        let bell = Bell::new(&file).map_err(|error| broken(&error))?;
         let watch = Watch::new(&file);
         Ok(Self {
             writer: Arc::new(Mutex::new(writer)),
             reader: Arc::new(Mutex::new(reader)),
             watch,
+            bell,
             directory: directory.to_owned(),
         })
     }
@@ -265,6 +268,7 @@ impl Log for Local {
             Ok(Appended::At(at))
         })
         .await
+        .inspect(|_| self.bell.ring())
     }
 
     async fn begin(&self, shard: Shard, frame: &[u8]) -> Result<bool, Error> {
@@ -280,6 +284,7 @@ impl Log for Local {
             Ok(true)
         })
         .await
+        .inspect(|_| self.bell.ring())
     }
 
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
@@ -307,17 +312,9 @@ impl Log for Local {
     }
 
     async fn changed(&self, shard: Shard, after: u64) {
-        loop {
-            let events = self.watch.events();
-            for pause in self.watch.burst() {
-                // An error is for the read that follows to report.
-                if self.bounds(shard).await.map_or(true, |bounds| bounds.last > after) {
-                    return;
-                }
-                tokio::time::sleep(pause).await;
-            }
-            self.watch.changed(events, POLL_INTERVAL).await;
-        }
+        // An error is for the read that follows to report.
+        let look = || async move { self.bounds(shard).await.map_or(true, |bounds| bounds.last > after) };
+        self.watch.until(POLL_INTERVAL, look).await;
     }
 
     async fn announce(&self, member: &Member) -> Result<(), Error> {

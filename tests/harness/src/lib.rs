@@ -16,8 +16,8 @@ mod process;
 pub mod vfs;
 
 pub use node::{
-    Dice, Mishap, Node, Setup, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy, settle, trio,
-    trio_with,
+    Dice, Mishap, Node, Setup, append_floor, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy,
+    settle, trio, trio_with,
 };
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};

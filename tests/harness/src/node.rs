@@ -365,7 +365,10 @@ impl Node {
 
 /// A frame of changes by a node that no test runs, of the cluster that [`Node::enter`] founds.
 pub fn foreign(number: u64, chunks: Vec<Chunk>) -> Vec<u8> {
-    let body = Body::Changes(Changes { more: false, seen: 0, chunks });
+    foreign_entry(number, Body::Changes(Changes { more: false, seen: 0, chunks }))
+}
+
+fn foreign_entry(number: u64, body: Body) -> Vec<u8> {
     let origin = Origin { node: 99, incarnation: 1 };
     let entry = Entry { cluster: [9; 16], origin, number, clock: 1, body };
     Encoder::new(None).encode(&entry).unwrap()
@@ -374,6 +377,12 @@ pub fn foreign(number: u64, chunks: Vec<Chunk>) -> Vec<u8> {
 /// Appends such a frame to a log.
 pub fn append_foreign(log: &Memory, shard: u32, number: u64, chunks: Vec<Chunk>) {
     let frame = foreign(number, chunks);
+    block_on(log.append(shard, Origin { node: 99, incarnation: 1 }, number, &[frame])).unwrap();
+}
+
+/// Appends what such a node says of the floor.
+pub fn append_floor(log: &Memory, shard: u32, number: u64, floor: u64) {
+    let frame = foreign_entry(number, Body::Floor(floor));
     block_on(log.append(shard, Origin { node: 99, incarnation: 1 }, number, &[frame])).unwrap();
 }
 
