@@ -219,6 +219,11 @@ fn the_status_of_a_database_that_never_was_replicated() {
       },
       "members": [],
       "clashes": [],
+      "sliced": {
+        "units": 0,
+        "changes": 0,
+        "under_way": []
+      },
       "tables": [],
       "refused": {},
       "troubles": {},

@@ -26,6 +26,8 @@ const SLICE: Duration = Duration::from_millis(100);
 /// Changes applied between two looks at the clock.
 const RUN: usize = 2048;
 
+type ByKey<T> = FxHashMap<Box<[u8]>, T>;
+
 /// What holds for all pieces' changes to one table: as in a unit that is applied at once, what the last one says.
 struct Head {
     index: usize,
@@ -40,7 +42,7 @@ pub(super) struct Survey {
     numbers: Vec<u64>,
     heads: Vec<Head>,
     /// Keys that stand in several pieces: the first of these and the last, table by table.
-    repeats: FxHashMap<usize, FxHashMap<Box<[u8]>, (u64, u64)>>,
+    repeats: FxHashMap<usize, ByKey<(u64, u64)>>,
     /// Keys to know clashes by; none if they are too many to be remembered.
     touched: Vec<Keys>,
     /// Names of tables that are not replicated here.
@@ -251,7 +253,7 @@ impl Database {
     ) -> Result<VecDeque<(usize, usize, Change)>, Error> {
         let mut loaded = VecDeque::new();
         // Keys whose image stands in a later piece, and where they are in what was read.
-        let mut wanted: BTreeMap<u64, FxHashMap<(usize, Box<[u8]>), usize>> = BTreeMap::new();
+        let mut wanted: BTreeMap<u64, FxHashMap<usize, ByKey<usize>>> = BTreeMap::new();
         let mut at = 0;
         let piece = self.piece(unit, last, number)?;
         for chunk in piece.chunks {
@@ -268,7 +270,8 @@ impl Database {
                 match repeats.and_then(|repeats| repeats.get(&change.key)) {
                     Some((first, _)) if *first != number => continue,
                     Some((_, last)) => {
-                        wanted.entry(*last).or_default().insert((index, change.key.clone()), loaded.len());
+                        let places = wanted.entry(*last).or_default().entry(index).or_default();
+                        places.insert(change.key.clone(), loaded.len());
                     }
                     None => {}
                 }
@@ -283,7 +286,7 @@ impl Database {
                 let columns = local_columns(tracked, &chunk);
                 for change in localise_chunk(tracked, chunk, &columns, piece.seen, unit.clock) {
                     let Change { key, key_values, image, clock, .. } = change;
-                    let slot = places.get(&(index, key)).and_then(|&slot| loaded.get_mut(slot));
+                    let slot = places.get(&index).and_then(|places| loaded.get_mut(*places.get(&key)?));
                     if let Some((_, _, earlier)) = slot {
                         (earlier.image, earlier.key_values, earlier.clock) = (image, key_values, clock);
                     }
