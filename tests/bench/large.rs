@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(3);
 
 /// Another writer of a file: small rows, one a transaction, until told to stop. Gives the longest wait for one, and
 /// how many there were.
-fn write_beside(path: PathBuf, first: i64, go: Arc<AtomicBool>, stop: Arc<AtomicBool>) -> (Duration, usize) {
+fn write_beside(path: PathBuf, first: i64, go: &AtomicBool, stop: &AtomicBool) -> (Duration, usize) {
     let conn = Connection::open(path).unwrap();
     conn.pragma_update(None, "synchronous", "NORMAL").unwrap();
     // SQLite's own way to wait, as applications have it.
@@ -64,7 +64,7 @@ pub fn run(report: &mut Report, rows: usize) {
     let (go, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let beside = [(&here, 100_000_000), (&there, 200_000_000)].map(|(path, first)| {
         let (path, go, stop) = (path.clone(), Arc::clone(&go), Arc::clone(&stop));
-        std::thread::spawn(move || write_beside(path, first, go, stop))
+        std::thread::spawn(move || write_beside(path, first, &go, &stop))
     });
     // What the transaction itself makes others wait is the application's own doing.
     let (writing, ()) = timed(|| at_once(&writer, rows));
