@@ -127,6 +127,15 @@ impl Node {
             overrides: Overrides { db_path: self.db, node_id, log_path: log },
         })
     }
+
+    /// The database these arguments mean, for a command that needs nothing else.
+    pub(crate) fn database(self) -> Result<PathBuf, Failure> {
+        Config::database(Sources {
+            file: self.config,
+            environment: Environment::of_process(),
+            overrides: Overrides { db_path: self.db, ..Overrides::default() },
+        })
+    }
 }
 
 /// Writes one object as a line of JSON.

@@ -60,6 +60,7 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
             interval: Duration::from_millis(config.cleanup_interval),
             age: Duration::from_millis(config.outbox_keep),
             bytes: config.outbox_keep_bytes,
+            records: (config.conflict.keep > 0).then(|| Duration::from_millis(config.conflict.keep)),
         },
         agreed,
         hasher: Box::new(hasher),

@@ -151,14 +151,31 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, where it is, and what may have been meant.
     pub fn load(sources: Sources) -> Result<Loaded, Failure> {
-        let Sources { file, environment, overrides } = sources;
+        let file = sources.file.clone();
+        let (config, leaves) = Self::read(sources)?;
+        check::all(&config, file.as_deref(), &leaves)?;
+        Ok(Loaded { config, notices: not_yet::notices(&leaves) })
+    }
+
+    /// The database alone, for a command that needs nothing else: the other settings may be those of a node that this
+    /// version can't run.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but only names, types and the database itself are looked at.
+    pub fn database(sources: Sources) -> Result<PathBuf, Failure> {
+        let file = sources.file.clone();
+        let (config, leaves) = Self::read(sources)?;
+        check::only_database(&config, file.as_deref(), &leaves)?;
+        Ok(config.db_path)
+    }
+
+    fn read(Sources { file, environment, overrides }: Sources) -> Result<(Self, Vec<keys::Leaf>), Failure> {
         let source = sources::Given::read(file.as_deref(), &environment)?;
         let leaves = keys::check(&source)?;
         let mut config: Self = source.extract()?;
         overrides.apply(&mut config);
         config.settle();
-        check::all(&config, file.as_deref(), &leaves)?;
-        Ok(Loaded { config, notices: not_yet::notices(&leaves) })
+        Ok((config, leaves))
     }
 
     /// The start without a file: the defaults and the environment, for the database at `path`.

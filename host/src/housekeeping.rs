@@ -17,7 +17,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Batches measured at once: reading is quick, but seals wait for it.
 const MEASURED_MAX: u32 = 4096;
 
-/// For how long batches are kept that the log has.
+/// For how long batches are kept that the log has, and records of clashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// How often it is looked.
@@ -26,14 +26,18 @@ pub struct Keep {
     pub age: Duration,
     /// … unless all of them together are larger than this.
     pub bytes: u64,
+    /// A record of a clash younger than this stays. `None`: all of them do.
+    pub records: Option<Duration>,
 }
 
-/// Removes batches from the outbox. What it holds in memory is a measure, made again at each start.
+/// Removes batches from the outbox, and records of clashes. What it holds in memory is a measure, made again at each start.
 #[derive(Debug)]
 pub struct Housekeeper {
     db: Db,
     keep: Keep,
     room: u64,
+    /// The same for a step that removes records.
+    records_room: u64,
     /// The last row of the outbox that was measured, and the bytes of all up to it that are still there.
     measured: (i64, u64),
 }
@@ -42,7 +46,7 @@ impl Housekeeper {
     /// A housekeeper that has looked at nothing yet.
     #[must_use]
     pub fn new(db: Db, keep: Keep) -> Self {
-        Self { db, keep, room: ROOM_FIRST, measured: (0, 0) }
+        Self { db, keep, room: ROOM_FIRST, records_room: ROOM_FIRST, measured: (0, 0) }
     }
 
     /// Removes some of what is due at this moment, in milliseconds since 1970.
@@ -50,12 +54,24 @@ impl Housekeeper {
     /// # Errors
     /// When the database refuses; nothing is lost.
     pub async fn step(&mut self, now_ms: u64) -> Result<Pruned, db::Error> {
+        let batches = self.outbox_step(now_ms).await?;
+        let records = self.records_step(now_ms).await?;
+        Ok(Pruned {
+            batches: batches.batches,
+            records: records.records,
+            bytes: batches.bytes + records.bytes,
+            more: batches.more || records.more,
+            busy: batches.busy || records.busy,
+            held: batches.held + records.held,
+        })
+    }
+
+    async fn outbox_step(&mut self, now_ms: u64) -> Result<Pruned, db::Error> {
         let (last, bytes) = self.measured;
         let measured = self.db.call(move |db| db.measure_outbox(last, MEASURED_MAX)).await?;
         self.measured = (measured.last, bytes + measured.bytes);
-        let age = u64::try_from(self.keep.age.as_millis()).unwrap_or(u64::MAX);
         let due = Due {
-            before_ms: now_ms.saturating_sub(age),
+            before_ms: before(now_ms, self.keep.age),
             excess_bytes: self.measured.1.saturating_sub(self.keep.bytes),
         };
         let room = self.room;
@@ -66,20 +82,34 @@ impl Housekeeper {
         Ok(Pruned { more: pruned.more || measured.batches == MEASURED_MAX, ..pruned })
     }
 
+    async fn records_step(&mut self, now_ms: u64) -> Result<Pruned, db::Error> {
+        let Some(age) = self.keep.records else { return Ok(Pruned::default()) };
+        let (before_ms, room) = (before(now_ms, age), self.records_room);
+        let pruned = self.db.call(move |db| db.prune_records(before_ms, room)).await?;
+        self.records_room = next_room(room, &pruned);
+        Ok(pruned)
+    }
+
     /// Keeps house until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut count = 0;
+        let (mut count, mut records) = (0, 0);
         loop {
             let pause = match self.step(crate::clock::unix_ms()).await {
                 Ok(pruned) if pruned.more && !pruned.busy => {
                     count += pruned.batches;
+                    records += pruned.records;
                     (pruned.held * PAUSE_TIMES).max(PAUSE_MIN)
                 }
                 Ok(pruned) => {
                     count += pruned.batches;
+                    records += pruned.records;
                     if count > 0 {
                         debug!(count, "Cleaned up DB change logs");
                         count = 0;
+                    }
+                    if records > 0 {
+                        debug!(records, "removed old records of clashes");
+                        records = 0;
                     }
                     self.keep.interval
                 }
@@ -98,9 +128,14 @@ impl Housekeeper {
     }
 }
 
+/// The moment before which something is older than `age`.
+fn before(now_ms: u64, age: Duration) -> u64 {
+    now_ms.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// What the next step may cost, by how long this one took.
 fn next_room(room: u64, pruned: &Pruned) -> u64 {
-    if pruned.busy || pruned.batches == 0 {
+    if pruned.busy || pruned.batches + pruned.records == 0 {
         room
     } else if pruned.held > HOLD_GOAL {
         (room / 2).max(ROOM_MIN)
@@ -116,7 +151,8 @@ mod tests {
     use super::*;
 
     fn check(room: u64, held_ms: u64, more: bool, next: u64) {
-        let pruned = Pruned { batches: 1, bytes: 1, more, busy: false, held: Duration::from_millis(held_ms) };
+        let pruned =
+            Pruned { batches: 1, records: 0, bytes: 1, more, busy: false, held: Duration::from_millis(held_ms) };
         assert_eq!(next_room(room, &pruned), next);
     }
 

@@ -9,6 +9,7 @@ use crate::db::{self, Database, Difference, Standing, Stop};
 use crate::failure::{Failure, Kind};
 use crate::life::Provenance;
 use crate::log::{self, Log, Placed, Shard};
+use crate::words::count;
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin, Policy};
 use std::path::Path;
@@ -327,9 +328,9 @@ async fn compare_and_join(
 fn refusal(differences: &[Difference]) -> Failure {
     let tables = differences.iter().filter(|difference| !difference.is_none()).map(|difference| {
         format!(
-            "`{}` has {} rows here and {} in the cluster ({} only here, {} only there, {} different)",
+            "`{}` has {} here and {} in the cluster ({} only here, {} only there, {} different)",
             difference.table,
-            difference.rows_here,
+            count(difference.rows_here, "row", "rows"),
             difference.rows_there,
             difference.only_here,
             difference.only_there,
@@ -464,7 +465,11 @@ pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, 
 fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
     let mut differs = Vec::new();
     if cluster.shards != here.shards {
-        differs.push(format!("it has {} shards, and this node is configured for {}", cluster.shards, here.shards));
+        differs.push(format!(
+            "it has {}, and this node is configured for {}",
+            count(cluster.shards.into(), "shard", "shards"),
+            here.shards
+        ));
     }
     if cluster.hasher != here.hasher {
         differs.push(format!("it hashes keys with `{}`, and this node with `{}`", cluster.hasher, here.hasher));

@@ -56,3 +56,4 @@ pub mod status;
 pub mod subscribe;
 pub mod telemetry;
 pub mod watch;
+mod words;

@@ -217,7 +217,7 @@ fn the_housekeeper_holds_the_outbox_to_its_size_and_age() {
     settle(&mut [&mut a, &mut b]);
     let size = || a.one("SELECT sum(length(batch)) FROM __antiphon___global_change_log").parse::<u64>().unwrap();
     let (before, now) = (size(), antiphon::clock::unix_ms());
-    let keep = Keep { interval: Duration::ZERO, age: Duration::from_secs(3600), bytes: before / 2 };
+    let keep = Keep { interval: Duration::ZERO, age: Duration::from_secs(3600), bytes: before / 2, records: None };
     let mut housekeeper = Housekeeper::new(a.db.clone(), keep);
     let mut step = |now: u64| while block_on(housekeeper.step(now)).unwrap().more {};
     step(now);
@@ -227,4 +227,84 @@ fn the_housekeeper_holds_the_outbox_to_its_size_and_age() {
     assert_eq!(size(), kept, "nothing is due");
     step(now + 3_600_000 * 2);
     assert_eq!(numbers(&a).len(), 1);
+}
+
+/// A clash over each of these keys, recorded on both nodes.
+fn clash(a: &mut Node, b: &mut Node, ids: std::ops::RangeInclusive<u32>) {
+    for id in ids {
+        a.sql(&format!("INSERT INTO t VALUES ({id}, 'a')"));
+        b.sql(&format!("INSERT INTO t VALUES ({id}, 'b')"));
+        settle(&mut [a, b]);
+    }
+}
+
+/// Records of clashes go when this node has kept them long enough, whatever clock the writers went by, and rows stay.
+#[test]
+fn the_housekeeper_removes_records_of_clashes_that_were_kept_long_enough() {
+    let (mut a, mut b) = pair(TABLE);
+    clash(&mut a, &mut b, 1..=3);
+    let day = Duration::from_secs(86_400);
+    let outbox = Keep { interval: Duration::ZERO, age: day * 1000, bytes: u64::MAX, records: None };
+    let keep = Keep { records: Some(day), ..outbox };
+    let day = 86_400_000;
+    let records = |node: &Node| node.rows("SELECT key FROM __antiphon___conflict ORDER BY id").len();
+    assert_eq!((records(&a), records(&b)), (3, 3));
+    // One is of yesterday here, and one of an earlier build, which did not note when: then its writer's clock counts.
+    a.sql(&format!(
+        "UPDATE __antiphon___conflict SET noted = noted - {day} - 60000 WHERE id = 1;
+         UPDATE __antiphon___conflict SET noted = NULL, clock = clock - {day} - 60000 WHERE id = 2;
+         UPDATE __antiphon___conflict SET clock = clock - {day} - 60000 WHERE id = 3"
+    ));
+    let (rows, now) = (a.dump(), antiphon::clock::unix_ms());
+    let step = |node: &Node, keep: Keep, now: u64| {
+        let mut housekeeper = Housekeeper::new(node.db.clone(), keep);
+        let mut removed = 0;
+        loop {
+            let pruned = block_on(housekeeper.step(now)).unwrap();
+            assert!(!pruned.busy);
+            removed += pruned.records;
+            if !pruned.more {
+                return removed;
+            }
+        }
+    };
+    assert_eq!(step(&a, outbox, now + 1000 * day), 0, "without an age all are kept");
+    assert_eq!(step(&a, keep, now), 2);
+    assert_eq!(a.rows("SELECT id FROM __antiphon___conflict"), ["3"]);
+    assert_eq!(step(&b, keep, now), 0, "each node keeps its own");
+    assert_eq!(step(&b, keep, now + 2 * day), 3);
+    assert_eq!(a.dump(), rows);
+    clash(&mut a, &mut b, 4..=4);
+    assert_eq!((records(&a), records(&b)), (2, 1));
+}
+
+/// A step over records is bounded as well, and gives way to the application.
+#[test]
+fn records_go_in_steps_and_not_while_the_lock_is_held() {
+    let (mut a, mut b) = pair(TABLE);
+    clash(&mut a, &mut b, 1..=4);
+    let count = || a.rows("SELECT id FROM __antiphon___conflict");
+    assert_eq!(count().len(), 4);
+    a.sql("BEGIN IMMEDIATE");
+    let pruned = a.with(|db| db.prune_records(u64::MAX, u64::MAX).unwrap());
+    assert!(pruned.busy && pruned.more && pruned.records == 0, "{pruned:?}");
+    a.sql("COMMIT");
+    assert_eq!(count().len(), 4);
+    for left in [["2", "3", "4"].as_slice(), &["3", "4"], &["4"], &[]] {
+        let pruned = a.with(|db| db.prune_records(u64::MAX, 1).unwrap());
+        assert_eq!((pruned.records, pruned.more), (1, !left.is_empty()), "one at least, however small the room");
+        assert_eq!(count(), left);
+    }
+    assert_eq!(a.with(|db| db.prune_records(u64::MAX, 1).unwrap()), Pruned::default());
+}
+
+/// A file of an earlier build has no room for the time of a record; it gets one, and keeps what it has.
+#[test]
+fn records_of_an_earlier_build_are_kept() {
+    let (mut a, mut b) = pair(TABLE);
+    clash(&mut a, &mut b, 1..=1);
+    a.sql("ALTER TABLE __antiphon___conflict DROP COLUMN noted");
+    a.crash();
+    clash(&mut a, &mut b, 2..=2);
+    assert_eq!(a.rows("SELECT noted IS NULL FROM __antiphon___conflict ORDER BY id"), ["1", "0"]);
 }

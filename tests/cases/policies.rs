@@ -428,3 +428,27 @@ fn c22_unique_values_under_a_policy() {
     assert_eq!(stock(&c), ["1|x|1", "3|w|9"]);
     agree_on_records(&[&a, &b, &c]);
 }
+
+/// Triggers of such a table note every column, so SQLite refuses to drop one. After the triggers it goes, and the host
+/// makes them again.
+#[test]
+fn c81_a_column_of_a_table_with_a_policy_goes_after_the_triggers() {
+    let (mut a, mut b, mut c) = stocked(&merging(), "'a0', 'b0', 0");
+    let refused = a.app.execute_batch("ALTER TABLE stock DROP COLUMN b").unwrap_err().to_string();
+    assert!(refused.contains("error in trigger __antiphon__stock_"), "{refused}");
+    for node in [&a, &b, &c] {
+        let triggers = node.rows(
+            "SELECT 'DROP TRIGGER ' || name || ';' FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'stock'",
+        );
+        assert!(!triggers.is_empty());
+        node.sql(&format!("BEGIN; {} ALTER TABLE stock DROP COLUMN b; COMMIT", triggers.concat()));
+    }
+    settle(&mut [&mut a, &mut b, &mut c]);
+    a.sql("UPDATE stock SET a = 'a1'");
+    b.sql("UPDATE stock SET n = 7");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    for node in [&a, &b, &c] {
+        assert_eq!(stock(node), ["1|a1|7"]);
+    }
+    assert_eq!(agree_on_records(&[&a, &b, &c]).len(), 1);
+}

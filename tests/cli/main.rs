@@ -89,7 +89,7 @@ fn alone_it_prints_its_help() {
       conflicts  Look at what was overruled when two nodes changed one row, and delete old records of it
       log        Look at the embedded log: which changes it holds, from whom, and how far it reaches
       repair     Compare a database with the log, and send what differs
-      demo       Show replication at work: two nodes in a temporary folder
+      demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything
       help       Print this message or the help of the given subcommand(s)
 
@@ -340,7 +340,7 @@ fn demo_help() {
     assert_snapshot!(Dir::new().words("demo --help"), @r#"
     exit 0
     --- stdout
-    Show replication at work: two nodes in a temporary folder
+    Show replication at work: two nodes, and one clash under two policies
 
     Usage: antiphon demo [OPTIONS]
 
@@ -374,10 +374,10 @@ fn config_help() {
     --- stdout
     Print the settings in effect, the environment's and the defaults included; secrets are not shown
 
-    Usage: antiphon config show [OPTIONS] <FILE|--config <FILE>>
+    Usage: antiphon config show [OPTIONS] [FILE]
 
     Arguments:
-      [FILE]  The configuration file
+      [FILE]  The configuration file; without one, the environment is looked at
 
     Options:
           --config <FILE>  The same, as other commands take it
@@ -400,9 +400,9 @@ fn a_command_line_that_makes_no_sense_exits_2() {
     assert_snapshot!(dir.words("config check"), @r#"
     exit 2
     --- stderr
-    error: the following required arguments were not provided: <FILE|--config <FILE>>
+    error: no configuration file is named, and no `ANTIPHON_…` variable is set
 
-    hint: usage is `antiphon config check <FILE|--config <FILE>>`; see `antiphon --help`
+    hint: name the file, as in `antiphon config check antiphon.toml`; `antiphon init DB` writes one
     "#);
     assert_snapshot!(dir.words("run --node-id x"), @r#"
     exit 2
@@ -538,6 +538,40 @@ fn servers_that_would_not_be_used_are_refused() {
     "#);
 }
 
+/// Leaving needs the database alone, whatever else the file asks for.
+#[test]
+fn cleanup_takes_a_file_that_names_servers() {
+    let dir = Dir::new()
+        .database("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE __antiphon___meta (name, value)")
+        .file("c.toml", "db_path = 'app.db'\n[nats]\nurls = ['nats://n1:4222']\n")
+        .file("none.toml", "[nats]\nurls = ['nats://n1:4222']\n");
+    assert_snapshot!(dir.words("cleanup --config c.toml"), @r#"
+    exit 0
+    --- stdout
+    table __antiphon___meta
+    --- stderr
+    1 object removed from app.db; `[DIR]/app.db.antiphon` may go, too
+    "#);
+    assert_snapshot!(dir.words("cleanup --config none.toml"), @r#"
+    exit 64
+    --- stderr
+    error: configuration `none.toml`: no database: `db_path` is not set
+
+    hint: add `db_path = "app.db"` at the top of `none.toml`
+    "#);
+}
+
+/// Without a file it is the environment that is configured.
+#[test]
+fn the_environment_alone_can_be_checked() {
+    let dir = Dir::new().with("ANTIPHON_DB_PATH", "app.db").with("ANTIPHON_REPLICATION_LOG__SHARDS", "2");
+    assert_snapshot!(dir.words("config check"), @r#"
+    exit 0
+    --- stdout
+    the environment is good: `app.db`, embedded log in `app.db.antiphon/log`, 2 shards
+    "#);
+}
+
 #[test]
 fn show_hides_secrets() {
     let text = "db_path = 'app.db'\n[nats]\nuser_name = 'bob'\nuser_password = 'hunter2'\n[snapshot.s3]\n\
@@ -583,6 +617,7 @@ fn show_hides_secrets() {
 
     [conflict]
     default = "last-write-wins"
+    keep = 2592000000
     table = []
 
     [plugin.backup]
@@ -744,7 +779,7 @@ fn init_elsewhere_still_names_the_database() {
     assert_snapshot!(dir.run(["init", name, "--output", "etc/my conf.toml"]), @r#"
     exit 0
     --- stdout
-    wrote `etc/my conf.toml`: 1 of 1 tables will be replicated
+    wrote `etc/my conf.toml`: 1 of 1 table will be replicated
     next: `antiphon run --config 'etc/my conf.toml'`
     "#);
     assert_snapshot!(dir.run(["config", "check", "etc/my conf.toml"]), @r#"
@@ -777,7 +812,7 @@ fn init_sees_what_a_running_application_committed() {
     assert_snapshot!(dir.words("init app.db"), @r#"
     exit 0
     --- stdout
-    wrote `antiphon.toml`: 1 of 1 tables will be replicated
+    wrote `antiphon.toml`: 1 of 1 table will be replicated
     next: `antiphon run --config antiphon.toml`
     "#);
 }

@@ -163,12 +163,28 @@ fn globs_choose_the_tables() {
     assert!(!a.said().contains("paused"), "{}", a.said());
 }
 
-/// The demonstration is what people run first.
+/// The demonstration is what people run first. It shows one clash under two policies.
 #[test]
 fn the_demo_works() {
     let demo = place().run(["demo"]);
     demo.expect(0, &[]);
-    for words in ["both have both after", "last-write-wins", "antiphon run app.db"] {
+    for words in ["both have both after", "antiphon run app.db"] {
         assert!(demo.stdout.contains(words), "{}", demo.stdout);
+    }
+    let (_, clashes) = demo.stdout.split_once("\n3. ").unwrap();
+    let (latest, added) = clashes.split_once("\n4. ").unwrap();
+    for (part, policy, verdict, apples) in
+        [(latest, "last-write-wins", "take", "15 apples"), (added, "counter", "merge", "12 apples")]
+    {
+        let (apart, back) = part.split_once("… and is back:").unwrap();
+        assert!(apart.contains(&format!("match = \"stock\"\n      use = \"{policy}\"")), "{part}");
+        for (site, alone) in [("north", "7 apples"), ("south", "15 apples")] {
+            assert!(apart.contains(&format!("{site}: {alone}, 6 figs, 4 pears\n")), "{part}");
+            assert!(back.contains(&format!("{site}: {apples}, 6 figs, 4 pears\n")), "{part}");
+        }
+        assert!(
+            back.contains(&format!("one clash, put to the component `{policy}`; it answered `{verdict}`")),
+            "{part}"
+        );
     }
 }

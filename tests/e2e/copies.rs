@@ -320,7 +320,7 @@ fn c114_a_file_put_in_place_of_the_database_stops_the_host() {
     for end in ["-wal", "-shm"] {
         let _ = std::fs::remove_file(a.database.with_file_name(format!("a.db{end}")));
     }
-    a.refused().expect(65, &["has 1 rows here and 3 in the cluster", "--discard-local"]);
+    a.refused().expect(65, &["has 1 row here and 3 in the cluster", "--discard-local"]);
     assert_eq!(place.entries(1).len(), before, "no row was sent as deleted");
     assert_eq!(b.one("SELECT count(*) FROM t"), "3");
     a.verb("join", &["--discard-local"]).expect(0, &["joined"]);

@@ -4,7 +4,8 @@
 //! changes are sealed, so a later trigger of the application's can't leave a stale image behind, and a
 //! trigger names no column that the application might want to drop. They use nothing but plain INSERTs in
 //! the syntax of old SQLites, with no conflict clause (the application's own would override it and could
-//! make its write fail), and no function, so that they run under `trusted_schema = OFF`.
+//! make its write fail), and no function, so that they run under `trusted_schema = OFF`. For tables whose policy asks
+//! for it they note every column as it was, and the time by `julianday`, which such a schema may call.
 
 use crate::schema::{Table, quote};
 

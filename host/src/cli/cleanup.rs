@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use super::Node;
+use super::shown::count;
 use crate::db::Database;
 use crate::failure::{Failure, Kind};
 use crate::lock::Lock;
@@ -23,9 +24,10 @@ pub(super) struct Cleanup {
 
 impl Cleanup {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = self.node.load(None, None)?.config;
-        let shown = config.db_path.display().to_string();
-        let place = Place::find(&config.db_path)?;
+        // Nothing else of the configuration is needed, and what is wrong there must not keep anybody from leaving.
+        let database = self.node.database()?;
+        let shown = database.display().to_string();
+        let place = Place::find(&database)?;
         let path = place.path();
         let state = node::state_directory(path);
         // A host that runs would put everything back, and lose what it had marked.
@@ -37,11 +39,12 @@ impl Cleanup {
             writeln!(out, "{trace}")?;
         }
         let mut talk = std::io::stderr().lock();
+        let objects = count(removed.len() as u64, "object", "objects");
         match (removed.len(), self.dry_run) {
             (0, _) => writeln!(talk, "there is no trace of Antiphon in {shown}")?,
-            (count, true) => writeln!(talk, "{count} objects would be removed from {shown}")?,
-            (count, false) => {
-                writeln!(talk, "{count} objects removed from {shown}; `{}` may go, too", state.display())?;
+            (_, true) => writeln!(talk, "{objects} would be removed from {shown}")?,
+            (_, false) => {
+                writeln!(talk, "{objects} removed from {shown}; `{}` may go, too", state.display())?;
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use super::shown::count;
 use crate::config::{Config, Environment, Loaded, Overrides, Sources, example};
 use crate::failure::{Failure, Kind};
 
@@ -28,9 +29,9 @@ pub(super) enum Command {
 
 /// The file, with or without the flag that other commands need.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 pub(super) struct File {
-    /// The configuration file
+    /// The configuration file; without one, the environment is looked at
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
     /// The same, as other commands take it
@@ -39,14 +40,21 @@ pub(super) struct File {
 }
 
 impl File {
-    fn load(self) -> Result<(PathBuf, Loaded), Failure> {
-        let file = self.file.or(self.config).ok_or_else(|| Failure::usage("no configuration file is named"))?;
-        let loaded = Config::load(Sources {
-            file: Some(file.clone()),
-            environment: Environment::of_process(),
-            overrides: Overrides::default(),
-        })?;
-        Ok((file, loaded))
+    /// What is configured, and what to call it.
+    fn load(self) -> Result<(String, Loaded), Failure> {
+        let (file, environment) = (self.file.or(self.config), Environment::of_process());
+        let shown = match &file {
+            Some(file) => format!("`{}`", file.display()),
+            None if environment.is_empty() => {
+                return Err(Failure::usage("no configuration file is named, and no `ANTIPHON_…` variable is set")
+                    .hint(
+                        "name the file, as in `antiphon config check antiphon.toml`; `antiphon init DB` writes one",
+                    ));
+            }
+            None => "the environment".to_owned(),
+        };
+        let loaded = Config::load(Sources { file, environment, overrides: Overrides::default() })?;
+        Ok((shown, loaded))
     }
 }
 
@@ -55,17 +63,15 @@ impl Command {
         let mut out = io::stdout().lock();
         match self {
             Self::Check { file } => {
-                let (file, loaded) = file.load()?;
+                let (shown, loaded) = file.load()?;
                 warn(&loaded);
                 let Config { db_path, log, replication_log, .. } = &loaded.config;
-                let shards = replication_log.shards;
-                let s = if shards == 1 { "" } else { "s" };
                 writeln!(
                     out,
-                    "`{}` is good: `{}`, embedded log in `{}`, {shards} shard{s}",
-                    file.display(),
+                    "{shown} is good: `{}`, embedded log in `{}`, {}",
                     db_path.display(),
-                    log.path.display()
+                    log.path.display(),
+                    count(replication_log.shards.into(), "shard", "shards")
                 )?;
             }
             Self::Show { file, json } => {

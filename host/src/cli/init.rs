@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::example;
 use crate::failure::{Failure, Kind};
+use crate::words::count;
 
 mod survey;
 
@@ -37,10 +38,10 @@ impl Init {
         self.write(&text)?;
 
         let mut out = io::stdout().lock();
-        let found = survey.tables.len();
+        let found = count(survey.tables.len() as u64, "table", "tables");
         let taken = survey.tables.iter().filter(|table| table.obstacle.is_none()).count();
         let output = self.output.display();
-        writeln!(out, "wrote `{output}`: {taken} of {found} tables will be replicated")?;
+        writeln!(out, "wrote `{output}`: {taken} of {found} will be replicated")?;
         for table in &survey.tables {
             if let Some(obstacle) = &table.obstacle {
                 writeln!(out, "left out: `{}`, because {obstacle}", printable(&table.name))?;

@@ -7,6 +7,7 @@ use super::Node;
 use crate::failure::{Failure, Kind};
 use crate::join::Rows;
 use crate::node;
+use crate::words::count;
 
 /// Join a cluster with a database whose rows differ from the cluster's
 ///
@@ -47,16 +48,16 @@ impl Join {
             match rows {
                 Rows::DiscardLocal => writeln!(
                     out,
-                    "table {}: {} rows discarded, {} taken from the cluster",
+                    "table {}: {} discarded, {} taken from the cluster",
                     difference.table,
-                    difference.only_here,
+                    count(difference.only_here, "row", "rows"),
                     difference.only_there + difference.changed
                 )?,
                 Rows::PublishLocal => writeln!(
                     out,
-                    "table {}: {} rows will be published, {} taken from the cluster",
+                    "table {}: {} will be published, {} taken from the cluster",
                     difference.table,
-                    difference.only_here + difference.changed,
+                    count(difference.only_here + difference.changed, "row", "rows"),
                     difference.only_there
                 )?,
             }

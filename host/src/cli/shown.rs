@@ -1,5 +1,6 @@
 //! Values, rows and times as commands print them: for people as SQL would spell them, for scripts as JSON.
 
+pub(super) use crate::words::count;
 use antiphon_core::value::Value;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
@@ -252,11 +253,6 @@ pub(super) fn bytes(count: u64) -> String {
         None => format!("{count} bytes"),
         Some(unit) => format!("{whole}.{tenth} {unit}"),
     }
-}
-
-/// `1 row`, `2 rows`.
-pub(super) fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 #[cfg(test)]

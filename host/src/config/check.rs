@@ -17,6 +17,7 @@ const FORMATS: &[&str] = &["console", "json"];
 pub(super) fn all(config: &Config, file: Option<&Path>, leaves: &[Leaf]) -> Verdict {
     let check = || {
         database(config, file)?;
+        intervals(config)?;
         carrier(config)?;
         log(config)?;
         patterns(config)?;
@@ -25,15 +26,23 @@ pub(super) fn all(config: &Config, file: Option<&Path>, leaves: &[Leaf]) -> Verd
         snapshots(config)?;
         observation(config)
     };
-    check().map_err(|failure: Failure| {
-        let said = failure.to_string();
-        let leaf = leaves.iter().find(|leaf| said.contains(&format!("`{}`", leaf.shown)));
-        match (leaf.and_then(|leaf| leaf.origin.as_ref()), file) {
-            (Some(Origin::Variable(name)), _) => failure.context(format!("environment variable `{name}`")),
-            (_, Some(file)) => failure.context(format!("configuration `{}`", file.display())),
-            (_, None) => failure,
-        }
-    })
+    check().map_err(|failure| located(failure, file, leaves))
+}
+
+/// Checks what names the database, and nothing else.
+pub(super) fn only_database(config: &Config, file: Option<&Path>, leaves: &[Leaf]) -> Verdict {
+    database(config, file).map_err(|failure| located(failure, file, leaves))
+}
+
+/// With where the setting was made.
+fn located(failure: Failure, file: Option<&Path>, leaves: &[Leaf]) -> Failure {
+    let said = failure.to_string();
+    let leaf = leaves.iter().find(|leaf| said.contains(&format!("`{}`", leaf.shown)));
+    match (leaf.and_then(|leaf| leaf.origin.as_ref()), file) {
+        (Some(Origin::Variable(name)), _) => failure.context(format!("environment variable `{name}`")),
+        (_, Some(file)) => failure.context(format!("configuration `{}`", file.display())),
+        (_, None) => failure,
+    }
 }
 
 fn database(config: &Config, file: Option<&Path>) -> Verdict {
@@ -44,6 +53,10 @@ fn database(config: &Config, file: Option<&Path>) -> Verdict {
             None => failure.hint("name it: `antiphon run app.db`, or `antiphon run --config antiphon.toml`"),
         });
     }
+    Ok(())
+}
+
+fn intervals(config: &Config) -> Verdict {
     within("scan_max_changes", config.scan_max_changes.into(), 1, 1_000_000)?;
     within("cleanup_interval", config.cleanup_interval, 100, 86_400_000)?;
     if config.polling_interval != 0 {

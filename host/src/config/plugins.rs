@@ -46,6 +46,9 @@ section! {
         /// For tables that no `[[conflict.table]]` matches: `last-write-wins`, `newest-wins`, `first-write-wins` or
         /// `column-merge`. The others need settings, and so a `[[conflict.table]]`.
         default: String = "last-write-wins".to_owned(),
+        /// Milliseconds for which this node keeps the record of a clash, which `antiphon conflicts` shows: 30 days.
+        /// 0: until it is deleted by hand. Every node may have its own.
+        keep: u64 = 2_592_000_000,
     }
     tables {
         /// For some tables; the first that matches holds.

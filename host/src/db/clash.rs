@@ -112,7 +112,7 @@ pub(super) struct Overruled<'a> {
 }
 
 impl Overruled<'_> {
-    /// Keeps it, the same on every node.
+    /// Keeps it, the same on every node but for the time when it was noted there.
     pub(super) fn store(&self, conn: &Connection, unit: &Unit, tracked: &Tracked) -> Result<(), Error> {
         let columns: Vec<Value> =
             tracked.table.columns.iter().map(|column| Value::from(column.name.as_str())).collect();
@@ -130,14 +130,17 @@ impl Overruled<'_> {
         conn.prepare_cached(concat!(
             "INSERT INTO ",
             ours!("conflict"),
-            " (shard, seq, clock, tbl, key, cause, resolver, verdict, winner_node, loser_node,
-             columns, winner, loser, merged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+            " (shard, seq, clock, noted, tbl, key, cause, resolver, verdict, winner_node, loser_node,
+             columns, winner, loser, merged)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
         ))
         .and_then(|mut statement| {
             statement.execute((
                 unit.shard,
                 unit.seq.cast_signed(),
                 unit.clock.cast_signed(),
+                // For how long it is kept here is this node's own affair; nothing else goes by it.
+                crate::clock::unix_ms().cast_signed(),
                 &tracked.table.name,
                 codec::encode_row(self.key),
                 cause,

@@ -5,6 +5,7 @@
 
 use super::{Cluster, Doing as _, Error};
 use crate::log::Shard;
+use crate::words::count;
 use antiphon_core::capture::PREFIX;
 use antiphon_core::entry::Origin;
 use rusqlite::{Connection, OptionalExtension as _};
@@ -43,7 +44,7 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         " (tbl, key, columns, image, seen, PRIMARY KEY (tbl, key));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("conflict"),
-        " (id INTEGER PRIMARY KEY, shard, seq, clock, tbl, key, cause, resolver, verdict,
+        " (id INTEGER PRIMARY KEY, shard, seq, clock, noted, tbl, key, cause, resolver, verdict,
              winner_node, loser_node, columns, winner, loser, merged);",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("stamp"),
@@ -64,7 +65,17 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         ours!("oversized"),
         " (tbl TEXT COLLATE NOCASE, key, bytes, base, PRIMARY KEY (tbl, key));",
     ))
-    .doing("create the host's tables")
+    .doing("create the host's tables")?;
+    // Files of earlier builds have the table without this column.
+    if !has_column(conn, "__antiphon___conflict", "noted").doing("look at the host's tables")? {
+        conn.execute_batch(concat!("ALTER TABLE ", ours!("conflict"), " ADD COLUMN noted"))
+            .doing("create the host's tables")?;
+    }
+    Ok(())
+}
+
+fn has_column(conn: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    conn.prepare("SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2")?.exists((table, column))
 }
 
 /// Draws this node's identity if the file has none; a number the user gives replaces one that was drawn.
@@ -86,8 +97,9 @@ pub(super) fn identify(conn: &Connection, asked: u64) -> Result<(), Error> {
             .doing("read the outbox")?;
         if waiting > 0 {
             return Err(Error::Inconsistent(format!(
-                "`node_id` is {node} now, but {waiting} batches of node {known} wait to be sent; \
-                 start once more with `node_id = {known}` until they are"
+                "`node_id` is {node} now, but node {known} has {} still to send; \
+                 start once more with `node_id = {known}` until that is done",
+                count(waiting.unsigned_abs(), "batch", "batches")
             )));
         }
         // Another node is another origin: its numbering starts anew.

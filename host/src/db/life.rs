@@ -232,8 +232,8 @@ impl Database {
         }
         if reached < self.reached() {
             return Err(Error::Replaced(format!(
-                "it stands {} entries before where it stood a moment ago",
-                self.reached() - reached
+                "it stands {} before where it stood a moment ago",
+                crate::words::count(self.reached() - reached, "entry", "entries")
             )));
         }
         self.checked_version = version;

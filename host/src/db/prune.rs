@@ -14,7 +14,7 @@ const BATCH_COST: u64 = 4096;
 /// How long a pruning waits for the write lock. It has all the time in the world, and a seal may be behind it.
 const LOCK_WAIT_MS: i32 = 20;
 /// Deleting ends here even if there is room left: the commit that follows must fit the same 50 ms.
-const HOLD_MAX: Duration = Duration::from_millis(25);
+pub(super) const HOLD_MAX: Duration = Duration::from_millis(25);
 
 /// Which of the batches that may go are due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +30,9 @@ pub struct Due {
 pub struct Pruned {
     /// How many batches.
     pub batches: u64,
-    /// Their bytes.
+    /// How many records of clashes.
+    pub records: u64,
+    /// The bytes of all of them.
     pub bytes: u64,
     /// There is more that is due.
     pub more: bool,
@@ -57,8 +59,13 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing is removed then.
     pub fn prune(&mut self, due: Due, room: u64) -> Result<Pruned, Error> {
+        self.briefly(|db| db.try_prune(due, room))
+    }
+
+    /// Does without what can't be removed soon: whoever holds the write lock comes first.
+    pub(super) fn briefly(&mut self, remove: impl FnOnce(&mut Self) -> Result<Pruned, Error>) -> Result<Pruned, Error> {
         self.conn.busy_handler(Some(wait_briefly)).doing("set the time to wait for a lock")?;
-        let done = self.try_prune(due, room);
+        let done = remove(self);
         self.conn.busy_handler(Some(wait_for_lock)).doing("set the time to wait for a lock")?;
         match done {
             Err(Error::Sqlite { source, .. })

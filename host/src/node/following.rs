@@ -1,0 +1,106 @@
+//! The task that follows one shard of the log.
+
+use super::failing::{chain, is_lasting_db, lost_log, unable};
+use super::retry::Retry;
+use crate::failure::Failure;
+use crate::guard::Activity;
+use crate::log::{self, Log, Shard};
+use crate::report::Board;
+use crate::subscribe::{self, Progress, Subscriber};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// How often a shard that can't go on looks whether it can.
+const BLOCKED_POLL: Duration = Duration::from_millis(500);
+const BLOCKED_FIRST_POLL: Duration = Duration::from_millis(20);
+
+/// What it needs.
+pub(super) struct Following {
+    pub(super) subscriber: Subscriber,
+    pub(super) log: Arc<dyn Log>,
+    pub(super) shard: Shard,
+    pub(super) moved: Arc<tokio::sync::Notify>,
+    pub(super) activity: Arc<Activity>,
+    pub(super) board: Board,
+}
+
+impl Following {
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        let mut retry = Retry::default();
+        let mut blocked: Option<String> = None;
+        let mut said: Option<String> = None;
+        let part = format!("shard {}", self.shard);
+        while !stop.is_cancelled() {
+            let stepped = self.subscriber.step().await;
+            self.board.count(self.subscriber.take_applied(), 0);
+            match stepped {
+                Ok(Progress::More) => {
+                    retry.reset();
+                    self.activity.note();
+                    self.board.well(&part);
+                    self.moved.notify_one();
+                }
+                Ok(Progress::Idle(position)) => {
+                    retry.reset();
+                    self.board.well(&part);
+                    blocked = None;
+                    if said.take().is_some() {
+                        info!("resumed");
+                    }
+                    self.moved.notify_one();
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = self.log.changed(self.shard, position) => {}
+                    }
+                }
+                Ok(Progress::Blocked(reason)) => {
+                    // What ends by itself at once, as a route that comes by another shard does, is not worth a word.
+                    let again = blocked.as_ref() == Some(&reason);
+                    if again && said.as_ref() != Some(&reason) {
+                        warn!(reason, "paused until this changes; capture goes on");
+                        said = Some(reason.clone());
+                    }
+                    if again {
+                        self.board.paused(&part, &reason);
+                    }
+                    blocked = Some(reason);
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(if again { BLOCKED_POLL } else { BLOCKED_FIRST_POLL }) => {}
+                    }
+                }
+                Err(error) if is_broken(&error) => {
+                    return Err(match &error {
+                        subscribe::Error::Db(_) => unable("cannot follow the log", &error),
+                        subscribe::Error::Log(_) | subscribe::Error::Broken { .. } => {
+                            lost_log("cannot follow the log", &error)
+                        }
+                    });
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    warn!(error, retry_in_ms = retry.pause().as_millis(), "cannot apply, will retry");
+                    self.board.failing(&part, &error);
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = retry.wait() => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_broken(error: &subscribe::Error) -> bool {
+    match error {
+        subscribe::Error::Db(error) => is_lasting_db(error),
+        subscribe::Error::Log(error) => matches!(error, log::Error::Broken(_)),
+        subscribe::Error::Broken { .. } => true,
+    }
+}

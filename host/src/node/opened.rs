@@ -1,0 +1,192 @@
+//! A database opened for good: locked, found sound, judged whose it is, and then a member of a cluster.
+
+use super::failing::lost_log;
+use super::scratch::{Scratch, sweep};
+use super::{Node, Parts, state_directory};
+use crate::db::{self, Database, Db, Options, Standing};
+use crate::failure::{Failure, Kind};
+use crate::housekeeping::Keep;
+use crate::join::{self, Entered};
+use crate::life::{Life, Provenance};
+use crate::lock::Lock;
+use crate::log::{self, Claim, Log};
+use crate::place::Place;
+use crate::report::{Board, Report};
+use crate::watch::Watch;
+use antiphon_core::entry::Genesis;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A database opened for good: locked, found sound, and not yet a member of anything.
+#[derive(Debug)]
+pub struct Opened {
+    /// The database.
+    pub db: Database,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    agreed: Genesis,
+    poll_interval: Duration,
+    sleep_timeout: Duration,
+    outbox_bytes_max: u64,
+    provenance: Provenance,
+    keep: Keep,
+    log_directory: PathBuf,
+    state: PathBuf,
+    place: Place,
+    /// The last to go: see [`Lock`].
+    lock: Lock,
+}
+
+/// Opens a database: one host at a time, and only if SQLite finds it sound.
+///
+/// # Errors
+/// When it does not exist, is in use, is damaged, or the log can't be opened.
+pub fn open(parts: Parts) -> Result<Opened, Failure> {
+    let shown = parts.database.display().to_string();
+    let place = Place::find(&parts.database)?;
+    let path = place.path().to_owned();
+    let state = state_directory(&path);
+    let lock = Lock::take(&place, &state, &shown)?;
+    place.has_one_name()?;
+    sweep(&state);
+    Report::remove(&state);
+    db::check(&path).map_err(|error| damaged(&shown, &error))?;
+    fault!("checked");
+    let options = Options {
+        path,
+        node: parts.node,
+        filter: parts.filter,
+        changes_max: parts.changes_max,
+        compress: parts.compress,
+        publish: parts.publish,
+        replicate: parts.replicate,
+    };
+    let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
+    let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;
+    fault!("opened");
+    let note = Life::read(&state);
+    let provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
+    if provenance != Provenance::Same && db.standing().map_err(|error| unopened(&shown, &error))? == Standing::Apart {
+        // It has said nothing in the name it has, and a copy of it may have that name as well.
+        db.begin_life().map_err(|error| unopened(&shown, &error))?;
+        note_life(&place, &state, &db)?;
+    }
+    fault!("judged");
+    Ok(Opened {
+        db,
+        log: Arc::new(log),
+        agreed: parts.agreed,
+        poll_interval: parts.poll_interval,
+        sleep_timeout: parts.sleep_timeout,
+        outbox_bytes_max: parts.outbox_bytes_max,
+        provenance,
+        keep: parts.keep,
+        log_directory: parts.log,
+        state,
+        place,
+        lock,
+    })
+}
+
+/// Writes beside the database whose life it is.
+fn note_life(place: &Place, state: &Path, db: &Database) -> Result<(), Failure> {
+    Life::of(place, db.origin().incarnation, db.reached()).write(state).map_err(|error| {
+        Failure::new(Kind::General, format!("cannot write to the directory `{}`: {error}", state.display()))
+            .hint("make it writable for this user, and see that the disk has room")
+    })
+}
+
+fn damaged(shown: &str, error: &db::Error) -> Failure {
+    match error {
+        db::Error::Damaged(_) => Failure::caused(Kind::Data, format!("nothing of `{shown}` is replicated"), error)
+            .hint("restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`"),
+        _ => unopened(shown, error),
+    }
+}
+
+fn unopened(shown: &str, error: &db::Error) -> Failure {
+    let text = format!("cannot open database `{shown}`");
+    if error.is_transient() {
+        return Failure::caused(Kind::Busy, text, error)
+            .hint("start again when the application has ended its transaction");
+    }
+    Failure::caused(Kind::General, text, error)
+}
+
+impl Opened {
+    /// Founds the log's cluster or joins it.
+    ///
+    /// # Errors
+    /// When the log can't be read, or only the user can decide.
+    pub async fn enter(mut self) -> Result<(Node, Entered), Failure> {
+        let scratch = Scratch::new(&self.state)?;
+        // Of two files that are in all the same life, the one that runs is the one to go on.
+        let claim = self.claim().await?;
+        let entered = join::enter(&mut self.db, &*self.log, &self.agreed, &scratch.file(), self.provenance).await?;
+        fault!("entered");
+        let claim =
+            if entered == Entered::Copied || entered == Entered::CaughtUp { self.claim().await? } else { claim };
+        note_life(&self.place, &self.state, &self.db)?;
+        fault!("noted");
+        let (shards, origin) = (self.db.shards(), self.db.origin());
+        let watch = Watch::new(self.db.path());
+        let reached = self.db.watch_reached();
+        let db = Db::spawn(self.db)
+            .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
+        let log_directory = self.log_directory.canonicalize().unwrap_or(self.log_directory);
+        let node = Node {
+            db,
+            log: self.log,
+            shards,
+            watch,
+            poll_interval: self.poll_interval,
+            sleep_timeout: self.sleep_timeout,
+            outbox_bytes_max: self.outbox_bytes_max,
+            number: origin.node,
+            incarnation: origin.incarnation,
+            reached,
+            keep: self.keep,
+            board: Board::new(log_directory.display().to_string()),
+            state: self.state,
+            place: self.place,
+            _claim: claim,
+            _lock: self.lock,
+        };
+        Ok((node, entered))
+    }
+
+    async fn claim(&self) -> Result<Claim, Failure> {
+        let origin = self.db.origin();
+        if self.provenance == Provenance::Copy && self.db.standing().is_ok_and(|standing| standing != Standing::Apart) {
+            // It will have another name when it speaks.
+            return Ok(Claim::default());
+        }
+        let claimed = self.log.claim(origin).await.map_err(|error| lost_log("cannot use the log", &error))?;
+        claimed.ok_or_else(|| {
+            Failure::new(Kind::Busy, format!("node {} runs already, on another copy of this file", origin.node))
+                .hint("to make this a node of its own, remove the directory beside it whose name ends in `.antiphon`, and start again")
+        })
+    }
+
+    /// Joins as the user decided.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub async fn force(&mut self, rows: join::Rows) -> Result<Vec<db::Difference>, Failure> {
+        let scratch = Scratch::new(&self.state)?;
+        let differences =
+            join::force(&mut self.db, &*self.log, &self.agreed, &scratch.file(), rows, self.provenance).await?;
+        note_life(&self.place, &self.state, &self.db)?;
+        Ok(differences)
+    }
+
+    /// Marks what differs from the log and is not on its way; with `dry_run`, only counts it.
+    ///
+    /// # Errors
+    /// When the log can't be read, or no longer holds everything.
+    pub async fn repair(&mut self, tables: &[String], dry_run: bool) -> Result<Vec<db::Reconciled>, Failure> {
+        let scratch = Scratch::new(&self.state)?;
+        crate::repair::repair(&mut self.db, &*self.log, &scratch.file(), tables, dry_run, self.provenance).await
+    }
+}

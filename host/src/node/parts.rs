@@ -1,0 +1,48 @@
+//! What a node is made from.
+
+use crate::db::{Filter, Policies};
+use crate::housekeeping::Keep;
+use antiphon_core::entry::Genesis;
+use antiphon_core::hash::Hash;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a node is made from.
+pub struct Parts {
+    /// The application's database.
+    pub database: PathBuf,
+    /// This node's number; 0 = one drawn once and kept in the file.
+    pub node: u64,
+    /// The directory of the embedded log.
+    pub log: PathBuf,
+    /// Which tables are replicated.
+    pub filter: Filter,
+    /// Most changes in one transaction of ours.
+    pub changes_max: usize,
+    /// Compress batches.
+    pub compress: bool,
+    /// Note what is written here, for the others.
+    pub publish: bool,
+    /// Apply what others wrote.
+    pub replicate: bool,
+    /// How long nothing happens before the program ends; zero: it does not.
+    pub sleep_timeout: Duration,
+    /// Bytes of changes that may wait before it is an alarm; 0: what the disk has room for.
+    pub outbox_bytes_max: u64,
+    /// How long a missed file event may go unnoticed.
+    pub poll_interval: Duration,
+    /// For how long batches are kept that the log has.
+    pub keep: Keep,
+    /// What this node would agree to.
+    pub agreed: Genesis,
+    /// Where a key goes.
+    pub hasher: Box<dyn Hash>,
+    /// Who wins a clash, table by table.
+    pub policies: Policies,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("database", &self.database).field("log", &self.log).finish_non_exhaustive()
+    }
+}

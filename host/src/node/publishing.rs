@@ -1,0 +1,115 @@
+//! The task that sends what was committed.
+
+use super::failing::{chain, is_lasting_db, lost_log, unable};
+use super::retry::Retry;
+use crate::db::{Database, Db};
+use crate::failure::Failure;
+use crate::guard::Activity;
+use crate::log;
+use crate::publish::{self, Publisher};
+use crate::report::Board;
+use crate::watch::Watch;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// The least time from one seal to the next, and between two pieces: what comes in between shares a batch, and the
+/// application gets its lock.
+const SEAL_INTERVAL: Duration = Duration::from_millis(2);
+/// How long a stop waits for the batch in hand to reach the log.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// The name of the sending task in the status.
+const PUBLISH: &str = "publish";
+
+/// What it needs.
+pub(super) struct Publishing {
+    pub(super) publisher: Publisher,
+    pub(super) db: Db,
+    pub(super) watch: Watch,
+    pub(super) moved: Arc<tokio::sync::Notify>,
+    pub(super) activity: Arc<Activity>,
+    pub(super) poll_interval: Duration,
+    pub(super) board: Board,
+}
+
+impl Publishing {
+    pub(super) async fn run(mut self, stop: CancellationToken) -> Result<(), Failure> {
+        let mut retry = Retry::default();
+        loop {
+            let mut last = Instant::now();
+            let stepped = self.publisher.step().await;
+            self.board.count(0, self.publisher.take_appended());
+            match stepped {
+                Ok(publish::Progress::More) => {
+                    last = Instant::now();
+                    retry.reset();
+                    self.activity.note();
+                    self.board.well(PUBLISH);
+                }
+                Ok(publish::Progress::Idle) => {
+                    retry.reset();
+                    self.board.well(PUBLISH);
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = self.wait() => {}
+                    }
+                }
+                Err(error) if is_lasting(&error) => {
+                    return Err(match &error {
+                        publish::Error::Db(_) => unable("cannot publish", &error),
+                        publish::Error::Log(_) | publish::Error::Broken { .. } | publish::Error::TailLost { .. } => {
+                            lost_log("cannot publish", &error)
+                        }
+                    });
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    warn!(error, retry_in_ms = retry.pause().as_millis(), "Unable to publish");
+                    self.board.failing(PUBLISH, &error);
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => break,
+                        () = retry.wait() => {}
+                    }
+                }
+            }
+            if stop.is_cancelled() {
+                break;
+            }
+            if let Some(rest) = SEAL_INTERVAL.checked_sub(last.elapsed()) {
+                tokio::time::sleep(rest).await;
+            }
+        }
+        fault!("stopping");
+        // What is committed by now still goes out, if the log takes it soon.
+        let last = tokio::time::timeout(SHUTDOWN_GRACE, async {
+            while matches!(self.publisher.step().await, Ok(publish::Progress::More)) {}
+        });
+        if last.await.is_err() {
+            info!("the log does not answer; what waits goes out after the next start");
+        }
+        Ok(())
+    }
+
+    /// Returns when another connection has committed, or an entry was applied, or the file can't be looked at.
+    async fn wait(&self) {
+        let has_changed = || async { self.db.call(Database::has_changed).await.unwrap_or(true) };
+        tokio::select! {
+            () = self.moved.notified() => {}
+            () = self.watch.until(self.poll_interval, has_changed) => {}
+        }
+    }
+}
+
+fn is_lasting(error: &publish::Error) -> bool {
+    match error {
+        publish::Error::Db(error) => is_lasting_db(error),
+        publish::Error::Log(log::Error::Unreachable(_)) => false,
+        publish::Error::Log(log::Error::Broken(_))
+        | publish::Error::Broken { .. }
+        | publish::Error::TailLost { .. } => true,
+    }
+}

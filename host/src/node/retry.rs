@@ -1,0 +1,29 @@
+//! Pauses that grow while nothing works.
+
+use std::time::Duration;
+
+/// How long to wait before a refused step is tried again; doubled up to the maximum.
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// How often it has been tried in vain.
+#[derive(Default)]
+pub(super) struct Retry {
+    tries: u32,
+}
+
+impl Retry {
+    pub(super) fn reset(&mut self) {
+        self.tries = 0;
+    }
+
+    pub(super) fn pause(&self) -> Duration {
+        RETRY_MIN.saturating_mul(1 << self.tries.min(16)).min(RETRY_MAX)
+    }
+
+    pub(super) async fn wait(&mut self) {
+        let pause = self.pause();
+        self.tries = self.tries.saturating_add(1);
+        tokio::time::sleep(pause).await;
+    }
+}
