@@ -83,7 +83,8 @@ fn f11_no_clock_removes_what_is_needed() {
     let _skewed = Skewed;
     let now = 1_700_000_000_000;
     let (mut a, mut b) = pair(TABLE);
-    let keep = Keep { interval: Duration::from_secs(1), age: Duration::from_secs(3600), bytes: u64::MAX };
+    let keep =
+        Keep { interval: Duration::from_secs(1), age: Duration::from_secs(3600), bytes: u64::MAX, records: None };
     let mut keeper = Housekeeper::new(a.db.clone(), keep);
     let waiting = "SELECT count(*) FROM __antiphon___global_change_log WHERE state = 0";
     let mut gone = 0;
