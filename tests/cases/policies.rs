@@ -215,29 +215,19 @@ fn c41_an_old_update_brings_no_deleted_row_back() {
 /// has them, it decides alike.
 #[test]
 fn c41_stamps_below_the_floor_may_go_on_any_node_at_any_time() {
-    let policies: [(&str, Box<dyn Fn() -> Setup>); 5] = [
-        ("column-merge", Box::new(merging)),
-        ("counter", Box::new(counting)),
-        (
-            "first-write-wins",
-            Box::new(|| Setup { policies: vec![policy("stock", "", FirstWriteWins)], ..Setup::default() }),
-        ),
-        (
-            "newest-wins",
-            Box::new(|| Setup { policies: vec![policy("stock", "", NewestWins::default())], ..Setup::default() }),
-        ),
-        (
-            "node-priority",
-            Box::new(|| Setup {
-                policies: vec![policy("stock", "", NodePriority::new(&["2", "1"]))],
-                ..Setup::default()
-            }),
-        ),
+    let of = |policy| Setup { policies: vec![policy], ..Setup::default() };
+    let policies = [
+        merging(),
+        counting(),
+        of(policy("stock", "first-write-wins", FirstWriteWins)),
+        of(policy("stock", "newest-wins", NewestWins::default())),
+        of(policy("stock", "node-priority", NodePriority::new(&["2", "1"]))),
     ];
     let (mut floors, mut removed) = (0, 0);
-    for (name, setup) in &policies {
+    for setup in &policies {
+        let name = setup.policies[0].1;
         for seed in 1..=12 {
-            let (a, b, c) = trio_with(&Setup { changes_max: 5, ..setup() }, STOCK);
+            let (a, b, c) = trio_with(&Setup { changes_max: 5, ..setup.clone() }, STOCK);
             let mut nodes = [a, b, c];
             let (mut dice, mut number) = (Dice::new(seed), 0);
             for step in 0..120 {
