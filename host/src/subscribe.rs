@@ -47,7 +47,6 @@ pub struct Subscriber {
     shard: Shard,
     remembers: bool,
     applied: u64,
-    sliced: bool,
 }
 
 impl std::fmt::Debug for Subscriber {
@@ -60,7 +59,7 @@ impl Subscriber {
     /// A subscriber of one shard.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>, shard: Shard) -> Self {
-        Self { db, log, shard, remembers: false, applied: 0, sliced: false }
+        Self { db, log, shard, remembers: false, applied: 0 }
     }
 
     /// Reads some entries and applies what fits one transaction.
@@ -78,11 +77,6 @@ impl Subscriber {
     /// How many changes it has applied since this was asked last.
     pub fn take_applied(&mut self) -> u64 {
         std::mem::take(&mut self.applied)
-    }
-
-    /// Whether it has applied a slice of a large unit since this was asked last.
-    pub fn take_sliced(&mut self) -> bool {
-        std::mem::take(&mut self.sliced)
     }
 
     async fn try_step(&mut self) -> Result<Progress, Error> {
@@ -104,7 +98,6 @@ impl Subscriber {
         fault!("read");
         let applied = self.db.call(move |db| db.apply(shard, &entries)).await?;
         self.applied += applied.changes as u64;
-        self.sliced |= applied.sliced;
         if applied.entries > 0 {
             tracing::debug!(shard, entries = applied.entries, changes = applied.changes, "entries applied");
         }

@@ -207,6 +207,7 @@ impl Database {
         if self.cluster.is_none() || version == self.checked_version {
             return Ok(());
         }
+        self.turns.others_had_theirs();
         let (node, incarnation, reached) = self
             .conn
             .prepare_cached(concat!(

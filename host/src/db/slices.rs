@@ -306,7 +306,7 @@ impl Database {
         let piece = survey.numbers.first().copied().unwrap_or(number);
         let start = Cursor { origin, number, at, piece, done: 0 };
         let mut cursor = self.ledger.cursor(shard).unwrap_or(start);
-        let mut room = self.options.changes_max.min(self.options.atomic_max).max(1);
+        let mut room = self.options.atomic_max.max(1);
         while room > 0
             && begun.elapsed() < SLICE
             && let Some((last, table)) = survey.run(room.min(RUN))

@@ -28,6 +28,11 @@ impl Turns {
         self.released = Some(now);
     }
 
+    /// Another connection has committed: whoever waits finds the lock free often enough.
+    pub(super) fn others_had_theirs(&mut self) {
+        self.held = Duration::ZERO;
+    }
+
     /// How long the lock should be left alone from now on. Asked once before each piece of work: the pause that is given
     /// counts as taken.
     pub(super) fn pause(&mut self) -> Duration {
@@ -54,6 +59,13 @@ mod tests {
         turns.held += Duration::from_millis(60);
         assert!(turns.pause() > Duration::from_millis(50));
         assert_eq!(turns.pause(), Duration::ZERO, "it was taken");
+    }
+
+    #[test]
+    fn others_that_commit_need_no_pause() {
+        let mut turns = Turns { held: Duration::from_millis(300), released: Some(Instant::now()) };
+        turns.others_had_theirs();
+        assert_eq!(turns.pause(), Duration::ZERO);
     }
 
     #[test]

@@ -15,8 +15,6 @@ use tracing::{info, warn};
 /// How often a shard that can't go on looks whether it can.
 const BLOCKED_POLL: Duration = Duration::from_millis(500);
 const BLOCKED_FIRST_POLL: Duration = Duration::from_millis(20);
-/// The pause after a slice of a large unit. SQLite looks for the lock every 100 ms at the least.
-const SLICE_PAUSE: Duration = Duration::from_millis(110);
 
 /// What it needs.
 pub(super) struct Following {
@@ -43,13 +41,6 @@ impl Following {
                     self.activity.note();
                     self.board.well(&part);
                     self.moved.notify_one();
-                    if self.subscriber.take_sliced() {
-                        tokio::select! {
-                            biased;
-                            () = stop.cancelled() => break,
-                            () = tokio::time::sleep(SLICE_PAUSE) => {}
-                        }
-                    }
                 }
                 Ok(Progress::Idle(position)) => {
                     retry.reset();
