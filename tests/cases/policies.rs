@@ -2,8 +2,8 @@
 
 use antiphon::clock::testing::set;
 use antiphon_harness::{
-    ColumnMerge, Counter, Dice, FirstWriteWins, NewestWins, Node, NodePriority, Setup, append_floor, policy, settle,
-    trio_with,
+    ColumnMerge, Counter, Dice, FirstWriteWins, NewestWins, Node, NodePriority, Setup, append_floor, pair_with, policy,
+    settle, trio_with,
 };
 
 const STOCK: &str = "CREATE TABLE stock (id INTEGER PRIMARY KEY, a, b, n INTEGER)";
@@ -451,4 +451,43 @@ fn c81_a_column_of_a_table_with_a_policy_goes_after_the_triggers() {
         assert_eq!(stock(node), ["1|a1|7"]);
     }
     assert_eq!(agree_on_records(&[&a, &b, &c]).len(), 1);
+}
+
+/// Rows that were there before the triggers are in no batch. One that went and came again before it was sent is new.
+#[test]
+fn a_row_that_was_replaced_before_it_was_sent_is_made_upon_nothing() {
+    let policies = vec![policy("u", "column-merge", ColumnMerge)];
+    let setup = Setup { policies, changes_max: 1, ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    a.sql("CREATE TABLE u (id INTEGER PRIMARY KEY, v UNIQUE); INSERT INTO u VALUES (3, 'x')");
+    a.with(|db| db.install(true).unwrap());
+    a.sql("REPLACE INTO u VALUES (2, 'x')");
+    a.with(|db| while db.scan().unwrap() {});
+    a.sql("INSERT INTO u VALUES (3, 'y')");
+    let before = a.log_entries(1).len();
+    a.publish();
+    let bases = a.bases(before);
+    assert!(!bases.is_empty() && bases.iter().all(Option::is_none), "{bases:?}");
+    b.sql("CREATE TABLE u (id INTEGER PRIMARY KEY, v UNIQUE)");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM u"), ["2|x", "3|y"]);
+}
+
+/// A column that came makes triggers of a table with a policy the wrong ones. Its marks are part of the unit all the same.
+#[test]
+fn c50_a_unit_is_whole_beside_a_new_column() {
+    let setup = Setup { policies: vec![policy("u", "column-merge", ColumnMerge)], ..Setup::default() };
+    let ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE u (id INTEGER PRIMARY KEY, v)";
+    let (mut a, mut b) = pair_with(&setup, ddl);
+    a.sql("INSERT INTO u VALUES (1, 'x')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("BEGIN; INSERT INTO t VALUES (1); DELETE FROM u; COMMIT");
+    a.sql("ALTER TABLE u ADD COLUMN w");
+    a.seal();
+    let waiting = a.one("SELECT count(*) FROM __antiphon__t_change_log")
+        + &a.one("SELECT count(*) FROM __antiphon__u_change_log");
+    assert_eq!(waiting, "00", "both are in one unit");
+    b.sql("ALTER TABLE u ADD COLUMN w");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!((b.one("SELECT count(*) FROM t"), b.one("SELECT count(*) FROM u")), ("1".to_owned(), "0".to_owned()));
 }

@@ -3,8 +3,8 @@
 use antiphon::db::Reconciled;
 use antiphon::join;
 use antiphon::life::Provenance;
-use antiphon_core::entry::{Body, Genesis, Made};
-use antiphon_core::value::{Row, Value};
+use antiphon_core::entry::Genesis;
+use antiphon_core::value::Value;
 use antiphon_harness::{ColumnMerge, Counter, Node, Setup, pair, pair_with, policy, settle};
 use std::sync::Arc;
 
@@ -148,15 +148,6 @@ fn a_repaired_row_says_what_it_was_made_upon() {
     assert_eq!(b.rows("SELECT * FROM t"), ["1|x1|y1"]);
 }
 
-/// What the node's changes to `t` say they were made upon, after the first entries of the log; sorted.
-fn bases(node: &Node, after: usize) -> Vec<Option<Row>> {
-    let entries = node.log_entries(1).into_iter().skip(after);
-    let chunks = entries.flat_map(|body| if let Body::Changes(changes) = body { changes.chunks } else { Vec::new() });
-    let mut bases: Vec<_> = chunks.flat_map(|chunk| chunk.made).map(|Made { base, .. }| base).collect();
-    bases.sort_by_key(|base| format!("{base:?}"));
-    bases
-}
-
 /// The same of triggers that the node itself finds missing: what it marks anew is made upon the log's rows.
 #[test]
 fn c82_lost_triggers_where_a_policy_asks_what_was_before() {
@@ -169,7 +160,7 @@ fn c82_lost_triggers_where_a_policy_asks_what_was_before() {
     a.sql("UPDATE t SET x = 'x1' WHERE id = 1; DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (3, 'x3', 'y3')");
     a.publish();
     let row = |id, x: &str, y: &str| Some(vec![Value::Integer(id), Value::from(x), Value::from(y)]);
-    assert_eq!(bases(&a, before), [None, row(1, "x0", "y0"), row(2, "x0", "y0")]);
+    assert_eq!(a.bases(before), [None, row(1, "x0", "y0"), row(2, "x0", "y0")]);
     b.sql("UPDATE t SET y = 'y1' WHERE id = 1");
     settle(&mut [&mut a, &mut b]);
     assert_eq!(b.rows("SELECT * FROM t"), ["1|x1|y1", "3|x3|y3"]);

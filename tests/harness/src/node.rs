@@ -10,6 +10,7 @@ use antiphon_core::entry::{Body, Changes, Chunk, Entry, Genesis, Origin};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
 use antiphon_core::resolve::{Clash, LastWriteWins, Needs, Resolve, Verdict};
 use antiphon_core::schema::Table;
+use antiphon_core::value::Row;
 use futures::executor::block_on;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
@@ -360,6 +361,16 @@ impl Node {
     pub fn log_entries(&self, shard: u32) -> Vec<Body> {
         let entries = block_on(self.log.read(shard, 0, usize::MAX)).unwrap();
         entries.iter().map(|placed| codec::decode(&placed.frame).unwrap().body).collect()
+    }
+
+    /// What the changes in the first shard say they were made upon, after its first entries; sorted.
+    pub fn bases(&self, after: usize) -> Vec<Option<Row>> {
+        let entries = self.log_entries(1).into_iter().skip(after);
+        let chunks =
+            entries.flat_map(|body| if let Body::Changes(changes) = body { changes.chunks } else { Vec::new() });
+        let mut bases: Vec<_> = chunks.flat_map(|chunk| chunk.made).map(|made| made.base).collect();
+        bases.sort_by_key(|base| format!("{base:?}"));
+        bases
     }
 }
 
