@@ -124,7 +124,7 @@ impl Setup {
     }
 }
 
-/// A policy for [`Setup::policies`]: its tables, its name, and the twin that decides.
+/// A policy for `Setup::policies`: its tables, its name, and the twin that decides.
 pub fn policy<R: Resolve + Clone + Sync + 'static>(
     tables: &'static str,
     name: &'static str,
