@@ -341,7 +341,8 @@ impl Database {
             }
             if self.captures && !tracked.captured {
                 return Err(format!(
-                    "how table `{}` is routed stands in shard 1, which has not been read so far yet",
+                    "changes to table `{}` are not captured here yet, for it is still being agreed over which shards its \
+                     rows spread; this goes on by itself",
                     chunk.table
                 ));
             }
@@ -349,13 +350,6 @@ impl Database {
                 return Err(format!(
                     "it sets column `{column}` of table `{}`, which this database does not have; add it here with \
                      `ALTER TABLE … ADD COLUMN` as on the other nodes",
-                    chunk.table
-                ));
-            }
-            if self.captures && !tracked.captured {
-                return Err(format!(
-                    "changes to table `{}` are not captured here yet, for it is still being agreed over which shards its \
-                     rows spread; this goes on by itself",
                     chunk.table
                 ));
             }
