@@ -15,13 +15,16 @@ mod conflicts;
 mod expired;
 mod founding;
 mod handle;
+mod identity;
 mod inspect;
 mod ledger;
 mod life;
 mod look;
 mod merge;
+mod outbox;
 mod overlay;
 mod oversize;
+mod own;
 mod plain;
 mod policy;
 mod prune;
@@ -48,8 +51,9 @@ pub use conflicts::{Conflicts, Record};
 pub use founding::Standing;
 pub use handle::Db;
 pub use inspect::{Look, Mark, NodeState, Waiting};
-pub use ledger::{Placement, Unsent};
+pub use ledger::Placement;
 pub use look::look;
+pub use outbox::Unsent;
 pub use oversize::Oversized;
 pub use policy::{Make, Policies, Policy};
 pub(crate) use prune::measure_outbox;
@@ -263,9 +267,9 @@ impl Database {
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.
         while let Err(error) = database.transaction(|db| {
-            ledger::create(&db.conn)?;
+            own::create(&db.conn)?;
             fault!("created");
-            ledger::identify(&db.conn, db.options.node)?;
+            identity::identify(&db.conn, db.options.node)?;
             fault!("identified");
             Ok(())
         }) {
@@ -313,7 +317,7 @@ impl Database {
         self.stale = true;
         self.surveys.clear();
         fault!("reload");
-        let (origin, cluster) = ledger::identity(&self.conn)?;
+        let (origin, cluster) = identity::identity(&self.conn)?;
         let ledger = Ledger::read(&self.conn)?;
         if ledger.reached() < self.reached() {
             let why = "it stands before where it stood a moment ago".to_owned();

@@ -523,7 +523,7 @@ impl<'a> World<'a> {
     fn blocked(&mut self, node: usize, reason: &str) -> Result<String, String> {
         let excused = reason.contains("`late`") && !self.witnesses[node].has_late
             || reason.contains("`extra`") && !self.witnesses[node].is_wide
-            || self.entries.len() > 1 && reason.contains("route")
+            || self.entries.len() > 1 && reason.contains("agreed over which shards")
             || reason.contains("another cluster") && self.stranded[node].contains(&Some(0));
         if excused {
             self.coverage.see("blocked");

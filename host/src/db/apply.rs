@@ -2,7 +2,7 @@
 
 use super::recent::{Keys, Recalled};
 use super::unit::Unit;
-use super::{Database, Doing as _, Error, ledger};
+use super::{Database, Doing as _, Error, ledger, outbox};
 use crate::log::{Placed, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Chunk, Entry, Origin};
@@ -182,7 +182,7 @@ impl Database {
             self.ledger.write(&self.conn, shard, &moved)?;
             fault!("placed");
             if moved.contains(&self.origin) {
-                ledger::confirm(&self.conn, shard, self.ledger.received(shard, self.origin))?;
+                outbox::confirm(&self.conn, shard, self.ledger.received(shard, self.origin))?;
                 fault!("confirmed");
             }
         }
@@ -206,7 +206,7 @@ impl Database {
         let Entry { origin, number, clock, body, .. } = entry;
         let received = self.ledger.received(shard, origin);
         let is_genesis = matches!(body, Body::Genesis(_));
-        if origin == self.origin && !ledger::is_mine(&self.conn, shard, number, at.checksum)? {
+        if origin == self.origin && !outbox::is_mine(&self.conn, shard, number, at.checksum)? {
             return blocked(&format_args!(
                 "it has this node's name and number {number}, and other content than this file's outbox; \
                  the file is an old copy, or another copy of it is running"

@@ -5,7 +5,7 @@
 //! rows are compared with L, built aside. Until that is done, nothing of the log is applied to it.
 
 use super::catalog::Tracked;
-use super::ledger::ours;
+use super::own::ours;
 use super::{Database, Doing as _, Error};
 use crate::log::{Placed, Shard};
 use antiphon_core::capture::{PREFIX, change_log};

@@ -1,9 +1,9 @@
 //! Capture on and off: change logs and triggers, and rows that were there before them.
 
 use super::catalog::Tracked;
-use super::ledger::{self, ours};
+use super::own::ours;
 use super::values::{bind, values};
-use super::{Database, Doing as _, Error};
+use super::{Database, Doing as _, Error, own};
 use antiphon_core::capture::{
     EVENTS, PREFIX, change_log, change_log_columns, create_change_log, create_triggers, mark_existing, trigger,
 };
@@ -343,7 +343,7 @@ impl Database {
         let conn = super::connect(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
         let mut removed = Vec::new();
-        for (kind, name) in ledger::ours_in(&conn)? {
+        for (kind, name) in own::ours_in(&conn)? {
             if !dry_run {
                 conn.execute_batch(&format!("DROP {kind} main.{}", quote(&name))).doing("remove a trace")?;
             }

@@ -1,8 +1,8 @@
 //! Clashes: found, put to the resolver component, and recorded.
 
 use super::catalog::Tracked;
-use super::ledger::ours;
 use super::overlay::{Image, TableOverlay};
+use super::own::ours;
 use super::rows::whole;
 use super::unit::{Change, TableChanges, Unit, whole_row};
 use super::{Database, Doing as _, Error};

@@ -3,7 +3,7 @@
 use super::catalog::Tracked;
 use super::rows::{column_list, key_filter, select, whole};
 use super::values::{bind, values};
-use super::{Database, Doing as _, Error, ledger};
+use super::{Database, Doing as _, Error, identity};
 use antiphon_core::capture::{change_log, mark_before, mark_one, op};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
@@ -118,7 +118,7 @@ impl Database {
     /// and not heard back is settled with the rows.
     fn become_within(&mut self, other: &Self, act: Act) -> Result<Vec<Difference>, Error> {
         if self.cluster.is_some() {
-            ledger::begin_life(&self.conn, self.options.node)?;
+            identity::begin_life(&self.conn, self.options.node)?;
             self.numbered.clear();
         }
         self.clear_marks()?;

@@ -3,7 +3,7 @@
 //! Columns are read by name: a file of another version may have fewer of them, or more.
 
 use super::inspect::Look;
-use super::ledger::ours;
+use super::own::ours;
 use super::values::values;
 use super::{Doing as _, Error, connect};
 use crate::log::Shard;

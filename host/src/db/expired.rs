@@ -1,7 +1,8 @@
 //! Records of clashes that were kept long enough go, oldest first, a few at a time.
 
-use super::ledger::{ours, unsigned};
+use super::own::ours;
 use super::prune::{HOLD_MAX, Pruned};
+use super::values::unsigned;
 use super::{Database, Doing as _, Error};
 use std::time::Instant;
 

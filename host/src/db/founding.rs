@@ -1,8 +1,9 @@
 //! How a database comes to belong to a cluster, and stays apart from others.
 
-use super::ledger::{self, Ledger, ours};
+use super::ledger::Ledger;
+use super::own::ours;
 use super::values::owned;
-use super::{Cluster, Database, Doing as _, Error};
+use super::{Cluster, Database, Doing as _, Error, identity, own};
 use crate::log::Shard;
 use antiphon_core::capture::change_log;
 use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
@@ -45,7 +46,7 @@ impl Database {
     pub fn standing(&self) -> Result<Standing, Error> {
         Ok(match self.cluster {
             None => Standing::Apart,
-            Some(cluster) => Standing::Member { cluster: cluster.id, founding: ledger::founding(&self.conn)? },
+            Some(cluster) => Standing::Member { cluster: cluster.id, founding: identity::founding(&self.conn)? },
         })
     }
 
@@ -65,7 +66,7 @@ impl Database {
     pub fn enter(&mut self, cluster: ClusterId, shards: u32, founder: bool) -> Result<(), Error> {
         self.transaction(|db| {
             let cluster = Cluster { id: cluster, shards };
-            ledger::set_cluster(&db.conn, cluster, founder)?;
+            identity::set_cluster(&db.conn, cluster, founder)?;
             fault!("enter");
             db.cluster = Some(cluster);
             Ok(())
@@ -80,7 +81,7 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
     pub fn enter_quietly(&mut self, cluster: ClusterId, shards: u32) -> Result<(), Error> {
-        self.transaction(|db| ledger::set_cluster(&db.conn, Cluster { id: cluster, shards }, false))?;
+        self.transaction(|db| identity::set_cluster(&db.conn, Cluster { id: cluster, shards }, false))?;
         self.reload()
     }
 
@@ -115,7 +116,7 @@ impl Database {
             .query_row(concat!("SELECT EXISTS (SELECT 1 FROM ", ours!("scan"), ")"), [], |row| row.get(0))
             .doing("look for scans")?;
         let unrouted = self.tables.iter().any(|tracked| !tracked.captured);
-        if scans || unrouted || !ledger::founding(&self.conn)? || self.is_dirty()? {
+        if scans || unrouted || !identity::founding(&self.conn)? || self.is_dirty()? {
             return Ok(());
         }
         self.transaction(|db| {
@@ -128,7 +129,7 @@ impl Database {
                 let number = db.ledger.next_number(shard, db.origin);
                 db.enqueue(shard, number, false, Body::Founded)?;
             }
-            ledger::set_meta(&db.conn, "founding", 0)?;
+            own::set_meta(&db.conn, "founding", 0)?;
             fault!("founded");
             Ok(())
         })
@@ -192,7 +193,7 @@ impl Database {
         for table in [ours!("slice"), ours!("displaced")] {
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
         }
-        ledger::set_cluster(&self.conn, cluster, false)?;
+        identity::set_cluster(&self.conn, cluster, false)?;
         for table in
             [ours!("position"), ours!("received"), ours!("staged"), ours!("stamp"), ours!("conflict"), ours!("route")]
         {
@@ -210,7 +211,7 @@ impl Database {
                 write.raw_execute().doing(ADOPTING)?;
             }
         }
-        ledger::settle(&self.conn)?;
+        identity::settle(&self.conn)?;
         self.cluster = Some(cluster);
         self.ledger = Ledger::read(&self.conn)?;
         Ok(())

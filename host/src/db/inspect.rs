@@ -3,8 +3,9 @@
 //! What is looked for may be missing, for the file need not have been replicated ever. Columns of the host's own tables
 //! are read by name, so that a file of another version is read as far as it is known.
 
-use super::ledger::{ours, unsigned};
 use super::look::{look, wal_mode_at_rest};
+use super::own::ours;
+use super::values::unsigned;
 use super::values::values;
 use super::{Doing as _, Error, Filter, Refused, catalog};
 use crate::log::Shard;

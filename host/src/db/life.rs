@@ -1,7 +1,7 @@
 //! Lives of a node: what a file that is a copy may go on with, and under which name.
 
-use super::ledger::{self, ours};
-use super::{Database, Doing as _, Error};
+use super::own::ours;
+use super::{Database, Doing as _, Error, identity, own, values};
 use crate::log::Shard;
 use antiphon_core::capture::{PREFIX, change_log};
 use antiphon_core::entry::Origin;
@@ -36,7 +36,7 @@ impl Database {
             ours!("oversized"),
             ")"
         );
-        if ledger::founding(&self.conn)?
+        if identity::founding(&self.conn)?
             || self.attachments.are_compared()
             || self.conn.query_row(unsealed, [], |row| row.get(0)).doing(LOOKING)?
         {
@@ -75,7 +75,7 @@ impl Database {
             .and_then(|mut statement| {
                 statement
                     .query_map((shard, self.echoed(shard).cast_signed()), |row| {
-                        Ok((ledger::unsigned(row, 0)?, ledger::unsigned(row, 1)?))
+                        Ok((values::unsigned(row, 0)?, values::unsigned(row, 1)?))
                     })?
                     .collect()
             })
@@ -102,7 +102,7 @@ impl Database {
                 waits |= db.ledger.waits(shard, db.origin);
             }
             if !waits {
-                ledger::begin_life(&db.conn, db.options.node)?;
+                identity::begin_life(&db.conn, db.options.node)?;
                 fault!("begin-life");
             }
             Ok(!waits)
@@ -118,7 +118,7 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
     pub fn end_capture(&mut self) -> Result<bool, Error> {
-        if !ledger::captured(&self.conn)? {
+        if !identity::captured(&self.conn)? {
             return Ok(true);
         }
         let ended = self.transaction(|db| {
@@ -126,7 +126,7 @@ impl Database {
                 return Ok(false);
             }
             db.remove_capture()?;
-            ledger::set_meta(&db.conn, "captured", 0)?;
+            own::set_meta(&db.conn, "captured", 0)?;
             Ok(true)
         })?;
         self.reload()?;
@@ -138,7 +138,7 @@ impl Database {
     /// # Errors
     /// When SQLite can't tell.
     pub fn was_captured(&self) -> Result<bool, Error> {
-        ledger::captured(&self.conn)
+        identity::captured(&self.conn)
     }
 
     /// What was written here is what the log says, and is noted from now on.
@@ -146,7 +146,7 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
     pub fn resume_capture(&mut self) -> Result<(), Error> {
-        self.transaction(|db| ledger::set_meta(&db.conn, "captured", 1))
+        self.transaction(|db| own::set_meta(&db.conn, "captured", 1))
     }
 
     /// Whether entries of others were passed over, so that the rows here are not those of the log.
@@ -181,7 +181,7 @@ impl Database {
             ))
             .and_then(|mut statement| {
                 statement.query_row((shard, above.cast_signed()), |row| {
-                    Ok((ledger::unsigned(row, 0)?, ledger::unsigned(row, 1)?))
+                    Ok((values::unsigned(row, 0)?, values::unsigned(row, 1)?))
                 })
             })
             .doing("measure the outbox")
@@ -221,7 +221,7 @@ impl Database {
             ))
             .and_then(|mut statement| {
                 statement.query_row([], |row| {
-                    Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?, ledger::unsigned(row, 2)?))
+                    Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?, values::unsigned(row, 2)?))
                 })
             })
             .doing(ASKING)?;

@@ -6,9 +6,10 @@
 
 use super::attachment::Attachments;
 use super::catalog::Tracked;
-use super::ledger::{self, Ledger, ours};
+use super::ledger::Ledger;
+use super::own::ours;
 use super::values::values;
-use super::{Doing as _, Error};
+use super::{Doing as _, Error, values};
 use crate::log::Shard;
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Chunk, Origin};
@@ -115,7 +116,7 @@ impl Overlay {
         let mut released = FxHashSet::default();
         while let Some(row) = rows.next().doing(READING)? {
             let shard: Shard = row.get(0).doing(READING)?;
-            let number = ledger::unsigned(row, 1).doing(READING)?;
+            let number = values::unsigned(row, 1).doing(READING)?;
             let done = if crate::flaw!(ReceivedIsDone) { ledger.received(shard, me) } else { ledger.done(shard, me) };
             if number <= done {
                 continue;
@@ -163,7 +164,7 @@ impl Overlay {
         let mut rows = statement.query([]).doing(READING)?;
         while let Some(row) = rows.next().doing(READING)? {
             let stored = values(row, 0, 4).doing(READING)?;
-            let seen = ledger::unsigned(row, 4).doing(READING)?;
+            let seen = values::unsigned(row, 4).doing(READING)?;
             self.load_shadow(tables, &stored, seen)?;
         }
         Ok(())

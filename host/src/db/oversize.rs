@@ -1,7 +1,7 @@
 //! Rows that no entry can carry: they stay on this node, protected as if they were on their way, until they are smaller.
 
-use super::ledger::ours;
 use super::overlay::{OVERSIZED, Shadow, TableId, store_shadow};
+use super::own::ours;
 use super::unique::key_values;
 use super::{Database, Doing as _, Error};
 use antiphon_core::codec::{decode_row, encode_row};

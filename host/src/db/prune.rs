@@ -4,7 +4,8 @@
 //! its age, for it says where the numbering goes on and whether its unit is still open. Pages that become free are
 //! used again by SQLite; the file is never made smaller behind its owner's back.
 
-use super::ledger::{ours, unsigned};
+use super::own::ours;
+use super::values::unsigned;
 use super::{Database, Doing as _, Error, wait_for_lock};
 use rusqlite::Connection;
 use std::time::{Duration, Instant};

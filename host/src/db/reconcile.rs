@@ -6,13 +6,14 @@
 
 use super::attachment::State;
 use super::catalog::Tracked;
-use super::ledger::{ours, unsigned};
 use super::merge::{Encoding, KeyOrder, Pair, Side, merge};
 use super::overlay::{Image, OVERSIZED, Shadow, chunk_keys, drop_shadow, store_shadow};
+use super::own::ours;
 use super::rows::whole;
 use super::seal::has_marks;
 use super::unique::{key_values, same};
 use super::unit::whole_row;
+use super::values::unsigned;
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error};
 use crate::log::Shard;

@@ -4,14 +4,15 @@
 //! that leaves no mark says that more follows, and receivers apply the pieces of such a unit together.
 
 use super::catalog::Tracked;
-use super::ledger::{self, Sealed, Unsent};
+use super::ledger::Sealed;
+use super::outbox::Unsent;
 use super::overlay::{OVERSIZED, Shadow, TableOverlay, store_shadow};
 use super::oversize::{Oversize, oversized_base, row_bytes};
 use super::rows::whole;
 use super::stamp::Stamps;
 use super::unit::whole_row;
 use super::values::{owned, values};
-use super::{Database, Doing as _, Error, SEAL_BYTES_MAX};
+use super::{Database, Doing as _, Error, SEAL_BYTES_MAX, outbox};
 use crate::log::Shard;
 use antiphon_core::capture::{change_log, op, reads_rows};
 use antiphon_core::entry::{self, Body, Changes, Chunk, Made, Origin, Rows};
@@ -389,7 +390,7 @@ impl Database {
     /// # Errors
     /// When the outbox can't be read, or is another's by now.
     pub fn unsent(&mut self, shard: Shard, number: u64, bytes_max: usize) -> Result<Vec<Unsent>, Error> {
-        let unsent = ledger::unsent(&self.conn, shard, number, bytes_max)?;
+        let unsent = outbox::unsent(&self.conn, shard, number, bytes_max)?;
         // What was read is ours only if the file still is.
         self.is_still_ours()?;
         Ok(unsent)

@@ -6,12 +6,13 @@
 
 use super::apply::{Applied, Stop};
 use super::catalog::Tracked;
-use super::ledger::{self, Cursor, Ledger, Placement, ours};
+use super::ledger::{Cursor, Ledger, Placement};
 use super::overlay::{Shadow, TableOverlay, read_image, stored_image};
+use super::own::ours;
 use super::recent::{BYTES_MAX, Keys};
 use super::unique::{Holder, set};
 use super::unit::{Change, TableChanges, Unit, local_columns, local_uniques, localise_chunk};
-use super::{Database, Doing as _, Error};
+use super::{Database, Doing as _, Error, outbox};
 use crate::log::{Placed, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Chunk, Entry};
@@ -339,7 +340,7 @@ impl Database {
         self.ledger.advance(shard, at);
         self.ledger.write(&self.conn, shard, &[origin])?;
         if origin == self.origin {
-            ledger::confirm(&self.conn, shard, number)?;
+            outbox::confirm(&self.conn, shard, number)?;
         }
         self.recent.note(shard, unit.seq, origin, survey.touched);
         tracing::info!(shard, node = origin.node, changes = survey.changes, "a unit was applied in slices");

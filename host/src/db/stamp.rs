@@ -3,7 +3,8 @@
 //! A stamp is part of L: durable, moved by every change that took effect, deletions too, and the same on all nodes.
 
 use super::catalog::Tracked;
-use super::ledger::{origin, ours, unsigned};
+use super::own::ours;
+use super::values::{origin, unsigned};
 use super::{Doing as _, Error};
 use antiphon_core::entry::Origin;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _};

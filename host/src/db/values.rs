@@ -1,5 +1,6 @@
 //! Values on their way into and out of SQLite, bit for bit.
 
+use antiphon_core::entry::Origin;
 use antiphon_core::value::Value;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
@@ -49,4 +50,18 @@ pub(super) fn bind<'a>(
         statement.raw_bind_parameter(first + index, Bound(value))?;
     }
     Ok(())
+}
+
+/// A number that SQLite keeps with a sign.
+pub(super) fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(i64::cast_unsigned)
+}
+
+pub(super) fn size(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<usize> {
+    Ok(usize::try_from(unsigned(row, column)?).unwrap_or(usize::MAX))
+}
+
+/// A node and its life, in two columns.
+pub(super) fn origin(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Origin> {
+    Ok(Origin { node: unsigned(row, first)?, incarnation: unsigned(row, first + 1)? })
 }

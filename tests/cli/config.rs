@@ -1,0 +1,288 @@
+//! `config`, and what a configuration may say: wrong keys, types, files, the environment, secrets.
+
+use insta::assert_snapshot;
+
+use super::Dir;
+
+/// The example is a configuration, and a good one.
+#[test]
+fn the_example_is_good() {
+    let dir = Dir::new();
+    let example = dir.words("config example");
+    let text = example.strip_prefix("exit 0\n--- stdout\n").unwrap();
+    let dir = dir.file("antiphon.toml", text);
+    assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
+    exit 0
+    --- stdout
+    `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
+    "#);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_name() {
+    let dir = Dir::new().file("antiphon.toml", "db_path = 'app.db'\n[replication_log]\nshard = 4\n");
+    assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
+    exit 64
+    --- stderr
+    error: unknown key `replication_log.shard` in `antiphon.toml`; did you mean `shards`?
+
+    hint: see every key with `antiphon config example`
+    "#);
+    assert_snapshot!(dir.words("run --config antiphon.toml"), @r#"
+    exit 64
+    --- stderr
+    error: unknown key `replication_log.shard` in `antiphon.toml`; did you mean `shards`?
+
+    hint: see every key with `antiphon config example`
+    "#);
+    let dir = Dir::new().file("antiphon.toml", "db_path = 'app.db'").with("ANTIPHON_REPLICATION_LOG__SHARD", "4");
+    assert_snapshot!(dir.words("config check --config antiphon.toml"), @r#"
+    exit 64
+    --- stderr
+    error: unknown environment variable `ANTIPHON_REPLICATION_LOG__SHARD`; did you mean `ANTIPHON_REPLICATION_LOG__SHARDS`?
+
+    hint: see every key with `antiphon config example`
+    "#);
+}
+
+#[test]
+fn a_wrong_type_is_refused() {
+    let dir = Dir::new().file("antiphon.toml", "db_path = 'app.db'\n[replication_log]\nshards = 'four'\n");
+    assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
+    exit 64
+    --- stderr
+    error: `replication_log.shards` in `antiphon.toml` must be a whole number, found the text `four`
+    "#);
+}
+
+#[test]
+fn a_missing_file_is_an_error() {
+    assert_snapshot!(Dir::new().words("config check antiphon.toml"), @r#"
+    exit 64
+    --- stderr
+    error: cannot read the configuration `antiphon.toml`: No such file or directory (os error 2)
+
+    hint: write one with `antiphon init app.db`, where `app.db` is the application's database
+    "#);
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let dir = Dir::new()
+        .file("antiphon.toml", "db_path = 'app.db'\n[replication_log]\nshards = 2\n")
+        .with("ANTIPHON_REPLICATION_LOG__SHARDS", "4");
+    assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
+    exit 0
+    --- stdout
+    `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 4 shards
+    "#);
+}
+
+#[test]
+fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
+    let dir = Dir::new().file("etc/antiphon.toml", "db_path = '../data/app.db'\n").with("ANTIPHON_LOG__PATH", "log");
+    assert_snapshot!(dir.words("config check etc/antiphon.toml"), @r#"
+    exit 0
+    --- stdout
+    `etc/antiphon.toml` is good: `etc/../data/app.db`, embedded log in `log`, 1 shard
+    "#);
+}
+
+#[test]
+fn what_has_no_effect_is_said() {
+    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\nstore = 's3'\n";
+    let dir = Dir::new().file("antiphon.toml", text);
+    assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
+    exit 0
+    --- stdout
+    `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
+    --- stderr
+    warning: `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
+    warning: `snapshot.enabled`, `snapshot.store` have no effect in this version: no snapshot is taken or restored
+    "#);
+}
+
+/// Running with the embedded log where servers are named would look like replication and be none.
+#[test]
+fn servers_that_would_not_be_used_are_refused() {
+    let dir = Dir::new().file("antiphon.toml", "db_path = 'app.db'\n[nats]\nurls = ['nats://u:hunter2@n1:4222']\n");
+    assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
+    exit 64
+    --- stderr
+    error: configuration `antiphon.toml`: the NATS log is not part of this version, and `nats.urls` is set
+
+    hint: remove `urls` under `[nats]` to use the embedded log, which the nodes of one machine share
+    "#);
+}
+
+/// Leaving needs the database alone, whatever else the file asks for.
+#[test]
+fn cleanup_takes_a_file_that_names_servers() {
+    let dir = Dir::new()
+        .database("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY); CREATE TABLE __antiphon___meta (name, value)")
+        .file("c.toml", "db_path = 'app.db'\n[nats]\nurls = ['nats://n1:4222']\n")
+        .file("none.toml", "[nats]\nurls = ['nats://n1:4222']\n");
+    assert_snapshot!(dir.words("cleanup --config c.toml"), @r#"
+    exit 0
+    --- stdout
+    table __antiphon___meta
+    --- stderr
+    1 object removed from app.db; `[DIR]/app.db.antiphon` may go, too
+    "#);
+    assert_snapshot!(dir.words("cleanup --config none.toml"), @r#"
+    exit 64
+    --- stderr
+    error: configuration `none.toml`: no database: `db_path` is not set
+
+    hint: add `db_path = "app.db"` at the top of `none.toml`
+    "#);
+}
+
+/// Without a file it is the environment that is configured.
+#[test]
+fn the_environment_alone_can_be_checked() {
+    let dir = Dir::new().with("ANTIPHON_DB_PATH", "app.db").with("ANTIPHON_REPLICATION_LOG__SHARDS", "2");
+    assert_snapshot!(dir.words("config check"), @r#"
+    exit 0
+    --- stdout
+    the environment is good: `app.db`, embedded log in `app.db.antiphon/log`, 2 shards
+    "#);
+}
+
+#[test]
+fn show_hides_secrets() {
+    let text = "db_path = 'app.db'\n[nats]\nuser_name = 'bob'\nuser_password = 'hunter2'\n[snapshot.s3]\n\
+                access_key = 'hunter2'\nsecret = 'hunter2'\nsession_token = 'hunter2'\n[snapshot.sftp]\n\
+                url = 'sftp://bob:hunter2@h:22/x'\n[snapshot.webdav]\nurl = 'https://h/?login=bob&secret=hunter2'\n\
+                [plugin.backup]\nsource = 'builtin:s3'\n[plugin.backup.settings]\nregion = 'eu'\n\
+                secret_key = 'hunter2'\nkey = '${file:/run/secrets/s3}'\n";
+    let dir = Dir::new().file("antiphon.toml", text);
+    let shown = dir.words("config show antiphon.toml");
+    assert!(!shown.contains("hunter2"));
+    assert_snapshot!(shown, @r#"
+    exit 0
+    --- stdout
+    db_path = "app.db"
+    node_id = 0
+    publish = true
+    replicate = true
+    scan_max_changes = 16384
+    atomic_max = 100000
+    cleanup_interval = 5000
+    outbox_keep = 86400000
+    outbox_keep_bytes = 1073741824
+    sleep_timeout = 0
+    polling_interval = 0
+    seq_map_path = "app.db.antiphon/seq-map.cbor"
+
+    [replication_log]
+    shards = 1
+    max_entries = 1024
+    replicas = 1
+    compress = true
+    update_existing = false
+
+    [capture]
+    outbox_bytes_max = 0
+    include = []
+    exclude = []
+
+    [log]
+    path = "app.db.antiphon/log"
+
+    [hash]
+    use = "fnv"
+
+    [conflict]
+    default = "last-write-wins"
+    keep = 2592000000
+    table = []
+
+    [plugin.backup]
+    source = "builtin:s3"
+    sha256 = ""
+
+    [plugin.backup.settings]
+    key = "${file:/run/secrets/s3}"
+    region = "eu"
+    secret_key = "***"
+
+    [plugin.backup.grants]
+    http = []
+    private_networks = false
+
+    [snapshot]
+    enabled = true
+    interval = 0
+    leader_ttl = 0
+    store = "nats"
+
+    [snapshot.nats]
+    replicas = 1
+    bucket = ""
+
+    [snapshot.s3]
+    path = ""
+    endpoint = ""
+    access_key = "***"
+    secret = "***"
+    session_token = "***"
+    bucket = ""
+    use_ssl = false
+
+    [snapshot.webdav]
+    url = "https://h/?login=***&secret=***"
+
+    [snapshot.sftp]
+    url = "sftp://***@h:22/x"
+
+    [snapshot.file]
+    path = ""
+
+    [nats]
+    urls = []
+    subject_prefix = "harmonylite-change-log"
+    stream_prefix = "harmonylite-changes"
+    server_config = ""
+    seed_file = ""
+    user_name = "bob"
+    user_password = "***"
+    ca_file = ""
+    cert_file = ""
+    key_file = ""
+    bind_address = "127.0.0.1:-1"
+    connect_retries = 5
+    reconnect_wait_seconds = 2
+
+    [logging]
+    verbose = false
+    format = "console"
+
+    [prometheus]
+    enable = false
+    bind = "127.0.0.1:3010"
+    namespace = "harmonylite"
+    subsystem = ""
+
+    [health_check]
+    enable = false
+    bind = "127.0.0.1:8090"
+    path = "/health"
+    detailed = true
+    "#);
+    let json = dir.words("config show --json --config antiphon.toml");
+    assert!(!json.contains("hunter2"));
+    let json = json.strip_prefix("exit 0\n--- stdout\n").unwrap();
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    assert_eq!(json["nats"]["user_password"], "***");
+    assert_eq!(json["replication_log"]["shards"], 1);
+}
+
+/// What `show` prints says the same again.
+#[test]
+fn what_is_shown_is_a_configuration() {
+    let dir = Dir::new().file("antiphon.toml", "db_path = 'app.db'\nnode_id = 7\n[capture]\nexclude = ['a*']\n");
+    let shown = dir.words("config show antiphon.toml");
+    let dir = dir.file("shown.toml", shown.strip_prefix("exit 0\n--- stdout\n").unwrap());
+    assert_eq!(dir.words("config show shown.toml"), shown);
+}

@@ -1,0 +1,242 @@
+//! What each command says of itself.
+
+use insta::assert_snapshot;
+
+use super::Dir;
+
+#[test]
+fn alone_it_prints_its_help() {
+    assert_snapshot!(Dir::new().words(""), @r#"
+    exit 0
+    --- stdout
+    Replicates an application's SQLite file: every node may write, nothing is lost
+
+    Usage: antiphon [COMMAND]
+
+    Commands:
+      run        Replicate a database until told to stop
+      init       Look at a database and write a commented configuration file for it
+      join       Join a cluster with a database whose rows differ from the cluster's
+      status     Say how a node is: where it stands, what waits, who takes part
+      cleanup    Remove every trigger and table of ours from a database
+      doctor     Look for what keeps a database from being replicated, or makes it go wrong later
+      verify     Compare two database files, row by row and value by value
+      conflicts  Look at what was overruled when two nodes changed one row, and delete old records of it
+      log        Look at the embedded log: which changes it holds, from whom, and how far it reaches
+      repair     Compare a database with the log, and send what differs
+      demo       Show replication at work: two nodes, and one clash under two policies
+      config     Look at a configuration without running anything
+      help       Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help (see more with '--help')
+      -V, --version  Print version
+    "#);
+}
+
+#[test]
+fn run_help() {
+    assert_snapshot!(Dir::new().words("run --help"), @r#"
+    exit 0
+    --- stdout
+    Replicate a database until told to stop
+
+    Without a configuration file the log is kept beside the database, and all tables are replicated.
+
+    Usage: antiphon run [OPTIONS] [DB]
+
+    Arguments:
+      [DB]
+              The application's database; overrides `db_path`
+
+    Options:
+          --config <FILE>
+              The configuration file; without one, defaults and environment hold
+
+          --log <DIR>
+              Directory of the embedded log; nodes that name the same one replicate with each other
+
+          --node-id <N>
+              Number of this node, different on every node; 0 or none: from the configuration, else made
+              once at random
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+}
+
+#[test]
+fn status_help() {
+    assert_snapshot!(Dir::new().words("status --help"), @r#"
+    exit 0
+    --- stdout
+    Say how a node is: where it stands, what waits, who takes part
+
+    It only looks, whether the host runs, is stopped, or never ran. Exit code 0 if all is well, that is
+    `in step` or `behind` for less than a minute; 3 if not.
+
+    Usage: antiphon status [OPTIONS] [DB]
+
+    Arguments:
+      [DB]
+              The application's database; overrides `db_path`
+
+    Options:
+          --config <FILE>
+              The configuration file; without one, defaults and environment hold
+
+          --log <DIR>
+              Directory of the embedded log; without it, the one that the host used last, else the
+              configuration's
+
+          --json
+              Print JSON, with every figure
+
+          --watch
+              Look again each second, until interrupted
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+}
+
+#[test]
+fn init_help() {
+    assert_snapshot!(Dir::new().words("init --help"), @r#"
+    exit 0
+    --- stdout
+    Look at a database and write a commented configuration file for it
+
+    The database is only read.
+
+    Usage: antiphon init [OPTIONS] <DB>
+
+    Arguments:
+      <DB>
+              The application's database
+
+    Options:
+          --output <FILE>
+              Where to write the file
+              
+              [default: antiphon.toml]
+
+          --force
+              Write over a file that is there already
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+}
+
+#[test]
+fn cleanup_help() {
+    assert_snapshot!(Dir::new().words("cleanup --help"), @r#"
+    exit 0
+    --- stdout
+    Remove every trigger and table of ours from a database
+
+    The application's own tables and rows stay as they are. Changes that no other node has seen yet are
+    given up.
+
+    Usage: antiphon cleanup [OPTIONS] [DB]
+
+    Arguments:
+      [DB]
+              The application's database; overrides `db_path`
+
+    Options:
+          --config <FILE>
+              The configuration file; without one, defaults and environment hold
+
+          --dry-run
+              Say what would be removed, and remove nothing
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+}
+
+#[test]
+fn join_help() {
+    assert_snapshot!(Dir::new().words("join --help"), @r#"
+    exit 0
+    --- stdout
+    Join a cluster with a database whose rows differ from the cluster's
+
+    `antiphon run` refuses such a database, because one side's rows have to give way. This says which.
+
+    Usage: antiphon join [OPTIONS] <--discard-local|--publish-local> [DB]
+
+    Arguments:
+      [DB]
+              The application's database; overrides `db_path`
+
+    Options:
+          --config <FILE>
+              The configuration file; without one, defaults and environment hold
+
+          --log <DIR>
+              Directory of the embedded log
+
+          --discard-local
+              Take the cluster's rows; a copy of the database is kept beside it
+
+          --publish-local
+              Send this database's rows to the cluster, as changes made here
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+}
+
+#[test]
+fn demo_help() {
+    assert_snapshot!(Dir::new().words("demo --help"), @r#"
+    exit 0
+    --- stdout
+    Show replication at work: two nodes, and one clash under two policies
+
+    Usage: antiphon demo [OPTIONS]
+
+    Options:
+          --keep  Leave the folder and the nodes, and say how to go on by hand
+      -h, --help  Print help
+    "#);
+}
+
+#[test]
+fn config_help() {
+    assert_snapshot!(Dir::new().words("config --help"), @r#"
+    exit 0
+    --- stdout
+    Look at a configuration without running anything
+
+    Usage: antiphon config <COMMAND>
+
+    Commands:
+      check    Say whether a configuration is good, and what in it has no effect
+      show     Print the settings in effect, the environment's and the defaults included; secrets are
+               not shown
+      example  Print a commented file with every key and its default
+      help     Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help  Print help
+    "#);
+    assert_snapshot!(Dir::new().words("config show --help"), @r#"
+    exit 0
+    --- stdout
+    Print the settings in effect, the environment's and the defaults included; secrets are not shown
+
+    Usage: antiphon config show [OPTIONS] [FILE]
+
+    Arguments:
+      [FILE]  The configuration file; without one, the environment is looked at
+
+    Options:
+          --config <FILE>  The same, as other commands take it
+          --json           Print JSON instead of TOML
+      -h, --help           Print help
+    "#);
+}
