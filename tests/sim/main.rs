@@ -43,6 +43,9 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Seeds of a full run.
 const SEEDS: Range<u64> = 0..1000;
 /// Threads that split the seeds.
