@@ -173,11 +173,8 @@ fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqli
     while let Some(row) = rows.next()? {
         let frame: Vec<u8> = row.get(2)?;
         bytes += frame.len();
-        read.push(Placed {
-            seq: row.get::<_, i64>(0)?.cast_unsigned(),
-            time: row.get::<_, i64>(1)?.cast_unsigned(),
-            frame,
-        });
+        let (seq, time): (i64, i64) = (row.get(0)?, row.get(1)?);
+        read.push(Placed::whole(seq.cast_unsigned(), time.cast_unsigned(), frame));
         if bytes >= bytes_max {
             break;
         }
@@ -305,7 +302,7 @@ impl Log for Local {
         let cannot = |error: std::io::Error| Error::Unreachable(format!("`{}`: {error}", file.display()));
         let file = open().map_err(cannot)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Claim(Some(file)))),
+            Ok(()) => Ok(Some(Claim::held(file))),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
             Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
         }

@@ -136,7 +136,7 @@ impl Look {
             .map_err(|error| self.broken(&error))?;
         let mut rows = statement.query([from.cast_signed()]).map_err(|error| self.broken(&error))?;
         while let Some(row) = rows.next().map_err(|error| self.broken(&error))? {
-            let read = || Ok(Placed { seq: unsigned(row, 0)?, time: unsigned(row, 1)?, frame: row.get(2)? });
+            let read = || Ok(Placed::whole(unsigned(row, 0)?, unsigned(row, 1)?, row.get(2)?));
             if !each(read().map_err(|error| self.broken(&error))?)? {
                 break;
             }

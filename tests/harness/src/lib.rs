@@ -10,11 +10,13 @@
     reason = "a test that can't go on should fail loudly"
 )]
 
+mod broker;
 mod node;
 mod policies;
 mod process;
 pub mod vfs;
 
+pub use broker::Broker;
 pub use node::{
     Dice, Mishap, Node, Setup, append_floor, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy,
     settle, trio, trio_with,
