@@ -5,6 +5,7 @@ use figment::value::{Tag, Value};
 
 use super::SECTIONS;
 use super::section::{Key, Kind, Section, join};
+use super::size::Size;
 use super::sources::{Given, Origin, variable};
 use crate::failure::Failure;
 
@@ -210,6 +211,10 @@ fn fits(kind: Kind, value: &Value) -> Result<(), Misfit<'_>> {
         (Kind::Flag, Value::Bool(..))
         | (Kind::Text | Kind::Secret | Kind::Path, Value::String(..) | Value::Char(..))
         | (Kind::Free, Value::Dict(..)) => Ok(()),
+        (Kind::Size, Value::String(_, text)) if Size::parse(text).is_some() => Ok(()),
+        (Kind::Size, Value::Num(_, number)) if number.to_u128().is_some_and(|bytes| u64::try_from(bytes).is_ok()) => {
+            Ok(())
+        }
         (Kind::Integer { least, most }, Value::Num(_, number)) => {
             let whole = number.to_i128().or_else(|| number.to_u128().and_then(|number| i128::try_from(number).ok()));
             match whole {
