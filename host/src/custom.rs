@@ -73,6 +73,17 @@ pub fn component(config: &Config, world: World, name: &str, pins: Pins) -> Resul
     })
 }
 
+/// Whether the files of all components of one's own are there, and those that were approved.
+///
+/// # Errors
+/// The first that is not.
+pub fn check(config: &Config, pins: Pins) -> Result<(), Failure> {
+    for (name, plugin) in config.plugin.iter().filter(|(_, plugin)| plugin.source.starts_with("file:")) {
+        compare(name, plugin, &file(name, plugin, &limits(&plugin.limits), pins)?)?;
+    }
+    Ok(())
+}
+
 /// What `[plugin.NAME.limits]` says.
 #[must_use]
 pub fn limits(limits: &PluginLimits) -> Limits {

@@ -474,9 +474,7 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
     if cluster.hasher != here.hasher {
         differs.push(format!("it hashes keys with `{}`, and this node with `{}`", cluster.hasher, here.hasher));
     }
-    let default = |genesis: &Genesis| {
-        said_resolver(&genesis.resolver, &genesis.resolver_settings, genesis.on_failure)
-    };
+    let default = |genesis: &Genesis| said_resolver(&genesis.resolver, &genesis.resolver_settings, genesis.on_failure);
     if default(cluster) != default(here) {
         differs.push(format!("it resolves clashes with {}, and this node with {}", default(cluster), default(here)));
     }

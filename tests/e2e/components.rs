@@ -57,11 +57,9 @@ fn a_resolver_of_ones_own_decides() {
 /// As the policy of all tables it decides over those that nobody named; and a component may call itself what it likes.
 #[test]
 fn a_resolver_of_ones_own_is_the_default() {
-    let place = place();
-    let sha256 = component(&place, "mine.wasm", &resolver_guest(KEEP));
     for name in ["mine", "last-write-wins"] {
-        let folder = super::place();
-        component(&folder, "mine.wasm", &resolver_guest(KEEP));
+        let folder = place();
+        let sha256 = component(&folder, "mine.wasm", &resolver_guest(KEEP));
         let config = format!(
             "[conflict]\ndefault = \"{name}\"\n[plugin.{name}]\nsource = \"file:mine.wasm\"\nsha256 = \"{sha256}\"\n"
         );
@@ -84,6 +82,7 @@ fn without_a_digest_it_runs_only_while_it_is_worked_on() {
     let sha256 = component(&place, "mine.wasm", &resolver_guest(KEEP));
     let line = format!("add this line under `[plugin.mine]`: `sha256 = \"{sha256}\"`");
     let mut a = site(&place, "a", &mine(""));
+    place.run(["config", "check", "a.toml"]).expect(64, &[&line]);
     a.refused().expect(64, &["`plugin.mine.sha256` is not set", &line, "antiphon plugin pin mine", "--dev"]);
     let mut a = a.arguments(["run", "--config", "a.toml", "--dev"]);
     a.start();

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::{Dev, Node};
 use super::shown::{count, name};
+use super::{Dev, Node};
 use crate::failure::Failure;
 use crate::node;
 

@@ -215,10 +215,8 @@ fn settings(config: &Config, key: &str, name: &str, own: Option<&Settings>) -> V
     };
     let required = required(policy);
     let known = required.as_ref().map(|required| required.setting);
-    let tables = [
-        (format!("plugin.{name}.settings"), plugin.map(|plugin| &plugin.settings)),
-        (format!("{key}.settings"), own),
-    ];
+    let tables =
+        [(format!("plugin.{name}.settings"), plugin.map(|plugin| &plugin.settings)), (format!("{key}.settings"), own)];
     let tables: Vec<(String, &Settings)> =
         tables.into_iter().filter_map(|(key, settings)| Some((key, settings?))).collect();
     for (key, settings) in &tables {

@@ -82,7 +82,8 @@ mod tests {
 
     #[test]
     fn amounts_are_read_as_people_write_them() {
-        let cases = [("64 MiB", Some(64 << 20)), ("1GiB", Some(1 << 30)), ("7", Some(7)), ("7 b", Some(7)), ("0", Some(0))];
+        let cases =
+            [("64 MiB", Some(64 << 20)), ("1GiB", Some(1 << 30)), ("7", Some(7)), ("7 b", Some(7)), ("0", Some(0))];
         for (text, bytes) in cases {
             assert_eq!(Size::parse(text), bytes.map(Size), "{text}");
         }
