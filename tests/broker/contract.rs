@@ -7,7 +7,10 @@ use std::cell::Cell;
 use std::time::Duration;
 
 async fn connect(broker: &Broker) -> Connection {
-    Connection::open(&[broker.url()], "test", Login::default(), Duration::from_millis(100)).await.unwrap()
+    let pause = Duration::from_millis(100);
+    let connection = Connection::open(&[broker.url()], "test", Login::default(), pause).await.unwrap();
+    connection.wait("the broker", 10, pause).await;
+    connection
 }
 
 fn settings(prefix: &str, place: &str) -> Settings {

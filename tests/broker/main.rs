@@ -6,6 +6,7 @@
     reason = "a test that can't go on ends there"
 )]
 
+mod cluster;
 mod contract;
 
 /// A file that nobody listed would be a test that nobody runs.

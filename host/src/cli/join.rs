@@ -36,7 +36,7 @@ impl Join {
         let loaded = self.node.load(self.log, None)?;
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
-        let mut opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
+        let mut opened = super::wait(&runtime, node::open(crate::components::parts(&loaded.config, self.dev.pins())?))?;
         let mut out = std::io::stderr().lock();
         if rows == Rows::DiscardLocal {
             let copy = opened

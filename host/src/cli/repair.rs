@@ -41,7 +41,7 @@ impl Repair {
         drop(super::look::log(&loaded.config.log.path)?);
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
-        let mut opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
+        let mut opened = super::wait(&runtime, node::open(crate::components::parts(&loaded.config, self.dev.pins())?))?;
         let repaired = super::wait(&runtime, opened.repair(&self.table, self.dry_run))?;
         let mut out = std::io::stdout().lock();
         let will = if self.dry_run { "would be" } else { "will be" };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(30);
 
-/// A server with JetStream. It ends with this object; what it stored ends with its folder.
+/// A server with JetStream, which syncs what it acknowledges. It ends with this object; what it stored ends with its folder.
 #[derive(Debug)]
 pub struct Broker {
     folder: tempfile::TempDir,
@@ -62,7 +62,7 @@ impl Broker {
         std::fs::write(
             &config,
             format!(
-                "listen: \"127.0.0.1:{port}\"\nports_file_dir: {:?}\njetstream {{ store_dir: {store:?} }}\n{}\n",
+                "listen: \"127.0.0.1:{port}\"\nports_file_dir: {:?}\njetstream {{ store_dir: {store:?}, sync_interval: always }}\n{}\n",
                 folder, self.settings
             ),
         )

@@ -2,6 +2,7 @@
 
 use crate::failure::{Failure, Kind};
 use async_nats::jetstream::{self, Context};
+use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 /// How long a request waits for its answer, unless it says otherwise.
 const REQUEST: Duration = Duration::from_secs(5);
+/// How often it is looked whether there is a connection.
+const LOOK: Duration = Duration::from_millis(20);
 const PING: Duration = Duration::from_secs(5);
 
 /// How to log in, and how the server is known.
@@ -17,8 +20,8 @@ const PING: Duration = Duration::from_secs(5);
 pub struct Login {
     /// Name and password.
     pub user: Option<(String, String)>,
-    /// The NKey seed.
-    pub seed: Option<String>,
+    /// A file with the NKey seed.
+    pub seed_file: Option<PathBuf>,
     /// A file with a JWT and its seed.
     pub creds_file: Option<PathBuf>,
     /// Certificates that servers are checked against.
@@ -75,8 +78,10 @@ impl Connection {
         if let Some((user, password)) = login.user {
             options = options.user_and_password(user, password);
         }
-        if let Some(seed) = login.seed {
-            options = options.nkey(seed);
+        if let Some(file) = login.seed_file {
+            let text = format!("cannot use `seed_file` `{}`", file.display());
+            let seed = std::fs::read_to_string(file).map_err(|error| refused(&text, &error))?;
+            options = options.nkey(seed.trim().to_owned());
         }
         if let Some(file) = login.creds_file {
             let text = format!("cannot use `creds_file` `{}`", file.display());
@@ -91,6 +96,18 @@ impl Connection {
         let options = options.require_tls(login.require_tls);
         let client = options.connect(addresses).await.map_err(|error| refused("cannot connect to NATS", &error))?;
         Ok(Self { client, made })
+    }
+
+    /// Returns when a server was reached; says so when that takes long.
+    pub async fn wait(&self, shown: &str, tries: u32, pause: Duration) {
+        let mut waited = 0;
+        while self.client.connection_state() != State::Connected {
+            tokio::time::sleep(LOOK).await;
+            waited += 1;
+            if LOOK * waited == pause.max(LOOK) * tries.max(1) {
+                tracing::warn!(servers = shown, "no NATS server can be reached; waiting, and what is written meanwhile is kept");
+            }
+        }
     }
 
     pub(super) fn context(&self) -> Context {

@@ -55,6 +55,9 @@ impl Stream {
         self.made
             .get_or_try_init(|| async {
                 let (major, minor, patch) = SERVER;
+                if self.client.try_server_info().is_none() {
+                    return Err(Error::Unreachable("no server was reached yet".to_owned()));
+                }
                 if !self.client.is_server_compatible(major, minor, patch) {
                     let version = self.client.server_info().version;
                     let said = format!("the NATS server is of version {version}, and {major}.{minor} is the oldest that keeps the parts of a large entry together; update it");
