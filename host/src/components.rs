@@ -1,17 +1,18 @@
 //! From the configuration to the components a node runs with.
 
-use crate::config::Config;
+use crate::config::{Config, Plugin};
 use crate::db::{self, Make, Policies, Policy};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
 use crate::node::Parts;
 use antiphon_bundle::World;
 use antiphon_core::codec;
-use antiphon_core::entry::{Genesis, Policy as Agreed};
+use antiphon_core::entry::{Genesis, Policy as Agreed, Settings};
 use antiphon_core::hash::PluginError;
 use antiphon_core::resolve::Resolve;
-use antiphon_plugin::{HostOptions, Limits, Origin, PluginHost, Source};
+use antiphon_plugin::{Hasher, HostOptions, Limits, Origin, PluginHost, Source};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +27,12 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 pub fn parts(config: &Config) -> Result<Parts, Failure> {
     let host = PluginHost::new(&HostOptions { cache_dir: Some(cache(&config.state_dir())) })
         .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))?;
-    let hasher = host
-        .hasher(&official(World::Hasher, &config.hash.r#use)?, &[], Limits::default())
-        .map_err(|error| failed(&error))?;
+    let (hasher, hasher_settings) = hasher(config, &host)?;
     let (policies, agreed_policies, resolver) = policies(config, &host)?;
     let agreed = Genesis {
         shards: config.replication_log.shards,
         hasher: hasher.identity().to_owned(),
+        hasher_settings,
         resolver,
         policies: agreed_policies,
         wire: u32::from(codec::VERSION),
@@ -67,6 +67,23 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
         hasher: Box::new(hasher),
         policies,
     })
+}
+
+/// What spreads keys over shards, and what it is told.
+fn hasher(config: &Config, host: &PluginHost) -> Result<(Hasher, Settings), Failure> {
+    let name = config.hash.r#use.as_str();
+    let plugin = config.plugin.get(name);
+    let builtin = plugin.and_then(|plugin| plugin.source.strip_prefix("builtin:")).unwrap_or(name);
+    let settings = told(plugin, config.hash.settings.reveal());
+    let hasher = host.hasher(&official(World::Hasher, builtin)?, &settings, Limits::default());
+    Ok((hasher.map_err(|error| failed(&error))?, settings))
+}
+
+/// What a component is told: the settings under its own name, and those where it is used, which win. In order of their
+/// names, so that nodes that say the same in another order agree.
+fn told(plugin: Option<&Plugin>, here: Settings) -> Settings {
+    let own = plugin.map(|plugin| plugin.settings.reveal()).unwrap_or_default();
+    own.into_iter().chain(here).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 /// Who decides over which table: the policies, what nodes must agree on of them, and the default one's identity.

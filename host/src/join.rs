@@ -11,7 +11,7 @@ use crate::life::Provenance;
 use crate::log::{self, Log, Placed, Shard};
 use crate::words::count;
 use antiphon_core::codec;
-use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin, Policy};
+use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin, Policy, Settings};
 use std::path::Path;
 use std::time::Duration;
 
@@ -471,8 +471,9 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
             here.shards
         ));
     }
-    if cluster.hasher != here.hasher {
-        differs.push(format!("it hashes keys with `{}`, and this node with `{}`", cluster.hasher, here.hasher));
+    let hashes = |genesis: &Genesis| format!("`{}`{}", genesis.hasher, said_settings(&genesis.hasher_settings));
+    if (&cluster.hasher, &cluster.hasher_settings) != (&here.hasher, &here.hasher_settings) {
+        differs.push(format!("it hashes keys with {}, and this node with {}", hashes(cluster), hashes(here)));
     }
     if cluster.resolver != here.resolver {
         differs
@@ -502,9 +503,13 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
 
 /// A policy as the configuration has it.
 fn said_policy(policy: &Policy) -> String {
-    let settings: Vec<String> = policy.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-    let with = if settings.is_empty() { String::new() } else { format!(" ({})", settings.join(", ")) };
-    format!("`{}` for `{}`{with}", policy.resolver, policy.pattern)
+    format!("`{}` for `{}`{}", policy.resolver, policy.pattern, said_settings(&policy.settings))
+}
+
+/// Settings behind what they are for.
+pub(crate) fn said_settings(settings: &Settings) -> String {
+    let said: Vec<String> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) }
 }
 
 fn draw() -> Result<ClusterId, Failure> {

@@ -11,7 +11,7 @@
 //! Nothing is decoded before the checksum holds, and nothing is allocated beyond the declared length.
 
 use crate::cbor::{self, Malformed, Reader};
-use crate::entry::{Body, Changes, Chunk, Entry, Genesis, Made, Origin, Policy, Route, Rows};
+use crate::entry::{Body, Changes, Chunk, Entry, Genesis, Made, Origin, Policy, Route, Rows, Settings};
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -153,9 +153,10 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     match &entry.body {
         Body::Genesis(genesis) => {
             cbor::write_uint(out, GENESIS);
-            cbor::write_array(out, 5);
+            cbor::write_array(out, 6);
             cbor::write_uint(out, u64::from(genesis.shards));
             cbor::write_text(out, &genesis.hasher);
+            write_settings(out, &genesis.hasher_settings);
             cbor::write_text(out, &genesis.resolver);
             cbor::write_uint(out, u64::from(genesis.wire));
             cbor::write_array(out, genesis.policies.len());
@@ -194,8 +195,12 @@ fn write_policy(out: &mut Vec<u8>, policy: &Policy) {
     cbor::write_array(out, 3);
     cbor::write_text(out, &policy.pattern);
     cbor::write_text(out, &policy.resolver);
-    cbor::write_array(out, policy.settings.len());
-    for (name, value) in &policy.settings {
+    write_settings(out, &policy.settings);
+}
+
+fn write_settings(out: &mut Vec<u8>, settings: &Settings) {
+    cbor::write_array(out, settings.len());
+    for (name, value) in settings {
         cbor::write_array(out, 2);
         cbor::write_text(out, name);
         cbor::write_text(out, value);
@@ -280,10 +285,11 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
     let (number, clock) = (reader.uint()?, reader.uint()?);
     let body = match reader.uint()? {
         GENESIS => {
-            reader.array_of(5)?;
+            reader.array_of(6)?;
             Body::Genesis(Genesis {
                 shards: reader.uint32()?,
                 hasher: reader.text()?.to_owned(),
+                hasher_settings: read_settings(reader)?,
                 resolver: reader.text()?.to_owned(),
                 wire: reader.uint32()?,
                 policies: (0..reader.array()?).map(|_| read_policy(reader)).collect::<Result<_, _>>()?,
@@ -315,13 +321,16 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
 fn read_policy(reader: &mut Reader<'_>) -> Result<Policy, Malformed> {
     reader.array_of(3)?;
     let (pattern, resolver) = (reader.text()?.to_owned(), reader.text()?.to_owned());
-    let settings = (0..reader.array()?)
+    Ok(Policy { pattern, resolver, settings: read_settings(reader)? })
+}
+
+fn read_settings(reader: &mut Reader<'_>) -> Result<Settings, Malformed> {
+    (0..reader.array()?)
         .map(|_| {
             reader.array_of(2)?;
             Ok((reader.text()?.to_owned(), reader.text()?.to_owned()))
         })
-        .collect::<Result<_, Malformed>>()?;
-    Ok(Policy { pattern, resolver, settings })
+        .collect()
 }
 
 fn read_chunk(reader: &mut Reader<'_>) -> Result<Chunk, Malformed> {
@@ -525,7 +534,8 @@ mod tests {
             Body::Floor(u64::MAX),
             Body::Genesis(Genesis {
                 shards: 4,
-                hasher: "fnv@1".into(),
+                hasher: "xxh3@1".into(),
+                hasher_settings: vec![("columns".into(), "tenant".into()), ("seed".into(), "7".into())],
                 resolver: "last-write-wins@1".into(),
                 policies: vec![Policy {
                     pattern: "stock_*".into(),

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::keys::{Leaf, did_you_mean};
-use super::plugins::{HASHERS, RESOLVERS, Required, required};
+use super::plugins::{HASHERS, RESOLVERS, Required, hasher_settings, required};
 use super::sources::Origin;
-use super::{Config, ConflictTable, Plugin};
+use super::{Config, ConflictTable, Hash, Plugin};
 use crate::failure::Failure;
 
 type Verdict = Result<(), Failure>;
@@ -159,6 +159,7 @@ fn resolvers(config: &Config) -> Verdict {
         settings(&format!("{key}.settings"), table)?;
     }
     built("hash.use", &config.hash.r#use, HASHERS)?;
+    hash_settings(&config.hash)?;
     let default = config.conflict.default.as_str();
     built("conflict.default", default, RESOLVERS)?;
     match required(default) {
@@ -182,6 +183,18 @@ fn built(key: &str, name: &str, builtin: &[&str]) -> Verdict {
     }
     Err(Failure::config(format!("`{key}` is `{name}`, and this version runs no `[plugin.{name}]`"))
         .hint(format!("leave it out, or write one of {}", list(builtin))))
+}
+
+/// What the hasher is told, by name; the values are its own business.
+fn hash_settings(hash: &Hash) -> Verdict {
+    let hasher = hash.r#use.as_str();
+    let known = hasher_settings(hasher);
+    let Some(name) = hash.settings.names().find(|name| !known.contains(name)) else { return Ok(()) };
+    let meant = did_you_mean(name, known.iter().copied());
+    Err(Failure::config(format!("`hash.settings.{name}` is no setting of `{hasher}`{meant}")).hint(match known {
+        [] => format!("`{hasher}` has no settings; remove it"),
+        known => format!("`{hasher}` has {}", list(known)),
+    }))
 }
 
 /// What a policy is told, as far as that can be seen without the database.

@@ -394,6 +394,26 @@ fn a_policy_that_lacks_a_setting_or_has_one_too_many_is_refused_with_the_remedy(
     "#);
 }
 
+#[test]
+fn a_hasher_is_told_what_it_knows() {
+    let case = Case::new("db_path = 'app.db'\n[hash]\nuse = 'xxh3'\nsettings = { columns = 'tenant', seed = 7 }");
+    let told = [("columns".to_owned(), "tenant".to_owned()), ("seed".to_owned(), "7".to_owned())];
+    assert_eq!(case.config().hash.settings.reveal(), told);
+    let all = [
+        refused("[hash]\nuse = 'xxh3'\nsettings = { column = 'tenant' }"),
+        refused("[hash]\nsettings = { seed = 1 }"),
+        refused("[hash]\nuse = 'xxh3'\nsettings = 7"),
+    ]
+    .join("\n");
+    insta::assert_snapshot!(all, @r"
+    configuration `antiphon.toml`: `hash.settings.column` is no setting of `xxh3`; did you mean `columns`?
+    hint: `xxh3` has `columns`, `seed`
+    configuration `antiphon.toml`: `hash.settings.seed` is no setting of `fnv`
+    hint: `fnv` has no settings; remove it
+    `hash.settings` in `antiphon.toml` must be a table, found the number 7
+    ");
+}
+
 /// A name that is known here and not in the program would be refused at the start, or the other way round here.
 #[test]
 fn the_components_are_those_that_come_with_the_program() {
