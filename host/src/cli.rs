@@ -22,6 +22,7 @@ mod join;
 pub mod legacy;
 mod log;
 mod look;
+mod plugin;
 mod repair;
 mod run;
 mod shown;
@@ -52,6 +53,8 @@ enum Command {
     #[command(subcommand)]
     Log(log::Command),
     Repair(repair::Repair),
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
@@ -79,6 +82,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Conflicts(command)) => command.run(),
         Some(Command::Log(command)) => command.run(),
         Some(Command::Repair(repair)) => repair.run(),
+        Some(Command::Plugin(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
     }
