@@ -350,8 +350,8 @@ fn marks_that_were_given_up_leave_nothing_behind() {
             hasher: "test".to_owned(),
             hasher_settings: Vec::new(),
             resolver: "test".to_owned(),
-            policies: Vec::new(),
             wire: 1,
+            ..Genesis::default()
         };
         let work = || {
             futures::executor::block_on(join::force(

@@ -329,8 +329,8 @@ impl<'a> World<'a> {
                 hasher: "test".into(),
                 hasher_settings: Vec::new(),
                 resolver: "test".into(),
-                policies: Vec::new(),
                 wire: 1,
+                ..Genesis::default()
             };
             assert!(block_on(self.log.begin(1, &frame(0, Body::Genesis(genesis)))).unwrap());
         }
