@@ -62,7 +62,7 @@ pub fn parts(config: &Config, pins: Pins) -> Result<Parts, Failure> {
 }
 
 /// What carries the log: NATS if servers are named, else the directory.
-fn carrier(config: &Config) -> Carrier {
+pub(crate) fn carrier(config: &Config) -> Carrier {
     let nats = &config.nats;
     if nats.urls.is_empty() {
         return Carrier::Embedded(config.log.path.clone());
@@ -83,10 +83,7 @@ fn carrier(config: &Config) -> Carrier {
         },
         pause: Duration::from_secs(nats.reconnect_wait_seconds.max(1).into()),
         tries: u32::try_from(nats.connect_retries).unwrap_or(1),
-        names: Names {
-            subject_prefix: nats.subject_prefix.clone(),
-            stream_prefix: nats.stream_prefix.clone(),
-        },
+        names: Names { subject_prefix: nats.subject_prefix.clone(), stream_prefix: nats.stream_prefix.clone() },
         replicas: copies(config.replication_log.replicas, config.replication_log.shards),
         update_existing: config.replication_log.update_existing,
     }))

@@ -1,6 +1,7 @@
 //! The log: one total order for everything that can touch the same row.
 
 pub mod conformance;
+mod glance;
 mod jetstream;
 mod lease;
 mod local;
@@ -8,9 +9,10 @@ mod look;
 mod member;
 mod memory;
 
+pub use glance::Glance;
 pub use jetstream::{Connection, JetStream, Login, Names, Settings};
 pub use lease::{Claimant, Hold, Lease};
-pub use local::{Glance, Local};
+pub use local::Local;
 pub use look::{Extent, Look};
 pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Member};
 pub use memory::{Faults, Memory};

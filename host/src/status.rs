@@ -7,7 +7,7 @@ use crate::db;
 use crate::failure::{Failure, Kind};
 use crate::lock::Lock;
 use crate::log::{self, AWAY_AFTER, Announced, Glance, Shard};
-use crate::node::state_directory;
+use crate::node::{Carrier, state_directory};
 use crate::report::{LastError, Report};
 use antiphon_core::capture::PREFIX;
 use antiphon_core::codec;
@@ -45,7 +45,7 @@ pub struct Status {
     pub cluster: Option<String>,
     /// The process beside the database.
     pub host: Host,
-    /// The log's directory.
+    /// Where the log is: a directory, or servers.
     pub log: Log,
     /// Where it stands.
     pub shards: Vec<ShardStatus>,
@@ -117,7 +117,7 @@ pub struct Host {
     pub sent_per_second: f64,
 }
 
-/// The log's directory.
+/// Where the log is: a directory, or servers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Log {
     /// Where it is.
@@ -263,11 +263,11 @@ struct Stored {
 }
 
 impl Status {
-    /// Looks at the node of a database, whose log lies where its process said, or else in `log`.
+    /// Looks at the node of a database, whose log lies where its process said, or else where `carrier` has it.
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn of(database: &Path, log: &Path, log_is_asked_for: bool) -> Result<Self, Failure> {
+    pub fn of(database: &Path, carrier: &Carrier, log_is_asked_for: bool) -> Result<Self, Failure> {
         let shown = database.display().to_string();
         let path = database.canonicalize().map_err(|error| {
             Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}"))
@@ -287,7 +287,10 @@ impl Status {
             None => Outbox::default(),
         };
         let said = report.as_ref().map(|report| PathBuf::from(&report.log)).filter(|said| said.exists());
-        let directory = said.filter(|_| !log_is_asked_for).unwrap_or_else(|| log.to_owned());
+        let carrier = match (carrier, said) {
+            (Carrier::Embedded(_), Some(said)) if !log_is_asked_for => &Carrier::Embedded(said),
+            _ => carrier,
+        };
         let mut status = Self {
             database: path.display().to_string(),
             node: stored.node,
@@ -300,7 +303,7 @@ impl Status {
             host: host(running, report.as_ref(), report_error, now_ms),
             ..Self::default()
         };
-        status.look_at_log(&directory, &stored.positions, now_ms);
+        status.look_at_log(carrier, &stored.positions, now_ms);
         if let Some(report) = report {
             status.tables = report.tables;
             status.refused = report.refused;
@@ -319,13 +322,16 @@ impl Status {
         Ok(status)
     }
 
-    /// Ends of shards and members, from the log's directory. A log that can't be read is said to be so, and the rest
+    /// Ends of shards and members, from the log itself. A log that can't be read is said to be so, and the rest
     /// is known all the same.
-    fn look_at_log(&mut self, directory: &Path, positions: &BTreeMap<Shard, u64>, now_ms: u64) {
-        self.log.directory = directory.display().to_string();
+    fn look_at_log(&mut self, carrier: &Carrier, positions: &BTreeMap<Shard, u64>, now_ms: u64) {
+        self.log.directory = match carrier {
+            Carrier::Embedded(directory) => directory.display().to_string(),
+            Carrier::Nats(nats) => nats.shown.clone(),
+        };
         let mut members = Vec::new();
         let mut shards = BTreeMap::new();
-        let looked = Glance::open(directory).and_then(|glance| {
+        let looked = carrier.glance().and_then(|glance| {
             let Some(glance) = glance else { return Ok(()) };
             self.log.found = true;
             members = glance.members()?;

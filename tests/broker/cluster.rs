@@ -121,9 +121,7 @@ fn c04_a_process_killed_at_an_append_repeats_nothing() {
         a.set("ANTIPHON_DIE_AT", None::<String>);
         start(&mut a);
     }
-    eventually("each addition counts once", || {
-        a.one("SELECT n FROM t") == "105" && b.one("SELECT n FROM t") == "105"
-    });
+    eventually("each addition counts once", || a.one("SELECT n FROM t") == "105" && b.one("SELECT n FROM t") == "105");
     settled(&[&a, &b]);
 }
 
@@ -194,7 +192,9 @@ fn large_rows_arrive() {
     let (mut a, mut b) = (cluster.site("a"), cluster.site("b"));
     start(&mut a);
     start(&mut b);
-    a.sql("INSERT INTO t (id, v) VALUES (1, randomblob(2000000)), (2, randomblob(16000000)), (3, randomblob(50000000))");
+    a.sql(
+        "INSERT INTO t (id, v) VALUES (1, randomblob(2000000)), (2, randomblob(16000000)), (3, randomblob(50000000))",
+    );
     a.sql(
         "WITH RECURSIVE c(x) AS (SELECT 10 UNION ALL SELECT x + 1 FROM c WHERE x < 100009)
          INSERT INTO t (id, v) SELECT x, randomblob(20) FROM c",

@@ -62,13 +62,10 @@ async fn a_large_entry_is_cut_and_put_together() {
         after = placed.last().unwrap().seq;
         read.extend(placed);
     }
-    assert_eq!(read.iter().map(|placed| &placed.frame).collect::<Vec<_>>(), [
-        &frames[0],
-        &frames[1],
-        &frames[2],
-        &frames[3],
-        &vec![5; 10]
-    ]);
+    assert_eq!(
+        read.iter().map(|placed| &placed.frame).collect::<Vec<_>>(),
+        [&frames[0], &frames[1], &frames[2], &frames[3], &vec![5; 10]]
+    );
     // A position within an entry gives the entry.
     let again = log.read(1, read[1].seq - 1, 1).await.unwrap();
     assert_eq!(again[0], read[1]);

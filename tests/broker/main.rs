@@ -1,10 +1,5 @@
 //! The log between machines, on real NATS servers.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test that can't go on ends there"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that can't go on ends there")]
 
 mod cluster;
 mod contract;

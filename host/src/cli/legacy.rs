@@ -26,7 +26,8 @@ const fn flag(name: &'static str, takes: Takes, instead: Option<&'static str>) -
     Flag { name, takes, instead }
 }
 
-const SERVERS: &str = "this version starts no NATS server: start your own `nats-server -js`, and name it under `[nats]` as `urls`";
+const SERVERS: &str =
+    "this version starts no NATS server: start your own `nats-server -js`, and name it under `[nats]` as `urls`";
 
 const FLAGS: &[Flag] = &[
     flag("config", Takes::Value, None),

@@ -1,9 +1,11 @@
 //! `antiphon log`: what the embedded log holds, only looked at.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Node;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
+use crate::log;
+use crate::node::Carrier;
 
 mod info;
 mod peek;
@@ -36,19 +38,35 @@ struct Source {
     log: Option<PathBuf>,
 }
 
-/// The directory of the log, and the database if one is named.
+/// Where the log is, and the database if one is named.
 struct Found {
-    directory: PathBuf,
+    carrier: Carrier,
     database: Option<PathBuf>,
+}
+
+impl Found {
+    /// The log's directory.
+    fn directory(&self) -> Result<&Path, Failure> {
+        self.carrier.directory().ok_or_else(|| {
+            Failure::new(Kind::NotBuilt, format!("the log is on {}, and this version prints only an embedded one", self.carrier))
+                .hint("`antiphon status` shows how far it reaches and who is in it; `log peek --pending` what is not in it yet")
+        })
+    }
+
+    fn look(&self) -> Result<log::Look, Failure> {
+        super::look::log(self.directory()?)
+    }
 }
 
 impl Source {
     fn find(self) -> Result<Found, Failure> {
         match (self.log, &self.node) {
-            (Some(directory), Node { db: None, config: None }) => Ok(Found { directory, database: None }),
+            (Some(directory), Node { db: None, config: None }) => {
+                Ok(Found { carrier: Carrier::Embedded(directory), database: None })
+            }
             (log, _) => {
                 let config = self.node.load(log, None)?.config;
-                Ok(Found { directory: config.log.path, database: Some(config.db_path) })
+                Ok(Found { carrier: crate::components::carrier(&config), database: Some(config.db_path) })
             }
         }
     }

@@ -127,7 +127,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 /// A disk that fails or is full can be mended while the node waits; only a damaged file does not get better.
-fn classify(error: &rusqlite::Error) -> Error {
+pub(super) fn classify(error: &rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{
         CannotOpen, DiskFull, FileLockingProtocolFailed, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
     };
@@ -161,7 +161,7 @@ fn has_table(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([name])
 }
 
-fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqlite::Result<Vec<Placed>> {
+pub(super) fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqlite::Result<Vec<Placed>> {
     if !exists(conn, shard)? {
         return Ok(Vec::new());
     }
@@ -183,7 +183,7 @@ fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqli
 }
 
 /// What members said last. Words that this build can't read come from another one, and still tell who and when.
-fn members(conn: &Connection) -> rusqlite::Result<Vec<Announced>> {
+pub(super) fn members(conn: &Connection) -> rusqlite::Result<Vec<Announced>> {
     // A log that an earlier version made.
     if !has_table(conn, "member")? {
         return Ok(Vec::new());
@@ -359,61 +359,6 @@ impl Log for Local {
             Ok((true, new))
         })
         .await
-    }
-}
-
-/// A look at a log from outside: read-only, nothing is made, and no transaction stands between two calls.
-#[derive(Debug)]
-pub struct Glance(Connection);
-
-impl Glance {
-    /// Opens the log in this directory; `None` if there is none.
-    ///
-    /// # Errors
-    /// When it is there and can't be read.
-    pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
-        let file = directory.join(FILE);
-        if !file.exists() {
-            return Ok(None);
-        }
-        let look = || {
-            let conn = crate::db::look(&file)?;
-            let format: u32 = conn.query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))?;
-            Ok((conn, format))
-        };
-        let (conn, format) =
-            look().map_err(|error: rusqlite::Error| Error::Broken(format!("`{}`: {error}", file.display())))?;
-        if format != FORMAT {
-            return Err(Error::Broken(format!(
-                "`{}`: it has format {format}, and this build reads format {FORMAT}",
-                file.display()
-            )));
-        }
-        Ok(Some(Self(conn)))
-    }
-
-    /// How far a shard reaches.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
-        bounds(&self.0, shard).map_err(|error| classify(&error))
-    }
-
-    /// Entries after a position, about `bytes_max` of them.
-    ///
-    /// # Errors
-    /// When they can't be read.
-    pub fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
-        read(&self.0, shard, after, bytes_max).map_err(|error| classify(&error))
-    }
-
-    /// Every origin that announced itself, by node and incarnation.
-    ///
-    /// # Errors
-    /// When they can't be read.
-    pub fn members(&self) -> Result<Vec<Announced>, Error> {
-        members(&self.0).map_err(|error| classify(&error))
     }
 }
 

@@ -3,12 +3,15 @@
 use super::failing::lost_log;
 use crate::failure::Failure;
 use crate::life;
-use crate::log::{Connection, JetStream, Local, Log, Login, Names, Settings};
+use crate::log::{self, Connection, Glance, JetStream, Local, Log, Login, Names, Settings};
 use crate::place::Place;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a look from outside waits for a server.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What carries the log.
 #[derive(Clone, Debug)]
@@ -42,6 +45,13 @@ pub struct Nats {
     pub update_existing: bool,
 }
 
+impl Nats {
+    fn settings(&self, place: String) -> Settings {
+        let Self { names, replicas, update_existing, .. } = self;
+        Settings { names: names.clone(), replicas: *replicas, update_existing: *update_existing, place }
+    }
+}
+
 impl fmt::Debug for Nats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)
@@ -60,6 +70,37 @@ impl fmt::Display for Carrier {
 }
 
 impl Carrier {
+    /// The directory of the embedded log, if it is that.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Embedded(directory) => Some(directory),
+            Self::Nats(_) => None,
+        }
+    }
+
+    /// The log, to be looked at from outside; `None` if there is none.
+    pub(crate) fn glance(&self) -> Result<Option<Glance>, log::Error> {
+        let nats = match self {
+            Self::Embedded(directory) => return Glance::open(directory),
+            Self::Nats(nats) => nats,
+        };
+        let unreachable = |why: &dyn fmt::Display| log::Error::Unreachable(why.to_string());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(|error| unreachable(&error))?;
+        let open = Connection::open(&nats.urls, &nats.name, nats.login.clone(), nats.pause);
+        let connection = runtime.block_on(open).map_err(|failure| unreachable(&failure))?;
+        let connected = async {
+            // The pause is no promise: whoever looks wants to know now.
+            tokio::time::timeout(PATIENCE, connection.wait(&nats.shown, u32::MAX, nats.pause)).await
+        };
+        runtime.block_on(connected).map_err(|_| unreachable(&"no NATS server answers"))?;
+        Ok(Some(Glance::on_nats(JetStream::new(&connection, nats.settings(String::new())), runtime)))
+    }
+
     /// Opens the log.
     pub(super) async fn open(&self, place: &Place) -> Result<Arc<dyn Log>, Failure> {
         match self {
@@ -71,13 +112,8 @@ impl Carrier {
                 let connection = Connection::open(&nats.urls, &nats.name, nats.login.clone(), nats.pause).await?;
                 connection.wait(&nats.shown, nats.tries, nats.pause).await;
                 let (device, inode) = place.file();
-                let settings = Settings {
-                    names: nats.names.clone(),
-                    replicas: nats.replicas,
-                    update_existing: nats.update_existing,
-                    place: format!("{} {device} {inode}", life::boot()),
-                };
-                Ok(Arc::new(JetStream::new(&connection, settings)))
+                let place = format!("{} {device} {inode}", life::boot());
+                Ok(Arc::new(JetStream::new(&connection, nats.settings(place))))
             }
         }
     }

@@ -26,7 +26,7 @@ pub(in crate::cli) struct Info {
 impl Info {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = self.source.find()?;
-        let log = look::log(&found.directory)?;
+        let log = found.look()?;
         let unread = |error: log::Error| look::unread_log(&error);
         let shards = log.shards().map_err(unread)?;
         let extents: Vec<(Shard, Extent)> = shards
@@ -37,9 +37,9 @@ impl Info {
         let genesis = genesis(&log)?;
         let mut out = io::stdout().lock();
         if self.json {
-            return super::super::json_line(&mut out, &shown(&found.directory, genesis.as_ref(), &extents, &origins));
+            return super::super::json_line(&mut out, &shown(found.directory()?, genesis.as_ref(), &extents, &origins));
         }
-        writeln!(out, "log      {}", found.directory.display())?;
+        writeln!(out, "log      {}", found.carrier)?;
         match &genesis {
             None => writeln!(out, "cluster  unknown: the log does not hold its first entry")?,
             Some((cluster, by, genesis)) => {

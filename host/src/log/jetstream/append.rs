@@ -69,10 +69,9 @@ impl Stream {
         let mut messages = self.messages(first, frames);
         let number = first + frames.len() as u64 - 1;
         if let [message] = messages.as_mut_slice() {
-            message.headers.insert(
-                header::NATS_MESSAGE_ID,
-                format!("{}.{}.{number}", origin.node, origin.incarnation).as_str(),
-            );
+            message
+                .headers
+                .insert(header::NATS_MESSAGE_ID, format!("{}.{}.{number}", origin.node, origin.incarnation).as_str());
         }
         if let Some(message) = messages.first_mut() {
             message.headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, known.seq.to_string().as_str());

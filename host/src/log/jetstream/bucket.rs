@@ -95,7 +95,6 @@ impl Bucket {
 
     pub(super) async fn members(&self) -> Result<Vec<Announced>, Error> {
         let name = self.settings.names.bucket();
-        self.store().await?;
         let all = format!("$KV.{name}.member.>");
         let wanted = LastOf { multi_last: [&all] };
         let messages = direct(&self.context.client(), &format!("KV_{name}"), &wanted).await?.unwrap_or_default();

@@ -1,8 +1,8 @@
 //! A connection to NATS servers that is never given up.
 
 use crate::failure::{Failure, Kind};
-use async_nats::jetstream::{self, Context};
 use async_nats::connection::State;
+use async_nats::jetstream::{self, Context};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,8 +104,11 @@ impl Connection {
         while self.client.connection_state() != State::Connected {
             tokio::time::sleep(LOOK).await;
             waited += 1;
-            if LOOK * waited == pause.max(LOOK) * tries.max(1) {
-                tracing::warn!(servers = shown, "no NATS server can be reached; waiting, and what is written meanwhile is kept");
+            if LOOK.saturating_mul(waited) == pause.max(LOOK).saturating_mul(tries.max(1)) {
+                tracing::warn!(
+                    servers = shown,
+                    "no NATS server can be reached; waiting, and what is written meanwhile is kept"
+                );
             }
         }
     }

@@ -3,9 +3,9 @@
 //! Any server that has a copy may answer, and one may be behind. So a read that finds nothing proves nothing where there
 //! are several copies: then the stream's leader is asked how far it reaches.
 
+use super::Names;
 use super::append::PART;
 use super::stream::{Stream, unreachable};
-use super::Names;
 use crate::log::{Error, Placed};
 use async_nats::StatusCode;
 use async_nats::jetstream::message::StreamMessage;
