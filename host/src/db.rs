@@ -12,6 +12,7 @@ mod catalog;
 mod clash;
 mod compare;
 mod conflicts;
+mod defaults;
 mod expired;
 mod founding;
 mod handle;

@@ -1,6 +1,7 @@
 //! Capture on and off: change logs and triggers, and rows that were there before them.
 
 use super::catalog::Tracked;
+use super::defaults::{defaults, literal};
 use super::own::ours;
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error, own};
@@ -198,28 +199,22 @@ impl Database {
     fn carried_over(&self, table: &Table, found: &[String], wanted: &[String]) -> Result<Option<String>, Error> {
         let was = |column: &str| found.iter().find(|known| known.eq_ignore_ascii_case(column)).map(|name| quote(name));
         let mut carried = Vec::new();
+        let defaults = defaults(&self.conn, table)?;
+        // A column that was added since: before, each row had its default there.
+        let default = |added: &str| {
+            let default = table.column(added).and_then(|position| defaults.get(position)?.as_ref());
+            default.map_or_else(|| "NULL".to_owned(), literal)
+        };
         for column in wanted {
             let value = match (was(column), column.strip_prefix("old_").filter(|_| table.resolved)) {
                 (Some(name), _) => name,
-                // A column that was added since: before, each row had its default there.
-                (None, Some(added)) => self.default_of(&table.name, added)?,
+                (None, Some(added)) => default(added),
                 // The key has other names, or is another one.
                 (None, None) => return Ok((found.len() == wanted.len()).then(|| "*".to_owned())),
             };
             carried.push(value);
         }
         Ok(was("created_at").is_some().eq(&table.resolved).then(|| carried.join(", ")))
-    }
-
-    /// The default of a column, as SQL.
-    fn default_of(&self, table: &str, column: &str) -> Result<String, Error> {
-        self.conn
-            .prepare_cached("SELECT dflt_value FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")
-            .and_then(|mut statement| {
-                statement.query_row([table, column], |row| row.get::<_, Option<String>>(0)).optional()
-            })
-            .map(|default| format!("({})", default.flatten().unwrap_or_else(|| "NULL".to_owned())))
-            .doing("read a column's default")
     }
 
     /// Removes a table's triggers; says how many it had of those that every table has.

@@ -213,7 +213,7 @@ impl Database {
             } else {
                 (&mut seen_gone, &mut gone, &mut made_gone)
             };
-            let clock = row.get::<_, Option<i64>>(first + read).doing(SEALING)?.map_or(0, i64::cast_unsigned);
+            let clock = row.get::<_, Option<i64>>(first + read).doing(SEALING)?.map_or(0, since_1970);
             if before.is_unborn(&canonical) {
                 continue;
             }
@@ -415,6 +415,11 @@ impl Database {
     }
 }
 
+/// When a mark was made; a clock that stood before 1970 says nothing.
+fn since_1970(millis: i64) -> u64 {
+    u64::try_from(millis).unwrap_or(0)
+}
+
 /// An empty chunk of this table.
 fn header(tracked: &Tracked, width: usize) -> Chunk {
     let uniques = tracked.table.uniques.iter().filter(|unique| !unique.partial);
@@ -452,7 +457,7 @@ fn uncover(
         }
         let stamped = stamps.get(key)?.map_or(0, |stamp| stamp.clock);
         let own = overlay.clocks.get(key).copied().unwrap_or(0);
-        made.clock = made.clock.max(stamped.max(own) + 1);
+        made.clock = made.clock.max(stamped.max(own).saturating_add(1));
         overlay.clocks.insert(key.clone(), made.clock);
     }
     Ok(())
