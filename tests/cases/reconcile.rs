@@ -371,3 +371,16 @@ fn marks_that_were_given_up_leave_nothing_behind() {
     settle(&mut [&mut a, &mut b]);
     assert_eq!(a.rows("SELECT * FROM u"), ["1|x1|y1"]);
 }
+
+/// Two thousand columns are as many as SQLite gives at once: the key is one of them, and not read besides.
+#[test]
+fn c82_the_widest_table_is_compared() {
+    let columns = (1..2000).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ");
+    let (mut a, mut b) = pair(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, {columns})"));
+    a.sql("INSERT INTO t (id, c1) VALUES (1, 'x'), (2, 'y')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("DROP TRIGGER __antiphon__t_on_update; UPDATE t SET c1999 = 'unseen' WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT c1999 FROM t WHERE id = 1"), ["unseen"]);
+    assert_eq!(counts(&repair(&a, true)), (0, 0, 0, 0));
+}
