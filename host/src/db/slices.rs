@@ -80,6 +80,16 @@ pub(super) fn hash(table: usize, key: &[u8]) -> u64 {
     FxBuildHasher.hash_one((table, key))
 }
 
+/// Why a unit that is applied by half can't go on: what the application changed in a table that was made anew can be told
+/// from what the log says only where rows are those of a position.
+fn torn(table: &str) -> String {
+    format!(
+        "table `{table}` was made anew while a large unit was being applied, and can't be compared with the log now; take \
+         the cluster's rows anew: `antiphon cleanup`, then `antiphon join --discard-local`, or `--publish-local` if the rows \
+         here are right"
+    )
+}
+
 impl Database {
     /// Applies the next slice of a unit that ends with this entry.
     pub(super) fn apply_slice(&mut self, shard: Shard, placed: &Placed) -> Result<Applied, Error> {
@@ -99,17 +109,14 @@ impl Database {
             return Err(Error::Inconsistent("a unit ends with an entry that changes nothing".to_owned()));
         };
         if let Some(held) = self.tables.iter().find(|tracked| self.is_held(tracked)) {
-            // What the application changed can be told from what the log says only where rows are those of a position.
-            return blocked(&format!(
-                "table `{}` was rebuilt while a large unit was being applied, and can't be compared with the log now; \
-                 `antiphon join --discard-local` takes the log's rows instead",
-                held.table.name
-            ));
+            return blocked(&torn(&held.table.name));
         }
         self.adapt(&mut last);
         let unit = Unit { shard, seq: placed.seq, origin, number, clock, sliced: true };
         if let Err(reason) = self.survey(&unit, &last)? {
-            return blocked(&reason);
+            let compared = self.tables.iter().find(|tracked| self.attachments.obstacle(&tracked.table.name).is_some());
+            let compared = compared.filter(|_| self.ledger.cursor(shard).is_some());
+            return blocked(&compared.map_or(reason, |tracked| torn(&tracked.table.name)));
         }
         self.load(&unit, &last)?;
         self.transaction(|db| {
