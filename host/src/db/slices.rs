@@ -108,20 +108,21 @@ impl Database {
         let Entry { origin, number, clock, body: Body::Changes(mut last), .. } = entry else {
             return Err(Error::Inconsistent("a unit ends with an entry that changes nothing".to_owned()));
         };
-        if let Some(held) = self.tables.iter().find(|tracked| self.is_held(tracked)) {
+        let is_begun = self.ledger.cursor(shard).is_some();
+        if let Some(held) = self.tables.iter().find(|tracked| is_begun && self.is_held(tracked)) {
             return blocked(&torn(&held.table.name));
         }
         self.adapt(&mut last);
         let unit = Unit { shard, seq: placed.seq, origin, number, clock, sliced: true };
         if let Err(reason) = self.survey(&unit, &last)? {
             let compared = self.tables.iter().find(|tracked| self.attachments.obstacle(&tracked.table.name).is_some());
-            let compared = compared.filter(|_| self.ledger.cursor(shard).is_some());
+            let compared = compared.filter(|_| is_begun);
             return blocked(&compared.map_or(reason, |tracked| torn(&tracked.table.name)));
         }
         self.load(&unit, &last)?;
         self.transaction(|db| {
             if db.is_unsealed()? {
-                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+                return Ok(Applied { stop: Some(db.unsealed()?), ..Applied::default() });
             }
             fault!("slice");
             db.take_slice(&unit, at)
