@@ -34,6 +34,7 @@ mod reconcile;
 mod resolved;
 mod rows;
 mod seal;
+mod shadows;
 mod shortfall;
 mod slices;
 mod stamp;

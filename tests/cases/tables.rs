@@ -306,7 +306,10 @@ fn c97_harmonylites_own_tables_are_left_out() {
 #[test]
 fn c82_any_history_of_rebuilds_ends_equal() {
     let from = std::env::var("REBUILDS").ok();
-    let seeds = from.and_then(|from| { let (a, b) = from.split_once("..")?; Some(a.parse().ok()?..b.parse().ok()?) });
+    let seeds = from.and_then(|from| {
+        let (a, b) = from.split_once("..")?;
+        Some(a.parse().ok()?..b.parse().ok()?)
+    });
     for seed in seeds.unwrap_or(1u64..60) {
         let mut dice = Dice::new(seed);
         let sizes = [2, 3, 5, 10_000];
@@ -341,7 +344,9 @@ fn c82_any_history_of_rebuilds_ends_equal() {
             let table = *dice.pick(&["t", "u"]);
             let (id, other) = (dice.below(6) + 100 * at as u64, dice.below(6) + 100 * at as u64);
             let act = dice.below(20);
-            if std::env::var("STORY").is_ok() { println!("{step} {at}: act {act}"); }
+            if std::env::var("STORY").is_ok() {
+                println!("{step} {at}: act {act}");
+            }
             let sql = match act {
                 0..=3 => {
                     own.insert((table, id), Some(step));
@@ -384,18 +389,29 @@ fn c82_any_history_of_rebuilds_ends_equal() {
                 15 => { node.apply_next(1, 1); "next".to_owned() }
                 _ => { node.apply(); "apply".to_owned() }
             };
-            if std::env::var("STORY").is_ok() { println!("{step} {at}: {sql}"); }
-            if sql.contains(' ') { node.sql(&sql); }
+            if std::env::var("STORY").is_ok() {
+                println!("{step} {at}: {sql}");
+            }
+            if sql.contains(' ') {
+                node.sql(&sql);
+            }
         }
         let [a, b, c] = &mut nodes;
         for _ in 0..6 {
-            for node in [&mut *a, &mut *b, &mut *c] { node.publish(); assert_eq!(node.apply(), None, "seed {seed}"); }
+            for node in [&mut *a, &mut *b, &mut *c] {
+                node.publish();
+                assert_eq!(node.apply(), None, "seed {seed}");
+            }
         }
         println!("seed {seed}");
         settle(&mut [a, b, c]);
         for ((table, id), value) in own {
             let expected: Vec<String> = value.iter().map(u64::to_string).collect();
-            assert_eq!(a.rows(&format!("SELECT v FROM {table} WHERE id = {id}")), expected, "seed {seed}: row {id} of {table}");
+            assert_eq!(
+                a.rows(&format!("SELECT v FROM {table} WHERE id = {id}")),
+                expected,
+                "seed {seed}: row {id} of {table}"
+            );
         }
         assert_eq!(a.rows("SELECT n FROM s ORDER BY id"), sums.map(|sum| sum.to_string()), "seed {seed}");
     }

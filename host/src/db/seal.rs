@@ -6,9 +6,10 @@
 use super::catalog::Tracked;
 use super::ledger::Sealed;
 use super::outbox::Unsent;
-use super::overlay::{OVERSIZED, Shadow, TableOverlay, store_shadow};
+use super::overlay::{OVERSIZED, TableOverlay, store_shadow};
 use super::oversize::{Oversize, oversized_base, row_bytes};
 use super::rows::whole;
+use super::shadows::Shadow;
 use super::stamp::Stamps;
 use super::unit::whole_row;
 use super::values::{owned, values};
@@ -449,7 +450,7 @@ fn uncover(
         if let Some(shadow) = overlay.shadows.get(key).filter(|_| crate::flaw!(BaseFromLog)) {
             made.base = shadow.image.as_ref().map(whole_row);
         }
-        if !overlay.shadows.contains_key(key) && !crate::flaw!(ShadowOmitted) {
+        if !overlay.shadows.contains(key) && !crate::flaw!(ShadowOmitted) {
             let image = made.base.as_ref().map(|row| row.iter().cloned().map(Some).collect());
             let shadow = Shadow { image, seen };
             store_shadow(conn, tracked, key, &shadow)?;

@@ -7,10 +7,11 @@
 use super::apply::{Applied, Stop};
 use super::catalog::Tracked;
 use super::ledger::{Cursor, Ledger, Placement};
-use super::overlay::{Shadow, TableOverlay, read_image, stored_image};
+use super::overlay::{TableOverlay, read_image, stored_image};
 use super::own::ours;
 use super::recent::{BYTES_MAX, Keys};
-use super::unique::{Holder, set};
+use super::shadows::Shadow;
+use super::unique::Holder;
 use super::unit::{Change, TableChanges, Unit, local_columns, local_uniques, localise_chunk};
 use super::{Database, Doing as _, Error, outbox};
 use crate::log::{Placed, Shard};
@@ -402,7 +403,7 @@ impl Database {
             let overlay = self.overlay.table(tracked.id);
             overlay.displaced.remove(&key);
             let lost = overlay.shadows.get(&key).and_then(|shadow| shadow.image.clone());
-            set(&mut overlay.shadows, &key, None, unit.seq);
+            overlay.shadows.set(&key, None, unit.seq);
             if let Some(image) = lost {
                 self.evict(unit, index, &tracked, &change, &Holder { key: key.clone(), image })?;
             }
@@ -422,10 +423,10 @@ pub(super) fn displace(
     winner: &Change,
     holder: &Holder,
 ) -> Result<(), Error> {
-    overlay
-        .shadows
-        .entry(holder.key.clone())
-        .or_insert_with(|| Shadow { image: Some(holder.image.clone()), seen: unit.seq - 1 });
+    if !overlay.shadows.contains(&holder.key) {
+        let shadow = Shadow { image: Some(holder.image.clone()), seen: unit.seq - 1 };
+        overlay.shadows.insert(holder.key.clone(), shadow);
+    }
     overlay.displaced.insert(holder.key.clone());
     let (columns, image) = stored_image(tracked, winner.image.as_ref());
     conn.prepare_cached(concat!(
