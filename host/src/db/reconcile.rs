@@ -375,6 +375,8 @@ impl Database {
                 return Ok(Some(column));
             }
             let image: Option<Image> = row.map(|row| picked(&row, &places).into_iter().map(Some).collect());
+            // What is on its way was made upon what this node had seen then, and so is what follows upon it.
+            let seen = overlay.shadows.get(key).map_or(seen, |shadow| shadow.seen);
             shadows.push((key.clone(), Shadow { image, seen }));
         }
         if rows > 0 {
