@@ -55,5 +55,6 @@ pub mod report;
 pub mod status;
 pub mod subscribe;
 pub mod telemetry;
+mod unread;
 pub mod watch;
 mod words;

@@ -170,7 +170,7 @@ fn asking_disturbs_nobody() {
     let before = files(&folder);
     let said = place.run(["status", a.database.to_str().unwrap()]);
     said.expect(3, &[]);
-    assert!(said.stdout.starts_with("not running: it never ran on this database\n"), "{}", said.stdout);
+    assert!(said.stdout.starts_with("not running: nothing of Antiphon's is in this database\n"), "{}", said.stdout);
     assert_eq!(files(&folder), before);
 
     a.start();
