@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, Environment, Loaded, Overrides, Sources};
+use crate::config::{Config, DEV, Environment, Loaded, Overrides, Sources};
+use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 
 mod cleanup;
@@ -23,6 +24,7 @@ pub mod legacy;
 mod log;
 mod look;
 mod misuse;
+mod plugin;
 mod repair;
 mod run;
 mod shown;
@@ -53,6 +55,8 @@ enum Command {
     #[command(subcommand)]
     Log(log::Command),
     Repair(repair::Repair),
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
@@ -82,6 +86,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Conflicts(command)) => command.run(),
         Some(Command::Log(command)) => command.run(),
         Some(Command::Repair(repair)) => repair.run(),
+        Some(Command::Plugin(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
     }
@@ -115,6 +120,22 @@ impl Node {
             environment: Environment::of_process(),
             overrides: Overrides { db_path: self.db, ..Overrides::default() },
         })
+    }
+}
+
+/// Whether components of one's own run without having been approved: the argument of commands that run components.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Dev {
+    /// Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1` says the same
+    #[arg(long)]
+    dev: bool,
+}
+
+impl Dev {
+    /// What that means for pins.
+    pub(crate) fn pins(&self) -> Pins {
+        let variable = std::env::var_os(DEV).is_some_and(|value| value == "1" || value == "true");
+        if self.dev || variable { Pins::Optional } else { Pins::Required }
     }
 }
 

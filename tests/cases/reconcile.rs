@@ -348,9 +348,10 @@ fn marks_that_were_given_up_leave_nothing_behind() {
         let agreed = Genesis {
             shards: 1,
             hasher: "test".to_owned(),
+            hasher_settings: Vec::new(),
             resolver: "test".to_owned(),
-            policies: Vec::new(),
             wire: 1,
+            ..Genesis::default()
         };
         let work = || {
             futures::executor::block_on(join::force(

@@ -24,6 +24,7 @@ fn alone_it_prints_its_help() {
       conflicts  Look at what was overruled when two nodes changed one row, and delete old records of it
       log        Look at the embedded log: which changes it holds, from whom, and how far it reaches
       repair     Compare a database with the log, and send what differs
+      plugin     Look at components, try them out, and pin them
       demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything
       help       Print this message or the help of the given subcommand(s)
@@ -52,6 +53,10 @@ fn run_help() {
     Options:
           --config <FILE>
               The configuration file; without one, defaults and environment hold
+
+          --dev
+              Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1`
+              says the same
 
           --log <DIR>
               Directory of the embedded log; nodes that name the same one replicate with each other
@@ -175,6 +180,10 @@ fn join_help() {
     Options:
           --config <FILE>
               The configuration file; without one, defaults and environment hold
+
+          --dev
+              Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1`
+              says the same
 
           --log <DIR>
               Directory of the embedded log
@@ -310,6 +319,10 @@ fn help_of_the_commands_that_look_inside() {
     Options:
           --config <FILE>
               The configuration file; without one, defaults and environment hold
+
+          --dev
+              Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1`
+              says the same
 
           --log <DIR>
               Directory of the embedded log

@@ -207,3 +207,24 @@ fn a_program_whose_changes_wait_does_not_go_to_sleep() {
     assert!(a.said().contains(ASLEEP), "{}", a.said());
     assert!(a.is_quiet());
 }
+
+/// What was sealed and not sent waits as much as what was marked.
+#[test]
+fn batches_that_wait_keep_a_node_publishing() {
+    let place = place();
+    let (mut a, b) = place.pair(TABLE, OF_A, "");
+    let log = Connection::open(a.log.join("log.db")).unwrap();
+    log.execute_batch("BEGIN IMMEDIATE").unwrap();
+    a.sql("INSERT INTO t VALUES (3, 'x')");
+    let sealed = "SELECT count(*) FROM __antiphon___global_change_log WHERE state = 0";
+    eventually("it is sealed", || {
+        a.one(sealed) == "1" && a.one("SELECT count(*) FROM __antiphon__t_change_log") == "0"
+    });
+    a.kill9();
+    log.execute_batch("ROLLBACK").unwrap();
+    a.set(PUBLISH, Some("false"));
+    a.refused().expect(64, &["`publish` is off, and changes made here before wait to be sent"]);
+    a.set(PUBLISH, Some("true"));
+    a.start();
+    eventually("it was sent", || b.one("SELECT count(*) FROM t") == "3");
+}

@@ -51,13 +51,22 @@ pub struct Genesis {
     pub shards: u32,
     /// Identity of the hash component.
     pub hasher: String,
+    /// Its settings, by name.
+    pub hasher_settings: Settings,
     /// Identity of the resolver component of tables without a policy of their own.
     pub resolver: String,
+    /// Its settings, by name.
+    pub resolver_settings: Settings,
+    /// What becomes of a clash that it fails at.
+    pub on_failure: OnFailure,
     /// Tables with a policy of their own; the first whose pattern matches holds.
     pub policies: Vec<Policy>,
     /// Lowest wire version needed to read this log.
     pub wire: u32,
 }
+
+/// What a component is told: names and values.
+pub type Settings = Vec<(String, String)>;
 
 /// Who decides clashes of some tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +76,36 @@ pub struct Policy {
     /// Identity of the resolver component.
     pub resolver: String,
     /// Its settings, by name.
-    pub settings: Vec<(String, String)>,
+    pub settings: Settings,
+    /// What becomes of a clash that it fails at.
+    pub on_failure: OnFailure,
+}
+
+/// What becomes of a clash that its resolver gives no verdict on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The shard stops before the entry.
+    #[default]
+    Stop,
+    /// What stands stays, and a record says so; for that, nodes must agree on when a resolver has failed.
+    Park(Bounds),
+}
+
+/// What a resolver may use up over one clash. Where running out of it is an answer, it is the same on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Fuel of a call, whatever it is about.
+    pub fuel_base: u64,
+    /// Fuel on top for each clash, table or column.
+    pub fuel_per_item: u64,
+    /// Fuel on top for each byte handed over.
+    pub fuel_per_byte: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes handed back.
+    pub returned: u64,
+    /// How the engine counts; raised when the same call can use up another amount of any of these.
+    pub meter: u32,
 }
 
 /// Where a table's rows go.

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::Node;
+use super::{Dev, Node};
 use crate::db::Database;
 use crate::failure::{Failure, Kind};
 use crate::join::Rows;
@@ -18,6 +18,8 @@ use crate::words::count;
 pub(super) struct Join {
     #[command(flatten)]
     node: Node,
+    #[command(flatten)]
+    dev: Dev,
     /// Directory of the embedded log
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
@@ -38,7 +40,7 @@ impl Join {
         drop(super::look::log(&loaded.config.log.path)?);
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
-        let mut opened = node::open(crate::components::parts(&loaded.config)?)?;
+        let mut opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
         let mut keep_copy = |db: &Database| {
             if rows == Rows::DiscardLocal {
                 let copy = db.keep_copy().map_err(|error| {
