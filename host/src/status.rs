@@ -366,3 +366,51 @@ fn changes_in(frame: &[u8]) -> u64 {
     let Body::Changes(changes) = entry.body else { return 0 };
     changes.chunks.iter().map(|chunk| (chunk.written.len() + chunk.gone.len()) as u64).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(change: impl FnOnce(&mut Status)) -> (Verdict, bool) {
+        let mut status = Status {
+            node: Some(7),
+            host: Host { running: true, pid: Some(1), ..Host::default() },
+            shards: vec![ShardStatus { shard: 1, position: 5, end: Some(5), behind: None }],
+            ..Status::default()
+        };
+        change(&mut status);
+        status.judge();
+        (status.verdict, status.well)
+    }
+
+    fn behind(status: &mut Status, seconds: f64) {
+        status.shards[0].behind = Some(Behind { entries: 1, changes: Some(1), seconds });
+    }
+
+    fn trouble(status: &mut Status, paused: bool) {
+        status.troubles.insert("shard 1".to_owned(), Trouble { paused, ..Trouble::default() });
+    }
+
+    #[test]
+    fn a_verdict_is_that_of_the_worst_part() {
+        assert_eq!(judged(|_| {}), (Verdict::InStep, true));
+        assert_eq!(judged(|status| status.pending.marks = 1), (Verdict::Behind, true));
+        assert_eq!(judged(|status| status.pending.batches = 1), (Verdict::Behind, true));
+        assert_eq!(judged(|status| behind(status, 1.0)), (Verdict::Behind, true));
+        assert_eq!(judged(|status| status.shards[0].end = None), (Verdict::Behind, true));
+        assert_eq!(judged(|status| trouble(status, false)), (Verdict::Failing, false));
+        assert_eq!(judged(|status| trouble(status, true)), (Verdict::Paused, false));
+        assert_eq!(judged(|status| status.log.error = Some("no".to_owned())), (Verdict::Failing, false));
+        assert_eq!(judged(|status| status.host.pid = None), (Verdict::Starting, false));
+        assert_eq!(judged(|status| status.host.running = false), (Verdict::NotRunning, false));
+        assert_eq!(judged(|status| (status.host.running, status.node) = (false, None)), (Verdict::NeverRan, false));
+    }
+
+    /// What has been on its way for longer than a minute is not well, in either direction.
+    #[test]
+    fn behind_for_long_is_not_well() {
+        assert_eq!(judged(|status| behind(status, BEHIND_MAX_SECONDS + 0.1)), (Verdict::Behind, false));
+        let waits = Pending { batches: 1, seconds: Some(BEHIND_MAX_SECONDS + 0.1), ..Pending::default() };
+        assert_eq!(judged(|status| status.pending = waits), (Verdict::Behind, false));
+    }
+}

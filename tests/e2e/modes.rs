@@ -201,6 +201,9 @@ fn a_program_whose_changes_wait_does_not_go_to_sleep() {
     a.sql("INSERT INTO t VALUES (1, 'x')");
     a.wait_for_words("Unable to publish");
     assert!(a.is_running() && !a.said().contains(ASLEEP), "{}", a.said());
+    eventually("the status says so", || {
+        a.verb("status", &[]).stdout.starts_with("failing: publish: cannot reach the log: ")
+    });
     log.execute_batch("ROLLBACK").unwrap();
     eventually("it ends by itself", || !a.is_running());
     assert_eq!(a.wait().code(), Some(0));

@@ -27,3 +27,23 @@ impl Retry {
         tokio::time::sleep(pause).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_to_a_bound_and_begin_anew_when_something_works() {
+        let mut retry = Retry::default();
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            pauses.push(retry.pause().as_millis());
+            retry.wait().await;
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        retry.tries = u32::MAX;
+        assert_eq!(retry.pause(), RETRY_MAX);
+        retry.reset();
+        assert_eq!(retry.pause(), RETRY_MIN);
+    }
+}

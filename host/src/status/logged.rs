@@ -100,3 +100,23 @@ fn member(
         other_tables,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(silent: std::time::Duration, left: bool) -> MemberState {
+        let member = log::Member { node: 3, left, ..log::Member::default() };
+        let now_ms = 1_000_000_000;
+        let time = (now_ms - u64::try_from(silent.as_millis()).unwrap()) * 1_000_000;
+        super::member(Announced { member, time }, false, None, &[], now_ms).state
+    }
+
+    #[test]
+    fn a_member_that_is_silent_for_long_is_away_unless_it_left() {
+        let moment = std::time::Duration::from_millis(1);
+        assert_eq!(seen(AWAY_AFTER, false), MemberState::Here);
+        assert_eq!(seen(AWAY_AFTER + moment, false), MemberState::Away);
+        assert_eq!(seen(AWAY_AFTER + moment, true), MemberState::Left);
+    }
+}
