@@ -60,9 +60,6 @@ enum Deed {
     Restart,
 }
 
-/// A table with a UNIQUE index, whose rows can drive out one another.
-const UNIQUE: &str = "CREATE TABLE by_name (id INTEGER PRIMARY KEY, name TEXT UNIQUE, n INTEGER, note TEXT)";
-
 impl History {
     /// The history of a seed. `settings` are the resolver's; see [`tables::statements`].
     ///
@@ -74,7 +71,7 @@ impl History {
         dice.shuffle(&mut statements);
         statements.truncate(2);
         if dice.once_in(3) {
-            statements.push(UNIQUE.to_owned());
+            statements.push(tables::unique_statement(settings));
         }
         Self::over(statements, &mut dice)
     }

@@ -7,50 +7,67 @@ use std::fmt::Write as _;
 
 /// What differs between tables as far as components can see: kinds of keys, kinds of columns, and the two clauses.
 ///
-/// Each has the columns `n`, `x` and `note` besides, so that settings which name them fit all.
+/// Each has the columns `n`, `x` and `note` besides, so that settings which name them fit all. No two have a key's
+/// column in common: what is a key here may be counted elsewhere.
 const SHAPES: &[(&str, &str, &str)] = &[
     ("by_number", "id INTEGER PRIMARY KEY", ""),
     ("by_text", "code TEXT PRIMARY KEY NOT NULL, b BLOB", ""),
-    ("by_two", "a TEXT NOT NULL COLLATE NOCASE, b INTEGER NOT NULL, PRIMARY KEY (b, a)", "WITHOUT ROWID"),
-    ("by_bytes", "k BLOB NOT NULL, c COLLATE RTRIM, PRIMARY KEY (k)", "WITHOUT ROWID"),
-    ("by_anything", "k PRIMARY KEY NOT NULL, v", ""),
-    ("strict_one", "id INTEGER PRIMARY KEY, b BLOB NOT NULL, a ANY", "STRICT"),
-    ("strict_two", "t TEXT, r REAL, i INT NOT NULL DEFAULT 0, PRIMARY KEY (t, r)", "STRICT, WITHOUT ROWID"),
+    ("by_two", "part TEXT NOT NULL COLLATE NOCASE, nr INTEGER NOT NULL, PRIMARY KEY (nr, part)", "WITHOUT ROWID"),
+    ("by_bytes", "place BLOB NOT NULL, c COLLATE RTRIM, PRIMARY KEY (place)", "WITHOUT ROWID"),
+    ("by_anything", "whatever PRIMARY KEY NOT NULL, v", ""),
+    ("strict_one", "number INTEGER PRIMARY KEY, b BLOB NOT NULL, a ANY", "STRICT"),
+    (
+        "strict_two",
+        "label TEXT, weight REAL, i INT NOT NULL DEFAULT 0, PRIMARY KEY (label, weight)",
+        "STRICT, WITHOUT ROWID",
+    ),
 ];
+
+/// A table with a UNIQUE index, whose rows can drive out one another.
+const UNIQUE: &str = "ident INTEGER PRIMARY KEY, name TEXT UNIQUE";
 
 /// The statements that create the tables.
 ///
 /// `settings` are the component's: whatever in them could name a column is one of every table.
 #[must_use]
 pub fn statements(settings: &[(String, String)]) -> Vec<String> {
-    let statement = |(name, columns, clause): &(&str, &str, &str)| {
-        let strict = clause.contains("STRICT");
-        let mut own = vec![("n", "INTEGER"), ("x", "REAL"), ("note", "TEXT")];
-        let named = named(settings);
-        own.extend(named.iter().map(|name| (name.as_str(), if strict { "ANY" } else { "" })));
-        let (first, constraint) = match columns.split_once(", PRIMARY KEY") {
-            Some((first, key)) => (first, format!(", PRIMARY KEY{key}")),
-            None => (*columns, String::new()),
-        };
-        let mut sql = format!("CREATE TABLE {name} ({first}");
-        for (name, decl_type) in own {
-            // Writing to a String can't fail.
-            let _ = write!(sql, ", {} {decl_type}", quote(name));
-        }
-        let _ = write!(sql, "{constraint}) {clause}");
-        sql.trim_end().to_owned()
-    };
-    SHAPES.iter().map(statement).collect()
+    let named = words(settings);
+    SHAPES.iter().map(|(name, columns, clause)| statement(name, columns, clause, &named)).collect()
 }
 
-/// Words in settings that could be names of columns, and are none yet.
-fn named(settings: &[(String, String)]) -> Vec<String> {
-    const TAKEN: &[&str] = &["n", "x", "note", "id", "code", "a", "b", "c", "i", "k", "r", "t", "v"];
+/// The statement that creates a table with a UNIQUE index.
+#[must_use]
+pub fn unique_statement(settings: &[(String, String)]) -> String {
+    statement("by_name", UNIQUE, "", &words(settings))
+}
+
+fn statement(name: &str, columns: &str, clause: &str, named: &[String]) -> String {
+    let strict = clause.contains("STRICT");
+    let (first, constraint) = match columns.split_once(", PRIMARY KEY (") {
+        Some((first, key)) => (first, format!(", PRIMARY KEY ({key}")),
+        None => (columns, String::new()),
+    };
+    let mut sql = format!("CREATE TABLE {name} ({first}, n INTEGER, x REAL, note TEXT");
+    let has = |column: &str| {
+        let taken = first.split(", ").filter_map(|declared| declared.split(' ').next());
+        taken.chain(["n", "x", "note"]).any(|name| name == column)
+    };
+    for column in named.iter().filter(|column| !has(column)) {
+        // Writing to a String can't fail.
+        let _ = write!(sql, ", {}{}", quote(column), if strict { " ANY" } else { "" });
+    }
+    let _ = write!(sql, "{constraint}) {clause}");
+    sql.trim_end().to_owned()
+}
+
+/// Words in settings that could be names of columns.
+#[must_use]
+pub fn words(settings: &[(String, String)]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for word in settings.iter().flat_map(|(_, value)| value.split(|c: char| !(c.is_alphanumeric() || c == '_'))) {
         let word = word.to_lowercase();
         let begins = word.starts_with(|c: char| c.is_alphabetic() || c == '_');
-        if begins && word.len() <= 64 && !TAKEN.contains(&word.as_str()) && !names.contains(&word) {
+        if begins && word.len() <= 64 && !names.contains(&word) {
             names.push(word);
         }
     }
@@ -81,13 +98,16 @@ mod tests {
 
     #[test]
     fn every_shape_can_be_replicated() {
-        let settings = [("columns".to_owned(), "Quantity, n, 7".to_owned())];
+        let settings = [("columns".to_owned(), "Quantity, n, b, 7".to_owned())];
         let tables = of_sql(&statements(&settings)).unwrap();
         assert_eq!(tables.len(), SHAPES.len());
         for table in &tables {
-            assert!(table.column("quantity").is_some() && table.column("n").is_some(), "{table:?}");
+            for name in ["quantity", "n", "b"] {
+                assert!(table.column(name).is_some(), "{name} in {table:?}");
+            }
             assert!(!table.key_columns().is_empty());
         }
+        assert_eq!(of_sql(&[unique_statement(&settings)]).unwrap()[0].uniques.len(), 1);
         assert!(tables.iter().any(|table| table.strict) && tables.iter().any(|table| table.without_rowid));
     }
 
