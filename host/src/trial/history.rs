@@ -261,6 +261,14 @@ impl Failed {
     }
 }
 
+impl Failed {
+    /// Whether there was no cluster in the first place: then no history explains anything.
+    #[must_use]
+    pub fn before_all(&self) -> bool {
+        self.kind == Kind::Broken
+    }
+}
+
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)
@@ -307,7 +315,8 @@ impl Cluster {
         let Some(member) = self.members.iter_mut().find(|member| member.node == step.node) else { return Ok(()) };
         match &step.deed {
             Deed::Send => member.send(),
-            Deed::Read => member.read(),
+            // What keeps it from reading on may be about to go.
+            Deed::Read => member.read().map(drop),
             Deed::Restart => {
                 member.db =
                     Member::open(&member.path, member.node, &member.make).map_err(|error| Failed::broken(&error))?;
@@ -323,14 +332,20 @@ impl Cluster {
 
     /// All send and read until nobody has anything left.
     fn settle(&mut self) -> Result<(), Failed> {
+        let mut at_rest = 0;
         for _ in 0..ROUNDS_MAX {
             let before = self.reach()?;
+            let mut blocked = None;
             for member in &mut self.members {
                 member.send()?;
-                member.read()?;
+                blocked = blocked.or(member.read()?);
             }
-            if self.reach()? == before {
-                return Ok(());
+            at_rest = if self.reach()? == before { at_rest + 1 } else { 0 };
+            // A node that waits for another does so in the round after.
+            match blocked {
+                None if at_rest > 0 => return Ok(()),
+                Some(why) if at_rest > 1 => return Err(Failed::new(Kind::Stopped, why)),
+                _ => {}
             }
         }
         Err(Failed::new(
@@ -498,7 +513,9 @@ impl Member {
         Err(Failed::new(Kind::Restless, format!("node {} sends for ever", self.node)))
     }
 
-    fn read(&mut self) -> Result<(), Failed> {
+    /// Reads as far as it can; says why not to the end.
+    fn read(&mut self) -> Result<Option<String>, Failed> {
+        let mut blocked = None;
         let what = format!("node {} can't read on", self.node);
         for subscriber in &mut self.subscribers {
             let mut steps = 0;
@@ -507,7 +524,8 @@ impl Member {
                 match progress.map_err(|error| Failed::stopped(Kind::Stopped, &what, &error))? {
                     subscribe::Progress::Idle(_) => break,
                     subscribe::Progress::Blocked(why) => {
-                        return Err(Failed::new(Kind::Stopped, format!("{what}: {why}")));
+                        blocked = Some(format!("{what}: {why}"));
+                        break;
                     }
                     subscribe::Progress::More => steps += 1,
                 }
@@ -516,7 +534,7 @@ impl Member {
                 }
             }
         }
-        Ok(())
+        Ok(blocked)
     }
 
     /// Every row of the application's tables: bit for bit, and as a person reads it.

@@ -291,6 +291,11 @@ fn fold(
         let history = drawn.map_err(|wrong| Failure::new(Kind::Data, format!("no tables can be made: {wrong}")))?;
         match history.run(&make) {
             Ok(run) => folded.clashes += run.clashes,
+            Err(failed) if failed.before_all() => {
+                folded.ok = false;
+                folded.error = Some(failed.why);
+                break;
+            }
             Err(failed) => {
                 progress.say("shortening the history that went wrong");
                 let until = Instant::now() + SHRINK;
@@ -353,7 +358,9 @@ impl Folded {
         for row in &self.rows {
             writeln!(out, "          {}", shown::name(row))?;
         }
-        writeln!(out, "        after")?;
+        if !self.history.is_empty() {
+            writeln!(out, "        after")?;
+        }
         for line in &self.history {
             writeln!(out, "          {}", shown::name(line))?;
         }
