@@ -201,14 +201,14 @@ impl Witness {
             if position == fold.position {
                 continue;
             }
-            let known = (fold.evicted.len(), fold.standing.len());
+            let known = (fold.evicted.len(), fold.doubtful.len());
             for entry in &log[shard as usize - 1][at(fold.position)..at(position)] {
                 fold.entry(entry)?;
             }
             let evicted = fold.evicted[known.0..].iter().map(|(clash, loser)| (clash, loser));
-            let standing = fold.standing[known.1..].iter().map(|clash| (clash, &clash.1));
+            let doubtful = fold.doubtful[known.1..].iter().map(|clash| (clash, &clash.1));
             for (clash, _) in evicted
-                .chain(standing)
+                .chain(doubtful)
                 .filter(|(_, key)| self.pending.contains_key(key) || self.dirty.contains_key(key))
             {
                 self.unsure.insert((shard as usize, clash.clone()));

@@ -41,11 +41,13 @@ pub(crate) struct Fold {
     pub(crate) clashes: BTreeSet<Clash>,
     /// Clashes over a UNIQUE value, with the key that lost its row.
     pub(crate) evicted: Vec<(Clash, Key)>,
-    /// What would be clashes, were the rows not equal.
-    pub(crate) standing: Vec<Clash>,
+    /// What is or would be a clash, depending on a row that a node with a pending change to it may not know.
+    pub(crate) doubtful: Vec<Clash>,
     received: BTreeMap<Origin, u64>,
     /// Pieces of open units, with the first one's number.
     staged: BTreeMap<Origin, (u64, Vec<Changes>)>,
+    /// Rows whose last change came without some column, which kept what stood there.
+    completed: BTreeSet<Key>,
     /// Who changed a key, where, and whether that left no row.
     writers: BTreeMap<Key, Vec<(u64, Origin, bool)>>,
     rules: Rules,
@@ -167,11 +169,20 @@ impl Fold {
             // Where both deleted it, or the row stands as it comes, nobody was overruled.
             let stands = change.image.is_some() && self.rows.get(&change.key) == change.image.as_ref();
             if unseen.next().is_some_and(|(_, _, gone)| !gone || change.image.is_some()) {
-                if stands {
-                    self.standing.push((seq, change.key.clone(), false));
-                } else {
-                    self.clashes.insert((seq, change.key.clone(), false));
+                let clash = (seq, change.key.clone(), false);
+                if stands || self.completed.contains(&change.key) {
+                    self.doubtful.push(clash.clone());
                 }
+                if !stands {
+                    self.clashes.insert(clash);
+                }
+            }
+        }
+        for change in &changes {
+            if change.lacks.is_empty() || change.image.is_none() {
+                self.completed.remove(&change.key);
+            } else {
+                self.completed.insert(change.key.clone());
             }
         }
         // All are decided upon L as it was before the unit.
