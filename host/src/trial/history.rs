@@ -8,7 +8,7 @@ use super::dice::Dice;
 use super::draw;
 use super::notation::{Shown, exact_row};
 use super::tables;
-use crate::db::{self, Bound, Database, Db, Filter, Make, Options, Policies, Policy, Standing};
+use crate::db::{self, Bound, Database, Db, Filter, Make, Options, Order, Policies, Policy, Standing};
 use crate::log::{Log, Memory};
 use crate::publish::{self, Publisher};
 use crate::subscribe::{self, Subscriber};
@@ -433,7 +433,7 @@ impl Member {
             publish: true,
             replicate: true,
         };
-        let policies = Policies::new(vec![Policy::new("under trial", None, Arc::clone(make))?]);
+        let policies = Policies::new(vec![Policy::new("under trial", Order::Resolver, None, Arc::clone(make))?]);
         Ok(Db::inline(Database::open(options, Box::new(Fnv::default()), policies)?))
     }
 
@@ -463,8 +463,8 @@ impl Member {
             shards,
             hasher: "fnv".to_owned(),
             resolver: "under trial".to_owned(),
-            policies: Vec::new(),
             wire: u32::from(antiphon_core::codec::VERSION),
+            ..Genesis::default()
         };
         let frame = block_on(self.db.call(move |db| db.genesis(CLUSTER, genesis))).map_err(broken)?;
         let founder = block_on(log.begin(1, &frame)).map_err(|error| Failed::broken(&error))?;

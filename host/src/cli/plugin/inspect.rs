@@ -58,6 +58,8 @@ struct Imported<'a> {
 #[derive(Serialize)]
 struct Allowed {
     component_bytes: usize,
+    compile_seconds: u64,
+    compile_memory_bytes: u64,
     memory_bytes: usize,
     returned_bytes: usize,
     fuel_base: u64,
@@ -172,6 +174,8 @@ impl Allowed {
     fn of(limits: &Limits) -> Self {
         Self {
             component_bytes: limits.component_bytes,
+            compile_seconds: limits.compile_cpu.as_secs(),
+            compile_memory_bytes: limits.compile_memory_bytes,
             memory_bytes: limits.memory_bytes,
             returned_bytes: limits.returned_bytes,
             fuel_base: limits.fuel_base,
@@ -185,6 +189,8 @@ impl Allowed {
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let size = |count: usize| bytes(count as u64);
         writeln!(out, "  size       {}", size(self.component_bytes))?;
+        let memory = bytes(self.compile_memory_bytes);
+        writeln!(out, "  compiling  {} s of processor time, {memory} of memory", self.compile_seconds)?;
         writeln!(out, "  memory     {} an instance", size(self.memory_bytes))?;
         writeln!(out, "  returned   {} a call", size(self.returned_bytes))?;
         writeln!(

@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use antiphon_plugin::{Limits, Source, sha256};
+use antiphon_plugin::{Limits, Origin, PluginHost, Source, sha256};
 use serde::Serialize;
 
 use super::inspect::{settings, settings_line};
 use super::subject::{configuration, configured, host, load, unusable, world_of};
 use crate::cli::{json_line, shown};
 use crate::config::Config;
+use crate::custom;
 use crate::failure::Failure;
 
 /// List the components that come with the program, and those of a configuration
@@ -96,8 +97,9 @@ impl List {
                 settings: None,
                 used_by,
             };
-            match configured(name, &plugin.source, &Limits::default()) {
-                Ok(source) => line.fill(&host, &source),
+            let limits = custom::limits(&plugin.limits);
+            match configured(name, &plugin.source, &limits) {
+                Ok(source) => line.fill(&host, &source, &limits),
                 Err(failure) => line.error = Some(failure.to_string()),
             }
             lines.push(line);
@@ -126,17 +128,16 @@ impl List {
 
 impl Line {
     /// What the bytes say.
-    fn fill(&mut self, host: &antiphon_plugin::PluginHost, source: &Source<'_>) {
+    fn fill(&mut self, host: &PluginHost, source: &Source<'_>, limits: &Limits) {
         let digest = sha256(&source.bytes);
         self.state = match (&source.origin, &self.pinned) {
-            (antiphon_plugin::Origin::Official, _) => State::Builtin,
+            (Origin::Official, _) => State::Builtin,
             (_, None) => State::NotPinned,
             (_, Some(pinned)) if pinned.eq_ignore_ascii_case(&digest) => State::AsPinned,
             _ => State::Differs,
         };
         self.sha256 = Some(digest);
-        let limits = Limits::default();
-        let examined = host.examine(source, &limits);
+        let examined = host.examine(source, limits);
         let world = match &examined {
             Ok(anatomy) => anatomy.world,
             Err(error) => {
@@ -153,7 +154,7 @@ impl Line {
         // Only what only computes is asked what it is, and only if it is what was pinned.
         let asked = world.filter(|world| world.is_pure() && self.error.is_none() && self.state != State::Differs);
         if let Some(world) = asked {
-            match load(host, source, &[], &limits, world) {
+            match load(host, source, &[], limits, world) {
                 Ok(loaded) => {
                     let info = loaded.info();
                     self.version = Some(info.version.clone());

@@ -4,10 +4,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use antiphon_plugin::{Limits, Origin, sha256};
+use antiphon_plugin::{Origin, sha256};
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 
 use super::subject::{configuration, configured, host, load, unusable};
+use crate::custom;
 use crate::failure::{Failure, Kind};
 
 /// Pin a component: write the sha256 of its file into the configuration
@@ -36,7 +37,7 @@ impl Pin {
                 known => failure.hint(format!("it has {}", known.join(", "))),
             });
         };
-        let limits = Limits::default();
+        let limits = custom::limits(&plugin.limits);
         let source = configured(&name, &plugin.source, &limits)?;
         if source.origin == Origin::Official {
             return Err(Failure::config(format!(

@@ -10,6 +10,7 @@ use antiphon_plugin::{Anatomy, Hasher, HostOptions, Info, Limits, Origin, Plugin
 
 use crate::components;
 use crate::config::{Config, Environment, Overrides, Sources};
+use crate::custom;
 use crate::failure::{Failure, Kind};
 
 /// Which component.
@@ -72,7 +73,7 @@ impl Which {
             let mut settings = plugin.settings.reveal();
             settings.retain(|(name, _)| !told.settings.iter().any(|(given, _)| given == name));
             settings.extend(told.settings);
-            let limits = Limits::default();
+            let limits = custom::limits(&plugin.limits);
             let source = configured(&name, &plugin.source, &limits)?;
             let pinned = Some(plugin.sha256.clone()).filter(|pinned| !pinned.is_empty());
             return Ok(Subject { source, settings, limits, pinned });

@@ -1,0 +1,372 @@
+//! `antiphon plugin`: components looked at and tried out, sound ones and others.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use antiphon_harness::{resolver_guest, resolver_guest_with};
+use insta::assert_snapshot;
+
+use super::Dir;
+
+/// Digests and figures that differ from build to build are left out.
+fn masked(text: &str) -> String {
+    let mut masked = String::new();
+    let mut digits = String::new();
+    for char in text.chars().chain(['\n']) {
+        if char.is_ascii_hexdigit() && !char.is_ascii_uppercase() {
+            digits.push(char);
+            continue;
+        }
+        masked.push_str(if digits.len() == 64 { "[sha256]" } else { &digits });
+        digits.clear();
+        masked.push(char);
+    }
+    masked.pop();
+    masked
+}
+
+impl Dir {
+    fn bytes(self, name: &str, bytes: &[u8]) -> Self {
+        std::fs::write(self.folder.path().join(name), bytes).unwrap();
+        self
+    }
+
+    fn masked(&self, line: &str) -> String {
+        masked(&self.words(line))
+    }
+}
+
+/// Takes whatever comes.
+const TAKE: &str = "(i32.const 1)";
+
+fn mine() -> Dir {
+    Dir::new().bytes("mine.wasm", &resolver_guest(TAKE))
+}
+
+/// A component with nothing in it but its type.
+fn shape(imports: &[&str], exports: &[&str]) -> Vec<u8> {
+    let imports: String = imports.iter().map(|name| format!("(import \"{name}\" (instance))")).collect();
+    let exports: String = exports.iter().map(|name| format!("(export \"{name}\" (instance $none))")).collect();
+    let text = format!("(component {imports} (component $empty) (instance $none (instantiate $empty)) {exports})");
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn help_of_the_commands_for_components() {
+    let dir = Dir::new();
+    assert_snapshot!(dir.words("plugin --help"), @"");
+    assert_snapshot!(dir.words("plugin check --help"), @"");
+    assert_snapshot!(dir.words("plugin test --help"), @"");
+    assert_snapshot!(dir.words("plugin pin --help"), @"");
+}
+
+#[test]
+fn the_official_components_are_listed() {
+    let dir = Dir::new();
+    assert_snapshot!(dir.masked("plugin list"), @"");
+    let json = dir.words("plugin list --json");
+    let lines: Vec<serde_json::Value> = json.lines().skip(2).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let fnv = lines.iter().find(|line| line["name"] == "fnv").unwrap();
+    assert_eq!((&fnv["world"], &fnv["laws"], &fnv["state"]), (&"hasher".into(), &1.into(), &"builtin".into()));
+    assert_eq!(fnv["sha256"].as_str().unwrap().len(), 64);
+    let counter = lines.iter().find(|line| line["name"] == "counter").unwrap();
+    assert_eq!(counter["settings"]["required"][0], "columns");
+}
+
+#[test]
+fn the_components_of_a_configuration_are_listed_with_their_pins() {
+    let bytes = resolver_guest(TAKE);
+    let good = antiphon_plugin::sha256(&bytes);
+    let config = format!(
+        "db_path = 'app.db'\n[conflict]\ndefault = 'good'\n[[conflict.table]]\nmatch = 'order_*'\nuse = 'open'\n\
+         [plugin.good]\nsource = 'file:mine.wasm'\nsha256 = '{good}'\n\
+         [plugin.open]\nsource = 'file:mine.wasm'\n\
+         [plugin.other]\nsource = 'file:mine.wasm'\nsha256 = '{}'\n\
+         [plugin.gone]\nsource = 'file:gone.wasm'\n\
+         [plugin.text]\nsource = 'file:c.toml'\n\
+         [plugin.sum]\nsource = 'builtin:counter'\n",
+        "0".repeat(64)
+    );
+    let dir = mine().file("c.toml", &config);
+    let text = dir.masked("plugin list --config c.toml");
+    assert_snapshot!(text.split("\n\n").nth(1).unwrap().replace(&"0".repeat(64), "[zeros]"), @"");
+}
+
+#[test]
+fn a_component_is_inspected() {
+    let dir = mine();
+    assert_snapshot!(dir.masked("plugin inspect mine.wasm"), @"");
+    assert_snapshot!(dir.masked("plugin inspect mine.wasm --json"), @"");
+    // A name of the configuration has limits of its own.
+    let dir =
+        dir.file("c.toml", "[plugin.tight]\nsource = 'file:mine.wasm'\n[plugin.tight.limits]\nmemory = '1 MiB'\n");
+    let text = dir.words("plugin inspect tight --config c.toml");
+    assert!(text.contains("  memory     1.0 MiB an instance\n"), "{text}");
+}
+
+#[test]
+fn imports_are_said_to_be_had_or_not() {
+    let resolver = ["antiphon:plugin/metadata@0.1.0", "antiphon:plugin/conflict@0.1.0"];
+    let wanting = shape(&["antiphon:plugin/log@0.1.0", "wasi:http/outgoing-handler@0.2.0"], &resolver);
+    let storage = ["antiphon:plugin/metadata@0.1.0", "antiphon:plugin/storage@0.1.0"];
+    let nats = shape(&["antiphon:plugin/nats-bucket@0.1.0", "wasi:sockets/tcp@0.2.0"], &storage);
+    let dir = Dir::new().bytes("wanting.wasm", &wanting).bytes("nats.wasm", &nats);
+    let start = |line: &str| dir.masked(line).split("\n\nlimits").next().unwrap().to_owned();
+    assert_snapshot!(start("plugin inspect wanting.wasm"), @"");
+    assert_snapshot!(start("plugin inspect nats.wasm"), @"");
+    assert_snapshot!(dir.masked("plugin check wanting.wasm"), @"");
+    assert_snapshot!(dir.masked("plugin check nats.wasm"), @"");
+}
+
+#[test]
+fn what_is_no_component_is_said_to_be_none() {
+    let module = wat::parse_str("(module)").unwrap();
+    let dir = Dir::new().bytes("core.wasm", &module).bytes("other.wasm", &shape(&[], &["acme:x/y@1.0.0"]));
+    let dir = dir.file("text.wasm", "fn main() {}").file("empty.wasm", "");
+    for file in ["core", "text", "empty"] {
+        let inspected = dir.words(&format!("plugin inspect {file}.wasm"));
+        assert!(inspected.starts_with("exit 65\n--- stderr\nerror: cannot load plugin"), "{inspected}");
+    }
+    assert_snapshot!(dir.masked("plugin inspect core.wasm"), @"");
+    assert_snapshot!(dir.masked("plugin check text.wasm --seed 1"), @"");
+    assert_snapshot!(dir.masked("plugin check other.wasm --seed 1"), @"");
+    assert_snapshot!(dir.masked("plugin test core.wasm"), @"");
+    assert_snapshot!(dir.masked("plugin bench core.wasm"), @"");
+    assert_snapshot!(dir.words("plugin inspect there-is-none"), @"");
+}
+
+#[test]
+fn official_components_are_well() {
+    let dir = Dir::new();
+    for component in antiphon_bundle::ALL {
+        let settings = match component.name {
+            "counter" => "--settings columns=n,x,amount",
+            "node-priority" => "--settings order=2,1",
+            _ => "",
+        };
+        let checked = dir.words(&format!("plugin check {} --questions 500 {settings}", component.name));
+        assert!(checked.starts_with("exit 0\n") && checked.ends_with("\nall is well\n"), "{checked}");
+        if component.world == antiphon_bundle::World::Resolver {
+            let tested = dir.words(&format!("plugin test {} --histories 8 {settings}", component.name));
+            assert!(tested.starts_with("exit 0\n") && tested.contains("all nodes hold the same rows"), "{tested}");
+        }
+    }
+}
+
+#[test]
+fn a_check_draws_the_same_from_the_same_seed() {
+    let dir = mine();
+    let text = dir.masked("plugin check mine.wasm --seed 7 --questions 500");
+    assert_snapshot!(text, @"");
+    assert_eq!(dir.words("plugin check mine.wasm --seed 7"), dir.words("plugin check mine.wasm --seed 7"));
+    let digests = |seed: &str| dir.words(&format!("plugin check mine.wasm --seed {seed}"));
+    assert_ne!(digests("7"), digests("8"));
+}
+
+/// What `check` says of a resolver written as text.
+fn checked(verdict: &str, more: &str) -> String {
+    let dir = Dir::new().bytes("mine.wasm", &resolver_guest_with(verdict, more));
+    let text = dir.masked("plugin check mine.wasm --seed 1");
+    let failed = text.lines().skip_while(|line| !line.starts_with("FAIL"));
+    let failed: Vec<&str> = failed.take_while(|line| !line.is_empty()).collect();
+    format!("{}\n{}", text.lines().next().unwrap(), failed.join("\n"))
+}
+
+#[test]
+fn t10_a_resolver_that_keeps_state_is_found() {
+    let count = "(global.set $n (i32.add (global.get $n) (i32.const 1))) (i32.and (global.get $n) (i32.const 1))";
+    let text = checked(count, "(global $n (mut i32) (i32.const 0))");
+    assert!(text.starts_with("exit 3\n"), "{text}");
+    assert!(text.contains("an answer depends on what else is asked"), "{text}");
+}
+
+#[test]
+fn t10_a_resolver_that_goes_by_the_order_of_a_batch_is_found() {
+    // Whether the clash before this one lay right before it in memory.
+    let place = "(local $follows i32)
+        (local.set $follows (i32.eq (local.get $clash) (i32.add (global.get $last) (i32.const 112))))
+        (global.set $last (local.get $clash))
+        (local.get $follows)";
+    let text = checked(place, "(global $last (mut i32) (i32.const 0))");
+    assert_snapshot!(text, @"");
+}
+
+#[test]
+fn t10_a_resolver_that_goes_by_the_numbers_of_tables_is_found() {
+    assert_snapshot!(checked("(i32.and (i32.load (local.get $clash)) (i32.const 1))", ""), @"");
+}
+
+#[test]
+fn t11_a_resolver_that_changes_its_mind_is_found() {
+    // No instance is asked so much but the one that serves on.
+    let bomb = "(global.set $n (i32.add (global.get $n) (i32.const 1))) (i32.gt_u (global.get $n) (i32.const 3000))";
+    assert_snapshot!(checked(bomb, "(global $n (mut i32) (i32.const 0))"), @"");
+}
+
+#[test]
+fn a_resolver_that_fails_is_shown_with_what_it_fails_at() {
+    let picky =
+        "(if (i32.eq (call $kind (local.get $clash) (i32.const 1)) (i32.const 2)) (then unreachable)) (i32.const 1)";
+    assert_snapshot!(checked(picky, ""), @"");
+}
+
+const CASES: &str = r#"
+table = "CREATE TABLE t (id INTEGER PRIMARY KEY, n, note TEXT)"
+
+[[case]]
+why = "what comes is taken"
+base = "1 | 1 | 'a'"
+current = "1 | 2 | 'a'"
+incoming = "1 | 1 | 'it''s'"
+verdict = "take"
+
+[[case]]
+why = "a larger number stays"
+current = "1 | 5 | NULL"
+current_stamp = "10 of 2"
+incoming = "1 | 4 | x'00ff'"
+incoming_stamp = "11 of 1"
+verdict = "merge 1 | 5 | x'00ff'"
+"#;
+
+/// Figures of time and fuel are left out.
+fn timeless(text: &str) -> String {
+    let line = |line: &str| match line.strip_prefix("  ok    ") {
+        Some(rest) => format!("  ok    {}", rest.split("   ").next().unwrap()),
+        None => line.split("; ").next().unwrap().to_owned(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn cases_are_put_to_a_component() {
+    let dir = mine().file("cases/own.toml", CASES).file("cases/broken.toml", "[[case]]\nverdit = 'keep'\n");
+    let dir = dir.file("cases/readme.txt", "no cases");
+    assert_snapshot!(timeless(&dir.masked("plugin test mine.wasm --cases cases --histories 0")), @"");
+    let json = dir.words("plugin test mine.wasm --cases cases/own.toml --histories 0 --json");
+    let json: serde_json::Value = serde_json::from_str(json.split_once("--- stdout\n").unwrap().1).unwrap();
+    assert_eq!((&json["passed"], &json["failed"], &json["rows"]), (&1.into(), &1.into(), &2.into()));
+    assert_eq!(json["cases"][1]["got"], "take");
+    assert!(json["cases"][0]["fuel"].as_u64().unwrap() > 0);
+    assert_snapshot!(dir.words("plugin test fnv"), @"");
+    assert_snapshot!(dir.words("plugin test mine.wasm --cases nowhere"), @"");
+}
+
+#[test]
+fn cases_of_a_hasher_are_keys_and_hashes() {
+    let cases = "columns = ['id INTEGER', 'v']\n\
+                 [[case]]\nwhy = 'one'\nkey = '1'\nhash = 1\n[[case]]\nwhy = 'a text'\nkey = \"'a'\"\nhash = '0x00ff'\n";
+    let dir = Dir::new().file("keys.toml", cases).file("clashes.toml", CASES);
+    assert_snapshot!(timeless(&dir.words("plugin test fnv --cases keys.toml")), @"");
+    let other = dir.words("plugin test fnv --cases clashes.toml");
+    assert!(other.contains("these are clashes for a resolver, and the component is a hasher"), "{other}");
+    let other = dir.words("plugin test last-write-wins --histories 0 --cases keys.toml");
+    assert!(other.contains("these are keys for a hasher, and the component is a resolver"), "{other}");
+}
+
+/// Settings that stand in the cases need not be given again for the histories.
+#[test]
+fn histories_have_the_settings_of_the_cases() {
+    let cases = "columns = ['id INTEGER', 'stock']\nsettings = { columns = 'stock' }\n\
+                 [[case]]\nbase = '1 | 1'\ncurrent = '1 | 3'\nincoming = '1 | 2'\nverdict = 'merge 1 | 4'\n";
+    let dir = Dir::new().file("c.toml", cases);
+    let text = dir.words("plugin test counter --cases c.toml --histories 4 --seed 1");
+    assert!(text.starts_with("exit 0\n"), "{text}");
+    // Without any, it refuses.
+    let text = dir.words("plugin test counter --histories 4");
+    assert!(text.starts_with("exit 3\n") && text.contains("the setting `columns` is missing"), "{text}");
+}
+
+#[test]
+fn histories_are_of_the_users_own_tables() {
+    let dir = Dir::new().file("tables.sql", "CREATE TABLE stock (sku TEXT PRIMARY KEY NOT NULL, left_over INTEGER);");
+    let text = dir.words("plugin test counter --settings columns=left_over --schema tables.sql --histories 4");
+    assert!(text.starts_with("exit 0\n"), "{text}");
+    let text = dir.words("plugin check counter --settings columns=left_over --schema tables.sql --questions 100");
+    assert!(text.contains("ok    configure  it takes its settings and 1 table\n"), "{text}");
+    let dir = dir.file("none.sql", "CREATE TABLE t (v);");
+    assert_snapshot!(dir.words("plugin check counter --schema none.sql"), @"");
+}
+
+/// A resolver with a memory of its own: one node has asked it about more clashes since its start than another.
+#[test]
+fn a_history_in_which_nodes_differ_is_shown_short() {
+    let count = "(global.set $n (i32.add (global.get $n) (i32.const 1))) (i32.and (global.get $n) (i32.const 1))";
+    let guest = resolver_guest_with(count, "(global $n (mut i32) (i32.const 0))");
+    let dir = Dir::new().bytes("mine.wasm", &guest);
+    let text = dir.words("plugin test mine.wasm --histories 200 --seed 1");
+    assert!(text.starts_with("exit 3\n"), "{text}");
+    assert!(text.contains("  FAIL  the nodes have read the same log and hold different rows\n"), "{text}");
+    assert!(text.contains("          only on node "), "{text}");
+    let steps = text.lines().filter(|line| line.trim_start().starts_with("node ")).count();
+    assert!((2..=16).contains(&steps), "{text}");
+    let seed = text.lines().find_map(|line| line.strip_prefix("histories, from seed ")).unwrap();
+    let again = dir.words(&format!("plugin test mine.wasm --histories 1 --seed {seed}"));
+    assert!(again.contains("hold different rows"), "{again}");
+}
+
+#[test]
+fn a_component_is_measured_beside_another() {
+    let dir = mine();
+    let json = dir.words("plugin bench mine.wasm --json");
+    let json: serde_json::Value = serde_json::from_str(json.split_once("--- stdout\n").unwrap().1).unwrap();
+    assert_eq!(json["beside"], "last-write-wins");
+    for (at, batch) in [1, 64, 512].into_iter().enumerate() {
+        let line = &json["paces"][at];
+        assert_eq!(line["batch"], batch);
+        assert!(line["per_second"].as_f64().unwrap() > 0.0 && line["times"].as_f64().unwrap() > 0.0, "{json}");
+    }
+    for figure in ["compile_cold_ms", "compile_cached_ms", "instantiate_us", "memory_peak_bytes", "fuel_per_row"] {
+        assert!(json[figure].as_f64().unwrap() > 0.0, "{figure}: {json}");
+    }
+    let text = dir.words("plugin bench fnv");
+    assert!(text.starts_with("exit 0\n") && text.contains("native twin"), "{text}");
+    let text = dir.words("plugin bench counter --settings columns=stock");
+    assert!(text.starts_with("exit 0\n") && text.contains(" last-write-wins\n"), "{text}");
+}
+
+#[test]
+fn a_pin_is_written_and_nothing_else_changes() {
+    let config = "# ours\ndb_path = 'app.db' # the file\n\n[plugin.mine]\nsource = \"file:mine.wasm\" # built here\n\n\
+                  [plugin.mine.settings]\na = 1\n";
+    let dir = mine().file("deep/antiphon.toml", config);
+    std::fs::rename(dir.folder.path().join("mine.wasm"), dir.folder.path().join("deep/mine.wasm")).unwrap();
+    let path = dir.folder.path().join("deep/antiphon.toml");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("deep/antiphon.toml", dir.folder.path().join("antiphon.toml")).unwrap();
+
+    // Through a link that stays one, to a file whose folder `source` is relative to: that of the link as it was named.
+    assert_snapshot!(dir.masked("plugin pin mine --config deep/antiphon.toml"), @"");
+    let digest = antiphon_plugin::sha256(&resolver_guest(TAKE));
+    let source = "source = \"file:mine.wasm\" # built here\n";
+    let expected = config.replace(source, &format!("{source}sha256 = \"{digest}\"\n"));
+    assert_eq!(dir.read("deep/antiphon.toml"), expected);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(std::fs::read_dir(dir.folder.path().join("deep")).unwrap().count(), 2, "nothing is left aside");
+
+    assert_snapshot!(dir.masked("plugin pin mine --config deep/antiphon.toml"), @"");
+    std::fs::write(dir.folder.path().join("deep/mine.wasm"), resolver_guest("(i32.const 0)")).unwrap();
+    let checked = dir.masked("plugin check mine --config deep/antiphon.toml");
+    assert!(checked.contains("FAIL  pin "), "{checked}");
+    assert_snapshot!(dir.masked("plugin pin mine --config deep/antiphon.toml"), @"");
+    let checked = dir.masked("plugin check mine --config deep/antiphon.toml --questions 10");
+    assert!(checked.starts_with("exit 0\n") && checked.contains("ok    pin "), "{checked}");
+
+    std::fs::write(dir.folder.path().join("mine.wasm"), resolver_guest(TAKE)).unwrap();
+    let linked = dir.masked("plugin pin mine");
+    assert!(linked.starts_with("exit 0\n"), "{linked}");
+    assert!(std::fs::symlink_metadata(dir.folder.path().join("antiphon.toml")).unwrap().is_symlink());
+    assert_eq!(dir.read("deep/antiphon.toml"), expected);
+}
+
+#[test]
+fn what_can_not_be_used_is_not_pinned() {
+    let config = "[plugin.text]\nsource = 'file:antiphon.toml'\n[plugin.gone]\nsource = 'file:gone.wasm'\n\
+                  [plugin.sum]\nsource = 'builtin:counter'\n";
+    let dir = Dir::new().file("antiphon.toml", config);
+    assert_snapshot!(dir.masked("plugin pin text"), @"");
+    assert_snapshot!(dir.masked("plugin pin gone"), @"");
+    assert_snapshot!(dir.masked("plugin pin sum"), @"");
+    assert_snapshot!(dir.masked("plugin pin none"), @"");
+    assert_eq!(dir.read("antiphon.toml"), config);
+    assert_snapshot!(Dir::new().masked("plugin pin none"), @"");
+}
