@@ -7,21 +7,30 @@ use insta::assert_snapshot;
 
 use super::Dir;
 
-/// Digests and figures that differ from build to build are left out.
+/// Digests and sizes that differ from build to build are left out.
 fn masked(text: &str) -> String {
-    let mut masked = String::new();
-    let mut digits = String::new();
-    for char in text.chars().chain(['\n']) {
-        if char.is_ascii_hexdigit() && !char.is_ascii_uppercase() {
-            digits.push(char);
-            continue;
+    let digest = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let mut masked = String::new();
+        for (at, word) in line.split(|char: char| !char.is_ascii_alphanumeric()).enumerate() {
+            let end = word.as_ptr() as usize - line.as_ptr() as usize;
+            if at > 0 {
+                masked.push_str(&line[..end].chars().next_back().unwrap().to_string());
+            }
+            masked.push_str(if digest(word) { "[sha256]" } else { word });
         }
-        masked.push_str(if digits.len() == 64 { "[sha256]" } else { &digits });
-        digits.clear();
-        masked.push(char);
+        for (before, after) in [("ok    form       a component of ", ";"), ("  \"size\": ", ",")] {
+            if let Some((_, rest)) = masked.strip_prefix(before).and_then(|rest| rest.split_once(after)) {
+                masked = format!("{before}[size]{after}{rest}");
+            }
+        }
+        if masked.starts_with("  size       ") && !masked.ends_with(" MiB") {
+            masked = "  size       [size]".to_owned();
+        }
+        lines.push(masked);
     }
-    masked.pop();
-    masked
+    lines.join("\n")
 }
 
 impl Dir {

@@ -16,7 +16,7 @@
 //! A hasher's cases have `key` and `hash` instead. Values are written as [`super::notation`] says.
 
 use super::dice::Dice;
-use super::notation::{self, Shown, ShownVerdict};
+use super::notation::{self, Brief, Shown, ShownVerdict};
 use super::{draw, tables};
 use crate::config::Settings;
 use antiphon_core::hash::Hash as _;
@@ -267,7 +267,7 @@ impl CaseFile {
 /// A clash as a person reads it, in lines.
 #[must_use]
 pub fn shown_clash(clash: &Clash, nodes: &[String]) -> Vec<String> {
-    let row = |row: Option<&Row>| row.map_or_else(|| "none".to_owned(), |row| Shown(row).to_string());
+    let row = |row: Option<&Row>| row.map_or_else(|| "none".to_owned(), |row| Brief(row).to_string());
     let side = |side: &Side| {
         let by = if side.stamp == Stamp::default() {
             String::new()

@@ -6,7 +6,7 @@
 
 use super::dice::Dice;
 use super::draw;
-use super::notation::{Shown, exact_row};
+use super::notation::{Brief, exact_row};
 use super::tables;
 use crate::db::{self, Bound, Database, Db, Filter, Make, Options, Order, Policies, Policy, Standing};
 use crate::log::{Log, Memory};
@@ -186,14 +186,14 @@ impl Deed {
     fn words(&self, tables: &[Table]) -> String {
         let name = |table: &usize| tables.get(*table).map_or("?", |table| table.name.as_str());
         match self {
-            Self::Put { table, row } => format!("writes {} into {}", Shown(row), name(table)),
+            Self::Put { table, row } => format!("writes {} into {}", Brief(row), name(table)),
             Self::Set { table, key, column, value } => {
                 let column = tables.get(*table).and_then(|table| table.columns.get(*column));
                 let column = column.map_or("?", |column| column.name.as_str());
                 let value = std::slice::from_ref(value);
-                format!("sets {column} = {} in {} where the key is {}", Shown(value), name(table), Shown(key))
+                format!("sets {column} = {} in {} where the key is {}", Brief(value), name(table), Brief(key))
             }
-            Self::Delete { table, key } => format!("deletes {} from {}", Shown(key), name(table)),
+            Self::Delete { table, key } => format!("deletes {} from {}", Brief(key), name(table)),
             Self::Send => "sends".to_owned(),
             Self::Read => "reads".to_owned(),
             Self::Restart => "starts anew".to_owned(),
@@ -550,7 +550,7 @@ impl Member {
                     (0..columns.len()).map(|at| row.get_ref(at).map(db::owned)).collect::<rusqlite::Result<_>>()?;
                 let mut exact = table.name.clone();
                 exact_row(&mut exact, &values);
-                all.insert(exact, format!("{}: {}", table.name, Shown(&values)));
+                all.insert(exact, format!("{}: {}", table.name, Brief(&values)));
             }
         }
         Ok(all)

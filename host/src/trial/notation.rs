@@ -24,6 +24,38 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
+/// The same for the eye alone: long values are cut.
+#[derive(Debug)]
+pub struct Brief<'a>(pub &'a [Value]);
+
+/// Most characters of a text, and most bytes of a blob, that are shown.
+const SHORT: usize = 40;
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, value) in self.0.iter().enumerate() {
+            if position > 0 {
+                f.write_str(" | ")?;
+            }
+            match value {
+                Value::Text(bytes) if bytes.len() > SHORT => {
+                    // A cut may go through a character, which must not make another kind of text of it.
+                    let cut =
+                        String::from_utf8_lossy(bytes).char_indices().nth(SHORT).map_or(bytes.len(), |(at, _)| at);
+                    show(f, &Value::Text(bytes.iter().copied().take(cut).collect()))?;
+                    write!(f, "… ({} bytes)", bytes.len())?;
+                }
+                Value::Blob(bytes) if bytes.len() > SHORT => {
+                    show(f, &Value::Blob(bytes.iter().copied().take(SHORT).collect()))?;
+                    write!(f, "… ({} bytes)", bytes.len())?;
+                }
+                value => show(f, value)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 fn show(f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
     match value {
         Value::Null => f.write_str("NULL"),
@@ -197,6 +229,13 @@ mod tests {
         assert!(text.chars().all(is_plain), "{text}");
         let merged = Verdict::Merge(whole);
         assert_eq!(verdict(&ShownVerdict(&merged).to_string()).unwrap(), merged);
+    }
+
+    #[test]
+    fn long_values_are_cut_for_the_eye() {
+        let long = [Value::from("é".repeat(100).as_str()), Value::Blob(vec![7; 41]), Value::from("short")];
+        let (text, blob) = ("é".repeat(SHORT), "07".repeat(SHORT));
+        assert_eq!(Brief(&long).to_string(), format!("'{text}'… (200 bytes) | x'{blob}'… (41 bytes) | 'short'"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use super::cases::{shown_clash, shown_hash};
 use super::dice::Dice;
 use super::draw::{Field, packed};
-use super::notation::{ShownVerdict, exact, exact_row};
+use super::notation::{Brief, ShownVerdict, exact, exact_row};
 use antiphon_core::hash::{Hash, PluginError};
 use antiphon_core::resolve::{Clash, Resolve, Verdict};
 use antiphon_core::schema::{Column, Table};
@@ -90,7 +90,10 @@ impl Ask for Resolver {
     }
 
     fn shown_answer(answer: &Verdict) -> String {
-        ShownVerdict(answer).to_string()
+        match answer {
+            Verdict::Merge(row) => format!("merge {}", Brief(row)),
+            answer => ShownVerdict(answer).to_string(),
+        }
     }
 
     fn write(questions: &[Clash], answers: &[Verdict]) -> [String; 2] {

@@ -176,7 +176,7 @@ impl Line {
             State::Builtin => writeln!(out, "  sha256    {digest}")?,
             State::AsPinned => writeln!(out, "  sha256    {digest}, as pinned")?,
             State::NotPinned => {
-                writeln!(out, "  sha256    {digest}, not pinned: run `antiphon plugin pin {}`", self.name)?
+                writeln!(out, "  sha256    {digest}, not pinned: run `antiphon plugin pin {}`", self.name)?;
             }
             State::Differs => {
                 writeln!(out, "  pinned    {}", self.pinned.as_deref().unwrap_or(""))?;
