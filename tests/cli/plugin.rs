@@ -16,7 +16,7 @@ fn masked(text: &str) -> String {
         for (at, word) in line.split(|char: char| !char.is_ascii_alphanumeric()).enumerate() {
             let end = word.as_ptr() as usize - line.as_ptr() as usize;
             if at > 0 {
-                masked.push_str(&line[..end].chars().next_back().unwrap().to_string());
+                masked.push(line[..end].chars().next_back().unwrap());
             }
             masked.push_str(if digest(word) { "[sha256]" } else { word });
         }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use antiphon_core::hash::{Hash, PluginError, fnv::Fnv};
+use antiphon_core::hash::{Hash, PluginError, fnv::Fnv, xxh3::Xxh3};
 use antiphon_core::resolve::{LastWriteWins, Resolve};
 use antiphon_plugin::{HostOptions, Limits, Origin, World};
 use serde::Serialize;
@@ -153,6 +153,8 @@ fn beside(
     let resolved = |resolver: &mut dyn Resolve| pace::of_resolver(resolver, table, LONG).map_err(failed);
     match subject.source.name.as_str() {
         "fnv" if official => return Ok(("native twin", hashed(&mut Fnv::default())?)),
+        // The twin of one with settings would have to have them too, and takes the same time.
+        "xxh3" if official => return Ok(("native twin", hashed(&mut Xxh3::default())?)),
         "last-write-wins" if official => return Ok(("native twin", resolved(&mut LastWriteWins)?)),
         _ => {}
     }
