@@ -329,7 +329,17 @@ fn records_are_taken_over_into_a_file_of_an_earlier_build() {
         let scratch = folder.path().join("log.db");
         let genesis =
             Genesis { shards: 1, hasher: "test".into(), resolver: "test".into(), wire: 1, ..Genesis::default() };
-        let work = || block_on(join::force(db, &*log, &genesis, &scratch, join::Rows::DiscardLocal, Provenance::Same));
+        let work = || {
+            block_on(join::force(
+                db,
+                &*log,
+                &genesis,
+                &scratch,
+                join::Rows::DiscardLocal,
+                Provenance::Same,
+                &mut |_| Ok(()),
+            ))
+        };
         // On a thread of its own, for this one waits for the database already.
         std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap();
     });
