@@ -45,6 +45,7 @@ fn setting(name: &str, default: u64) -> u64 {
 const TABLES: &str = "CREATE TABLE item (id TEXT PRIMARY KEY, v INTEGER, note TEXT);
                       CREATE TABLE total (writer INTEGER PRIMARY KEY, n INTEGER);
                       CREATE TABLE shared (id INTEGER PRIMARY KEY, v TEXT);";
+const ITEMS: &str = "INSERT INTO item VALUES ('a', 1, 'x'), ('b', 2, 'y')";
 
 /// What an application knows it has committed: its items, and how often it counted.
 #[derive(Default)]
@@ -362,7 +363,7 @@ fn f01_every_named_point_of_one_that_joins_with_equal_rows() {
 fn f01_deaths_off_the_way() {
     // A command that settles whose rows hold.
     let place = place();
-    let (mut a, mut b) = place.pair(TABLES, "INSERT INTO item VALUES ('a', 1, 'x'), ('b', 2, 'y')", "");
+    let (mut a, mut b) = place.pair(TABLES, ITEMS, "");
     let mut late = place.site("late", &format!("{TABLES} INSERT INTO item VALUES ('c', 3, 'z')"));
     late.refused().expect(65, &["join --discard-local"]);
     for passing in ["settle:1", "commit:1", "commit:2", "committed:2"] {
@@ -428,7 +429,7 @@ fn f01_deaths_off_the_way() {
 #[test]
 fn f01_deaths_between_slices() {
     let place = place();
-    let (mut a, mut b) = pair(&place);
+    let (mut a, mut b) = place.pair(TABLES, ITEMS, "");
     a.term();
     a.set(PIECE.0, Some("500"));
     a.start();
