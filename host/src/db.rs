@@ -12,6 +12,7 @@ mod catalog;
 mod clash;
 mod compare;
 mod conflicts;
+mod defaults;
 mod expired;
 mod founding;
 mod handle;
@@ -21,6 +22,7 @@ mod ledger;
 mod life;
 mod look;
 mod merge;
+mod obstacle;
 mod outbox;
 mod overlay;
 mod oversize;
@@ -33,6 +35,7 @@ mod reconcile;
 mod resolved;
 mod rows;
 mod seal;
+mod shadows;
 mod shortfall;
 mod slices;
 mod stamp;
@@ -44,6 +47,7 @@ mod verify;
 
 pub use apply::{Applied, Stop};
 pub use attachment::Detached;
+pub(crate) use catalog::tables;
 pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub(crate) use conflicts::purge;
@@ -53,12 +57,14 @@ pub use handle::Db;
 pub use inspect::{Look, Mark, NodeState, Waiting};
 pub use ledger::Placement;
 pub use look::look;
+pub use obstacle::{Obstacle, ObstacleKind};
 pub use outbox::Unsent;
 pub use oversize::Oversized;
 pub use policy::{Make, Order, Policies, Policy};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 pub use reconcile::{Reattached, Reconciled};
+pub(crate) use values::{Bound, owned};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
 use crate::log;
@@ -88,6 +94,15 @@ pub enum Error {
         /// SQLite's reason.
         #[source]
         source: rusqlite::Error,
+    },
+    /// The system refused.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
     },
     /// The file is not a sound database.
     #[error("the database is damaged: {0}")]

@@ -1,7 +1,7 @@
 //! The log: one total order for everything that can touch the same row.
 
 pub mod conformance;
-mod glance;
+mod embedded;
 mod jetstream;
 mod lease;
 mod local;
@@ -9,7 +9,6 @@ mod look;
 mod member;
 mod memory;
 
-pub use glance::Glance;
 pub use jetstream::{Connection, JetStream, Login, Names, Settings};
 pub use lease::{Claimant, Hold, Lease};
 pub use local::Local;

@@ -1,16 +1,16 @@
-//! `antiphon log`: what the embedded log holds, only looked at.
+//! `antiphon log`: what the log holds, only looked at.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Node;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::log;
 use crate::node::Carrier;
 
 mod info;
 mod peek;
 
-/// Look at the embedded log: which changes it holds, from whom, and how far it reaches
+/// Look at the log: which changes it holds, from whom, and how far it reaches
 ///
 /// The log is only read, never made, and nodes may be running on it.
 #[derive(Debug, clap::Subcommand)]
@@ -45,16 +45,8 @@ struct Found {
 }
 
 impl Found {
-    /// The log's directory.
-    fn directory(&self) -> Result<&Path, Failure> {
-        self.carrier.directory().ok_or_else(|| {
-            Failure::new(Kind::NotBuilt, format!("the log is on {}, and this version prints only an embedded one", self.carrier))
-                .hint("`antiphon status` shows how far it reaches and who is in it; `log peek --pending` what is not in it yet")
-        })
-    }
-
     fn look(&self) -> Result<log::Look, Failure> {
-        super::look::log(self.directory()?)
+        super::look::log(&self.carrier)
     }
 }
 

@@ -9,6 +9,7 @@ mod append;
 mod bell;
 mod bucket;
 mod connection;
+mod extent;
 mod names;
 mod read;
 mod stream;

@@ -43,19 +43,25 @@ impl Local {
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let file = directory.join(FILE);
         let broken = |error: &dyn std::fmt::Display| Error::Broken(format!("`{}`: {error}", file.display()));
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| broken(&error))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| Error::Unreachable(format!("`{}`: {error}", directory.display())))?;
         let (writer, reader, format) = patiently(|| {
             let mut writer = connect(&file)?;
             create(&mut writer)?;
             let format: u32 = writer.query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))?;
             Ok((writer, connect(&file)?, format))
         })
-        .map_err(|error| broken(&error))?;
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).map_err(|error| broken(&error))?;
+        .map_err(|error| named(classify(&error), &file))?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| Error::Unreachable(format!("`{}`: {error}", file.display())))?;
         if format != FORMAT {
             return Err(broken(&format_args!("it has format {format}, and this build reads format {FORMAT}")));
         }
-        let bell = Bell::new(&file).map_err(|error| broken(&error))?;
+        let bell = Bell::new(&file)
+            .map_err(|error| Error::Unreachable(format!("the bell beside `{}`: {error}", file.display())))?;
         let watch = Watch::new(&file);
         Ok(Self {
             writer: Arc::new(Mutex::new(writer)),
@@ -70,6 +76,14 @@ impl Local {
     #[must_use]
     pub fn file(directory: &Path) -> PathBuf {
         directory.join(FILE)
+    }
+}
+
+/// The same error, of this file.
+fn named(error: Error, file: &Path) -> Error {
+    match error {
+        Error::Unreachable(text) => Error::Unreachable(format!("`{}`: {text}", file.display())),
+        Error::Broken(text) => Error::Broken(format!("`{}`: {text}", file.display())),
     }
 }
 

@@ -1,9 +1,9 @@
 //! What carries the log from node to node.
 
-use super::failing::lost_log;
+use super::opened::closed_log;
 use crate::failure::Failure;
 use crate::life;
-use crate::log::{self, Connection, Glance, JetStream, Local, Log, Login, Names, Settings};
+use crate::log::{self, Connection, JetStream, Local, Log, Login, Look, Names, Settings};
 use crate::place::Place;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -80,9 +80,9 @@ impl Carrier {
     }
 
     /// The log, to be looked at from outside; `None` if there is none.
-    pub(crate) fn glance(&self) -> Result<Option<Glance>, log::Error> {
+    pub(crate) fn look(&self) -> Result<Option<Look>, log::Error> {
         let nats = match self {
-            Self::Embedded(directory) => return Glance::open(directory),
+            Self::Embedded(directory) => return Look::open(directory),
             Self::Nats(nats) => nats,
         };
         let unreachable = |why: &dyn fmt::Display| log::Error::Unreachable(why.to_string());
@@ -98,14 +98,14 @@ impl Carrier {
             tokio::time::timeout(PATIENCE, connection.wait(&nats.shown, u32::MAX, nats.pause)).await
         };
         runtime.block_on(connected).map_err(|_| unreachable(&"no NATS server answers"))?;
-        Ok(Some(Glance::on_nats(JetStream::new(&connection, nats.settings(String::new())), runtime)))
+        Ok(Some(Look::on_nats(JetStream::new(&connection, nats.settings(String::new())), runtime)))
     }
 
     /// Opens the log.
     pub(super) async fn open(&self, place: &Place) -> Result<Arc<dyn Log>, Failure> {
         match self {
             Self::Embedded(directory) => {
-                let log = Local::open(directory).map_err(|error| lost_log("cannot open the log", &error))?;
+                let log = Local::open(directory).map_err(|error| closed_log(&error))?;
                 Ok(Arc::new(log))
             }
             Self::Nats(nats) => {

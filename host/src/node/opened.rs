@@ -54,7 +54,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     let lock = Lock::take(&place, &state, &shown)?;
     place.has_one_name()?;
     sweep(&state);
-    Report::remove(&state);
+    let logged = Report::begin(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
     fault!("checked");
     let options = Options {
@@ -68,6 +68,12 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         replicate: parts.replicate,
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
+    if let Carrier::Embedded(directory) = &parts.log
+        && db.standing().map_err(|error| unopened(&shown, &error))? != Standing::Apart
+        && !log::Local::file(directory).exists()
+    {
+        return Err(elsewhere(no_log(directory), logged.as_deref(), &shown));
+    }
     let log = parts.log.open(&place).await?;
     fault!("opened");
     let note = Life::read(&state);
@@ -92,6 +98,38 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         place,
         lock,
     })
+}
+
+/// A member's log is not where it should be. Nothing is made in its place, which would only look like it.
+fn no_log(directory: &Path) -> Failure {
+    Failure::new(
+        Kind::Data,
+        format!(
+            "this database belongs to a cluster, and there is no log in `{}`: it was deleted or is another one",
+            directory.display()
+        ),
+    )
+    .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
+    .hint("if that log is lost, `antiphon cleanup` and then `antiphon run` found a new cluster from this database")
+}
+
+/// Names the log that the last start used, if it is still there.
+fn elsewhere(failure: Failure, logged: Option<&Path>, shown: &str) -> Failure {
+    match logged.filter(|logged| log::Local::file(logged).exists()) {
+        Some(logged) => {
+            failure.hint_first(format!("it ran last with `antiphon run {shown} --log {}`", logged.display()))
+        }
+        None => failure,
+    }
+}
+
+pub(super) fn closed_log(error: &log::Error) -> Failure {
+    match error {
+        log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot open the log", error).hint(
+            "name a directory with `--log`, or `path` under `[log]`, that this user can make or write to, on a disk with room",
+        ),
+        log::Error::Broken(_) => lost_log("cannot open the log", error),
+    }
 }
 
 /// Writes beside the database whose life it is.
@@ -190,7 +228,7 @@ impl Opened {
         let claimed = loop {
             match self.log.claim(origin).await {
                 Err(error @ log::Error::Unreachable(_)) if self.waits() => self.pause(&error).await,
-                claimed => break claimed.map_err(|error| lost_log("cannot use the log", &error))?,
+                claimed => break claimed.map_err(|error| closed_log(&error))?,
             }
         };
         claimed.ok_or_else(|| {
@@ -199,14 +237,19 @@ impl Opened {
         })
     }
 
-    /// Joins as the user decided.
+    /// Joins as the user decided; `before` is called when nothing stands in the way, and nothing has been changed.
     ///
     /// # Errors
-    /// When the log can't be read.
-    pub async fn force(&mut self, rows: join::Rows) -> Result<Vec<db::Difference>, Failure> {
+    /// When the log can't be read, or `before` fails.
+    pub async fn force(
+        &mut self,
+        rows: join::Rows,
+        before: &mut dyn FnMut(&Database) -> Result<(), Failure>,
+    ) -> Result<Vec<db::Difference>, Failure> {
         let scratch = Scratch::new(&self.state)?;
+        let (log, agreed) = (&*self.log, &self.agreed);
         let differences =
-            join::force(&mut self.db, &*self.log, &self.agreed, &scratch.file(), rows, self.provenance).await?;
+            join::force(&mut self.db, log, agreed, &scratch.file(), rows, self.provenance, before).await?;
         note_life(&self.place, &self.state, &self.db)?;
         Ok(differences)
     }

@@ -13,12 +13,11 @@ use crate::node::Carrier;
 const AHEAD_MAX_MS: u64 = 60_000;
 /// So many of a shard's newest entries are asked for their clocks.
 const ENTRIES_ASKED: u64 = 256;
-const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// A member needs its log, and the log must reach as far as the member has read.
 pub(super) fn reachable(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
     let Some(node) = patient.node.as_ref().filter(|node| node.cluster.is_some()) else { return Ok(()) };
-    let Some(log) = patient.log.glance()? else {
+    let Some(log) = patient.log.look()? else {
         found.error(
             None,
             format!("there is no log in `{}`", patient.log.directory().unwrap_or(Path::new("")).display()),
@@ -46,25 +45,19 @@ pub(super) fn reachable(patient: &Patient, found: &mut Found) -> Result<(), Fail
 
 /// Clocks don't decide what stands, but their times are what people and some policies go by.
 pub(super) fn clock(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
-    let Some(node) = patient.node.as_ref() else { return Ok(()) };
-    let Some(log) = patient.log.glance()? else { return Ok(()) };
+    let Some(log) = patient.log.look()? else { return Ok(()) };
     let now = crate::clock::unix_ms();
     let (mut written, mut taken): (BTreeMap<u64, u64>, u64) = (BTreeMap::new(), 0);
-    for &(shard, _) in &node.positions {
+    for shard in log.shards()? {
         let last = log.bounds(shard)?.last;
-        let mut after = last.saturating_sub(ENTRIES_ASKED);
-        loop {
-            let entries = log.read(shard, after, BYTES_AT_ONCE)?;
-            let Some(newest) = entries.last() else { break };
-            after = newest.seq;
-            for placed in entries {
-                taken = taken.max(placed.time / 1_000_000);
-                if let Ok(entry) = codec::decode(&placed.frame) {
-                    let clock = written.entry(entry.origin.node).or_default();
-                    *clock = entry.clock.max(*clock);
-                }
+        log.each(shard, last.saturating_sub(ENTRIES_ASKED), |placed| {
+            taken = taken.max(placed.time / 1_000_000);
+            if let Ok(entry) = codec::decode(&placed.frame) {
+                let clock = written.entry(entry.origin.node).or_default();
+                *clock = entry.clock.max(*clock);
             }
-        }
+            Ok::<_, crate::log::Error>(true)
+        })?;
     }
     let why = "times in records and logs can't be compared, and where the newest write wins the clock that is ahead wins always";
     let remedy = "set the clocks of all machines by NTP or chrony, and look at the one that differs first";

@@ -1,7 +1,7 @@
 //! Beside the streams: members, leases and claims, in a bucket of keys and values.
 
 use super::Settings;
-use super::read::direct;
+use super::read::{LastOf, direct};
 use super::stream::unreachable;
 use crate::log::{Announced, Claim, Error, Lease, Member};
 use antiphon_core::entry::Origin;
@@ -18,11 +18,6 @@ use tokio::task::JoinHandle;
 /// How often a claim is renewed, and how long one may stand still before its process is taken for gone.
 const RENEWAL: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_millis(4500);
-
-#[derive(Serialize)]
-struct LastOf<'a> {
-    multi_last: [&'a str; 1],
-}
 
 /// Where in the world the process runs that speaks for an origin.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -31,6 +31,12 @@ struct Wanted<'a> {
     next_by_subj: &'a str,
 }
 
+/// The newest message of every subject that matches.
+#[derive(Serialize)]
+pub(super) struct LastOf<'a> {
+    pub(super) multi_last: [&'a str; 1],
+}
+
 impl Stream {
     pub(super) async fn read(&self, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
         let bytes_max = bytes_max.min(64 << 20);
