@@ -252,6 +252,8 @@ fn show_hides_secrets() {
     ca_file = ""
     cert_file = ""
     key_file = ""
+    require_tls = false
+    creds_file = ""
     bind_address = "127.0.0.1:-1"
     connect_retries = 5
     reconnect_wait_seconds = 2

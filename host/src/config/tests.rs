@@ -150,7 +150,7 @@ fn what_has_no_effect_is_said_once_by_name() {
     `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
     `replication_log.max_entries` has no effect in this version: no entry is dropped; it will bound the log's length
     `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl`, `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored
-    `nats.bind_address`, `nats.server_config` have no effect in this version: no server is started; name yours in `urls`
+    `nats.bind_address` has no effect in this version: no server is started; name yours in `urls`
     `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
     `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
     "#);
