@@ -26,6 +26,7 @@
 //! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
 //! | [`failure`] | what went wrong, as the user reads it |
 //! | [`telemetry`] | log lines |
+//! | [`template`] | what a component of the user's own starts from |
 //! | [`flaw`] | planted bugs, for tests alone |
 
 #[macro_use]
@@ -55,5 +56,6 @@ pub mod report;
 pub mod status;
 pub mod subscribe;
 pub mod telemetry;
+pub mod template;
 pub mod watch;
 mod words;

@@ -2,7 +2,9 @@
 
 use crate::failure::Failure;
 
+mod build;
 mod list;
+mod new;
 
 /// Look at components, try them out, and pin them
 ///
@@ -10,12 +12,16 @@ mod list;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     List(list::List),
+    New(new::New),
+    Build(build::Build),
 }
 
 impl Command {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run(),
+            Self::New(new) => new.run(),
+            Self::Build(build) => build.run(),
         }
     }
 }
