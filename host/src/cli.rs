@@ -9,7 +9,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{Config, Environment, Loaded, Overrides, Sources};
+use crate::config::{Config, DEV, Environment, Loaded, Overrides, Sources};
+use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 
 mod cleanup;
@@ -139,6 +140,22 @@ impl Node {
             environment: Environment::of_process(),
             overrides: Overrides { db_path: self.db, ..Overrides::default() },
         })
+    }
+}
+
+/// Whether components of one's own run without having been approved: the argument of commands that run components.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Dev {
+    /// Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1` says the same
+    #[arg(long)]
+    dev: bool,
+}
+
+impl Dev {
+    /// What that means for pins.
+    pub(crate) fn pins(&self) -> Pins {
+        let variable = std::env::var_os(DEV).is_some_and(|value| value == "1" || value == "true");
+        if self.dev || variable { Pins::Optional } else { Pins::Required }
     }
 }
 

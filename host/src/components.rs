@@ -1,17 +1,18 @@
 //! From the configuration to the components a node runs with.
 
 use crate::config::Config;
-use crate::db::{self, Make, Policies, Policy};
+use crate::custom::{self, Component, Pins};
+use crate::db::{self, Make, Order, Policies, Policy};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
 use crate::node::Parts;
 use antiphon_bundle::World;
 use antiphon_core::codec;
 use antiphon_core::entry::{Genesis, Policy as Agreed};
-use antiphon_core::hash::PluginError;
+use antiphon_core::hash::{Hash, PluginError};
 use antiphon_core::resolve::Resolve;
-use antiphon_plugin::{HostOptions, Limits, Origin, PluginHost, Source};
-use std::borrow::Cow;
+use antiphon_plugin::{HostOptions, PluginHost};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,20 +24,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// When a component can't be loaded.
-pub fn parts(config: &Config) -> Result<Parts, Failure> {
-    let host = PluginHost::new(&HostOptions { cache_dir: Some(cache(&config.state_dir())) })
-        .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))?;
-    let hasher = host
-        .hasher(&official(World::Hasher, &config.hash.r#use)?, &[], Limits::default())
-        .map_err(|error| failed(&error))?;
-    let (policies, agreed_policies, resolver) = policies(config, &host)?;
-    let agreed = Genesis {
-        shards: config.replication_log.shards,
-        hasher: hasher.identity().to_owned(),
-        resolver,
-        policies: agreed_policies,
-        wire: u32::from(codec::VERSION),
-    };
+pub fn parts(config: &Config, pins: Pins) -> Result<Parts, Failure> {
+    let host = host(config)?;
+    let components = Components { config, host: &host, pins, found: BTreeMap::new() };
+    let (hasher, policies, agreed) = components.load()?;
     let filter = config
         .capture
         .filter()
@@ -64,64 +55,103 @@ pub fn parts(config: &Config) -> Result<Parts, Failure> {
             records: (config.conflict.keep > 0).then(|| Duration::from_millis(config.conflict.keep)),
         },
         agreed,
-        hasher: Box::new(hasher),
+        hasher,
         policies,
     })
 }
 
-/// Who decides over which table: the policies, what nodes must agree on of them, and the default one's identity.
-fn policies(config: &Config, host: &PluginHost) -> Result<(Policies, Vec<Agreed>, String), Failure> {
-    let mut policies = Vec::new();
-    let mut agreed = Vec::new();
-    for table in &config.conflict.table {
-        let pattern = db::glob(&table.r#match).map_err(|error| {
-            Failure::caused(Kind::Config, "a pattern under `[[conflict.table]]` is no glob", &error)
-        })?;
-        let settings = table.settings.reveal();
-        let (policy, resolver) = policy(config, host, &table.r#use, Some(&pattern), settings.clone())?;
+/// Where components come to life, with those of earlier starts at hand.
+///
+/// # Errors
+/// When this machine can't run the engine.
+pub fn host(config: &Config) -> Result<PluginHost, Failure> {
+    PluginHost::new(&HostOptions { cache_dir: Some(cache(&config.state_dir())) })
+        .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))
+}
+
+/// The components of a configuration, each file read once however often it is named.
+struct Components<'a> {
+    config: &'a Config,
+    host: &'a PluginHost,
+    pins: Pins,
+    found: BTreeMap<String, Component>,
+}
+
+impl Components<'_> {
+    /// Where a key goes, who decides over which table, and what nodes must agree on of all that.
+    fn load(mut self) -> Result<(Box<dyn Hash>, Policies, Genesis), Failure> {
+        let config = self.config;
+        let Component { source, settings, limits, .. } = self.find(World::Hasher, &config.hash.r#use)?;
+        let hasher = self.host.hasher(&source, &settings, limits).map_err(|error| failed(&error))?;
+        let mut policies = Vec::new();
+        let mut agreed = Vec::new();
+        for table in &config.conflict.table {
+            let pattern = db::glob(&table.r#match).map_err(|error| {
+                Failure::caused(Kind::Config, "a pattern under `[[conflict.table]]` is no glob", &error)
+            })?;
+            let (policy, decided) = self.policy(&table.r#use, Some(&pattern), table.settings.reveal())?;
+            policies.push(policy);
+            agreed.push(Agreed { pattern: table.r#match.clone(), ..decided });
+        }
+        let (policy, default) = self.policy(&config.conflict.default, None, Vec::new())?;
         policies.push(policy);
-        agreed.push(Agreed { pattern: table.r#match.clone(), resolver, settings });
+        let genesis = Genesis {
+            shards: config.replication_log.shards,
+            hasher: hasher.identity().to_owned(),
+            resolver: default.resolver,
+            resolver_settings: default.settings,
+            on_failure: default.on_failure,
+            policies: agreed,
+            wire: u32::from(codec::VERSION),
+        };
+        Ok((Box::new(hasher), Policies::new(policies), genesis))
     }
-    let (policy, resolver) = policy(config, host, &config.conflict.default, None, Vec::new())?;
-    policies.push(policy);
-    Ok((Policies::new(policies), agreed, resolver))
+
+    fn find(&mut self, world: World, name: &str) -> Result<Component, Failure> {
+        if let Some(found) = self.found.get(name) {
+            return Ok(found.clone());
+        }
+        let found = custom::component(self.config, world, name, self.pins)?;
+        self.found.insert(name.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    /// One policy, and what nodes must agree on of it.
+    fn policy(
+        &mut self,
+        name: &str,
+        tables: Option<&globset::Glob>,
+        own: Vec<(String, String)>,
+    ) -> Result<(Policy, Agreed), Failure> {
+        let Component { official, source, settings, limits, on_failure, .. } = self.find(World::Resolver, name)?;
+        // What is said for some tables goes before what is said for all that the plugin decides over.
+        let settings: BTreeMap<String, String> = settings.into_iter().chain(own).collect();
+        let settings: Vec<(String, String)> = settings.into_iter().collect();
+        let load = {
+            let (host, settings) = (self.host.clone(), settings.clone());
+            move || host.resolver(&source, &settings, limits.clone())
+        };
+        let resolver = load().map_err(|error| failed(&error))?;
+        let make: Make = Arc::new(move || Ok(Box::new(load().map_err(PluginError::from)?) as Box<dyn Resolve>));
+        let order = if official.as_deref() == Some(PLAIN) { Order::Log } else { Order::Resolver };
+        // Records of clashes are the same on all nodes, so they name it as it names itself.
+        let policy = Policy::new(&resolver.info().name, order, tables, make)
+            .map_err(|error| Failure::caused(Kind::General, format!("cannot make the resolver `{name}`"), &error))?;
+        let identity = resolver.identity().to_owned();
+        Ok((policy, Agreed { pattern: String::new(), resolver: identity, settings, on_failure }))
+    }
 }
 
-/// One policy, and the identity of its resolver.
-fn policy(
-    config: &Config,
-    host: &PluginHost,
-    name: &str,
-    tables: Option<&globset::Glob>,
-    mut settings: Vec<(String, String)>,
-) -> Result<(Policy, String), Failure> {
-    let mut builtin = name;
-    if let Some(plugin) = config.plugin.get(name) {
-        builtin = plugin.source.strip_prefix("builtin:").unwrap_or(name);
-        settings.splice(0..0, plugin.settings.reveal());
-    }
-    let source = official(World::Resolver, builtin)?;
-    let load = {
-        let host = host.clone();
-        move || host.resolver(&source, &settings, Limits::default())
-    };
-    let identity = load().map_err(|error| failed(&error))?.identity().to_owned();
-    let make: Make = Arc::new(move || Ok(Box::new(load().map_err(PluginError::from)?) as Box<dyn Resolve>));
-    let policy = Policy::new(builtin, tables, make)
-        .map_err(|error| Failure::caused(Kind::General, format!("cannot make the resolver `{name}`"), &error))?;
-    Ok((policy, identity))
-}
-
-fn official(world: World, name: &str) -> Result<Source<'static>, Failure> {
-    let component = antiphon_bundle::find(world, name).ok_or_else(|| {
-        Failure::config(format!("there is no official component `{name}`"))
-            .hint("`antiphon config example` names those there are")
-    })?;
-    Ok(Source { name: name.to_owned(), origin: Origin::Official, bytes: Cow::Borrowed(component.bytes) })
-}
+/// The one policy for which the order of the log is all there is to know. A component of that name that somebody wrote
+/// may answer otherwise.
+const PLAIN: &str = "last-write-wins";
 
 fn failed(error: &antiphon_plugin::Error) -> Failure {
-    Failure::new(Kind::General, error.to_string())
+    let failure = Failure::caused(Kind::Config, error.to_string(), error.reason());
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// Compiled components are the same for all databases of a user.

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `section` | the declaration of a table, from which all else follows |
 //! | `general`, `nats`, `snapshot`, `observe`, `plugins` | the tables |
-//! | `secret` | values that don't show |
+//! | `secret`, `size` | values that don't show; amounts of bytes |
 //! | `sources` | file, environment and flags |
 //! | `keys` | names and types: found, refused, guessed |
 //! | `check` | values that make no sense |
@@ -28,6 +28,7 @@ mod observe;
 mod plugins;
 mod secret;
 mod section;
+mod size;
 mod snapshot;
 mod sources;
 
@@ -35,11 +36,12 @@ pub use general::{Capture, Log, ReplicationLog};
 pub use nats::Nats;
 pub use not_yet::Notice;
 pub use observe::{HealthCheck, Logging, Prometheus};
-pub use plugins::{Conflict, ConflictTable, Grants, HASHERS, Hash, Plugin, Plugins, RESOLVERS};
+pub use plugins::{Conflict, ConflictTable, Grants, HASHERS, Hash, Plugin, PluginLimits, Plugins, RESOLVERS};
 pub use secret::{Secret, Settings, Url};
 pub use section::{Key, Kind, Section};
+pub use size::Size;
 pub use snapshot::{Snapshot, SnapshotFile, SnapshotNats, SnapshotS3, SnapshotSftp, SnapshotWebdav};
-pub use sources::{Environment, Overrides, Sources};
+pub use sources::{DEV, Environment, Overrides, Sources};
 
 use crate::failure::Failure;
 use section::section;
@@ -118,6 +120,7 @@ pub const SECTIONS: &[Section] = &[
     Conflict::SECTION,
     ConflictTable::SECTION,
     Plugin::SECTION,
+    PluginLimits::SECTION,
     Grants::SECTION,
     Snapshot::SECTION,
     SnapshotNats::SECTION,

@@ -55,7 +55,7 @@ pub use ledger::Placement;
 pub use look::look;
 pub use outbox::Unsent;
 pub use oversize::Oversized;
-pub use policy::{Make, Policies, Policy};
+pub use policy::{Make, Order, Policies, Policy};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 pub use reconcile::{Reattached, Reconciled};

@@ -11,7 +11,7 @@ use crate::life::Provenance;
 use crate::log::{self, Log, Placed, Shard};
 use crate::words::count;
 use antiphon_core::codec;
-use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin, Policy};
+use antiphon_core::entry::{Body, Bounds, ClusterId, Entry, Genesis, OnFailure, Origin, Policy};
 use std::path::Path;
 use std::time::Duration;
 
@@ -474,9 +474,9 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
     if cluster.hasher != here.hasher {
         differs.push(format!("it hashes keys with `{}`, and this node with `{}`", cluster.hasher, here.hasher));
     }
-    if cluster.resolver != here.resolver {
-        differs
-            .push(format!("it resolves clashes with `{}`, and this node with `{}`", cluster.resolver, here.resolver));
+    let default = |genesis: &Genesis| said_resolver(&genesis.resolver, &genesis.resolver_settings, genesis.on_failure);
+    if default(cluster) != default(here) {
+        differs.push(format!("it resolves clashes with {}, and this node with {}", default(cluster), default(here)));
     }
     let unlike = |one: &[Policy], other: &[Policy]| {
         let only = one.iter().filter(|policy| !other.contains(policy)).map(said_policy).collect::<Vec<_>>();
@@ -496,15 +496,44 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
     if differs.is_empty() {
         return Ok(());
     }
-    Err(Failure::config(format!("this node differs from its cluster: {}", differs.join("; ")))
-        .hint("configure this node as the others: `antiphon config show` prints what it has"))
+    let failure = Failure::config(format!("this node differs from its cluster: {}", differs.join("; ")))
+        .hint("configure this node as the others: `antiphon config show` prints what it has");
+    let identities = |genesis: &Genesis| -> Vec<String> {
+        let tables = genesis.policies.iter().map(|policy| &policy.resolver);
+        tables.chain([&genesis.hasher, &genesis.resolver]).filter(|of| of.starts_with("sha256:")).cloned().collect()
+    };
+    if identities(cluster) == identities(here) {
+        return Err(failure);
+    }
+    Err(failure.hint(
+        "a component that somebody wrote goes by the sha256 of its bytes: take the file itself from another node, for \
+         one that is built again may differ",
+    ))
 }
 
 /// A policy as the configuration has it.
 fn said_policy(policy: &Policy) -> String {
-    let settings: Vec<String> = policy.settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-    let with = if settings.is_empty() { String::new() } else { format!(" ({})", settings.join(", ")) };
-    format!("`{}` for `{}`{with}", policy.resolver, policy.pattern)
+    let Policy { pattern, resolver, settings, on_failure } = policy;
+    let (named, with) = said_parts(resolver, settings, *on_failure);
+    format!("{named} for `{pattern}`{with}")
+}
+
+fn said_resolver(resolver: &str, settings: &[(String, String)], on_failure: OnFailure) -> String {
+    let (named, with) = said_parts(resolver, settings, on_failure);
+    named + &with
+}
+
+/// A resolver, and what it is told and held to.
+fn said_parts(resolver: &str, settings: &[(String, String)], on_failure: OnFailure) -> (String, String) {
+    let mut said: Vec<String> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    if let OnFailure::Park(bounds) = on_failure {
+        let Bounds { fuel_base, fuel_per_item, fuel_per_byte, memory, returned, meter } = bounds;
+        said.push(format!(
+            "on_failure = park, with fuel_base = {fuel_base}, fuel_per_item = {fuel_per_item}, fuel_per_byte = \
+             {fuel_per_byte}, memory = {memory}, returned = {returned}, meter {meter}"
+        ));
+    }
+    (format!("`{resolver}`"), if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) })
 }
 
 fn draw() -> Result<ClusterId, Failure> {

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | [`cli`] | the command line: one file a verb |
 //! | [`config`] | what the user may say, and what it means |
-//! | [`components`] | from the configuration to what a node runs with |
+//! | [`components`], [`custom`] | from the configuration to what a node runs with; one component of it |
 //! | [`node`] | a node: its parts, its tasks, and an orderly end |
 //! | [`join`] | founding a cluster, or joining one |
 //! | [`repair`] | what differs from the log and is not on its way becomes a change |
@@ -38,6 +38,7 @@ pub mod cli;
 pub mod clock;
 pub mod components;
 pub mod config;
+pub mod custom;
 pub mod db;
 pub mod failure;
 pub mod guard;

@@ -15,7 +15,7 @@ const CLUSTER: [u8; 16] = [7; 16];
 fn database(path: &Path) -> Database {
     let overrides = Overrides { db_path: Some(path.to_owned()), node_id: None, log_path: None };
     let config = Config::load(Sources { file: None, environment: Environment::default(), overrides }).unwrap().config;
-    let parts = components::parts(&config).unwrap();
+    let parts = components::parts(&config, antiphon::custom::Pins::Required).unwrap();
     let options = antiphon::db::Options {
         path: path.to_owned(),
         node: 0,
@@ -34,7 +34,7 @@ fn database(path: &Path) -> Database {
 
 /// All frames of the outbox, in place.
 fn sealed(db: &mut Database) -> Vec<Placed> {
-    let genesis = Genesis { shards: 1, hasher: String::new(), resolver: String::new(), policies: Vec::new(), wire: 1 };
+    let genesis = Genesis { shards: 1, hasher: String::new(), resolver: String::new(), wire: 1, ..Genesis::default() };
     let mut frames = vec![db.genesis(CLUSTER, genesis).unwrap()];
     let mut number = 0;
     loop {

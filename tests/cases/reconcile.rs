@@ -349,8 +349,8 @@ fn marks_that_were_given_up_leave_nothing_behind() {
             shards: 1,
             hasher: "test".to_owned(),
             resolver: "test".to_owned(),
-            policies: Vec::new(),
             wire: 1,
+            ..Genesis::default()
         };
         let work = || {
             futures::executor::block_on(join::force(

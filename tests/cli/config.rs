@@ -201,11 +201,24 @@ fn show_hides_secrets() {
     [plugin.backup]
     source = "builtin:s3"
     sha256 = ""
+    on_failure = "stop"
 
     [plugin.backup.settings]
     key = "${file:/run/secrets/s3}"
     region = "eu"
     secret_key = "***"
+
+    [plugin.backup.limits]
+    component_bytes = "64 MiB"
+    compile_seconds = 120
+    compile_memory = "2 GiB"
+    memory = "64 MiB"
+    returned = "16 MiB"
+    fuel_base = 200000000
+    fuel_per_item = 500000
+    fuel_per_byte = 200
+    watchdog = 5000
+    calls = 1000000
 
     [plugin.backup.grants]
     http = []

@@ -54,6 +54,10 @@ fn run_help() {
           --config <FILE>
               The configuration file; without one, defaults and environment hold
 
+          --dev
+              Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1`
+              says the same
+
           --log <DIR>
               Directory of the embedded log; nodes that name the same one replicate with each other
 
@@ -176,6 +180,10 @@ fn join_help() {
     Options:
           --config <FILE>
               The configuration file; without one, defaults and environment hold
+
+          --dev
+              Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1`
+              says the same
 
           --log <DIR>
               Directory of the embedded log

@@ -90,6 +90,10 @@ fn help_of_the_commands_that_look_inside() {
           --config <FILE>
               The configuration file; without one, defaults and environment hold
 
+          --dev
+              Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1`
+              says the same
+
           --log <DIR>
               Directory of the embedded log
 

@@ -13,6 +13,7 @@
 
 use antiphon_harness::Place;
 
+mod components;
 mod configured;
 mod copies;
 mod damage;

@@ -1,6 +1,6 @@
 //! Two nodes and an embedded log in real files, and what must be true of them once the disk is sound again.
 
-use antiphon::db::{Database, Db, Filter, Make, Options, Policies, Policy, Standing};
+use antiphon::db::{Database, Db, Filter, Make, Options, Order, Policies, Policy, Standing};
 use antiphon::join;
 use antiphon::life::Provenance;
 use antiphon::log::{Local, Log};
@@ -65,7 +65,7 @@ pub(crate) struct World {
 }
 
 fn genesis() -> Genesis {
-    Genesis { shards: 1, hasher: "fnv".into(), resolver: "last-write-wins".into(), policies: Vec::new(), wire: 1 }
+    Genesis { shards: 1, hasher: "fnv".into(), resolver: "last-write-wins".into(), wire: 1, ..Genesis::default() }
 }
 
 fn app(path: &Path) -> rusqlite::Result<Connection> {
@@ -389,7 +389,7 @@ impl Node {
             replicate: true,
         };
         let plain: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
-        let policies = Policies::new(vec![Policy::new("last-write-wins", None, plain).unwrap()]);
+        let policies = Policies::new(vec![Policy::new("last-write-wins", Order::Log, None, plain).unwrap()]);
         Database::open(options, Box::new(Fnv::default()), policies)
     }
 

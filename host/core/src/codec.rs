@@ -11,7 +11,7 @@
 //! Nothing is decoded before the checksum holds, and nothing is allocated beyond the declared length.
 
 use crate::cbor::{self, Malformed, Reader};
-use crate::entry::{Body, Changes, Chunk, Entry, Genesis, Made, Origin, Policy, Route, Rows};
+use crate::entry::{Body, Bounds, Changes, Chunk, Entry, Genesis, Made, OnFailure, Origin, Policy, Route, Rows};
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -153,10 +153,12 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     match &entry.body {
         Body::Genesis(genesis) => {
             cbor::write_uint(out, GENESIS);
-            cbor::write_array(out, 5);
+            cbor::write_array(out, 7);
             cbor::write_uint(out, u64::from(genesis.shards));
             cbor::write_text(out, &genesis.hasher);
             cbor::write_text(out, &genesis.resolver);
+            write_settings(out, &genesis.resolver_settings);
+            write_on_failure(out, genesis.on_failure);
             cbor::write_uint(out, u64::from(genesis.wire));
             cbor::write_array(out, genesis.policies.len());
             for policy in &genesis.policies {
@@ -191,14 +193,30 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
 }
 
 fn write_policy(out: &mut Vec<u8>, policy: &Policy) {
-    cbor::write_array(out, 3);
+    cbor::write_array(out, 4);
     cbor::write_text(out, &policy.pattern);
     cbor::write_text(out, &policy.resolver);
-    cbor::write_array(out, policy.settings.len());
-    for (name, value) in &policy.settings {
+    write_settings(out, &policy.settings);
+    write_on_failure(out, policy.on_failure);
+}
+
+fn write_settings(out: &mut Vec<u8>, settings: &[(String, String)]) {
+    cbor::write_array(out, settings.len());
+    for (name, value) in settings {
         cbor::write_array(out, 2);
         cbor::write_text(out, name);
         cbor::write_text(out, value);
+    }
+}
+
+/// Nothing for stopping, the bounds for parking.
+fn write_on_failure(out: &mut Vec<u8>, on_failure: OnFailure) {
+    let OnFailure::Park(bounds) = on_failure else { return cbor::write_array(out, 0) };
+    let Bounds { fuel_base, fuel_per_item, fuel_per_byte, memory, returned, meter } = bounds;
+    let numbers = [fuel_base, fuel_per_item, fuel_per_byte, memory, returned, u64::from(meter)];
+    cbor::write_array(out, numbers.len());
+    for number in numbers {
+        cbor::write_uint(out, number);
     }
 }
 
@@ -280,11 +298,13 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
     let (number, clock) = (reader.uint()?, reader.uint()?);
     let body = match reader.uint()? {
         GENESIS => {
-            reader.array_of(5)?;
+            reader.array_of(7)?;
             Body::Genesis(Genesis {
                 shards: reader.uint32()?,
                 hasher: reader.text()?.to_owned(),
                 resolver: reader.text()?.to_owned(),
+                resolver_settings: read_settings(reader)?,
+                on_failure: read_on_failure(reader)?,
                 wire: reader.uint32()?,
                 policies: (0..reader.array()?).map(|_| read_policy(reader)).collect::<Result<_, _>>()?,
             })
@@ -313,15 +333,37 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
 }
 
 fn read_policy(reader: &mut Reader<'_>) -> Result<Policy, Malformed> {
-    reader.array_of(3)?;
-    let (pattern, resolver) = (reader.text()?.to_owned(), reader.text()?.to_owned());
-    let settings = (0..reader.array()?)
-        .map(|_| {
-            reader.array_of(2)?;
-            Ok((reader.text()?.to_owned(), reader.text()?.to_owned()))
-        })
-        .collect::<Result<_, Malformed>>()?;
-    Ok(Policy { pattern, resolver, settings })
+    reader.array_of(4)?;
+    Ok(Policy {
+        pattern: reader.text()?.to_owned(),
+        resolver: reader.text()?.to_owned(),
+        settings: read_settings(reader)?,
+        on_failure: read_on_failure(reader)?,
+    })
+}
+
+fn read_settings(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, Malformed> {
+    let count = reader.array()?;
+    let setting = |_| {
+        reader.array_of(2)?;
+        Ok((reader.text()?.to_owned(), reader.text()?.to_owned()))
+    };
+    (0..count).map(setting).collect()
+}
+
+fn read_on_failure(reader: &mut Reader<'_>) -> Result<OnFailure, Malformed> {
+    match reader.array()? {
+        0 => Ok(OnFailure::Stop),
+        6 => Ok(OnFailure::Park(Bounds {
+            fuel_base: reader.uint()?,
+            fuel_per_item: reader.uint()?,
+            fuel_per_byte: reader.uint()?,
+            memory: reader.uint()?,
+            returned: reader.uint()?,
+            meter: reader.uint32()?,
+        })),
+        other => Err(Malformed::OutOfBounds(other as u64)),
+    }
 }
 
 fn read_chunk(reader: &mut Reader<'_>) -> Result<Chunk, Malformed> {
@@ -526,11 +568,21 @@ mod tests {
             Body::Genesis(Genesis {
                 shards: 4,
                 hasher: "fnv@1".into(),
-                resolver: "last-write-wins@1".into(),
+                resolver: "sha256:00".into(),
+                resolver_settings: vec![("a".into(), "b".into())],
+                on_failure: OnFailure::Stop,
                 policies: vec![Policy {
                     pattern: "stock_*".into(),
                     resolver: "counter@1".into(),
                     settings: vec![("columns".into(), "quantity".into())],
+                    on_failure: OnFailure::Park(Bounds {
+                        fuel_base: u64::MAX,
+                        fuel_per_item: 2,
+                        fuel_per_byte: 3,
+                        memory: 4,
+                        returned: 5,
+                        meter: 6,
+                    }),
                 }],
                 wire: 1,
             }),

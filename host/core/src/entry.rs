@@ -53,6 +53,10 @@ pub struct Genesis {
     pub hasher: String,
     /// Identity of the resolver component of tables without a policy of their own.
     pub resolver: String,
+    /// Its settings, by name.
+    pub resolver_settings: Vec<(String, String)>,
+    /// What becomes of a clash that it fails at.
+    pub on_failure: OnFailure,
     /// Tables with a policy of their own; the first whose pattern matches holds.
     pub policies: Vec<Policy>,
     /// Lowest wire version needed to read this log.
@@ -68,6 +72,35 @@ pub struct Policy {
     pub resolver: String,
     /// Its settings, by name.
     pub settings: Vec<(String, String)>,
+    /// What becomes of a clash that it fails at.
+    pub on_failure: OnFailure,
+}
+
+/// What becomes of a clash that its resolver gives no verdict on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The shard stops before the entry.
+    #[default]
+    Stop,
+    /// What stands stays, and a record says so; for that, nodes must agree on when a resolver has failed.
+    Park(Bounds),
+}
+
+/// What a resolver may use up over one clash. Where running out of it is an answer, it is the same on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Fuel of a call, whatever it is about.
+    pub fuel_base: u64,
+    /// Fuel on top for each clash, table or column.
+    pub fuel_per_item: u64,
+    /// Fuel on top for each byte handed over.
+    pub fuel_per_byte: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes handed back.
+    pub returned: u64,
+    /// How the engine counts; raised when the same call can use up another amount of any of these.
+    pub meter: u32,
 }
 
 /// Where a table's rows go.

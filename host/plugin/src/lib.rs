@@ -39,7 +39,7 @@ use sha2::{Digest as _, Sha256};
 
 pub use error::{EngineError, Error, Reason, Trace};
 pub use hasher::Hasher;
-pub use limits::Limits;
+pub use limits::{Limits, METER};
 pub use resolver::Resolver;
 
 use cache::Cache;

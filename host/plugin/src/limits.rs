@@ -6,11 +6,19 @@ use wasmtime::{ResourceLimiter, Result, bail};
 
 const MIB: usize = 1 << 20;
 
+/// How fuel, memory and returned bytes are counted. Raised when the same call can use up another amount of any of them,
+/// as with another engine: where running out is an answer, nodes that count otherwise don't agree.
+pub const METER: u32 = 1;
+
 /// What a plugin may use up before it is stopped.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// The largest component that is compiled.
     pub component_bytes: usize,
+    /// Processor time for compiling it.
+    pub compile_cpu: Duration,
+    /// Memory for compiling it.
+    pub compile_memory_bytes: u64,
     /// Memory of one instance, all its linear memories together.
     pub memory_bytes: usize,
     /// Bytes a plugin may hand over in one call.
@@ -32,6 +40,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             component_bytes: 64 * MIB,
+            compile_cpu: Duration::from_secs(120),
+            compile_memory_bytes: 2048 * MIB as u64,
             memory_bytes: 64 * MIB,
             returned_bytes: 16 * MIB,
             fuel_base: 200_000_000,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::shown::count;
 use crate::config::{Config, Environment, Loaded, Overrides, Sources, example};
+use crate::custom;
 use crate::failure::{Failure, Kind};
 
 /// Look at a configuration without running anything
@@ -65,6 +66,7 @@ impl Command {
             Self::Check { file } => {
                 let (shown, loaded) = file.load()?;
                 warn(&loaded);
+                custom::check(&loaded.config, super::Dev::default().pins())?;
                 let Config { db_path, log, replication_log, .. } = &loaded.config;
                 writeln!(
                     out,

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::Node;
+use super::{Dev, Node};
 use crate::failure::{Failure, Kind};
 use crate::join::Rows;
 use crate::node;
@@ -17,6 +17,8 @@ use crate::words::count;
 pub(super) struct Join {
     #[command(flatten)]
     node: Node,
+    #[command(flatten)]
+    dev: Dev,
     /// Directory of the embedded log
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
@@ -34,7 +36,7 @@ impl Join {
         let loaded = self.node.load(self.log, None)?;
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
-        let mut opened = node::open(crate::components::parts(&loaded.config)?)?;
+        let mut opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
         let mut out = std::io::stderr().lock();
         if rows == Rows::DiscardLocal {
             let copy = opened

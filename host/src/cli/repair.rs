@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::Node;
 use super::shown::{count, name};
+use super::{Dev, Node};
 use crate::failure::Failure;
 use crate::node;
 
@@ -20,6 +20,8 @@ use crate::node;
 pub(super) struct Repair {
     #[command(flatten)]
     node: Node,
+    #[command(flatten)]
+    dev: Dev,
     /// Directory of the embedded log
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
@@ -39,7 +41,7 @@ impl Repair {
         drop(super::look::log(&loaded.config.log.path)?);
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
-        let mut opened = node::open(crate::components::parts(&loaded.config)?)?;
+        let mut opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
         let repaired = super::wait(&runtime, opened.repair(&self.table, self.dry_run))?;
         let mut out = std::io::stdout().lock();
         let will = if self.dry_run { "would be" } else { "will be" };

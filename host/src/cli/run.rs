@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::Node;
+use super::{Dev, Node};
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
 use crate::join::Entered;
@@ -20,6 +20,8 @@ use crate::node::{self, Opened};
 pub(super) struct Run {
     #[command(flatten)]
     node: Node,
+    #[command(flatten)]
+    dev: Dev,
     /// Directory of the embedded log; nodes that name the same one replicate with each other
     #[arg(long, value_name = "DIR")]
     log: Option<PathBuf>,
@@ -34,7 +36,7 @@ impl Run {
         crate::telemetry::start(&loaded.config.logging)?;
         loaded.warn();
         let runtime = super::runtime()?;
-        let opened = node::open(crate::components::parts(&loaded.config)?)?;
+        let opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
         let said = Said::of(&opened, &loaded.config);
         let (node, entered) = super::wait(&runtime, opened.enter())?;
         let stop = CancellationToken::new();

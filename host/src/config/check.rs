@@ -5,7 +5,7 @@ use std::path::Path;
 use super::keys::{Leaf, did_you_mean};
 use super::plugins::{HASHERS, RESOLVERS, Required, required};
 use super::sources::Origin;
-use super::{Config, ConflictTable, Plugin};
+use super::{Config, PluginLimits, Settings, Size};
 use crate::failure::Failure;
 
 type Verdict = Result<(), Failure>;
@@ -127,42 +127,59 @@ fn plugins(config: &Config) -> Verdict {
             return Err(Failure::config(format!("`{key}.source` is not set"))
                 .hint("write `source = \"builtin:NAME\"` or `source = \"file:PATH\"`"));
         }
-        origin(&key, plugin)?;
+        match plugin.source.split_once(':') {
+            Some(("builtin" | "file", rest)) if !rest.is_empty() => {}
+            _ => return Err(Failure::config(format!("`{key}.source` is neither `builtin:NAME` nor `file:PATH`"))),
+        }
         let hash = &plugin.sha256;
         let good = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
         if !good && !hash.is_empty() {
-            return Err(Failure::config(format!("`{key}.sha256` must be 64 hexadecimal digits")));
+            return Err(Failure::config(format!("`{key}.sha256` must be 64 hexadecimal digits"))
+                .hint(format!("`antiphon plugin pin {name}` writes the right ones")));
         }
+        one_of(&format!("{key}.on_failure"), &plugin.on_failure, &["stop", "park"])?;
+        limits(&format!("{key}.limits"), &plugin.limits)?;
     }
     Ok(())
 }
 
-fn origin(key: &str, plugin: &Plugin) -> Verdict {
-    match plugin.source.split_once(':') {
-        Some(("builtin", name)) if !name.is_empty() => Ok(()),
-        Some(("file", path)) if !path.is_empty() && plugin.sha256.is_empty() => {
-            Err(Failure::config(format!("`{key}.sha256` is required for a component of your own"))
-                .hint(format!("add the first word of what `sha256sum {path}` prints")))
-        }
-        Some(("file", path)) if !path.is_empty() => Ok(()),
-        _ => Err(Failure::config(format!("`{key}.source` is neither `builtin:NAME` nor `file:PATH`"))),
+/// Bounds beyond which a limit is none, or nothing could be done within it.
+fn limits(key: &str, limits: &PluginLimits) -> Verdict {
+    let key = |name: &str| format!("{key}.{name}");
+    let (kib, mib, gib) = (1 << 10, 1 << 20, 1 << 30);
+    size(&key("component_bytes"), limits.component_bytes, kib, 64 * mib)?;
+    within(&key("compile_seconds"), limits.compile_seconds, 1, 3600)?;
+    size(&key("compile_memory"), limits.compile_memory, 64 * mib, 64 * gib)?;
+    size(&key("memory"), limits.memory, 64 * kib, 4 * gib)?;
+    size(&key("returned"), limits.returned, kib, gib)?;
+    within(&key("fuel_base"), limits.fuel_base, 1_000_000, 1_000_000_000_000)?;
+    within(&key("fuel_per_item"), limits.fuel_per_item, 0, 100_000_000_000)?;
+    within(&key("fuel_per_byte"), limits.fuel_per_byte, 0, 1_000_000)?;
+    within(&key("watchdog"), limits.watchdog, 100, 600_000)?;
+    within(&key("calls"), limits.calls, 1, u64::MAX)
+}
+
+fn size(key: &str, value: Size, least: u64, most: u64) -> Verdict {
+    if (least..=most).contains(&value.0) {
+        return Ok(());
     }
+    Err(Failure::config(format!("`{key}` must be from {} to {}, found {value}", Size(least), Size(most))))
 }
 
 fn resolvers(config: &Config) -> Verdict {
     component(config, "hash.use", &config.hash.r#use, "hasher", HASHERS)?;
+    agreed(config, &config.hash.r#use)?;
     component(config, "conflict.default", &config.conflict.default, "resolver", RESOLVERS)?;
+    agreed(config, &config.conflict.default)?;
     for (position, table) in config.conflict.table.iter().enumerate() {
         let key = format!("conflict.table[{position}]");
         component(config, &format!("{key}.use"), &table.r#use, "resolver", RESOLVERS)?;
-        built(&format!("{key}.use"), &table.r#use, RESOLVERS)?;
-        settings(&format!("{key}.settings"), table)?;
+        agreed(config, &table.r#use)?;
+        settings(config, &key, &table.r#use, Some(&table.settings))?;
     }
-    built("hash.use", &config.hash.r#use, HASHERS)?;
     let default = config.conflict.default.as_str();
-    built("conflict.default", default, RESOLVERS)?;
-    match required(default) {
-        None => Ok(()),
+    match required(default).filter(|_| !config.plugin.contains_key(default)) {
+        None => settings(config, "conflict.default", default, None),
         Some(required) => Err(Failure::config(format!(
             "`conflict.default` is `{default}`, which needs the setting `{}`, and a default has no settings",
             required.setting
@@ -174,34 +191,57 @@ fn resolvers(config: &Config) -> Verdict {
     }
 }
 
-/// This version runs none but those that come with the program. Another component in place of the one that was asked
-/// for would decide differently, so it is refused and not replaced.
-fn built(key: &str, name: &str, builtin: &[&str]) -> Verdict {
-    if builtin.contains(&name) {
-        return Ok(());
-    }
-    Err(Failure::config(format!("`{key}` is `{name}`, and this version runs no `[plugin.{name}]`"))
-        .hint(format!("leave it out, or write one of {}", list(builtin))))
+/// What resolvers and hashers are told is agreed in the log, where any node reads it.
+fn agreed(config: &Config, name: &str) -> Verdict {
+    let Some(plugin) = config.plugin.get(name) else { return Ok(()) };
+    let secret = plugin.settings.reveal().into_iter().find(|(_, value)| value.contains("${"));
+    let Some((setting, _)) = secret else { return Ok(()) };
+    Err(Failure::config(format!(
+        "`plugin.{name}.settings.{setting}` names a secret, and what this component is told stands in the log"
+    ))
+    .hint("write the value itself if all nodes may read it; a resolver or a hasher needs no secret"))
 }
 
-/// What a policy is told, as far as that can be seen without the database.
-fn settings(key: &str, table: &ConflictTable) -> Verdict {
-    let policy = table.r#use.as_str();
+/// What a policy is told, by the plugin's table and by its own, as far as that can be seen without the database.
+fn settings(config: &Config, key: &str, name: &str, own: Option<&Settings>) -> Verdict {
+    let plugin = config.plugin.get(name);
+    let policy = match plugin {
+        None => name,
+        Some(plugin) => match plugin.source.strip_prefix("builtin:") {
+            Some(builtin) => builtin,
+            // Only the component itself knows what it wants to be told.
+            None => return Ok(()),
+        },
+    };
     let required = required(policy);
     let known = required.as_ref().map(|required| required.setting);
-    if let Some(name) = table.settings.names().find(|name| Some(*name) != known) {
-        let meant = did_you_mean(name, known.into_iter());
-        return Err(Failure::config(format!("`{key}.{name}` is no setting of `{policy}`{meant}")).hint(match known {
-            Some(known) => format!("`{policy}` has only `{known}`"),
-            None => format!("`{policy}` has no settings; remove it"),
-        }));
+    let tables =
+        [(format!("plugin.{name}.settings"), plugin.map(|plugin| &plugin.settings)), (format!("{key}.settings"), own)];
+    let tables: Vec<(String, &Settings)> =
+        tables.into_iter().filter_map(|(key, settings)| Some((key, settings?))).collect();
+    for (key, settings) in &tables {
+        if let Some(name) = settings.names().find(|name| Some(*name) != known) {
+            let meant = did_you_mean(name, known.into_iter());
+            let failure = Failure::config(format!("`{key}.{name}` is no setting of `{policy}`{meant}"));
+            return Err(failure.hint(match known {
+                Some(known) => format!("`{policy}` has only `{known}`"),
+                None => format!("`{policy}` has no settings; remove it"),
+            }));
+        }
     }
     let Some(required) = required else { return Ok(()) };
-    let key = format!("{key}.{}", required.setting);
-    let why = match table.settings.text(required.setting) {
+    // The policy's own table has the last word; if neither says anything, that is where it belongs.
+    let said = tables.iter().rev().find(|(_, settings)| !settings.is_empty()).or(tables.last());
+    let (key, value) = match said {
+        Some((key, settings)) => (format!("{key}.{}", required.setting), Some(*settings)),
+        None => (format!("{key}.{}", required.setting), None),
+    };
+    let why = match value.and_then(|settings| settings.text(required.setting)) {
         Some(list) if list.split(',').all(|name| !name.trim().is_empty()) => return Ok(()),
         Some(list) => format!("`{key}` holds an empty name: `{list}`"),
-        None if table.settings.is_empty() => format!("`{key}` is not set, and `{policy}` can't do without it"),
+        None if value.is_none_or(Settings::is_empty) => {
+            format!("`{key}` is not set, and `{policy}` can't do without it")
+        }
         None => format!("`{key}` must be a text"),
     };
     Err(Failure::config(why).hint(format!("write {} joined by commas, as in `{}`", required.what, example(&required))))
@@ -212,8 +252,19 @@ fn example(required: &Required) -> String {
 }
 
 fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str]) -> Verdict {
-    if builtin.contains(&name) || config.plugin.contains_key(name) {
-        return Ok(());
+    let official = match config.plugin.get(name) {
+        None => Some(name),
+        Some(plugin) => plugin.source.strip_prefix("builtin:"),
+    };
+    match official {
+        Some(official) if !builtin.contains(&official) => {}
+        _ => return Ok(()),
+    }
+    if config.plugin.contains_key(name) {
+        return Err(Failure::config(format!(
+            "`{key}` is `{name}`, and `plugin.{name}.source` names no {what} that comes with the program"
+        ))
+        .hint(format!("it is `builtin:` and one of {}, or `file:PATH`", list(builtin))));
     }
     let known = builtin.iter().copied().chain(config.plugin.keys().map(String::as_str));
     Err(Failure::config(format!("`{key}` names no {what}: `{name}`{}", did_you_mean(name, known)))

@@ -1,10 +1,11 @@
 //! Names and types: which keys there are, whether what was given is one of them and of its type, and which one was
 //! meant if not.
 
-use figment::value::{Tag, Value};
+use figment::value::{Num, Tag, Value};
 
 use super::SECTIONS;
 use super::section::{Key, Kind, Section, join};
+use super::size::Size;
 use super::sources::{Given, Origin, variable};
 use crate::failure::Failure;
 
@@ -210,15 +211,16 @@ fn fits(kind: Kind, value: &Value) -> Result<(), Misfit<'_>> {
         (Kind::Flag, Value::Bool(..))
         | (Kind::Text | Kind::Secret | Kind::Path, Value::String(..) | Value::Char(..))
         | (Kind::Free, Value::Dict(..)) => Ok(()),
-        (Kind::Integer { least, most }, Value::Num(_, number)) => {
-            let whole = number.to_i128().or_else(|| number.to_u128().and_then(|number| i128::try_from(number).ok()));
-            match whole {
-                Some(whole) if (least..=most).contains(&whole) => Ok(()),
-                Some(_) if most > u32::MAX.into() => misfit(value, &format!("a whole number, at least {least}")),
-                Some(_) => misfit(value, &format!("a whole number from {least} to {most}")),
-                None => misfit(value, kind.name()),
-            }
+        (Kind::Size, Value::String(_, text)) if Size::parse(text).is_some() => Ok(()),
+        (Kind::Size, Value::Num(_, number)) if whole(number).is_some_and(|bytes| u64::try_from(bytes).is_ok()) => {
+            Ok(())
         }
+        (Kind::Integer { least, most }, Value::Num(_, number)) => match whole(number) {
+            Some(whole) if (least..=most).contains(&whole) => Ok(()),
+            Some(_) if most > u32::MAX.into() => misfit(value, &format!("a whole number, at least {least}")),
+            Some(_) => misfit(value, &format!("a whole number from {least} to {most}")),
+            None => misfit(value, kind.name()),
+        },
         (Kind::List, Value::Array(_, items)) => {
             match items.iter().find(|item| !matches!(item, Value::String(..) | Value::Char(..))) {
                 Some(item) => misfit(item, kind.name()),
@@ -227,6 +229,10 @@ fn fits(kind: Kind, value: &Value) -> Result<(), Misfit<'_>> {
         }
         _ => misfit(value, kind.name()),
     }
+}
+
+fn whole(number: &Num) -> Option<i128> {
+    number.to_i128().or_else(|| number.to_u128().and_then(|number| i128::try_from(number).ok()))
 }
 
 /// A value as a message quotes it.

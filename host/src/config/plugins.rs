@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::secret::Settings;
 use super::section::section;
+use super::size::Size;
 
 /// The resolvers that come with the program.
 pub const RESOLVERS: &[&str] =
@@ -43,8 +44,8 @@ section! {
 section! {
     /// The components that decide when two nodes changed the same row without knowing of each other.
     Conflict at "conflict" {
-        /// For tables that no `[[conflict.table]]` matches: `last-write-wins`, `newest-wins`, `first-write-wins` or
-        /// `column-merge`. The others need settings, and so a `[[conflict.table]]`.
+        /// For tables that no `[[conflict.table]]` matches: `last-write-wins`, `newest-wins`, `first-write-wins`,
+        /// `column-merge`, or the NAME of a `[plugin.NAME]`. The others need settings, and so a `[[conflict.table]]`.
         default: String = "last-write-wins".to_owned(),
         /// Milliseconds for which this node keeps the record of a clash, which `antiphon conflicts` shows: 30 days.
         /// 0: until it is deleted by hand. Every node may have its own.
@@ -75,13 +76,46 @@ section! {
         /// `builtin:NAME` for one that comes with the program, `file:PATH` for your own.
         source: String = String::new(),
         /// The SHA-256 of your own component's bytes; required for `file:`, so that no other bytes ever run.
+        /// `antiphon plugin pin NAME` writes it.
         sha256: String = String::new(),
-        /// What the component wants to be told. `${file:PATH}` stands for what the file holds.
+        /// What the component wants to be told. What a resolver or a hasher is told stands in the log.
         settings: Settings = Settings::default(),
+        /// What becomes of a clash that a resolver fails at. `stop`: its shard stops there. `park`: the row that stands
+        /// stays, and `antiphon conflicts` says so. The same on all nodes.
+        on_failure: String = "stop".to_owned(),
     }
     tables {
+        /// What it may use up.
+        limits: PluginLimits,
         /// What your own component may reach.
         grants: Grants,
+    }
+}
+
+section! {
+    /// What a component may use up before it is stopped. With `on_failure = "park"` those of fuel, memory and what is
+    /// returned decide what becomes of a row, and are the same on all nodes.
+    PluginLimits at "plugin.*.limits" {
+        /// The largest component that is compiled; at most 64 MiB.
+        component_bytes: Size = Size::mib(64),
+        /// Seconds of processor time for compiling it, which happens once, in a process of its own.
+        compile_seconds: u64 = 120,
+        /// Memory for compiling it.
+        compile_memory: Size = Size::mib(2048),
+        /// Memory of one instance. Components made from Python or JavaScript may need more than the default.
+        memory: Size = Size::mib(64),
+        /// Bytes that it may hand over in one call.
+        returned: Size = Size::mib(16),
+        /// Fuel of a call, whatever it is about. A unit is about one instruction.
+        fuel_base: u64 = 200_000_000,
+        /// Fuel on top for each key, clash, table or column.
+        fuel_per_item: u64 = 500_000,
+        /// Fuel on top for each byte handed to the component.
+        fuel_per_byte: u64 = 200,
+        /// Milliseconds after which a call is ended though fuel is left. That is no answer: the shard stops.
+        watchdog: u64 = 5000,
+        /// Calls after which an instance is replaced by a new one.
+        calls: u64 = 1_000_000,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use super::secret::{Secret, Settings, Url};
+use super::size::Size;
 
 /// A table of the configuration file.
 pub struct Section {
@@ -72,6 +73,8 @@ pub enum Kind {
         /// The largest.
         most: i128,
     },
+    /// An amount of bytes: a number, or a text as `64 MiB`.
+    Size,
     /// A text.
     Text,
     /// A text that is never shown.
@@ -91,6 +94,7 @@ impl Kind {
         match self {
             Self::Flag => "true or false",
             Self::Integer { .. } => "a whole number",
+            Self::Size => "an amount of bytes, as `\"64 MiB\"`",
             Self::Text | Self::Secret => "a text",
             Self::Path => "a path",
             Self::List => "a list of texts",
@@ -112,6 +116,7 @@ settings! {
     i32 => Kind::Integer { least: i32::MIN as i128, most: i32::MAX as i128 },
     u32 => Kind::Integer { least: 0, most: u32::MAX as i128 },
     u64 => Kind::Integer { least: 0, most: u64::MAX as i128 },
+    Size => Kind::Size,
     String => Kind::Text,
     Url => Kind::Text,
     Secret => Kind::Secret,

@@ -18,9 +18,13 @@ use crate::failure::{self, Failure};
 /// What every variable that is a setting starts with.
 const PREFIX: &str = "ANTIPHON_";
 
+/// The variable that says what the flag `--dev` does.
+pub const DEV: &str = "ANTIPHON_DEV";
+
 /// Variables with the prefix that are no settings: the filter of log lines, and in tests the point to die at.
 const NO_SETTINGS: &[&str] = &[
     "ANTIPHON_LOG",
+    DEV,
     #[cfg(feature = "testing")]
     crate::flaw::testing::DIE_AT,
 ];
@@ -238,7 +242,7 @@ fn read_variable(name: &str, value: &std::ffi::OsStr) -> Result<Part, Failure> {
         // A password may be all digits: what must be a text is not parsed.
         Some(Kind::Text | Kind::Secret | Kind::Path) => Value::from(text),
         Some(Kind::List) => Value::from(list(text)),
-        Some(Kind::Flag | Kind::Integer { .. } | Kind::Free) | None => parse(text),
+        Some(Kind::Flag | Kind::Integer { .. } | Kind::Size | Kind::Free) | None => parse(text),
     };
     for segment in path.iter().rev() {
         value = Value::from(Map::from([(segment.as_str(), value)]));

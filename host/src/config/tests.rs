@@ -304,7 +304,12 @@ fn values_that_make_no_sense_are_refused() {
         "[hash]\nuse = 'md5'",
         "[plugin.x]",
         "[plugin.x]\nsource = 'x.wasm'",
-        "[plugin.x]\nsource = 'file:x.wasm'",
+        "[plugin.x]\nsource = 'builtin:counter'\non_failure = 'parc'",
+        "[plugin.x]\nsource = 'builtin:counter'\nlimits = { memory = '65 Gib' }",
+        "[plugin.x]\nsource = 'builtin:counter'\nlimits = { component_bytes = '64 megabytes' }",
+        "[plugin.x]\nsource = 'builtin:counter'\nlimits = { fuel_base = 0 }",
+        "[hash]\nuse = 'x'\n[plugin.x]\nsource = 'builtin:counter'",
+        "[conflict]\ndefault = 'x'\n[plugin.x]\nsource = 'file:x.wasm'\nsettings = { a = '${file:/s}' }",
         "[plugin.x]\nsource = 'builtin:s3'\nsha256 = 'ab'",
         "[prometheus]\nbind = 'localhost'",
         "[prometheus]\nnamespace = '1-a'",
@@ -329,7 +334,12 @@ fn values_that_make_no_sense_are_refused() {
     configuration `antiphon.toml`: `hash.use` names no hasher: `md5`
     configuration `antiphon.toml`: `plugin.x.source` is not set
     configuration `antiphon.toml`: `plugin.x.source` is neither `builtin:NAME` nor `file:PATH`
-    configuration `antiphon.toml`: `plugin.x.sha256` is required for a component of your own
+    configuration `antiphon.toml`: `plugin.x.on_failure` must be one of `stop`, `park`, found `parc`; did you mean `park`?
+    configuration `antiphon.toml`: `plugin.x.limits.memory` must be from 64 KiB to 4 GiB, found 65 GiB
+    `plugin.x.limits.component_bytes` in `antiphon.toml` must be an amount of bytes, as `"64 MiB"`, found the text `64 megabytes`
+    configuration `antiphon.toml`: `plugin.x.limits.fuel_base` must be from 1000000 to 1000000000000, found 0
+    configuration `antiphon.toml`: `hash.use` is `x`, and `plugin.x.source` names no hasher that comes with the program
+    configuration `antiphon.toml`: `plugin.x.settings.a` names a secret, and what this component is told stands in the log
     configuration `antiphon.toml`: `plugin.x.sha256` must be 64 hexadecimal digits
     configuration `antiphon.toml`: `prometheus.bind` must be `host:port`, found `localhost`
     configuration `antiphon.toml`: `prometheus.namespace` can't begin the name of a metric: `1-a`
@@ -366,6 +376,8 @@ fn a_policy_that_lacks_a_setting_or_has_one_too_many_is_refused_with_the_remedy(
         table("'node-priority'\nsettings = { order = 1 }"),
         table("'column-merge'\nsettings = { columns = 'a' }"),
         table("'mine'\n[plugin.mine]\nsource = 'builtin:counter'"),
+        table("'mine'\n[plugin.mine]\nsource = 'builtin:counter'\nsettings = { colums = 'a' }"),
+        table("'mine'\n[plugin.mine]\nsource = 'builtin:counter'\nsettings = { columns = 1 }"),
         refused("[conflict]\ndefault = 'counter'"),
         refused("[conflict]\ndefault = 'node-priority'"),
     ]
@@ -385,13 +397,45 @@ fn a_policy_that_lacks_a_setting_or_has_one_too_many_is_refused_with_the_remedy(
     hint: write numbers of nodes joined by commas, as in `settings = { order = "1, 2" }`
     configuration `antiphon.toml`: `conflict.table[0].settings.columns` is no setting of `column-merge`
     hint: `column-merge` has no settings; remove it
-    configuration `antiphon.toml`: `conflict.table[0].use` is `mine`, and this version runs no `[plugin.mine]`
-    hint: leave it out, or write one of `last-write-wins`, `newest-wins`, `first-write-wins`, `column-merge`, `counter`, `node-priority`
+    configuration `antiphon.toml`: `conflict.table[0].settings.columns` is not set, and `counter` can't do without it
+    hint: write names of columns joined by commas, as in `settings = { columns = "quantity, reserved" }`
+    configuration `antiphon.toml`: `plugin.mine.settings.colums` is no setting of `counter`; did you mean `columns`?
+    hint: `counter` has only `columns`
+    configuration `antiphon.toml`: `plugin.mine.settings.columns` must be a text
+    hint: write names of columns joined by commas, as in `settings = { columns = "quantity, reserved" }`
     configuration `antiphon.toml`: `conflict.default` is `counter`, which needs the setting `columns`, and a default has no settings
     hint: add a `[[conflict.table]]` with `match = "*"`, `use = "counter"` and `settings = { columns = "quantity, reserved" }`
     configuration `antiphon.toml`: `conflict.default` is `node-priority`, which needs the setting `order`, and a default has no settings
     hint: add a `[[conflict.table]]` with `match = "*"`, `use = "node-priority"` and `settings = { order = "1, 2" }`
     "#);
+}
+
+/// What a plugin is told may stand in its own table, in that of the tables it decides over, or nowhere for one that
+/// only the user knows.
+#[test]
+fn a_plugin_is_told_what_it_needs_by_either_table() {
+    for more in [
+        "[conflict]\ndefault = 'mine'\n[plugin.mine]\nsource = 'builtin:counter'\nsettings = { columns = 'a' }",
+        "[[conflict.table]]\nmatch = 'a'\nuse = 'mine'\nsettings = { columns = 'a' }\n[plugin.mine]\nsource = 'builtin:counter'",
+        "[[conflict.table]]\nmatch = 'a'\nuse = 'mine'\n[plugin.mine]\nsource = 'builtin:counter'\nsettings = { columns = 'a' }",
+        "[conflict]\ndefault = 'mine'\n[plugin.mine]\nsource = 'file:mine.wasm'\nsettings = { whatever = 1 }",
+    ] {
+        let case = Case::new(&format!("db_path = 'app.db'\n{more}"));
+        assert_eq!(case.notices(), [""; 0], "{more}");
+        case.config();
+    }
+}
+
+/// Amounts are numbers or texts, from the file as from the environment; what is shown is what was said.
+#[test]
+fn limits_are_amounts() {
+    let case = Case::new(
+        "db_path = 'app.db'\n[plugin.x]\nsource = 'builtin:counter'\n\
+         limits = { memory = '256 MiB', returned = 4096, fuel_base = 5_000_000_000 }",
+    );
+    let limits = &case.config().plugin["x"].limits;
+    assert_eq!((limits.memory, limits.returned, limits.fuel_base), (Size(256 << 20), Size(4096), 5_000_000_000));
+    assert_eq!(limits.compile_memory.to_string(), "2 GiB");
 }
 
 /// A name that is known here and not in the program would be refused at the start, or the other way round here.

@@ -26,19 +26,27 @@ pub struct Policy {
     nodes: Vec<u64>,
 }
 
+/// What decides over rows that nodes changed without knowing of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The order of the log: what is later wins, and nothing has to be kept to know that.
+    Log,
+    /// The resolver, which is asked about each clash.
+    Resolver,
+}
+
 impl Policy {
     /// A policy by the resolver's name, for tables that match, or for all that no other policy decides over.
     ///
     /// # Errors
     /// When the resolver can't be made.
-    pub fn new(name: &str, tables: Option<&Glob>, make: Make) -> Result<Self, PluginError> {
-        let resolver = make()?;
+    pub fn new(name: &str, order: Order, tables: Option<&Glob>, make: Make) -> Result<Self, PluginError> {
         Ok(Self {
             name: name.to_owned(),
             tables: tables.map(Glob::compile_matcher),
-            plain: name == PLAIN,
+            plain: order == Order::Log,
+            resolver: make()?,
             make,
-            resolver,
             needs: Needs::default(),
             views: Vec::new(),
             nodes: Vec::new(),
@@ -46,11 +54,11 @@ impl Policy {
     }
 }
 
-/// The one policy for which the order of the log is all there is to know.
-const PLAIN: &str = "last-write-wins";
-
 /// All policies of a node. The first that matches a table decides over it.
 pub struct Policies(Vec<Policy>);
+
+/// What the default policy is called.
+const PLAIN: &str = "last-write-wins";
 
 impl Default for Policies {
     fn default() -> Self {

@@ -10,11 +10,13 @@
     reason = "a test that can't go on should fail loudly"
 )]
 
+mod guests;
 mod node;
 mod policies;
 mod process;
 pub mod vfs;
 
+pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
     Dice, Mishap, Node, Setup, append_floor, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy,
     settle, trio, trio_with,

@@ -1,6 +1,6 @@
 //! A node: an application's connection, and a host without threads beside it.
 
-use antiphon::db::{Applied, Database, Db, Filter, Make, Options, Policies, Policy, Standing, glob};
+use antiphon::db::{Applied, Database, Db, Filter, Make, Options, Order, Policies, Policy, Standing, glob};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Log, Memory, Placed};
 use antiphon::publish::{self, Publisher};
@@ -115,12 +115,12 @@ impl Default for Setup {
 
 impl Setup {
     fn policies(&self) -> Policies {
-        let own = self
-            .policies
-            .iter()
-            .map(|(tables, name, make)| Policy::new(name, Some(&glob(tables).unwrap()), Arc::clone(make)).unwrap());
+        let own = self.policies.iter().map(|(tables, name, make)| {
+            let order = if *name == "last-write-wins" { Order::Log } else { Order::Resolver };
+            Policy::new(name, order, Some(&glob(tables).unwrap()), Arc::clone(make)).unwrap()
+        });
         let plain: Make = Arc::new(|| Ok(Box::new(Resolver)));
-        Policies::new(own.chain([Policy::new("last-write-wins", None, plain).unwrap()]).collect())
+        Policies::new(own.chain([Policy::new("last-write-wins", Order::Log, None, plain).unwrap()]).collect())
     }
 }
 
@@ -347,8 +347,8 @@ impl Node {
             shards: self.setup.shards,
             hasher: "test".into(),
             resolver: "test".into(),
-            policies: Vec::new(),
             wire: 1,
+            ..Genesis::default()
         };
         let frame = self.with(move |db| db.genesis([9; 16], genesis).unwrap());
         let founder = block_on(self.log.begin(1, &frame)).unwrap();
