@@ -50,7 +50,11 @@ impl Build {
         let name = format!("{}.wasm", project.name);
         // Made beside its place, so that a node never reads half of it.
         let aside = folder.join(format!(".{name}"));
-        tool.build(&project, &aside)?;
+        if let Err(failure) = tool.build(&project, &aside) {
+            // There may be nothing to remove.
+            let _ = std::fs::remove_file(&aside);
+            return Err(failure);
+        }
 
         let failed = |error: io::Error| Failure::caused(Kind::General, format!("cannot write `{name}`"), &error);
         let bytes = std::fs::read(&aside).map_err(failed)?;

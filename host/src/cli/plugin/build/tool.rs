@@ -16,7 +16,7 @@ use crate::template::Language;
 const TARGET: &str = "wasm32-wasip2";
 /// The versions that this program was tried with; the examples name the same ones.
 const COMPONENTIZE_PY: &str = "0.25.1";
-const JCO: &str = "1.35.0";
+const JCO: &str = "1.17.9";
 
 /// A tool that can be run.
 #[derive(Debug)]
@@ -105,9 +105,9 @@ fn jco(project: &Project, install: bool) -> Result<PathBuf, Failure> {
     let npm = on_path("npm").ok_or_else(|| {
         missing("npm", "install Node.js 20 or later, which brings it; on Debian: apt-get install nodejs npm")
     })?;
-    let mut install = command(&npm, &project.folder);
-    install.args(["install", "--no-fund", "--no-audit", "--loglevel=error", "--prefix"]).arg(&folder).arg(wanted);
-    run(&mut install, "fetch jco")?;
+    let mut npm = command(&npm, &project.folder);
+    npm.args(["install", "--no-fund", "--no-audit", "--loglevel=error", "--prefix"]).arg(&folder).arg(wanted);
+    run(&mut npm, "fetch jco")?;
     Ok(folder.join("node_modules/.bin/jco"))
 }
 
@@ -123,8 +123,8 @@ impl Tool {
             }
             (Some(Entry { stem, world }), _) => {
                 command.arg("componentize").arg(format!("{stem}.js")).args(["--wit", "wit", "--world-name", world]);
-                // The other engine makes components of ten times the size, too slow for the default limits.
-                command.args(["--backend", "quickjs", "--backend-qjs-disable-async", "--out"]).arg(to);
+                // What a plugin can't have anyway. Standard error stays: an error that nobody catches is told there.
+                command.args(["--disable", "clocks", "fetch-event", "http", "random", "--out"]).arg(to);
                 run(&mut command, &attempt)
             }
             (None, _) => {
@@ -195,11 +195,13 @@ const KEPT_PREFIXES: &[&str] = &[
     "CARGO_SOURCE_",
     "HTTPS_PROXY",
     "HTTP_PROXY",
+    "CURL_CA_BUNDLE",
     "NODE_EXTRA_CA_CERTS",
     "NO_PROXY",
     "NPM_CONFIG_",
     "PIP_",
     "PYENV_",
+    "REQUESTS_CA_BUNDLE",
     "RUSTUP_",
     "SSL_CERT_",
     "npm_config_",
