@@ -8,7 +8,7 @@ use crate::housekeeping::Keep;
 use crate::node::Parts;
 use antiphon_bundle::World;
 use antiphon_core::codec;
-use antiphon_core::entry::{Genesis, Policy as Agreed};
+use antiphon_core::entry::{Genesis, Policy as Agreed, Settings};
 use antiphon_core::hash::{Hash, PluginError};
 use antiphon_core::resolve::Resolve;
 use antiphon_plugin::{HostOptions, PluginHost};
@@ -82,7 +82,8 @@ impl Components<'_> {
     fn load(mut self) -> Result<(Box<dyn Hash>, Policies, Genesis), Failure> {
         let config = self.config;
         let Component { source, settings, limits, .. } = self.find(World::Hasher, &config.hash.r#use)?;
-        let hasher = self.host.hasher(&source, &settings, limits).map_err(|error| failed(&error))?;
+        let hasher_settings = told(settings, config.hash.settings.reveal());
+        let hasher = self.host.hasher(&source, &hasher_settings, limits).map_err(|error| failed(&error))?;
         let mut policies = Vec::new();
         let mut agreed = Vec::new();
         for table in &config.conflict.table {
@@ -98,6 +99,7 @@ impl Components<'_> {
         let genesis = Genesis {
             shards: config.replication_log.shards,
             hasher: hasher.identity().to_owned(),
+            hasher_settings,
             resolver: default.resolver,
             resolver_settings: default.settings,
             on_failure: default.on_failure,
@@ -124,9 +126,7 @@ impl Components<'_> {
         own: Vec<(String, String)>,
     ) -> Result<(Policy, Agreed), Failure> {
         let Component { official, source, settings, limits, on_failure, .. } = self.find(World::Resolver, name)?;
-        // What is said for some tables goes before what is said for all that the plugin decides over.
-        let settings: BTreeMap<String, String> = settings.into_iter().chain(own).collect();
-        let settings: Vec<(String, String)> = settings.into_iter().collect();
+        let settings = told(settings, own);
         let load = {
             let (host, settings) = (self.host.clone(), settings.clone());
             move || host.resolver(&source, &settings, limits.clone())
@@ -140,6 +140,12 @@ impl Components<'_> {
         let identity = resolver.identity().to_owned();
         Ok((policy, Agreed { pattern: String::new(), resolver: identity, settings, on_failure }))
     }
+}
+
+/// What a component is told: the settings of the plugin, and those where it is used, which win. In order of their names,
+/// so that nodes which say the same in another order agree.
+fn told(plugin: Settings, here: Settings) -> Settings {
+    plugin.into_iter().chain(here).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 /// The one policy for which the order of the log is all there is to know. A component of that name that somebody wrote
