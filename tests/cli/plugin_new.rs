@@ -35,7 +35,7 @@ fn new_writes_a_folder_and_nothing_over_it() {
     next: `cd my-policy`, `antiphon plugin build`; its README.md says how to go on
     "#);
     assert!(dir.read("my-policy/resolver.py").starts_with("\"\"\"`my-policy`: sets in JSON are merged."));
-    assert!(dir.read("my-policy/README.md").contains("\nantiphon plugin test my-policy.wasm\n"));
+    assert!(dir.read("my-policy/README.md").contains("\nantiphon plugin pin my-policy\n"));
     assert!(dir.read("my-policy/wit/conflict.wit").contains("world resolver"));
     std::fs::write(dir.folder.path().join("my-policy/resolver.py"), "mine").unwrap();
     assert_snapshot!(dir.words("plugin new my-policy --kind hasher --lang rust"), @r#"
@@ -87,14 +87,56 @@ fn a_missing_tool_is_named_with_the_ways_to_get_it() {
     // Whatever this machine has in /usr/bin.
     let dir =
         Dir { variables: vec![("PATH", dir.folder.path().join("bin").to_str().unwrap().to_owned().leak())], ..dir };
-    assert_snapshot!(dir.words("plugin build rust"), @"");
+    assert_snapshot!(dir.words("plugin build rust"), @r#"
+    exit 66
+    --- stderr
+    error: cargo is missing
+
+    hint: install Rust with rustup, which brings it: https://rustup.rs
+    "#);
     let dir = dir.tool("cargo", "echo never");
-    assert_snapshot!(dir.words("plugin build rust"), @"");
-    assert_snapshot!(dir.words("plugin build rust --install"), @"");
-    assert_snapshot!(dir.words("plugin build python"), @"");
-    assert_snapshot!(dir.words("plugin build python --install"), @"");
-    assert_snapshot!(dir.words("plugin build javascript"), @"");
-    assert_snapshot!(dir.words("plugin build javascript --install"), @"");
+    assert_snapshot!(dir.words("plugin build rust"), @r#"
+    exit 66
+    --- stderr
+    error: Rust's standard library for wasm32-wasip2 is missing
+
+    hint: `antiphon plugin build --install` fetches it, as `rustup target add wasm32-wasip2` does
+    "#);
+    assert_snapshot!(dir.words("plugin build rust --install"), @r#"
+    exit 66
+    --- stderr
+    error: rustup is missing
+
+    hint: install Rust with rustup (https://rustup.rs), or wasm32-wasip2 as your Rust came
+    "#);
+    assert_snapshot!(dir.words("plugin build python"), @r#"
+    exit 66
+    --- stderr
+    error: componentize-py is missing
+
+    hint: `antiphon plugin build --install` puts it into `.antiphon/tools`; or install it, as with `pipx install componentize-py==0.25.1`
+    "#);
+    assert_snapshot!(dir.words("plugin build python --install"), @r#"
+    exit 66
+    --- stderr
+    error: python3 is missing
+
+    hint: install Python 3.10 or later; on Debian: apt-get install python3 python3-venv
+    "#);
+    assert_snapshot!(dir.words("plugin build javascript"), @r#"
+    exit 66
+    --- stderr
+    error: jco is missing
+
+    hint: `antiphon plugin build --install` puts it into `.antiphon/tools`; or install it with `npm install`
+    "#);
+    assert_snapshot!(dir.words("plugin build javascript --install"), @r#"
+    exit 66
+    --- stderr
+    error: npm is missing
+
+    hint: install Node.js 20 or later, which brings it; on Debian: apt-get install nodejs npm
+    "#);
 }
 
 #[test]
@@ -104,7 +146,19 @@ fn build_says_what_it_made_and_what_to_write_down() {
         "env >> said; echo \"$@\" >> said; echo made it; for to; do :; done; printf component > \"$to\"",
     );
     dir.words("plugin new mine --kind storage --lang python");
-    assert_snapshot!(dir.words("plugin build mine"), @"");
+    assert_snapshot!(dir.words("plugin build mine"), @r#"
+    exit 0
+    --- stdout
+    [plugin.mine]
+    source = "file:mine.wasm"
+    sha256 = "6985ca1f4daa5a584a28eae043a239cb96689af1337ea13afb63e00c2bf512fa"
+    --- stderr
+    componentize-py: build `mine`
+    made it
+
+    wrote `mine/mine.wasm`: 9 bytes
+    what nodes need to know of it:
+    "#);
     assert_eq!(dir.read("mine/mine.wasm"), "component");
     let said = dir.read("mine/said");
     assert!(
@@ -125,7 +179,15 @@ fn a_tool_that_fails_leaves_what_was_there() {
     let dir = Dir::new().with_tools().tool("jco", "echo 'line 7: no' >&2; printf half > .mine.wasm; exit 3");
     dir.words("plugin new mine --kind resolver --lang javascript");
     std::fs::write(dir.folder.path().join("mine/mine.wasm"), "before").unwrap();
-    assert_snapshot!(dir.words("plugin build mine"), @"");
+    assert_snapshot!(dir.words("plugin build mine"), @r#"
+    exit 1
+    --- stderr
+    jco: build `mine`
+    line 7: no
+    error: could not build `mine`: `jco` failed with exit status: 3
+
+    hint: what it said stands above
+    "#);
     assert_eq!(dir.read("mine/mine.wasm"), "before");
     assert!(!dir.folder.path().join("mine/.mine.wasm").exists());
 }
@@ -140,11 +202,47 @@ fn build_says_what_a_folder_lacks() {
         .file("broken/pyproject.toml", "[project")
         .file("sourceless/package.json", r#"{ "name": "x" }"#)
         .file("crate/Cargo.toml", "[package]\nname = \"x\"");
-    assert_snapshot!(dir.words("plugin build none"), @"");
-    assert_snapshot!(dir.words("plugin build two"), @"");
-    assert_snapshot!(dir.words("plugin build nameless"), @"");
-    assert_snapshot!(dir.words("plugin build broken"), @"");
-    assert_snapshot!(dir.words("plugin build sourceless"), @"");
-    assert_snapshot!(dir.words("plugin build crate --world hasher"), @"");
-    assert_snapshot!(dir.words("plugin build nowhere"), @"");
+    assert_snapshot!(dir.words("plugin build none"), @r#"
+    exit 66
+    --- stderr
+    error: there is no component in `[DIR]/none`
+
+    hint: run it in a folder with a Cargo.toml, a pyproject.toml or a package.json; `antiphon plugin new` writes one
+    "#);
+    assert_snapshot!(dir.words("plugin build two"), @r#"
+    exit 1
+    --- stderr
+    error: this folder is of two languages
+
+    hint: leave one of Cargo.toml, pyproject.toml and package.json in it
+    "#);
+    assert_snapshot!(dir.words("plugin build nameless"), @r#"
+    exit 65
+    --- stderr
+    error: cannot read `package.json`: it has no name, or one that is no plain word
+    "#);
+    assert_snapshot!(dir.words("plugin build broken"), @r#"
+    exit 65
+    --- stderr
+    error: cannot read `pyproject.toml`: line 1: unclosed table, expected `]`
+    "#);
+    assert_snapshot!(dir.words("plugin build sourceless"), @r#"
+    exit 66
+    --- stderr
+    error: it can't be seen what this component is asked
+
+    hint: its source is called `resolver.js`, `hasher.js` or `storage.js`, and there is one of these
+    "#);
+    assert_snapshot!(dir.words("plugin build crate --world hasher"), @r#"
+    exit 2
+    --- stderr
+    error: a component in Rust says its world in its source
+
+    hint: change `world` in `wit_bindgen::generate!`
+    "#);
+    assert_snapshot!(dir.words("plugin build nowhere"), @r#"
+    exit 66
+    --- stderr
+    error: cannot open `nowhere`: No such file or directory (os error 2)
+    "#);
 }

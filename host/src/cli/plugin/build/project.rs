@@ -1,7 +1,6 @@
 //! A component's folder: what is in it.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Kind as Failed};
@@ -64,29 +63,28 @@ impl Project {
 
 /// The name in a manifest.
 fn name(manifest: &Path, language: Language) -> Result<String, Failure> {
-    let failed = |why: &dyn std::error::Error| {
+    let failed = |why: &str| {
         let file = manifest.file_name().unwrap_or_default().display().to_string();
-        Failure::new(Failed::Data, format!("cannot read `{file}`: {}", why.to_string().trim_end()))
+        Failure::new(Failed::Data, format!("cannot read `{file}`: {why}"))
     };
-    let text = fs::read_to_string(manifest).map_err(|error| failed(&error))?;
-    let table = match language {
-        Language::JavaScript => serde_json::from_str(&text).map_err(|error| failed(&error))?,
-        _ => text.parse::<toml::Table>().map_err(|error| failed(&error))?,
+    let text = fs::read_to_string(manifest).map_err(|error| failed(&error.to_string()))?;
+    let table: toml::Table = match language {
+        Language::JavaScript => serde_json::from_str(&text).map_err(|error| failed(&error.to_string()))?,
+        _ => toml::from_str(&text).map_err(|error| {
+            let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
+            failed(&format!("line {}: {}", before.matches('\n').count() + 1, error.message().replace('\n', ", ")))
+        })?,
     };
     let section = match language {
-        Language::Rust => table.get("package"),
-        Language::Python => table.get("project"),
-        Language::JavaScript => return plain(table.get("name"), &failed),
+        Language::Rust => table.get("package").and_then(toml::Value::as_table),
+        Language::Python => table.get("project").and_then(toml::Value::as_table),
+        Language::JavaScript => Some(&table),
     };
-    plain(section.and_then(|section| section.get("name")), &failed)
-}
-
-/// A name that can be that of a file.
-fn plain(name: Option<&toml::Value>, failed: &dyn Fn(&dyn std::error::Error) -> Failure) -> Result<String, Failure> {
-    let name = name.and_then(toml::Value::as_str).unwrap_or_default();
+    let name = section.and_then(|section| section.get("name")).and_then(toml::Value::as_str).unwrap_or_default();
+    // It becomes that of a file.
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if name.is_empty() || !name.bytes().all(good) {
-        return Err(failed(&io::Error::other("it has no name, or one that is no plain word")));
+        return Err(failed("it has no name, or one that is no plain word"));
     }
     Ok(name.to_owned())
 }
