@@ -160,11 +160,16 @@ fn failed(error: &antiphon_plugin::Error) -> Failure {
     }
 }
 
-/// Compiled components are the same for all databases of a user.
+/// Where compiled components of a database are kept.
 fn cache(state: &Path) -> PathBuf {
+    user_cache().unwrap_or_else(|| state.join("cache"))
+}
+
+/// Compiled components are the same for all databases of a user.
+pub(crate) fn user_cache() -> Option<PathBuf> {
     let home = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .filter(|path| path.is_absolute());
-    home.map_or_else(|| state.join("cache"), |home| home.join("antiphon").join("components"))
+    home.map(|home| home.join("antiphon").join("components"))
 }

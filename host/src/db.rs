@@ -44,6 +44,7 @@ mod verify;
 
 pub use apply::{Applied, Stop};
 pub use attachment::Detached;
+pub(crate) use catalog::tables;
 pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub(crate) use conflicts::purge;
@@ -59,6 +60,7 @@ pub use policy::{Make, Order, Policies, Policy};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 pub use reconcile::{Reattached, Reconciled};
+pub(crate) use values::{Bound, owned};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
 use crate::log;

@@ -24,6 +24,7 @@
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
 //! | [`place`], [`life`] | where a database lies; what tells it from a copy of it |
 //! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
+//! | [`trial`] | components tried out without a node |
 //! | [`failure`] | what went wrong, as the user reads it |
 //! | [`telemetry`] | log lines |
 //! | [`template`] | what a component of the user's own starts from |
@@ -58,5 +59,6 @@ pub mod status;
 pub mod subscribe;
 pub mod telemetry;
 pub mod template;
+pub mod trial;
 pub mod watch;
 mod words;

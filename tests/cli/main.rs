@@ -13,6 +13,7 @@ mod config;
 mod help;
 mod init;
 mod inspect;
+mod plugin;
 mod plugin_new;
 
 /// A folder to run the program in.

@@ -164,8 +164,7 @@ fn every_storage_keeps_what_the_interface_promises() {
     // Python's and JavaScript's runtimes are large, and run for a moment only.
     let engine = Engine::new(Config::new().cranelift_opt_level(OptLevel::None)).unwrap();
     for storage in storages {
-        eprintln!("{storage}");
-        let component = Component::from_file(&engine, storage).unwrap();
+        let component = Component::from_file(&engine, storage).unwrap_or_else(|error| panic!("{storage}: {error:?}"));
         check(&mut Storage::start(&engine, &component));
     }
 }

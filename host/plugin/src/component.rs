@@ -22,15 +22,25 @@ pub(crate) fn prepare(
     world: &'static str,
     interfaces: &[&str],
 ) -> Result<InstancePre<State>, Reason> {
+    let component = compile(runtime, bytes, sha256, limits)?;
+    check_exports(&runtime.engine, &component, world, interfaces)?;
+    check_imports(&runtime.engine, &component, world)?;
+    link(runtime, &component)
+}
+
+/// Compiles `bytes`, if they are a component.
+pub(crate) fn compile(runtime: &Runtime, bytes: &[u8], sha256: &str, limits: &Limits) -> Result<Component, Reason> {
     check_form(bytes, limits)?;
     let compiled = match &runtime.cache {
         Some(cache) => cache.compile(&runtime.engine, bytes, sha256),
         None => Component::from_binary(&runtime.engine, bytes),
     };
-    let component = compiled.map_err(|err| uncompilable(&err))?;
-    check_exports(&runtime.engine, &component, world, interfaces)?;
-    check_imports(&runtime.engine, &component, world)?;
-    runtime.linker.instantiate_pre(&component).map_err(|err| Reason::Unlinkable(chain(&err)))
+    compiled.map_err(|err| uncompilable(&err))
+}
+
+/// Gives a component that only computes its imports.
+pub(crate) fn link(runtime: &Runtime, component: &Component) -> Result<InstancePre<State>, Reason> {
+    runtime.linker.instantiate_pre(component).map_err(|err| Reason::Unlinkable(chain(&err)))
 }
 
 /// What the bytes are, as far as their beginning tells.
@@ -74,7 +84,7 @@ fn chain(err: &wasmtime::Error) -> String {
 }
 
 /// Whether the component exports what the world does, in a version known here.
-fn check_exports(
+pub(crate) fn check_exports(
     engine: &Engine,
     component: &Component,
     world: &'static str,
@@ -116,13 +126,16 @@ fn line(version: &str) -> [u64; 3] {
 
 /// Whether there is nothing among the imports that a plugin which only computes can't have.
 fn check_imports(engine: &Engine, component: &Component, world: &'static str) -> Result<(), Reason> {
-    for (import, _) in component.component_type().imports(engine) {
-        if import.starts_with("wasi:http/") {
-            return Err(Reason::Network { world, import: import.to_owned() });
-        }
-        if !inert::is_linked(import) {
-            return Err(Reason::UnknownImport(import.to_owned()));
-        }
+    component.component_type().imports(engine).try_for_each(|(import, _)| check_import(import, world))
+}
+
+/// Whether a plugin that only computes can have an import.
+pub(crate) fn check_import(import: &str, world: &'static str) -> Result<(), Reason> {
+    if import.starts_with("wasi:http/") {
+        return Err(Reason::Network { world, import: import.to_owned() });
+    }
+    if !inert::is_linked(import) {
+        return Err(Reason::UnknownImport(import.to_owned()));
     }
     Ok(())
 }

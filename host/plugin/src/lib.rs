@@ -10,6 +10,7 @@
 //! | `cache` | components compiled before |
 //! | `component` | bytes -> a component of the world wanted, or why not |
 //! | `inert` | what a plugin that only computes can import |
+//! | `anatomy` | what a component is made of, looked at and not run |
 //! | `limits` | what it may use up |
 //! | `plugin` | the life of its instances |
 //! | `hasher`, `resolver` | the worlds as traits |
@@ -17,6 +18,7 @@
 //! | `log` | what guests say |
 //! | `error` | what went wrong, why, and what to do |
 
+mod anatomy;
 mod bindings;
 mod cache;
 mod component;
@@ -37,6 +39,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+pub use anatomy::{Anatomy, Fate, Import, World};
 pub use error::{EngineError, Error, Reason, Trace};
 pub use hasher::Hasher;
 pub use limits::{Limits, METER};
@@ -117,6 +120,14 @@ impl PluginHost {
         let cache = options.cache_dir.as_deref().and_then(Cache::open);
         let runtime = Runtime::new(cache).map_err(|err| EngineError(err.to_string()))?;
         Ok(Self { runtime: Arc::new(runtime) })
+    }
+
+    /// Looks at what a component imports and exports, of whatever world it is. It is compiled and not run.
+    ///
+    /// # Errors
+    /// When the bytes are no component.
+    pub fn examine(&self, source: &Source<'_>, limits: &Limits) -> Result<Anatomy, Error> {
+        anatomy::examine(&self.runtime, source, limits)
     }
 
     /// Loads a hasher. Its settings are looked at when it is configured.

@@ -82,6 +82,11 @@ impl Meter {
         Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, exceeded: false }
     }
 
+    /// Bytes of all its linear memories: what it took, for they never shrink.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// Whether it was refused memory.
     pub(crate) fn exceeded(&self) -> bool {
         self.exceeded

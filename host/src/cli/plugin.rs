@@ -1,12 +1,19 @@
-//! `antiphon plugin`: components, official ones and your own, looked at and tried without a node.
+//! `antiphon plugin`: components, official ones and your own, made, looked at and tried without a node.
 
 use crate::failure::Failure;
 
+mod bench;
 mod build;
+mod check;
+mod inspect;
 mod list;
 mod new;
+mod pin;
+mod progress;
+mod subject;
+mod test;
 
-/// Look at components, try them out, and pin them
+/// Make components, look at them, try them out, and pin them
 ///
 /// Nothing of this touches a database or a log.
 #[derive(Debug, clap::Subcommand)]
@@ -14,6 +21,11 @@ pub(super) enum Command {
     List(list::List),
     New(new::New),
     Build(build::Build),
+    Inspect(inspect::Inspect),
+    Check(check::Check),
+    Test(test::Test),
+    Bench(bench::Bench),
+    Pin(pin::Pin),
 }
 
 impl Command {
@@ -22,6 +34,11 @@ impl Command {
             Self::List(list) => list.run(),
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
+            Self::Inspect(inspect) => inspect.run(),
+            Self::Check(check) => check.run(),
+            Self::Test(test) => test.run(),
+            Self::Bench(bench) => bench.run(),
+            Self::Pin(pin) => pin.run(),
         }
     }
 }
