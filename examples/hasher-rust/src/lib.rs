@@ -64,7 +64,8 @@ impl rowhash::Guest for Plugin {
 /// The empty key stands for a table that goes to one shard whole: its name decides which.
 fn whole(table: u32) -> Result<u64, String> {
     TABLES.with_borrow(|tables| {
-        let table = tables.iter().find(|known| known.id == table).ok_or_else(|| format!("there is no table {table}"))?;
+        let table =
+            tables.iter().find(|known| known.id == table).ok_or_else(|| format!("there is no table {table}"))?;
         Ok(fnv(table.name.as_bytes()))
     })
 }

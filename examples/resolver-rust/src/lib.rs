@@ -98,7 +98,9 @@ impl Policy {
     fn rank(&self, table: u32, row: &Row) -> usize {
         let column = self.columns.iter().find(|(id, _)| *id == table).and_then(|(_, column)| *column);
         match column.and_then(|column| row.get(column)) {
-            Some(Value::Text(status)) => self.order.iter().position(|known| known == status).map_or(0, |place| place + 1),
+            Some(Value::Text(status)) => {
+                self.order.iter().position(|known| known == status).map_or(0, |place| place + 1)
+            }
             _ => 0,
         }
     }

@@ -66,7 +66,9 @@ impl storage::GuestSession for Session {
 
     fn check(&self) -> Result<(), Error> {
         let probe = self.folder.join("check~");
-        fs::create_dir_all(&self.folder).and_then(|()| fs::write(&probe, "")).map_err(|err| failed("write", "", &err))?;
+        fs::create_dir_all(&self.folder)
+            .and_then(|()| fs::write(&probe, ""))
+            .map_err(|err| failed("write", "", &err))?;
         fs::remove_file(&probe).map_err(|err| failed("remove", "", &err))
     }
 
@@ -77,7 +79,11 @@ impl storage::GuestSession for Session {
             fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
             fs::write(&aside, body)?;
             // A link fails if the name is taken, a rename doesn't.
-            if if_absent { fs::hard_link(&aside, &path).and_then(|()| fs::remove_file(&aside)) } else { fs::rename(&aside, &path) }
+            if if_absent {
+                fs::hard_link(&aside, &path).and_then(|()| fs::remove_file(&aside))
+            } else {
+                fs::rename(&aside, &path)
+            }
         };
         place().map_err(|err| {
             let _ = fs::remove_file(&aside);
