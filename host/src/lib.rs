@@ -60,5 +60,6 @@ pub mod subscribe;
 pub mod telemetry;
 pub mod template;
 pub mod trial;
+mod unread;
 pub mod watch;
 mod words;
