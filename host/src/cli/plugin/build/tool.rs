@@ -70,6 +70,9 @@ fn componentize_py(project: &Project, install: bool) -> Result<PathBuf, Failure>
     }
     let venv = make_tools(&project.folder)?.join("python");
     let program = venv.join("bin/componentize-py");
+    if is_there(&program, COMPONENTIZE_PY, &project.folder) {
+        return Ok(program);
+    }
     // A `python3` that a shell puts in front may be too old, or lack what a Debian package brings.
     let python = on_path("python3").ok_or_else(|| {
         missing("python3", "install Python 3.10 or later; on Debian: apt-get install python3 python3-venv")
@@ -100,6 +103,10 @@ fn jco(project: &Project, install: bool) -> Result<PathBuf, Failure> {
             });
     }
     let folder = make_tools(&project.folder)?.join("javascript");
+    let program = folder.join("node_modules/.bin/jco");
+    if is_there(&program, JCO, &project.folder) {
+        return Ok(program);
+    }
     fs::create_dir_all(&folder)
         .map_err(|error| Failure::caused(Kind::General, format!("cannot make `{}`", folder.display()), &error))?;
     let npm = on_path("npm").ok_or_else(|| {
@@ -108,7 +115,7 @@ fn jco(project: &Project, install: bool) -> Result<PathBuf, Failure> {
     let mut npm = command(&npm, &project.folder);
     npm.args(["install", "--no-fund", "--no-audit", "--loglevel=error", "--prefix"]).arg(&folder).arg(wanted);
     run(&mut npm, "fetch jco")?;
-    Ok(folder.join("node_modules/.bin/jco"))
+    Ok(program)
 }
 
 impl Tool {
@@ -174,6 +181,12 @@ fn make_tools(folder: &Path) -> Result<PathBuf, Failure> {
     fs::create_dir_all(&tools)
         .map_err(|error| Failure::caused(Kind::General, format!("cannot make `{}`", tools.display()), &error))?;
     Ok(tools)
+}
+
+/// Whether this version of a tool was fetched before.
+fn is_there(program: &Path, version: &str, folder: &Path) -> bool {
+    let said = command(program, folder).arg("--version").output();
+    said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).split_whitespace().last() == Some(version))
 }
 
 /// A program of this name, as a shell would find it.
