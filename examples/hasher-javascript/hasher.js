@@ -57,11 +57,17 @@ function length(value) {
   return kind === 6 ? head + length(value.subarray(head)) : head;
 }
 
-// FNV-1a in 64 bits: short, and it spreads short inputs well.
+// FNV-1a in 64 bits: short, and it spreads short inputs well. In two halves, which are much faster than a `BigInt`: the
+// prime is 2 ** 40 + 0x1b3.
 function fnv(bytes) {
-  let hash = 0xcbf29ce484222325n;
-  for (const byte of bytes) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
-  return hash;
+  let [high, low] = [0xcbf29ce4, 0x84222325];
+  for (let at = 0; at < bytes.length; at++) {
+    low = (low ^ bytes[at]) >>> 0;
+    const product = low * 0x1b3;
+    high = (Math.imul(high, 0x1b3) + Math.floor(product / 2 ** 32) + (low << 8)) >>> 0;
+    low = product >>> 0;
+  }
+  return (BigInt(high) << 32n) | BigInt(low);
 }
 
 function utf8(text) {

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::cli::shown;
 use crate::failure::{Failure, Kind as Failed};
 use crate::template::{Kind, Language, Template};
 
@@ -50,7 +51,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
     if letter && name.bytes().all(word) && !name.ends_with('-') && name.len() <= NAME_BYTES_MAX {
         return Ok(());
     }
-    Err(Failure::usage(format!("`{}` can't be the name of a component", crate::cli::init::printable(name)))
+    Err(Failure::usage(format!("`{}` can't be the name of a component", shown::name(name)))
         .hint("a name is lower-case letters, digits and hyphens, and begins with a letter: `my-policy`"))
 }
 
