@@ -252,9 +252,9 @@ fn show_hides_secrets() {
     ca_file = ""
     cert_file = ""
     key_file = ""
+    bind_address = "127.0.0.1:-1"
     require_tls = false
     creds_file = ""
-    bind_address = "127.0.0.1:-1"
     connect_retries = 5
     reconnect_wait_seconds = 2
 

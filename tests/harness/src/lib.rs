@@ -18,6 +18,7 @@ mod process;
 pub mod seeds;
 pub mod vfs;
 
+pub use antiphon::db::Make;
 pub use broker::Broker;
 pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
