@@ -27,4 +27,4 @@ pub use node::{
 };
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
-pub use rustix::process::Signal;
+pub use rustix::process::{Resource, Signal};
