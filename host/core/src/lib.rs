@@ -15,6 +15,7 @@
 //! | [`capture`] | schema -> SQL text of change tables and triggers |
 //! | [`hash`] | key -> 64-bit number -> shard |
 //! | [`resolve`] | who wins a clash |
+//! | [`snapshot`] | what can be thought through of snapshots without a file |
 
 pub mod capture;
 pub mod cbor;
@@ -24,4 +25,5 @@ pub mod hash;
 pub mod key;
 pub mod resolve;
 pub mod schema;
+pub mod snapshot;
 pub mod value;

@@ -1,0 +1,236 @@
+//! Names of objects in a store.
+//!
+//! Everything is written once, under a name of its own, and nothing is ever overwritten. Numbers in names have as many
+//! digits as their largest, so that a listing is sorted by them: newest snapshots first, segments by their place. What
+//! a segment holds, up to the millisecond, is told by its name alone.
+
+use super::id::SnapshotId;
+use std::fmt;
+
+/// The object that makes a place in a store ours.
+pub const REPOSITORY: &str = "antiphon-repo.json";
+
+/// The largest time that has thirteen digits: in the year 2286.
+const LAST_MILLIS: u64 = 9_999_999_999_999;
+
+/// A stretch of one shard's log.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Segment {
+    /// Which log it is of: a log that was made anew counts from 1 again.
+    pub epoch: u64,
+    /// The shard.
+    pub shard: u32,
+    /// The first entry.
+    pub first: u64,
+    /// The last entry.
+    pub last: u64,
+    /// When the first came into the log, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// When the last did.
+    pub to_ms: u64,
+    /// The first bytes of the content's hash: the same stretch with another content has another name.
+    pub hash: u64,
+    /// How often it was merged out of smaller ones.
+    pub level: u8,
+}
+
+/// What an object is, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A part of a snapshot's content.
+    Payload {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Which part.
+        part: Part,
+        /// Its number within that, from 0.
+        number: u32,
+    },
+    /// What makes a snapshot real.
+    Manifest(SnapshotId),
+    /// What a user said of a snapshot later, and when.
+    Note(SnapshotId, u64),
+    /// A snapshot that is to go, and when that was said.
+    Tombstone(SnapshotId, u64),
+    /// How a snapshot was found when it was read again, and when.
+    Verified(SnapshotId, u64),
+    /// A stretch of the log.
+    Segment(Segment),
+    /// A stretch of the log that nobody has any more.
+    Hole {
+        /// Which log.
+        epoch: u64,
+        /// The shard.
+        shard: u32,
+        /// The first entry that is missing.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+}
+
+/// What a part of a snapshot's content is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The database file.
+    Image,
+    /// What the host knows of it: where it stands in the log, stamps, what waits for its last piece.
+    State,
+    /// Hashes and sizes of all other objects.
+    Index,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::State => "state",
+            Self::Index => "index",
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        [Self::Image, Self::State, Self::Index].into_iter().find(|part| part.name() == name)
+    }
+}
+
+impl Object {
+    /// The object's name under the folder of its database.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Payload { snapshot, part, number } => format!("base/{snapshot}/{}-{number:06}.frm", part.name()),
+            Self::Manifest(id) => format!("snap/{:013}-{id}.json", LAST_MILLIS.saturating_sub(id.millis())),
+            Self::Note(id, at) => format!("note/{id}-{at:013}.json"),
+            Self::Tombstone(id, at) => format!("tomb/{id}-{at:013}.json"),
+            Self::Verified(id, at) => format!("verify/{id}-{at:013}.json"),
+            Self::Segment(segment) => segment.to_string(),
+            Self::Hole { epoch, shard, first, last } => {
+                format!("hole/{epoch:016x}/{shard}/{first:020}-{last:020}.json")
+            }
+        }
+    }
+
+    /// What an object under the folder of a database is; none if its name is not one of ours.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let object = Self::read(name)?;
+        // One object, one name: what only looks like it is not ours.
+        (object.name() == name).then_some(object)
+    }
+
+    fn read(name: &str) -> Option<Self> {
+        let (folder, rest) = name.split_once('/')?;
+        let noted = |rest: &str| {
+            let (id, at) = rest.strip_suffix(".json")?.split_once('-')?;
+            Some((id.parse().ok()?, at.parse().ok()?))
+        };
+        match folder {
+            "base" => {
+                let (id, file) = rest.split_once('/')?;
+                let (part, number) = file.strip_suffix(".frm")?.split_once('-')?;
+                let (part, number) = (Part::named(part)?, number.parse().ok()?);
+                Some(Self::Payload { snapshot: id.parse().ok()?, part, number })
+            }
+            "snap" => {
+                let (_, id) = rest.strip_suffix(".json")?.split_once('-')?;
+                Some(Self::Manifest(id.parse().ok()?))
+            }
+            "note" => noted(rest).map(|(id, at)| Self::Note(id, at)),
+            "tomb" => noted(rest).map(|(id, at)| Self::Tombstone(id, at)),
+            "verify" => noted(rest).map(|(id, at)| Self::Verified(id, at)),
+            "hole" => {
+                let mut parts = rest.strip_suffix(".json")?.split('/');
+                let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
+                let shard = parts.next()?.parse().ok()?;
+                let (first, last) = parts.next()?.split_once('-')?;
+                Some(Self::Hole { epoch, shard, first: first.parse().ok()?, last: last.parse().ok()? })
+            }
+            _ => Segment::read(folder, rest).map(Self::Segment),
+        }
+    }
+}
+
+impl Segment {
+    fn read(folder: &str, rest: &str) -> Option<Self> {
+        let level = match folder.strip_prefix("log")? {
+            "" => 0,
+            level => level.parse().ok()?,
+        };
+        let mut parts = rest.strip_suffix(".seg")?.split('/');
+        let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let shard = parts.next()?.parse().ok()?;
+        let mut numbers = parts.next()?.split('-');
+        let mut next = || numbers.next();
+        let first = next()?.parse().ok()?;
+        let last = next()?.parse().ok()?;
+        let from_ms = next()?.parse().ok()?;
+        let to_ms = next()?.parse().ok()?;
+        let hash = u64::from_str_radix(next()?, 16).ok()?;
+        Some(Self { epoch, shard, first, last, from_ms, to_ms, hash, level })
+    }
+}
+
+impl fmt::Display for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, shard, first, last, from_ms, to_ms, hash, level } = self;
+        match level {
+            0 => write!(f, "log")?,
+            level => write!(f, "log{level}")?,
+        }
+        write!(f, "/{epoch:016x}/{shard}/{first:020}-{last:020}-{from_ms:013}-{to_ms:013}-{hash:016x}.seg")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(level: u8) -> Segment {
+        let (first, last) = (1, u64::MAX);
+        Segment { epoch: 7, shard: 12, first, last, from_ms: 1, to_ms: 1_700_000_000_000, hash: 0xabc, level }
+    }
+
+    #[test]
+    fn a_name_says_what_it_names() {
+        let id = SnapshotId::new(1_700_000_000_000, 5);
+        for object in [
+            Object::Payload { snapshot: id, part: Part::Image, number: 0 },
+            Object::Payload { snapshot: id, part: Part::State, number: 123_456 },
+            Object::Payload { snapshot: id, part: Part::Index, number: 1 },
+            Object::Manifest(id),
+            Object::Note(id, 1_700_000_000_001),
+            Object::Tombstone(id, 1_700_000_000_002),
+            Object::Verified(id, 1_700_000_000_003),
+            Object::Segment(segment(0)),
+            Object::Segment(segment(2)),
+            Object::Hole { epoch: 1, shard: 2, first: 3, last: 4 },
+        ] {
+            let name = object.name();
+            assert_eq!(Object::named(&name), Some(object), "{name}");
+            assert!(name.len() < 200, "{name}");
+            assert!(name.bytes().all(|letter| letter.is_ascii_alphanumeric() || b"./_-".contains(&letter)), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_listed_first() {
+        let manifest = |millis| Object::Manifest(SnapshotId::new(millis, 0)).name();
+        assert!(manifest(1_700_000_000_001) < manifest(1_700_000_000_000));
+    }
+
+    #[test]
+    fn other_names_are_none_of_ours() {
+        for name in [
+            "snap/x.json",
+            "snap/0000000000000-01HF7YAT00000000000000000A.json",
+            "log/1/1/1-2-3-4-5.seg",
+            "logx/0000000000000007/1/1-2-3-4-5.seg",
+            "base/01HF7YAT00000000000000000A/image-1.frm",
+            "somebody/else",
+            "else",
+        ] {
+            assert_eq!(Object::named(name), None, "{name}");
+        }
+    }
+}
