@@ -418,7 +418,8 @@ fn imports_are_said_to_be_had_or_not() {
     ok    form       a component of [size]; 64.0 MiB are allowed
     ok    world      resolver, antiphon:plugin@0.1.0
     FAIL  imports    1 is refused
-                       it imports `wasi:http/outgoing-handler@0.2.0`, and a resolver only computes: it can't have the network
+                       satisfied    antiphon:plugin/log@0.1.0
+                       refused      wasi:http/outgoing-handler@0.2.0: it imports `wasi:http/outgoing-handler@0.2.0`, and a resolver only computes: it can't have the network
 
     1 of 3 checks failed
     ");
@@ -429,6 +430,8 @@ fn imports_are_said_to_be_had_or_not() {
     ok    form       a component of [size]; 64.0 MiB are allowed
     ok    world      storage-nats, antiphon:plugin@0.1.0
     ok    imports    1 satisfied, 1 needs grant
+                       satisfied    antiphon:plugin/nats-bucket@0.1.0
+                       needs grant  wasi:sockets/tcp@0.2.0
     ok    run        a storage component is only looked at: this version runs none
 
     all is well
@@ -521,6 +524,7 @@ fn a_check_draws_the_same_from_the_same_seed() {
     ok    form       a component of [size]; 64.0 MiB are allowed
     ok    world      resolver, antiphon:plugin@0.1.0
     ok    imports    1 satisfied
+                       satisfied    antiphon:plugin/types@0.1.0
     ok    load       it is `mine` 1, laws 1
     ok    configure  it takes its settings and 7 tables
     ok    answers    to 500 clashes
