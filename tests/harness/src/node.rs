@@ -194,6 +194,7 @@ impl Node {
             compress: false,
             publish: setup.publish,
             replicate: setup.replicate,
+            replays: None,
         };
         Db::inline(Database::open(options, Box::new(Spread::default()), setup.policies()).unwrap())
     }
