@@ -15,6 +15,7 @@ use antiphon_core::resolve::{Clash, Failed, Verdict};
 use antiphon_core::schema::Table;
 use rustc_hash::FxHashMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// For how long clashes are tried before others get their turn.
@@ -143,10 +144,11 @@ impl Database {
                     Err(failed) => {
                         let place = Place { shard, seq: trial.seq };
                         let parked = policy.parks() && failed.is_verdict;
+                        let mut kept = None;
                         if trial.told < TOLD_MAX || !parked {
                             let folder = self.options.replays.as_deref();
                             let replay = Replay::new(policy, &alone, place, &failed);
-                            let kept = folder.and_then(|folder| replay.keep(folder));
+                            kept = folder.and_then(|folder| replay.keep(folder));
                             tell(&failed, &alone, place, parked, kept.as_deref());
                         }
                         trial.told += 1;
@@ -154,7 +156,7 @@ impl Database {
                             trial.decide(alone, Decision::Parked(failed.why));
                             continue;
                         }
-                        trial.stopped = Some(stopped(&failed, &alone, place));
+                        trial.stopped = Some(stopped(&failed, &alone, place, kept.as_deref()));
                         trial.waiting.clear();
                     }
                 }
@@ -203,7 +205,7 @@ impl Policy {
     }
 }
 
-fn stopped(failed: &Failed, alone: &Alone, place: Place) -> Stopped {
+fn stopped(failed: &Failed, alone: &Alone, place: Place, replay: Option<&Path>) -> Stopped {
     let mut reason = format!(
         "entry {} of shard {}: the resolver{} gives no verdict on table `{}`, key {}: {}",
         place.seq,
@@ -213,12 +215,18 @@ fn stopped(failed: &Failed, alone: &Alone, place: Place) -> Stopped {
         shown_key(alone),
         failed.why
     );
-    if failed.is_verdict {
-        let hint = failed.hint.as_deref().unwrap_or("The log of this program tells what is known of it.");
-        let _ = write!(reason, "; {hint}");
-        return Stopped { reason, again: None };
+    if !failed.is_verdict {
+        return Stopped { reason, again: Some(Instant::now() + AGAIN) };
     }
-    Stopped { reason, again: Some(Instant::now() + AGAIN) }
+    if let Some(hint) = &failed.hint {
+        let mut letters = hint.trim_end_matches('.').chars();
+        let first = letters.next().map(|letter| letter.to_ascii_lowercase()).into_iter();
+        let _ = write!(reason, "; {}", first.chain(letters).collect::<String>());
+    }
+    if let Some(path) = replay {
+        let _ = write!(reason, "; `antiphon plugin test --replay {}` reproduces it", path.display());
+    }
+    Stopped { reason, again: None }
 }
 
 fn named(failed: &Failed) -> String {
@@ -227,7 +235,7 @@ fn named(failed: &Failed) -> String {
 }
 
 /// One block with everything there is to know.
-fn tell(failed: &Failed, alone: &Alone, place: Place, parked: bool, replay: Option<&std::path::Path>) {
+fn tell(failed: &Failed, alone: &Alone, place: Place, parked: bool, replay: Option<&Path>) {
     let mut block = String::new();
     let mut line = |name: &str, value: &str| {
         let _ = write!(block, "\n    {name:<10} {value}");
