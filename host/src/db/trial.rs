@@ -104,14 +104,15 @@ impl Database {
         if !trial.waiting.is_empty() {
             return self.try_clashes(shard).map(Next::Done);
         }
-        let Some(stopped) = &trial.stopped else { return Ok(Next::Apply(entries)) };
+        // What was found out holds for this unit alone, so it is committed before another one may fail.
+        let up_to = |end: u64| entries.get(..entries.partition_point(|placed| placed.seq < end)).unwrap_or(entries);
+        let Some(stopped) = &trial.stopped else { return Ok(Next::Apply(up_to(trial.seq + 1))) };
         if stopped.again.is_some_and(|again| Instant::now() >= again) {
             self.trials.remove(&shard);
             return Ok(Next::Apply(entries));
         }
         if position + 1 < trial.seq {
-            let before = entries.partition_point(|placed| placed.seq < trial.seq);
-            return Ok(Next::Apply(entries.get(..before).unwrap_or(entries)));
+            return Ok(Next::Apply(up_to(trial.seq)));
         }
         Ok(Next::Done(Applied { stop: Some(Stop::Blocked(stopped.reason.clone())), ..Applied::default() }))
     }
