@@ -9,7 +9,7 @@ use crate::node::Parts;
 use crate::replay::{Amounts, Plugin};
 use antiphon_bundle::World;
 use antiphon_core::codec;
-use antiphon_core::entry::{Genesis, OnFailure, Policy as Agreed};
+use antiphon_core::entry::{Genesis, OnFailure, Policy as Agreed, Settings};
 use antiphon_core::hash::{Hash, PluginError};
 use antiphon_core::resolve::Resolve;
 use antiphon_plugin::{HostOptions, PluginHost, sha256};
@@ -83,7 +83,8 @@ impl Components<'_> {
     fn load(mut self) -> Result<(Box<dyn Hash>, Policies, Genesis), Failure> {
         let config = self.config;
         let Component { source, settings, limits, .. } = self.find(World::Hasher, &config.hash.r#use)?;
-        let hasher = self.host.hasher(&source, &settings, limits).map_err(|error| failed(&error))?;
+        let hasher_settings = told(settings, config.hash.settings.reveal());
+        let hasher = self.host.hasher(&source, &hasher_settings, limits).map_err(|error| failed(&error))?;
         let mut policies = Vec::new();
         let mut agreed = Vec::new();
         for table in &config.conflict.table {
@@ -99,6 +100,7 @@ impl Components<'_> {
         let genesis = Genesis {
             shards: config.replication_log.shards,
             hasher: hasher.identity().to_owned(),
+            hasher_settings,
             resolver: default.resolver,
             resolver_settings: default.settings,
             on_failure: default.on_failure,
@@ -127,9 +129,7 @@ impl Components<'_> {
         let Component { official, source, settings, mut limits, on_failure, .. } = self.find(World::Resolver, name)?;
         // Where a failure is an answer, it must not depend on what else was asked.
         limits.sparing = on_failure != OnFailure::Stop;
-        // What is said for some tables goes before what is said for all that the plugin decides over.
-        let settings: BTreeMap<String, String> = settings.into_iter().chain(own).collect();
-        let settings: Vec<(String, String)> = settings.into_iter().collect();
+        let settings = told(settings, own);
         let plugin = Plugin {
             name: name.to_owned(),
             source: source.origin.to_string(),
@@ -152,6 +152,12 @@ impl Components<'_> {
         let identity = resolver.identity().to_owned();
         Ok((policy, Agreed { pattern: String::new(), resolver: identity, settings, on_failure }))
     }
+}
+
+/// What a component is told: the settings of the plugin, and those where it is used, which win. In order of their names,
+/// so that nodes which say the same in another order agree.
+fn told(plugin: Settings, here: Settings) -> Settings {
+    plugin.into_iter().chain(here).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 /// The one policy for which the order of the log is all there is to know. A component of that name that somebody wrote

@@ -471,8 +471,9 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
             here.shards
         ));
     }
-    if cluster.hasher != here.hasher {
-        differs.push(format!("it hashes keys with `{}`, and this node with `{}`", cluster.hasher, here.hasher));
+    if (&cluster.hasher, &cluster.hasher_settings) != (&here.hasher, &here.hasher_settings) {
+        let hashes = |genesis: &Genesis| format!("`{}`{}", genesis.hasher, said_settings(&genesis.hasher_settings));
+        differs.push(format!("it hashes keys with {}, and this node with {}", hashes(cluster), hashes(here)));
     }
     let default = |genesis: &Genesis| said_resolver(&genesis.resolver, &genesis.resolver_settings, genesis.on_failure);
     if default(cluster) != default(here) {
@@ -525,7 +526,7 @@ fn said_resolver(resolver: &str, settings: &[(String, String)], on_failure: OnFa
 
 /// A resolver, and what it is told and held to.
 fn said_parts(resolver: &str, settings: &[(String, String)], on_failure: OnFailure) -> (String, String) {
-    let mut said: Vec<String> = settings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    let mut said = each_setting(settings);
     if let OnFailure::Park(bounds) = on_failure {
         let Bounds { fuel_base, fuel_per_item, fuel_per_byte, memory, returned, meter } = bounds;
         said.push(format!(
@@ -534,6 +535,15 @@ fn said_parts(resolver: &str, settings: &[(String, String)], on_failure: OnFailu
         ));
     }
     (format!("`{resolver}`"), if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) })
+}
+
+/// Settings, in words behind what they are for.
+pub(crate) fn said_settings(settings: &[(String, String)]) -> String {
+    if settings.is_empty() { String::new() } else { format!(" ({})", each_setting(settings).join(", ")) }
+}
+
+fn each_setting(settings: &[(String, String)]) -> Vec<String> {
+    settings.iter().map(|(name, value)| format!("{name} = {value}")).collect()
 }
 
 fn draw() -> Result<ClusterId, Failure> {

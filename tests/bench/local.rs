@@ -35,7 +35,14 @@ fn database(path: &Path) -> Database {
 
 /// All frames of the outbox, in place.
 fn sealed(db: &mut Database) -> Vec<Placed> {
-    let genesis = Genesis { shards: 1, hasher: String::new(), resolver: String::new(), wire: 1, ..Genesis::default() };
+    let genesis = Genesis {
+        shards: 1,
+        hasher: String::new(),
+        hasher_settings: Vec::new(),
+        resolver: String::new(),
+        wire: 1,
+        ..Genesis::default()
+    };
     let mut frames = vec![db.genesis(CLUSTER, genesis).unwrap()];
     let mut number = 0;
     loop {

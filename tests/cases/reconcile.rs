@@ -348,6 +348,7 @@ fn marks_that_were_given_up_leave_nothing_behind() {
         let agreed = Genesis {
             shards: 1,
             hasher: "test".to_owned(),
+            hasher_settings: Vec::new(),
             resolver: "test".to_owned(),
             wire: 1,
             ..Genesis::default()

@@ -193,6 +193,8 @@ fn show_hides_secrets() {
     [hash]
     use = "fnv"
 
+    [hash.settings]
+
     [conflict]
     default = "last-write-wins"
     keep = 2592000000

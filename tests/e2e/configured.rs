@@ -1,5 +1,7 @@
 //! The node as it is configured: files, variables, flags of old, shards and globs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use antiphon_core::entry::Body;
 use antiphon_harness::{Site, eventually, settled};
 
@@ -90,6 +92,78 @@ fn four_shards_by_variable() {
     assert_eq!(shards_of[0].1, [1, 2, 3, 4], "rows of `t` are spread");
     assert_eq!(shards_of[1].1.len(), 1, "`mail` goes whole");
     assert!(place.entries(5).is_empty());
+}
+
+/// Rows of one tenant come by one shard, whatever table they are in: so the tenant's transactions arrive whole.
+#[test]
+fn a_hasher_keeps_the_rows_of_a_tenant_together() {
+    let place = place();
+    let tables = "CREATE TABLE orders (tenant INTEGER, id INTEGER, v, PRIMARY KEY (tenant, id));
+        CREATE TABLE lines (id INTEGER, number INTEGER, Tenant INTEGER, PRIMARY KEY (id, number, tenant)) WITHOUT ROWID;
+        CREATE TABLE other (id INTEGER PRIMARY KEY);";
+    let config = |name: &str, hash: &str| {
+        place.file(
+            &format!("{name}.toml"),
+            &format!(
+                "db_path = '{name}.db'\n[replication_log]\nshards = 4\n[log]\npath = 'log'\n[hash]\nuse = {hash}\n"
+            ),
+        );
+        place.site(name, tables).arguments(["run", "--config", &format!("{name}.toml")])
+    };
+    let told = "'xxh3'\nsettings = { seed = 3, columns = 'tenant' }";
+    let (mut a, mut b) = (config("a", told), config("b", told));
+    a.start();
+    b.start();
+    a.sql(
+        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+         INSERT INTO orders SELECT i % 20, i, i FROM n;
+         INSERT INTO lines SELECT id, id % 3, tenant FROM orders; INSERT INTO other SELECT id FROM orders;",
+    );
+    // A row that moves to another tenant leaves one shard and comes by another.
+    a.sql("UPDATE orders SET tenant = 21 WHERE id = 5");
+    eventually("all rows are everywhere", || b.dump() == a.dump());
+    settled(&[&a, &b]);
+    assert_eq!(b.rows("SELECT tenant FROM orders WHERE id = 5"), ["21"]);
+
+    let mut shard_of: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+    let mut of_others = BTreeSet::new();
+    for shard in 1..=4 {
+        for entry in place.entries(shard) {
+            let Body::Changes(changes) = entry.body else { continue };
+            for chunk in changes.chunks {
+                let tenant = chunk.columns.iter().position(|column| column.eq_ignore_ascii_case("tenant"));
+                let Some(tenant) = tenant else {
+                    of_others.insert(shard);
+                    continue;
+                };
+                for row in chunk.written.iter() {
+                    shard_of.entry(format!("{:?}", row[tenant])).or_default().insert(shard);
+                }
+            }
+        }
+    }
+    assert_eq!(shard_of.len(), 21, "{shard_of:?}");
+    assert!(shard_of.values().all(|shards| shards.len() == 1), "{shard_of:?}");
+    assert!(shard_of.values().flatten().collect::<BTreeSet<_>>().len() > 1, "tenants are spread: {shard_of:?}");
+    assert!(of_others.len() > 1, "rows without tenants are spread");
+
+    for (name, hash, words) in [
+        (
+            "c",
+            "'xxh3'\nsettings = { columns = 'tenant', seed = 4 }",
+            "it hashes keys with `xxh3@1` (columns = tenant, seed = 3), and this node with `xxh3@1` (columns = tenant, seed = 4)",
+        ),
+        ("d", "'fnv'", "it hashes keys with `xxh3@1` (columns = tenant, seed = 3), and this node with `fnv@1`"),
+    ] {
+        let ended = config(name, hash).refused();
+        ended.expect(64, &["this node differs from its cluster", words]);
+    }
+    let info = place.run(["log", "info", "--log", "log"]).stdout;
+    assert!(info.contains("hashed by xxh3@1 (columns = tenant, seed = 3), clashes"), "{info}");
+    // What the component itself refuses is told before anything happens.
+    config("e", "'xxh3'\nsettings = { seed = -1 }")
+        .refused()
+        .expect(1, &["the setting `seed` is `-1`", "whole number"]);
 }
 
 /// A table made in the middle of a long unit, with shards to agree on: its route waits for the unit's end.

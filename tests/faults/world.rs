@@ -65,7 +65,14 @@ pub(crate) struct World {
 }
 
 fn genesis() -> Genesis {
-    Genesis { shards: 1, hasher: "fnv".into(), resolver: "last-write-wins".into(), wire: 1, ..Genesis::default() }
+    Genesis {
+        shards: 1,
+        hasher: "fnv".into(),
+        hasher_settings: Vec::new(),
+        resolver: "last-write-wins".into(),
+        wire: 1,
+        ..Genesis::default()
+    }
 }
 
 fn app(path: &Path) -> rusqlite::Result<Connection> {

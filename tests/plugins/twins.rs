@@ -1,13 +1,17 @@
 //! The official components give what their native twins give.
 
+use std::path::Path;
+use std::sync::LazyLock;
+
 use antiphon_bundle::World;
 use antiphon_core::hash::fnv::Fnv;
+use antiphon_core::hash::xxh3::Xxh3;
 use antiphon_core::hash::{Hash as _, PackedKeys};
 use antiphon_core::key::KeyEncoder;
 use antiphon_core::resolve::{Cause, Clash, LastWriteWins, Needs, Resolve as _, Side, Stamp};
 use antiphon_core::schema::{Column, Table};
 use antiphon_core::value::Value;
-use antiphon_plugin::Limits;
+use antiphon_plugin::{HostOptions, Limits, PluginHost};
 use proptest::prelude::*;
 
 use super::{HOST, fnv, last_write_wins, official, packed, table};
@@ -71,24 +75,38 @@ fn any_keys() -> impl Strategy<Value = (Table, Vec<Vec<Value>>)> {
     })
 }
 
+/// The keys of these rows, and the empty one, which stands for the whole table.
+fn packed_rows(table: &Table, rows: &[Vec<Value>]) -> PackedKeys {
+    let mut keys = PackedKeys::default();
+    let encoder = KeyEncoder::new(table);
+    for row in rows {
+        if table.columns.is_empty() {
+            antiphon_core::cbor::write_value(&mut keys.bytes, &row[0]);
+        } else {
+            encoder.write(&mut keys.bytes, row.iter());
+        }
+        keys.end();
+    }
+    keys.end();
+    keys
+}
+
+fn xxh3(settings: &[(String, String)]) -> antiphon_plugin::Hasher {
+    // Each has settings of its own and so is a plugin of its own: compiled once is enough.
+    static HOST: LazyLock<PluginHost> = LazyLock::new(|| {
+        let cache_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
+        PluginHost::new(&HostOptions { cache_dir }).unwrap()
+    });
+    HOST.hasher(&official(World::Hasher, "xxh3"), settings, Limits::default()).unwrap()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
 
     #[test]
     fn fnv_hashes_as_its_twin_does((table, rows) in any_keys()) {
         thread_local!(static FNV: std::cell::RefCell<antiphon_plugin::Hasher> = fnv().into());
-        let mut keys = PackedKeys::default();
-        let encoder = KeyEncoder::new(&table);
-        for row in &rows {
-            if table.columns.is_empty() {
-                antiphon_core::cbor::write_value(&mut keys.bytes, &row[0]);
-            } else {
-                encoder.write(&mut keys.bytes, row.iter());
-            }
-            keys.end();
-        }
-        // The whole table is a key too.
-        keys.end();
+        let keys = packed_rows(&table, &rows);
         let tables = [super::table("other", &[("id", "INTEGER")]), table];
         let mut twin = Fnv::default();
         twin.configure(&tables).unwrap();
@@ -97,6 +115,36 @@ proptest! {
             fnv.hash(1, &keys)
         });
         prop_assert_eq!(hashes.unwrap(), twin.hash(1, &keys).unwrap());
+    }
+
+    #[test]
+    fn xxh3_hashes_as_its_twin_does(
+        (table, rows) in any_keys(),
+        seed in prop_oneof![Just(None), Just(Some(0)), any::<u64>().prop_map(Some)],
+        picked in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        stranger in prop::bool::weighted(0.1),
+    ) {
+        let mut columns: Vec<String> = Vec::new();
+        let names = table.columns.iter().map(|column| column.name.as_str()).filter(|name| !name.is_empty());
+        let names: Vec<&str> = names.chain(stranger.then_some("stranger")).collect();
+        for index in picked.iter().filter(|_| !names.is_empty()) {
+            let name = names[index.index(names.len())];
+            if !columns.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                // As SQLite compares names of columns.
+                columns.push(name.to_ascii_uppercase());
+            }
+        }
+        let mut settings = Vec::new();
+        settings.extend(seed.map(|seed| ("seed".to_owned(), seed.to_string())));
+        settings.extend((!columns.is_empty()).then(|| ("columns".to_owned(), columns.join(" , "))));
+        let keys = packed_rows(&table, &rows);
+        let tables = [super::table("other", &[("id", "INTEGER")]), table];
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let mut twin = Xxh3::new(seed.unwrap_or_default(), &columns);
+        twin.configure(&tables).unwrap();
+        let mut xxh3 = xxh3(&settings);
+        xxh3.configure(&tables).unwrap();
+        prop_assert_eq!(xxh3.hash(1, &keys).unwrap(), twin.hash(1, &keys).unwrap());
     }
 
     #[test]
@@ -149,6 +197,92 @@ fn fnv_refuses_bytes_that_are_no_key() {
         assert!(check(0, key).contains("key 1 is not"), "{key:02x?}");
     }
     insta::assert_snapshot!(said(check(7, &[1, 2])), @"it says: there is no table 7");
+}
+
+/// The numbers are those of the reference implementation, `xxhsum -H3`; the seed of whole keys is that of the table's name.
+#[test]
+fn xxh3_is_xxh3() {
+    let hash = |settings: &[(&str, &str)], table: Table, key: &[u8]| {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let mut xxh3 = xxh3(&settings);
+        xxh3.configure(&[table]).unwrap();
+        xxh3.hash(0, &packed(&[key])).unwrap()[0]
+    };
+    let orders = || table("Orders", &[("tenant", "INTEGER"), ("id", "INTEGER")]);
+    let by_tenant = [("columns", "tenant")];
+    // Longer than 240 bytes, and in between: XXH3 has another way for each length.
+    let text = |len: u16| [&[0x79], &len.to_be_bytes()[..], &vec![b'a'; len.into()]].concat();
+    let tenants = table("tenants", &[("tenant", "TEXT")]);
+    let long = [3, 16, 17, 100, 200, 300, 2000].map(|len| hash(&by_tenant, tenants.clone(), &text(len)));
+    insta::assert_debug_snapshot!(long, @r"
+    [
+        15990073133322382162,
+        10086623270400741091,
+        12832883926582184817,
+        5290776518945068682,
+        15485338675786010280,
+        17535205602851306809,
+        6584525190270613891,
+    ]
+    ");
+    insta::assert_debug_snapshot!(
+        [
+            hash(&[], orders(), &[5, 1]),
+            hash(&[("seed", "18446744073709551615")], orders(), &[5, 1]),
+            hash(&by_tenant, orders(), &[5, 1]),
+            hash(&[("columns", "id,tenant"), ("seed", "7")], orders(), &[5, 1]),
+            hash(&by_tenant, orders(), &[]),
+        ],
+        @r"
+        [
+            12058207907369043280,
+            3412288965103148433,
+            10564940656230153954,
+            6759865749480636517,
+            6911837638384333987,
+        ]
+        "
+    );
+}
+
+#[test]
+fn xxh3_refuses_bytes_that_are_no_key() {
+    let mut xxh3 = xxh3(&[("columns".into(), "b".into())]);
+    xxh3.configure(&[table("t", &[("a", ""), ("b", "")])]).unwrap();
+    let mut check = |table: u32, key: &[u8]| xxh3.hash(table, &packed(&[&[1, 2], key])).unwrap_err().to_string();
+    for key in [&[1][..], &[1, 2, 3], &[1, 0x62, 0x61], &[1, 0x9f], &[1, 0xc6, 0xc6], &[1, 0x1b, 0]] {
+        assert!(check(0, key).ends_with("it says: key 1 is not the 2 values of table `t`'s key"), "{key:02x?}");
+    }
+    assert!(check(7, &[1, 2]).ends_with("it says: there is no table 7"));
+}
+
+#[test]
+fn xxh3_refuses_settings_it_does_not_understand() {
+    let refused = |settings: &[(&str, &str)]| {
+        let settings: Vec<_> = settings.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let err = xxh3(&settings).configure(&[]).unwrap_err().to_string();
+        err.split_once("it says: ").unwrap().1.to_owned()
+    };
+    let all = [
+        refused(&[("sead", "1")]),
+        refused(&[("seed", "+1")]),
+        refused(&[("seed", "")]),
+        refused(&[("seed", "18446744073709551616")]),
+        refused(&[("seed", "1"), ("seed", "1")]),
+        refused(&[("columns", "")]),
+        refused(&[("columns", "a, ,b")]),
+        refused(&[("columns", "a,b,A")]),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @r"
+    there is no setting `sead`: xxh3 has `seed` and `columns`
+    the setting `seed` is `+1`, and it is a whole number from 0 to 18446744073709551615
+    the setting `seed` is ``, and it is a whole number from 0 to 18446744073709551615
+    the setting `seed` is `18446744073709551616`, and it is a whole number from 0 to 18446744073709551615
+    the setting `seed` is given twice
+    the setting `columns` holds an empty name: ``
+    the setting `columns` holds an empty name: `a, ,b`
+    the setting `columns` names `A` twice
+    ");
 }
 
 #[test]

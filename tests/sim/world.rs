@@ -325,8 +325,14 @@ impl<'a> World<'a> {
         };
         let shards = u32::try_from(self.entries.len()).unwrap();
         if entries > 0 {
-            let genesis =
-                Genesis { shards, hasher: "test".into(), resolver: "test".into(), wire: 1, ..Genesis::default() };
+            let genesis = Genesis {
+                shards,
+                hasher: "test".into(),
+                hasher_settings: Vec::new(),
+                resolver: "test".into(),
+                wire: 1,
+                ..Genesis::default()
+            };
             assert!(block_on(self.log.begin(1, &frame(0, Body::Genesis(genesis)))).unwrap());
         }
         for shard in 1..=shards {

@@ -11,7 +11,9 @@
 //! Nothing is decoded before the checksum holds, and nothing is allocated beyond the declared length.
 
 use crate::cbor::{self, Malformed, Reader};
-use crate::entry::{Body, Bounds, Changes, Chunk, Entry, Genesis, Made, OnFailure, Origin, Policy, Route, Rows};
+use crate::entry::{
+    Body, Bounds, Changes, Chunk, Entry, Genesis, Made, OnFailure, Origin, Policy, Route, Rows, Settings,
+};
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -153,9 +155,10 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     match &entry.body {
         Body::Genesis(genesis) => {
             cbor::write_uint(out, GENESIS);
-            cbor::write_array(out, 7);
+            cbor::write_array(out, 8);
             cbor::write_uint(out, u64::from(genesis.shards));
             cbor::write_text(out, &genesis.hasher);
+            write_settings(out, &genesis.hasher_settings);
             cbor::write_text(out, &genesis.resolver);
             write_settings(out, &genesis.resolver_settings);
             write_on_failure(out, genesis.on_failure);
@@ -200,7 +203,7 @@ fn write_policy(out: &mut Vec<u8>, policy: &Policy) {
     write_on_failure(out, policy.on_failure);
 }
 
-fn write_settings(out: &mut Vec<u8>, settings: &[(String, String)]) {
+fn write_settings(out: &mut Vec<u8>, settings: &Settings) {
     cbor::write_array(out, settings.len());
     for (name, value) in settings {
         cbor::write_array(out, 2);
@@ -298,10 +301,11 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
     let (number, clock) = (reader.uint()?, reader.uint()?);
     let body = match reader.uint()? {
         GENESIS => {
-            reader.array_of(7)?;
+            reader.array_of(8)?;
             Body::Genesis(Genesis {
                 shards: reader.uint32()?,
                 hasher: reader.text()?.to_owned(),
+                hasher_settings: read_settings(reader)?,
                 resolver: reader.text()?.to_owned(),
                 resolver_settings: read_settings(reader)?,
                 on_failure: read_on_failure(reader)?,
@@ -342,7 +346,7 @@ fn read_policy(reader: &mut Reader<'_>) -> Result<Policy, Malformed> {
     })
 }
 
-fn read_settings(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, Malformed> {
+fn read_settings(reader: &mut Reader<'_>) -> Result<Settings, Malformed> {
     let count = reader.array()?;
     let setting = |_| {
         reader.array_of(2)?;
@@ -567,7 +571,8 @@ mod tests {
             Body::Floor(u64::MAX),
             Body::Genesis(Genesis {
                 shards: 4,
-                hasher: "fnv@1".into(),
+                hasher: "xxh3@1".into(),
+                hasher_settings: vec![("columns".into(), "tenant".into()), ("seed".into(), "7".into())],
                 resolver: "sha256:00".into(),
                 resolver_settings: vec![("a".into(), "b".into())],
                 on_failure: OnFailure::Stop,

@@ -51,10 +51,12 @@ pub struct Genesis {
     pub shards: u32,
     /// Identity of the hash component.
     pub hasher: String,
+    /// Its settings, by name.
+    pub hasher_settings: Settings,
     /// Identity of the resolver component of tables without a policy of their own.
     pub resolver: String,
     /// Its settings, by name.
-    pub resolver_settings: Vec<(String, String)>,
+    pub resolver_settings: Settings,
     /// What becomes of a clash that it fails at.
     pub on_failure: OnFailure,
     /// Tables with a policy of their own; the first whose pattern matches holds.
@@ -62,6 +64,9 @@ pub struct Genesis {
     /// Lowest wire version needed to read this log.
     pub wire: u32,
 }
+
+/// What a component is told: names and values.
+pub type Settings = Vec<(String, String)>;
 
 /// Who decides clashes of some tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +76,7 @@ pub struct Policy {
     /// Identity of the resolver component.
     pub resolver: String,
     /// Its settings, by name.
-    pub settings: Vec<(String, String)>,
+    pub settings: Settings,
     /// What becomes of a clash that it fails at.
     pub on_failure: OnFailure,
 }

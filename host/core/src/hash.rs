@@ -1,6 +1,7 @@
 //! Key -> 64-bit number -> shard.
 
 pub mod fnv;
+pub mod xxh3;
 
 use crate::schema::Table;
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::keys::{Leaf, did_you_mean};
-use super::plugins::{HASHERS, RESOLVERS, Required, required};
+use super::plugins::{HASHERS, RESOLVERS, Required, hasher_settings, required};
 use super::sources::Origin;
 use super::{Config, PluginLimits, Settings, Size};
 use crate::failure::Failure;
@@ -169,6 +169,7 @@ fn size(key: &str, value: Size, least: u64, most: u64) -> Verdict {
 fn resolvers(config: &Config) -> Verdict {
     component(config, "hash.use", &config.hash.r#use, "hasher", HASHERS)?;
     agreed(config, &config.hash.r#use)?;
+    hash_settings(config)?;
     component(config, "conflict.default", &config.conflict.default, "resolver", RESOLVERS)?;
     agreed(config, &config.conflict.default)?;
     for (position, table) in config.conflict.table.iter().enumerate() {
@@ -200,6 +201,32 @@ fn agreed(config: &Config, name: &str) -> Verdict {
         "`plugin.{name}.settings.{setting}` names a secret, and what this component is told stands in the log"
     ))
     .hint("write the value itself if all nodes may read it; a resolver or a hasher needs no secret"))
+}
+
+/// What the hasher is told, by name; the values are its own business.
+fn hash_settings(config: &Config) -> Verdict {
+    let name = config.hash.r#use.as_str();
+    let plugin = config.plugin.get(name);
+    let hasher = match plugin {
+        None => name,
+        Some(plugin) => match plugin.source.strip_prefix("builtin:") {
+            Some(builtin) => builtin,
+            None => return Ok(()),
+        },
+    };
+    let known = hasher_settings(hasher);
+    let own = plugin.map(|plugin| (format!("plugin.{name}.settings"), &plugin.settings));
+    for (key, settings) in own.into_iter().chain([("hash.settings".to_owned(), &config.hash.settings)]) {
+        if let Some(name) = settings.names().find(|name| !known.contains(name)) {
+            let meant = did_you_mean(name, known.iter().copied());
+            let failure = Failure::config(format!("`{key}.{name}` is no setting of `{hasher}`{meant}"));
+            return Err(failure.hint(match known {
+                [] => format!("`{hasher}` has no settings; remove it"),
+                known => format!("`{hasher}` has {}", list(known)),
+            }));
+        }
+    }
+    Ok(())
 }
 
 /// What a policy is told, by the plugin's table and by its own, as far as that can be seen without the database.

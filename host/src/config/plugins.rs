@@ -31,13 +31,25 @@ pub(super) fn required(resolver: &str) -> Option<Required> {
 }
 
 /// The hashers that come with the program.
-pub const HASHERS: &[&str] = &["fnv"];
+pub const HASHERS: &[&str] = &["fnv", "xxh3"];
+
+/// What a hasher that comes with the program can be told.
+pub(super) fn hasher_settings(hasher: &str) -> &'static [&'static str] {
+    match hasher {
+        "xxh3" => &["columns", "seed"],
+        _ => &[],
+    }
+}
 
 section! {
     /// The component that turns a row's key into a number, and with it into a shard.
     Hash at "hash" {
-        /// Its name: `fnv`, which spreads keys as HarmonyLite does, or the NAME of a `[plugin.NAME]`.
+        /// Its name: `fnv`, which spreads keys as HarmonyLite does, `xxh3`, which can keep rows together, or the NAME of a
+        /// `[plugin.NAME]`.
         r#use: String = "fnv".to_owned(),
+        /// What the component wants to be told. `xxh3`: `{ columns = "tenant" }` brings rows that are alike in these columns
+        /// of their keys to one shard, in all tables that have them; `{ seed = 7 }` spreads keys otherwise. Nodes must agree.
+        settings: Settings = Settings::default(),
     }
 }
 

@@ -410,6 +410,31 @@ fn a_policy_that_lacks_a_setting_or_has_one_too_many_is_refused_with_the_remedy(
     "#);
 }
 
+#[test]
+fn a_hasher_is_told_what_it_knows() {
+    let case = Case::new("db_path = 'app.db'\n[hash]\nuse = 'xxh3'\nsettings = { columns = 'tenant', seed = 7 }");
+    let told = [("columns".to_owned(), "tenant".to_owned()), ("seed".to_owned(), "7".to_owned())];
+    assert_eq!(case.config().hash.settings.reveal(), told);
+    let mine = "[plugin.mine]\nsource = 'builtin:xxh3'\nsettings = { seed = 1 }";
+    Case::new(&format!("db_path = 'app.db'\n[hash]\nuse = 'mine'\nsettings = {{ seed = 2 }}\n{mine}")).config();
+    let all = [
+        refused("[hash]\nuse = 'xxh3'\nsettings = { column = 'tenant' }"),
+        refused("[hash]\nsettings = { seed = 1 }"),
+        refused("[hash]\nuse = 'mine'\n[plugin.mine]\nsource = 'builtin:fnv'\nsettings = { seed = 1 }"),
+        refused("[hash]\nuse = 'xxh3'\nsettings = 7"),
+    ]
+    .join("\n");
+    insta::assert_snapshot!(all, @r"
+    configuration `antiphon.toml`: `hash.settings.column` is no setting of `xxh3`; did you mean `columns`?
+    hint: `xxh3` has `columns`, `seed`
+    configuration `antiphon.toml`: `hash.settings.seed` is no setting of `fnv`
+    hint: `fnv` has no settings; remove it
+    configuration `antiphon.toml`: `plugin.mine.settings.seed` is no setting of `fnv`
+    hint: `fnv` has no settings; remove it
+    `hash.settings` in `antiphon.toml` must be a table, found the number 7
+    ");
+}
+
 /// What a plugin is told may stand in its own table, in that of the tables it decides over, or nowhere for one that
 /// only the user knows.
 #[test]

@@ -39,6 +39,7 @@ pub const ALL: &[Component] = &[
     component!("counter", Resolver, "conflict_counter"),
     component!("node-priority", Resolver, "conflict_node_priority"),
     component!("fnv", Hasher, "hash_fnv"),
+    component!("xxh3", Hasher, "hash_xxh3"),
 ];
 
 /// The official component of this world and name.

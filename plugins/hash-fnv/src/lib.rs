@@ -3,7 +3,6 @@
 //! Hashed are `9f`, the table's name, for each key column in order of their names `82 <name> <value>`, and `ff`.
 //! Everything before the first value is the same for all keys of a table and is hashed once, in `configure`.
 
-mod cbor;
 mod plan;
 mod time;
 

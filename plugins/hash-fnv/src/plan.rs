@@ -1,7 +1,9 @@
 //! What is known of a table before its first key comes.
 
+use hasher::cbor;
+
 use crate::bindings::exports::antiphon::plugin::rowhash::Table;
-use crate::{cbor, time};
+use crate::time;
 
 const OFFSET: u64 = 14_695_981_039_346_656_037;
 const PRIME: u64 = 1_099_511_628_211;

@@ -351,6 +351,7 @@ impl Node {
         let genesis = Genesis {
             shards: self.setup.shards,
             hasher: "test".into(),
+            hasher_settings: Vec::new(),
             resolver: "test".into(),
             wire: 1,
             ..Genesis::default()

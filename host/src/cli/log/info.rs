@@ -10,6 +10,7 @@ use super::super::look;
 use super::super::shown::{bytes, count, name, utc};
 use super::Source;
 use crate::failure::Failure;
+use crate::join;
 use crate::log::{self, Extent, Placed, Shard};
 
 /// Say how far each shard reaches, what the cluster agreed to, and who wrote
@@ -45,9 +46,10 @@ impl Info {
                 writeln!(out, "cluster  {cluster}, founded by node {}", by.node)?;
                 writeln!(
                     out,
-                    "agreed   {}, keys hashed by {}, clashes resolved by {}, wire version {}",
+                    "agreed   {}, keys hashed by {}{}, clashes resolved by {}, wire version {}",
                     count(genesis.shards.into(), "shard", "shards"),
                     genesis.hasher,
+                    join::said_settings(&genesis.hasher_settings),
                     genesis.resolver,
                     genesis.wire
                 )?;
@@ -121,6 +123,7 @@ struct ShownGenesis {
     founder: u64,
     shards: u32,
     hasher: String,
+    hasher_settings: std::collections::BTreeMap<String, String>,
     resolver: String,
     policies: Vec<ShownPolicy>,
     wire: u32,
@@ -166,6 +169,7 @@ fn shown(
             founder: by.node,
             shards: genesis.shards,
             hasher: genesis.hasher.clone(),
+            hasher_settings: genesis.hasher_settings.iter().cloned().collect(),
             resolver: genesis.resolver.clone(),
             policies: genesis
                 .policies

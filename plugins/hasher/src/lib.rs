@@ -1,0 +1,3 @@
+//! What the hashers share: reading canonical keys.
+
+pub mod cbor;
