@@ -6,12 +6,13 @@ use crate::db::{self, Make, Order, Policies, Policy};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
 use crate::node::Parts;
+use crate::replay::{Amounts, Plugin};
 use antiphon_bundle::World;
 use antiphon_core::codec;
-use antiphon_core::entry::{Genesis, Policy as Agreed, Settings};
+use antiphon_core::entry::{Genesis, OnFailure, Policy as Agreed, Settings};
 use antiphon_core::hash::{Hash, PluginError};
 use antiphon_core::resolve::Resolve;
-use antiphon_plugin::{HostOptions, PluginHost};
+use antiphon_plugin::{HostOptions, PluginHost, sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -125,8 +126,17 @@ impl Components<'_> {
         tables: Option<&globset::Glob>,
         own: Vec<(String, String)>,
     ) -> Result<(Policy, Agreed), Failure> {
-        let Component { official, source, settings, limits, on_failure, .. } = self.find(World::Resolver, name)?;
+        let Component { official, source, settings, mut limits, on_failure, .. } = self.find(World::Resolver, name)?;
+        // Where a failure is an answer, it must not depend on what else was asked.
+        limits.sparing = on_failure != OnFailure::Stop;
         let settings = told(settings, own);
+        let plugin = Plugin {
+            name: name.to_owned(),
+            source: source.origin.to_string(),
+            sha256: sha256(&source.bytes),
+            settings: settings.iter().cloned().collect(),
+            limits: Amounts::of(&limits),
+        };
         let load = {
             let (host, settings) = (self.host.clone(), settings.clone());
             move || host.resolver(&source, &settings, limits.clone())
@@ -136,7 +146,9 @@ impl Components<'_> {
         let order = if official.as_deref() == Some(PLAIN) { Order::Log } else { Order::Resolver };
         // Records of clashes are the same on all nodes, so they name it as it names itself.
         let policy = Policy::new(&resolver.info().name, order, tables, make)
-            .map_err(|error| Failure::caused(Kind::General, format!("cannot make the resolver `{name}`"), &error))?;
+            .map_err(|error| Failure::caused(Kind::General, format!("cannot make the resolver `{name}`"), &error))?
+            .on_failure(on_failure)
+            .plugged(plugin);
         let identity = resolver.identity().to_owned();
         Ok((policy, Agreed { pattern: String::new(), resolver: identity, settings, on_failure }))
     }

@@ -99,6 +99,7 @@ pub fn limits(limits: &PluginLimits) -> Limits {
         fuel_per_byte: limits.fuel_per_byte,
         watchdog: Duration::from_millis(limits.watchdog),
         calls: limits.calls,
+        sparing: false,
     }
 }
 

@@ -36,6 +36,7 @@ mod seal;
 mod shortfall;
 mod slices;
 mod stamp;
+mod trial;
 mod turns;
 mod unique;
 mod unit;
@@ -60,6 +61,7 @@ pub use policy::{Make, Order, Policies, Policy};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 pub use reconcile::{Reattached, Reconciled};
+pub use trial::Alone;
 pub(crate) use values::{Bound, owned};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
@@ -97,6 +99,9 @@ pub enum Error {
     /// A component failed; nothing was applied.
     #[error("a component failed")]
     Plugin(#[from] PluginError),
+    /// A resolver failed, and its clashes are to be tried one by one before anything is applied.
+    #[error("a resolver gave no verdict on some of the clashes it was asked about")]
+    Undecided,
     /// An entry could not be made.
     #[error("cannot encode a batch")]
     Encode(#[source] codec::Error),
@@ -155,6 +160,8 @@ pub struct Options {
     pub publish: bool,
     /// Apply what others wrote.
     pub replicate: bool,
+    /// Where clashes are kept that a resolver failed at; nowhere if nowhere.
+    pub replays: Option<PathBuf>,
 }
 
 /// Most bytes of rows taken in one seal: what one transaction holds in memory.
@@ -188,6 +195,8 @@ pub struct Database {
     recent: Recent,
     /// What is known of units that are applied in slices, by shard.
     surveys: BTreeMap<log::Shard, slices::Survey>,
+    /// What is known of clashes that a resolver failed over, by shard.
+    trials: BTreeMap<log::Shard, trial::Trial>,
     turns: turns::Turns,
     attachments: Attachments,
     /// Most bytes of a row that is sent.
@@ -253,6 +262,7 @@ impl Database {
             overlay: Overlay::default(),
             recent: Recent::default(),
             surveys: BTreeMap::new(),
+            trials: BTreeMap::new(),
             turns: turns::Turns::default(),
             attachments: Attachments::default(),
             row_bytes_max: ROW_BYTES_MAX,

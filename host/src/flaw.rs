@@ -66,6 +66,8 @@ pub enum Flaw {
     CurrentFromTable,
     /// A stamp moves although the change was overruled.
     StampOnKeep,
+    /// A stamp moves although the change was parked.
+    StampOnPark,
     /// What a change was made upon is taken from the log, not from this node's own last change.
     BaseFromLog,
     /// A row that REPLACE removed is not what the new one was made upon.
@@ -86,7 +88,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -117,6 +119,7 @@ impl Flaw {
         Self::ShadowOmitted,
         Self::CurrentFromTable,
         Self::StampOnKeep,
+        Self::StampOnPark,
         Self::BaseFromLog,
         Self::ReplaceUponNothing,
         Self::SeenByBatch,

@@ -26,6 +26,7 @@ fn database(path: &Path) -> Database {
         publish: true,
         replicate: true,
         compress: parts.compress,
+        replays: None,
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).unwrap();
     db.enter(CLUSTER, 1, true).unwrap();

@@ -903,3 +903,54 @@ fn what_can_not_be_used_is_not_pinned() {
     hint: write one with `antiphon init app.db`, where `app.db` is the application's database
     ");
 }
+
+/// A clash as a node keeps it when a resolver failed at it.
+fn replay(sha256: &str) -> String {
+    format!(
+        r#"{{
+  "format": "antiphon replay 1",
+  "plugin": {{
+    "name": "mine", "source": "file:mine.wasm", "sha256": "{sha256}", "settings": {{}},
+    "limits": {{
+      "fuel_base": 200000000, "fuel_per_item": 500000, "fuel_per_byte": 200,
+      "memory": 67108864, "returned": 16777216, "watchdog": 5000
+    }}
+  }},
+  "place": {{ "shard": 1, "seq": 12 }},
+  "nodes": ["1", "2"],
+  "table": {{
+    "name": "t",
+    "columns": [
+      {{ "name": "id", "decl_type": "INTEGER", "pk_position": 1, "collation": "BINARY", "not_null": false }},
+      {{ "name": "v", "decl_type": "", "pk_position": 0, "collation": "BINARY", "not_null": false }}
+    ],
+    "without_rowid": false, "strict": false
+  }},
+  "needs": {{ "current": true, "base": false, "stamps": false }},
+  "clash": {{
+    "key": ["1"], "cause": "same-key", "base": null,
+    "current": {{ "node": 0, "clock": 0, "seq": 0, "row": ["1", "'it''s'"] }},
+    "incoming": {{ "node": 0, "clock": 0, "seq": 0, "row": ["1", "666"] }}
+  }},
+  "why": "it panicked in `decide`, called by `resolve`",
+  "details": []
+}}"#
+    )
+}
+
+#[test]
+fn a_clash_that_a_resolver_failed_at_is_put_to_it_again() {
+    let fussy = "(if (i64.eq (call $number (local.get $clash) (i32.const 1)) (i64.const 666)) (then unreachable)) (i32.const 1)";
+    let guest = resolver_guest(fussy);
+    let dir = Dir::new().bytes("mine.wasm", &guest).file("one.json", &replay(&antiphon_plugin::sha256(&guest)));
+    let dir = dir.bytes("mended.wasm", &resolver_guest(TAKE)).file("no.json", "{}");
+    assert_snapshot!(dir.masked("plugin test --replay one.json"), @"");
+    assert_snapshot!(dir.masked("plugin test mended.wasm --replay one.json"), @"");
+    let json = dir.words("plugin test mended.wasm --replay one.json --json");
+    let json: serde_json::Value = serde_json::from_str(json.split_once("--- stdout\n").unwrap().1).unwrap();
+    assert_eq!((&json["verdict"], &json["same_bytes"]), (&"take".into(), &false.into()));
+    assert_snapshot!(dir.words("plugin test --replay no.json"), @"");
+    std::fs::remove_file(dir.folder.path().join("mine.wasm")).unwrap();
+    assert_snapshot!(dir.words("plugin test --replay one.json"), @"");
+    assert_snapshot!(dir.words("plugin test"), @"");
+}

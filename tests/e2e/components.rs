@@ -1,10 +1,15 @@
 //! Components of the user's own, in real processes.
 
+use antiphon_core::entry::Body;
 use antiphon_harness::{Place, Site, eventually, resolver_guest, settled};
 
 use super::place;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
+
+/// What came replaces what stands, but it gives up over the number 666.
+const FUSSY: &str = "(if (i64.eq (call $number (local.get $clash) (i32.const 1)) (i64.const 666)) (then (unreachable)))
+    (i32.const 1)";
 
 /// What stands stays.
 const KEEP: &str = "(i32.const 0)";
@@ -134,4 +139,154 @@ fn t20_a_node_with_another_component_is_refused() {
     let renamed = mine(&format!("sha256 = \"{first}\"\n")).replace("mine", "yours");
     std::fs::copy(place.path("mine.wasm"), place.path("yours.wasm")).unwrap();
     site(&place, "d", &renamed).start();
+}
+
+/// The files of clashes that a resolver failed at.
+fn replays(site: &Site) -> Vec<std::path::PathBuf> {
+    let Ok(folder) = std::fs::read_dir(site.state().join(antiphon::replay::FOLDER)) else { return Vec::new() };
+    let mut files: Vec<_> = folder.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// A resolver that crashes stops its shard, in words, and nothing else: other shards go on, and so does capture.
+#[test]
+fn a_resolver_that_crashes_stops_its_shard_alone() {
+    let place = place();
+    let guest = resolver_guest(FUSSY);
+    let sha256 = component(&place, "mine.wasm", &guest);
+    let config = format!("[replication_log]\nshards = 2\n{}", mine(&format!("sha256 = \"{sha256}\"\n")));
+    let (mut a, mut b) = (site(&place, "a", &config), site(&place, "b", &config));
+    a.start();
+    b.start();
+    a.sql("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 40) INSERT INTO t SELECT i, 0 FROM n");
+    eventually("the rows are everywhere", || b.one("SELECT count(*) FROM t") == "40" && b.is_quiet());
+    let shard_of = |key: i64| {
+        (1..=2).find(|shard| {
+            place.entries(*shard).iter().any(|entry| match &entry.body {
+                Body::Changes(changes) => {
+                    changes.chunks.iter().flat_map(|chunk| chunk.written.iter()).any(|row| row[0] == key.into())
+                }
+                _ => false,
+            })
+        })
+    };
+    let (bad, same) = (1, (2..=40).find(|key| shard_of(*key) == shard_of(1)).unwrap());
+    let other = (2..=40).find(|key| shard_of(*key) != shard_of(1)).unwrap();
+    // Two clashes of one batch, and only one of them is too much for it.
+    let pair = format!("id IN ({bad}, {same})");
+    let second = format!("UPDATE t SET v = iif(id = {bad}, 666, 5) WHERE {pair}");
+    clash(&mut a, &mut b, [&format!("UPDATE t SET v = 1 WHERE {pair}"), &second]);
+    for site in [&mut a, &mut b] {
+        site.wait_for_words("gives no verdict");
+    }
+    b.sql(&format!("UPDATE t SET v = 'on' WHERE id = {other}"));
+    eventually("the other shard goes on", || a.one(&format!("SELECT v FROM t WHERE id = {other}")) == "on");
+    assert_eq!(a.one(&format!("SELECT group_concat(v) FROM t WHERE {pair}")), "1,1", "half a unit was applied");
+
+    let said = a.said();
+    let block: Vec<&str> = said
+        .split("a resolver gives no verdict\n")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .take_while(|line| line.starts_with("    "))
+        .collect();
+    let sha = format!("    sha256     {sha256}");
+    for line in [
+        "    why        it panicked in `decide`, called by `resolve`",
+        "    table      t",
+        "    key        1",
+        "    kind       same-key",
+        "    plugin     mine",
+        "    source     file:mine.wasm",
+        &sha,
+        "    function   resolve",
+        "    backtrace  decide < resolve",
+    ] {
+        assert!(block.contains(&line), "`{line}` is not in:\n{}", block.join("\n"));
+    }
+    let [replay] = &replays(&a)[..] else { panic!("{:?}", replays(&a)) };
+    for (start, end) in
+        [("    fuel  ", " of 2005"), ("    memory", " of 67108864 bytes"), ("    next", "reproduces it")]
+    {
+        assert!(block.iter().any(|line| line.starts_with(start) && line.contains(end)), "{}", block.join("\n"));
+    }
+    assert!(said.contains(replay.to_str().unwrap()), "{said}");
+    assert_eq!(said.matches("a resolver gives no verdict\n").count(), 1, "it is told once: {said}");
+
+    let mut words = String::new();
+    eventually("the status says so", || {
+        words = place.run(["status", "--config", "a.toml"]).stdout;
+        words.contains("the resolver `mine` gives no verdict on table `t`, key 1: it panicked")
+    });
+    let mode = std::os::unix::fs::PermissionsExt::mode(&replay.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let replay = antiphon::replay::Replay::read(replay).unwrap();
+    let host = antiphon_plugin::PluginHost::new(&antiphon_plugin::HostOptions::default()).unwrap();
+    let failed = replay.run(&host, &guest).unwrap().unwrap_err();
+    assert_eq!((&failed.why, failed.is_verdict), (&replay.why, true));
+    let verdict = replay.run(&host, &resolver_guest("(i32.const 1)")).unwrap();
+    assert_eq!(verdict, Ok(antiphon_core::resolve::Verdict::Take), "another component answers it");
+    // A stop and a start change nothing about it.
+    a.term();
+    a.start();
+    a.wait_for_words("gives no verdict");
+    assert_eq!(replays(&a).len(), 1);
+}
+
+/// Where it was agreed to park, the row that stands stays, a record says why, and all goes on, the same on all nodes.
+#[test]
+fn a_clash_that_is_parked_leaves_what_stands() {
+    let place = place();
+    let sha256 = component(&place, "mine.wasm", &resolver_guest(FUSSY));
+    let config = mine(&format!("sha256 = \"{sha256}\"\non_failure = \"park\"\n"));
+    let (mut a, mut b) = (site(&place, "a", &config), site(&place, "b", &config));
+    a.start();
+    b.start();
+    a.sql("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 40) INSERT INTO t SELECT i, 0 FROM n");
+    eventually("the rows are everywhere", || b.one("SELECT count(*) FROM t") == "40" && b.is_quiet());
+    clash(&mut a, &mut b, ["UPDATE t SET v = 1", "UPDATE t SET v = iif(id % 10 = 3, 666, 2)"]);
+    let all = |site: &Site| site.one("SELECT count(*) FROM __antiphon___conflict") == "40";
+    eventually("all clashes are recorded", || all(&a) && all(&b));
+    settled(&[&a, &b]);
+    assert_eq!(a.one("SELECT count(*) FILTER (WHERE v = 1), count(*) FILTER (WHERE v = 2) FROM t"), "4|36");
+    let records =
+        "SELECT shard, seq, tbl, key, cause, resolver, verdict, winner_node, loser_node, winner, loser, reason
+                   FROM __antiphon___conflict ORDER BY key";
+    assert_eq!(a.rows(records), b.rows(records));
+    let reason = "it panicked in `decide`, called by `resolve`";
+    let counted = "SELECT verdict, count(*), reason FROM __antiphon___conflict GROUP BY 1 ORDER BY 1";
+    assert_eq!(a.rows(counted), [format!("park|4|{reason}"), "take|36|NULL".to_owned()]);
+    assert!(a.said().contains("is parked"), "{}", a.said());
+    assert!(place.run(["conflicts", "list", "a.db"]).stdout.contains("answered park"));
+    // A later change that has seen the one that stands is no clash.
+    b.sql("UPDATE t SET v = 7 WHERE id = 3");
+    eventually("it goes on", || a.one("SELECT v FROM t WHERE id = 3") == "7");
+    // Who would stop there does not belong to them, nor who would park for another reason.
+    let stops = mine(&format!("sha256 = \"{sha256}\"\n"));
+    site(&place, "c", &stops).refused().expect(64, &["on_failure = park, with fuel_base = 200000000"]);
+    let thirsty = format!("{config}limits = {{ fuel_base = 300000000 }}\n");
+    site(&place, "d", &thirsty).refused().expect(64, &["fuel_base = 200000000", "fuel_base = 300000000"]);
+}
+
+/// What a component uses up over other clashes is nothing that decides one.
+#[test]
+fn one_clash_is_not_parked_for_what_others_use_up() {
+    let place = place();
+    // Every clash takes a fifth of the fuel that it may have.
+    let slow = "(local $n i32) (local.set $n (i32.const 10000000))
+        (loop $l (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1))))) (i32.const 0)";
+    let sha256 = component(&place, "mine.wasm", &resolver_guest(slow));
+    let config = mine(&format!("sha256 = \"{sha256}\"\non_failure = \"park\"\n"));
+    let (mut a, mut b) = (site(&place, "a", &config), site(&place, "b", &config));
+    a.start();
+    b.start();
+    a.sql("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 30) INSERT INTO t SELECT i, 0 FROM n");
+    eventually("the rows are everywhere", || b.one("SELECT count(*) FROM t") == "30" && b.is_quiet());
+    clash(&mut a, &mut b, ["UPDATE t SET v = 1", "UPDATE t SET v = 2"]);
+    let all = |site: &Site| site.one("SELECT count(*) FROM __antiphon___conflict") == "30";
+    eventually("all clashes are recorded", || all(&a) && all(&b));
+    settled(&[&a, &b]);
+    assert_eq!(a.rows("SELECT verdict, count(*) FROM __antiphon___conflict GROUP BY 1"), ["keep|30"]);
 }

@@ -394,6 +394,7 @@ impl Node {
             compress: false,
             publish: true,
             replicate: true,
+            replays: None,
         };
         let plain: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
         let policies = Policies::new(vec![Policy::new("last-write-wins", Order::Log, None, plain).unwrap()]);

@@ -78,6 +78,7 @@ const KINDS: &[&str] = &[
     "clash over a key",
     "clash over a unique value",
     "first-write-wins",
+    "fussy",
     "newest-wins",
     "column-merge",
     "counter",

@@ -103,7 +103,12 @@ impl Fold {
             current: side(0, stamp.map_or(0, |stamp| stamp.clock), stamp.map_or(0, |stamp| stamp.at), current),
             incoming: side(1, change.clock, self.position, change.image.as_ref()),
         };
-        match twin.resolve(&[question]).unwrap().remove(0) {
+        let Ok(mut verdicts) = twin.resolve(&[question]) else {
+            // Parked: what stands stays, no stamp moves, and a record says so, even of rows that are alike.
+            self.clashes.insert((self.position, change.key.clone(), false));
+            return None;
+        };
+        match verdicts.remove(0) {
             Verdict::Keep => None,
             Verdict::Take => Some(change.image.clone()),
             Verdict::Remove => Some(None),

@@ -4,7 +4,7 @@ use crate::random::Random;
 use crate::schema::{STOCK, TABLES};
 use antiphon::db::Make;
 use antiphon_core::resolve::Resolve;
-use antiphon_harness::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
+use antiphon_harness::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 use std::sync::Arc;
 
 /// A table's policy.
@@ -15,6 +15,8 @@ pub(crate) enum Rule {
     First,
     Newest,
     Merge,
+    /// A merge that fails at some clashes; these are parked.
+    Fussy,
     Count,
     Priority,
 }
@@ -29,6 +31,7 @@ impl Rule {
             Self::First => "first-write-wins",
             Self::Newest => "newest-wins",
             Self::Merge => "column-merge",
+            Self::Fussy => "fussy",
             Self::Count => "counter",
             Self::Priority => "node-priority",
         }
@@ -41,6 +44,7 @@ impl Rule {
             Self::First => Box::new(FirstWriteWins),
             Self::Newest => Box::new(NewestWins::default()),
             Self::Merge => Box::new(ColumnMerge),
+            Self::Fussy => Box::new(Fussy),
             Self::Count => Box::new(Counter::new(&["n"])),
             Self::Priority => Box::new(NodePriority::new(&["2", "3"])),
         }
@@ -64,7 +68,8 @@ pub(crate) fn rules(seed: u64) -> Rules {
             (30, Rule::Plain),
             (15, Rule::First),
             (15, Rule::Newest),
-            (30, Rule::Merge),
+            (20, Rule::Merge),
+            (10, Rule::Fussy),
             (10, Rule::Priority),
         ]);
     }

@@ -15,7 +15,7 @@ use antiphon::log::{Faults, Log as _, Memory};
 use antiphon::{publish, subscribe};
 use antiphon_core::codec::Encoder;
 use antiphon_core::codec::decode;
-use antiphon_core::entry::{Body, Changes, Entry, Genesis, Origin};
+use antiphon_core::entry::{Body, Bounds, Changes, Entry, Genesis, OnFailure, Origin};
 use antiphon_harness::{Node, Setup};
 use futures::executor::block_on;
 use std::cell::Cell;
@@ -148,6 +148,7 @@ impl<'a> World<'a> {
                 .filter(|(_, rule)| *rule != Rule::Plain)
                 .map(|(shape, rule)| (shape.name, rule.name(), rule.make()))
                 .collect(),
+            on_failure: OnFailure::Park(Bounds::default()),
             ..Setup::default()
         };
         let nodes: Vec<Node> = (0..config.nodes).map(|node| Node::new(&log, setup(node), DDL)).collect();

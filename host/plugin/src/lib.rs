@@ -15,7 +15,7 @@
 //! | `plugin` | the life of its instances |
 //! | `hasher`, `resolver` | the worlds as traits |
 //! | `convert` | core's types <-> the worlds' |
-//! | `log` | what guests say |
+//! | `log`, `words` | what guests say, and the last words of one that failed |
 //! | `error` | what went wrong, why, and what to do |
 
 mod anatomy;
@@ -31,6 +31,7 @@ mod limits;
 mod log;
 mod plugin;
 mod resolver;
+mod words;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 pub use anatomy::{Anatomy, Fate, Import, World};
-pub use error::{EngineError, Error, Reason, Trace};
+pub use error::{EngineError, Error, Reason, Spent, Trace};
 pub use hasher::Hasher;
 pub use limits::{Limits, METER};
 pub use resolver::Resolver;

@@ -7,7 +7,7 @@ use wasmtime::component::InstancePre;
 
 use crate::component;
 use crate::engine::{Runtime, ticks};
-use crate::error::{Attempt, Error, Reason, Subject};
+use crate::error::{Attempt, Error, Reason, Spent, Subject};
 use crate::inert::State;
 use crate::limits::Limits;
 use crate::log::{GuestLog, printable};
@@ -169,7 +169,34 @@ impl<W: World> Plugin<W> {
                 self.live = Some(Live { store, guest, calls: 0 });
                 Ok(())
             }
-            Err(err) => Err(self.error(attempt, Reason::of(&err, store.data(), &self.limits, fuel))),
+            Err(err) => {
+                let reason = match err.downcast_ref::<wasmtime::Trap>() {
+                    // Without a trap it is this machine that could not make one, unless a limit was met.
+                    None if !store.data().meter.exceeded() => Reason::Engine(err.root_cause().to_string()),
+                    _ => Reason::of(&err, store.data(), &self.limits, fuel),
+                };
+                Err(self.error(attempt, reason).after(self.spent(&store, fuel)))
+            }
+        }
+    }
+
+    fn spent(&self, store: &Store<State>, fuel: u64) -> Spent {
+        let state = store.data();
+        Spent {
+            fuel: fuel - store.get_fuel().unwrap_or(0).min(fuel),
+            fuel_max: fuel,
+            memory_bytes: state.meter.memory_bytes(),
+            memory_bytes_max: self.limits.memory_bytes,
+            words: state.words.last_lines(),
+        }
+    }
+
+    /// The error of an instance that is at work, which gave an answer that can't be used.
+    pub(crate) fn error_of_live(&self, attempt: Attempt, reason: Reason, fuel: u64) -> Error {
+        let error = self.error(attempt, reason);
+        match &self.live {
+            Some(live) => error.after(self.spent(&live.store, fuel)),
+            None => error,
         }
     }
 
@@ -197,7 +224,10 @@ impl<W: World> Plugin<W> {
                 self.live = Some(live);
                 Ok(answer)
             }
-            Err(err) => Err(self.error(attempt, Reason::of(&err, live.store.data(), &self.limits, fuel))),
+            Err(err) => {
+                let reason = Reason::of(&err, live.store.data(), &self.limits, fuel);
+                Err(self.error(attempt, reason).after(self.spent(&live.store, fuel)))
+            }
         }
     }
 

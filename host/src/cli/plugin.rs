@@ -8,6 +8,7 @@ mod inspect;
 mod list;
 mod pin;
 mod progress;
+mod replay;
 mod subject;
 mod test;
 

@@ -1,6 +1,7 @@
 //! Apply: entries of the log become rows, position and watermarks included, in one transaction.
 
 use super::recent::{Keys, Recalled};
+use super::trial::Next;
 use super::unit::Unit;
 use super::{Database, Doing as _, Error, ledger, outbox};
 use crate::log::{Placed, Shard};
@@ -64,7 +65,12 @@ impl Database {
             }
         }
         self.refresh_schema()?;
+        let entries = match self.on_trial(shard, entries)? {
+            Next::Apply(entries) => entries,
+            Next::Done(applied) => return Ok(applied),
+        };
         match self.apply_or_slice(shard, entries) {
+            Err(Error::Undecided) => self.try_clashes(shard),
             Err(Error::Sqlite { source, .. }) if is_constraint(&source) => self.misfit(shard, entries, &source),
             applied => applied,
         }

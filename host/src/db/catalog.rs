@@ -115,6 +115,8 @@ impl Database {
         if version == self.schema_version {
             return Ok(false);
         }
+        // A resolver that failed over a table may take it as it is now.
+        self.trials.clear();
         self.reload()?;
         Ok(true)
     }

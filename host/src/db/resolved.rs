@@ -2,6 +2,7 @@
 
 use super::clash::{Overruled, logged_row, stands};
 use super::overlay::Image;
+use super::policy::Decision;
 use super::rows::whole;
 use super::stamp::{Stamped, Stamps};
 use super::unit::{Change, TableChanges, Unit, image_of};
@@ -23,29 +24,35 @@ impl Database {
     pub(super) fn apply_resolved(&mut self, unit: &Unit, mut table: TableChanges) -> Result<(), Error> {
         let concurrent = self.concurrent(unit, &table)?;
         let mut kept = vec![false; table.changes.len()];
+        let mut moved = Vec::new();
         if !concurrent.is_empty() {
-            let verdicts = self.verdicts(unit, &table, &concurrent)?;
-            for (clash, verdict) in concurrent.iter().zip(verdicts) {
+            let decisions = self.verdicts(unit, &table, &concurrent)?;
+            for (clash, decision) in concurrent.iter().zip(decisions) {
                 let Some(change) = table.changes.get_mut(clash.at) else { continue };
-                let merged = self.carry_out(unit, table.index, &table.columns, clash, change, &verdict)?;
-                match verdict {
-                    Verdict::Keep => {
-                        if let Some(kept) = kept.get_mut(clash.at) {
-                            *kept = true;
-                        }
+                let merged = self.carry_out(unit, table.index, &table.columns, clash, change, &decision)?;
+                let stays = match decision {
+                    Decision::Parked(_) if crate::flaw!(StampOnPark) => {
+                        moved.push((change.key.clone(), change.clock));
+                        true
                     }
-                    Verdict::Take => {}
-                    Verdict::Merge(_) | Verdict::Remove => change.image = merged,
+                    Decision::Parked(_) | Decision::Verdict(Verdict::Keep) => true,
+                    Decision::Verdict(Verdict::Take) => false,
+                    Decision::Verdict(Verdict::Merge(_) | Verdict::Remove) => {
+                        change.image = merged;
+                        false
+                    }
+                };
+                if let Some(kept) = kept.get_mut(clash.at) {
+                    *kept = stays;
                 }
             }
         }
         let mut left_out = Vec::new();
-        let mut overruled = Vec::new();
         let mut kept = kept.into_iter();
         table.changes.retain_mut(|change| {
             let keep = kept.next() == Some(true);
             if keep && crate::flaw!(StampOnKeep) {
-                overruled.push((change.key.clone(), change.clock));
+                moved.push((change.key.clone(), change.clock));
             }
             if keep {
                 left_out.push(std::mem::take(&mut change.key));
@@ -54,7 +61,7 @@ impl Database {
         });
         if let Some(tracked) = self.tables.get(table.index) {
             let mut stamps = Stamps::new(&self.conn, tracked);
-            for (key, clock) in overruled {
+            for (key, clock) in moved {
                 let before = stamps.get(&key)?;
                 stamps.set(&key, &Stamped::moved(before, unit.seq, unit.origin, clock))?;
             }
@@ -88,13 +95,13 @@ impl Database {
         unit: &Unit,
         table: &TableChanges,
         concurrent: &[Concurrent],
-    ) -> Result<Vec<Verdict>, Error> {
+    ) -> Result<Vec<Decision>, Error> {
         let mut nodes: Vec<u64> =
             concurrent.iter().filter_map(|clash| clash.stamp.map(|stamp| stamp.origin.node)).collect();
         nodes.push(unit.origin.node);
         nodes.sort_unstable();
         nodes.dedup();
-        self.decide(table.index, &table.columns, &nodes, |seen| {
+        self.decide(unit, table.index, &table.columns, &nodes, |seen| {
             let side = |clock: u64, seq: u64, origin: Origin, image: Option<&Image>| Side {
                 stamp: Stamp { node: seen.node(origin.node), clock, seq },
                 row: image.map(|image| seen.row(image)),
@@ -125,9 +132,13 @@ impl Database {
         columns: &[usize],
         clash: &Concurrent,
         change: &Change,
-        verdict: &Verdict,
+        decision: &Decision,
     ) -> Result<Option<Image>, Error> {
         let Some(tracked) = self.tables.get(index) else { return Ok(None) };
+        let (verdict, parked) = match decision {
+            Decision::Verdict(verdict) => (verdict, None),
+            Decision::Parked(why) => (&Verdict::Keep, Some(why.as_str())),
+        };
         let merged = match verdict {
             Verdict::Merge(row) => Some(merge(image_of(tracked, columns, row.iter().cloned()), clash, change)),
             _ => None,
@@ -136,7 +147,8 @@ impl Database {
             (None, None) => true,
             (current, image) => stands(current.as_ref(), image.as_ref()),
         };
-        if !agree {
+        // That nobody decided is worth a word even where nobody lost.
+        if !agree || parked.is_some() {
             let before = (clash.stamp.map_or(0, |stamp| stamp.origin.node), clash.current.as_ref());
             let after = (unit.origin.node, change.image.as_ref());
             let (winner, loser) = if *verdict == Verdict::Keep { (before, after) } else { (after, before) };
@@ -144,6 +156,7 @@ impl Database {
                 cause: Cause::SameKey,
                 resolver: self.policy_name(tracked.policy),
                 verdict,
+                parked,
                 key: &change.key_values,
                 winner,
                 loser,

@@ -101,6 +101,7 @@ impl Database {
             cause: Cause::UniqueIndex,
             resolver: self.policy_name(tracked.policy),
             verdict: &Verdict::Take,
+            parked: None,
             key: &change.key_values,
             winner: (unit.origin.node, change.image.as_ref()),
             loser: (0, Some(&holder.image)),

@@ -62,6 +62,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         compress: parts.compress,
         publish: parts.publish,
         replicate: parts.replicate,
+        replays: Some(state.join(crate::replay::FOLDER)),
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
     let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;

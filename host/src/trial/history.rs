@@ -432,6 +432,7 @@ impl Member {
             compress: false,
             publish: true,
             replicate: true,
+            replays: None,
         };
         let policies = Policies::new(vec![Policy::new("under trial", Order::Resolver, None, Arc::clone(make))?]);
         Ok(Db::inline(Database::open(options, Box::new(Fnv::default()), policies)?))

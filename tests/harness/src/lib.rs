@@ -21,6 +21,6 @@ pub use node::{
     Dice, Mishap, Node, Setup, append_floor, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy,
     settle, trio, trio_with,
 };
-pub use policies::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
+pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
 pub use rustix::process::Signal;

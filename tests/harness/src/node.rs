@@ -6,7 +6,7 @@ use antiphon::log::{Log, Memory, Placed};
 use antiphon::publish::{self, Publisher};
 use antiphon::subscribe::{self, Subscriber};
 use antiphon_core::codec::{self, Encoder};
-use antiphon_core::entry::{Body, Changes, Chunk, Entry, Genesis, Origin};
+use antiphon_core::entry::{Body, Changes, Chunk, Entry, Genesis, OnFailure, Origin};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
 use antiphon_core::resolve::{Clash, LastWriteWins, Needs, Resolve, Verdict};
 use antiphon_core::schema::Table;
@@ -93,6 +93,8 @@ pub struct Setup {
     pub replicate: bool,
     /// Names and makers of policies for tables that match a glob; all others follow the order of the log.
     pub policies: Vec<(&'static str, &'static str, Make)>,
+    /// What becomes of a clash that one of them fails at.
+    pub on_failure: OnFailure,
     /// Where the databases lie; in memory if nowhere.
     pub folder: Option<PathBuf>,
 }
@@ -108,6 +110,7 @@ impl Default for Setup {
             publish: true,
             replicate: true,
             policies: Vec::new(),
+            on_failure: OnFailure::Stop,
             folder: None,
         }
     }
@@ -117,7 +120,8 @@ impl Setup {
     fn policies(&self) -> Policies {
         let own = self.policies.iter().map(|(tables, name, make)| {
             let order = if *name == "last-write-wins" { Order::Log } else { Order::Resolver };
-            Policy::new(name, order, Some(&glob(tables).unwrap()), Arc::clone(make)).unwrap()
+            let tables = glob(tables).unwrap();
+            Policy::new(name, order, Some(&tables), Arc::clone(make)).unwrap().on_failure(self.on_failure)
         });
         let plain: Make = Arc::new(|| Ok(Box::new(Resolver)));
         Policies::new(own.chain([Policy::new("last-write-wins", Order::Log, None, plain).unwrap()]).collect())
@@ -194,6 +198,7 @@ impl Node {
             compress: false,
             publish: setup.publish,
             replicate: setup.replicate,
+            replays: None,
         };
         Db::inline(Database::open(options, Box::new(Spread::default()), setup.policies()).unwrap())
     }
