@@ -50,7 +50,7 @@ pub(super) fn run(file: &Path, which: Option<Which>, json: bool) -> Result<(), F
     let outcome = replay.run(&host()?, &subject.source.bytes).map_err(|error| unusable(&error))?;
     let alone = &replay.alone;
     let mut replayed = Replayed {
-        plugin: subject.source.name.clone(),
+        plugin: subject.source.name,
         same_bytes: sha256 == replay.plugin.sha256,
         sha256,
         shard: replay.place.shard,
