@@ -60,5 +60,6 @@ pub mod status;
 pub mod subscribe;
 pub mod telemetry;
 pub mod trial;
+mod unread;
 pub mod watch;
 mod words;
