@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `engine` | the engine all plugins share, and its clock |
 //! | `cache` | components compiled before |
+//! | `compile` | compiling what somebody wrote, in a process of its own |
 //! | `component` | bytes -> a component of the world wanted, or why not |
 //! | `inert` | what a plugin that only computes can import |
 //! | `limits` | what it may use up |
@@ -19,6 +20,7 @@
 
 mod bindings;
 mod cache;
+mod compile;
 mod component;
 mod convert;
 mod engine;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+pub use compile::{Compiled, Compiler, compile_here};
 pub use error::{EngineError, Error, Reason, Spent, Trace};
 pub use hasher::Hasher;
 pub use limits::{Limits, METER};
@@ -52,6 +55,8 @@ use plugin::Plugin;
 pub struct HostOptions {
     /// Where compiled components are kept; `None` = they are compiled at each start. The folder is made ours alone.
     pub cache_dir: Option<PathBuf>,
+    /// How components that somebody wrote are compiled; `None` = in this process, without a cap.
+    pub compiler: Option<Compiler>,
 }
 
 /// Where plugins come to life. Cheap to clone; plugins keep alive what they need of it.
@@ -116,7 +121,7 @@ impl PluginHost {
     /// When this machine can't run it. A cache that can't be used is a warning in the log, not an error.
     pub fn new(options: &HostOptions) -> Result<Self, EngineError> {
         let cache = options.cache_dir.as_deref().and_then(Cache::open);
-        let runtime = Runtime::new(cache).map_err(|err| EngineError(err.to_string()))?;
+        let runtime = Runtime::new(cache, options.compiler.clone()).map_err(|err| EngineError(err.to_string()))?;
         Ok(Self { runtime: Arc::new(runtime) })
     }
 
