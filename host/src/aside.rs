@@ -32,7 +32,7 @@ pub(crate) async fn read(aside: &mut Database, log: &dyn Log, shard: Shard, posi
     while aside.position(shard).seq < last {
         match aside.apply(shard, &entries)?.stop {
             None | Some(Stop::Full | Stop::Unsealed) => {}
-            Some(Stop::Blocked(why)) => return Ok(Read::Stuck(why)),
+            Some(Stop::Blocked(why)) => return Ok(Read::Stuck(why.to_string())),
             Some(Stop::Gap { expected, .. }) => {
                 return Ok(Read::Stuck(format!("the log lacks entry {expected} of shard {shard}")));
             }

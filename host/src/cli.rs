@@ -24,6 +24,7 @@ mod join;
 pub mod legacy;
 mod log;
 mod look;
+mod misuse;
 mod plugin;
 mod repair;
 mod run;
@@ -70,9 +71,11 @@ enum Command {
 /// Whatever the command could not do.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let args = legacy::rewrite(args.into_iter().collect())?;
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(answer) => return say(&answer),
+        // Help and version are an answer, and go to stdout.
+        Err(answer) if !answer.use_stderr() => return Ok(answer.print()?),
+        Err(error) => return Err(misuse::failure(&error, &args)),
     };
     match cli.command {
         None => Ok(write!(io::stdout().lock(), "{}", Cli::command().render_help())?),
@@ -91,29 +94,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Config(command)) => command.run(),
         Some(Command::Compile(compile)) => compile.run(),
     }
-}
-
-/// Help and version are an answer, and go to stdout; anything else is a command line that makes no sense.
-fn say(answer: &clap::Error) -> Result<(), Failure> {
-    if !answer.use_stderr() {
-        return Ok(answer.print()?);
-    }
-    // The sentence, without the usage lines that `--help` gives in full.
-    let text = answer.render().to_string();
-    let text = text.trim_start_matches("error: ");
-    let (sentence, rest) = text.split_once("\n\n").unwrap_or((text, ""));
-    let sentence = sentence.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    let mut failure = Failure::usage(sentence);
-    for line in rest.lines() {
-        if let Some(tip) = line.trim().strip_prefix("tip: ") {
-            failure = failure.hint(tip.replace('\'', "`"));
-        }
-    }
-    let usage = rest.lines().find_map(|line| line.strip_prefix("Usage: "));
-    Err(match usage {
-        Some(usage) => failure.hint(format!("usage is `{usage}`; see `antiphon --help`")),
-        None => failure.hint("see `antiphon --help`"),
-    })
 }
 
 /// Which database, by which configuration: the arguments that several commands share.

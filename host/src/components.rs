@@ -176,17 +176,22 @@ fn failed(error: &antiphon_plugin::Error) -> Failure {
 pub(crate) const COMPILE: &str = "compile-component";
 
 /// This program again, under a name that stays its own while it is replaced by another version.
-fn compiler() -> Option<Compiler> {
+pub(crate) fn compiler() -> Option<Compiler> {
     let own = PathBuf::from("/proc/self/exe");
     let program = if own.exists() { own } else { std::env::current_exe().ok()? };
     Some(Compiler { program, arguments: vec![COMPILE.into()] })
 }
 
-/// Compiled components are the same for all databases of a user.
+/// Where compiled components of a database are kept.
 fn cache(state: &Path) -> PathBuf {
+    user_cache().unwrap_or_else(|| state.join("cache"))
+}
+
+/// Compiled components are the same for all databases of a user.
+pub(crate) fn user_cache() -> Option<PathBuf> {
     let home = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .filter(|path| path.is_absolute());
-    home.map_or_else(|| state.join("cache"), |home| home.join("antiphon").join("components"))
+    home.map(|home| home.join("antiphon").join("components"))
 }

@@ -176,6 +176,15 @@ impl Config {
         Ok(config.db_path)
     }
 
+    /// What is written, names and types checked and nothing else: for a command that asks what is there, and not
+    /// whether a node could run with it.
+    ///
+    /// # Errors
+    /// When a name or a type is wrong.
+    pub fn unjudged(sources: Sources) -> Result<Self, Failure> {
+        Ok(Self::read(sources)?.0)
+    }
+
     fn read(Sources { file, environment, overrides }: Sources) -> Result<(Self, Vec<keys::Leaf>), Failure> {
         let source = sources::Given::read(file.as_deref(), &environment)?;
         let leaves = keys::check(&source)?;

@@ -21,6 +21,7 @@ mod ledger;
 mod life;
 mod look;
 mod merge;
+mod obstacle;
 mod outbox;
 mod overlay;
 mod oversize;
@@ -45,6 +46,7 @@ mod verify;
 
 pub use apply::{Applied, Stop};
 pub use attachment::Detached;
+pub(crate) use catalog::tables;
 pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub(crate) use conflicts::purge;
@@ -54,6 +56,7 @@ pub use handle::Db;
 pub use inspect::{Look, Mark, NodeState, Waiting};
 pub use ledger::Placement;
 pub use look::look;
+pub use obstacle::{Obstacle, ObstacleKind};
 pub use outbox::Unsent;
 pub use oversize::Oversized;
 pub use policy::{Make, Order, Policies, Policy};
@@ -61,6 +64,7 @@ pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 pub use reconcile::{Reattached, Reconciled};
 pub use trial::Alone;
+pub(crate) use values::{Bound, owned};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
 use crate::log;
@@ -90,6 +94,15 @@ pub enum Error {
         /// SQLite's reason.
         #[source]
         source: rusqlite::Error,
+    },
+    /// The system refused.
+    #[error("cannot {doing}")]
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
     },
     /// The file is not a sound database.
     #[error("the database is damaged: {0}")]

@@ -89,6 +89,13 @@ impl Failure {
         self
     }
 
+    /// The same, before what was said already.
+    #[must_use]
+    pub fn hint_first(mut self, hint: impl Into<String>) -> Self {
+        self.hints.insert(0, hint.into());
+        self
+    }
+
     /// Puts what was being done in front of the message.
     #[must_use]
     pub fn context(mut self, attempted: impl fmt::Display) -> Self {

@@ -103,13 +103,22 @@ impl Guard {
                 self.note(&mut written);
                 noted = Instant::now();
             }
-            if !self.sleep_timeout.is_zero() && self.activity.quiet() >= self.sleep_timeout {
+            if !self.sleep_timeout.is_zero() && self.activity.quiet() >= self.sleep_timeout && self.is_at_rest().await {
                 info!("nothing happened for as long as `sleep_timeout` says; stopping");
                 return Ok(());
             }
         }
         self.note(&mut written);
         Ok(())
+    }
+
+    /// Whether nothing waits for the log: while it is away nothing happens, and that is no rest.
+    async fn is_at_rest(&self) -> bool {
+        match self.db.call(|db| db.unsent_count()).await {
+            Ok(waits) => waits == (0, false),
+            // Whoever needs the database says what is wrong with it.
+            Err(_) => false,
+        }
     }
 
     /// Notes how far this life has come, if it has moved.

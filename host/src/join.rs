@@ -238,7 +238,8 @@ fn older(reached: u64, stands: u64) -> Failure {
     .hint("`antiphon join --publish-local` makes the rows of this file the cluster's, on all nodes")
 }
 
-/// Makes a database with rows of its own a member, as the user decided; gives what differed.
+/// Makes a database with rows of its own a member, as the user decided; gives what differed. `before` is called when
+/// nothing stands in the way any more, and nothing has been changed.
 ///
 /// # Errors
 /// When the log can't be read, or the database is a member already.
@@ -249,6 +250,7 @@ pub async fn force(
     scratch: &Path,
     rows: Rows,
     provenance: Provenance,
+    before: &mut dyn FnMut(&Database) -> Result<(), Failure>,
 ) -> Result<Vec<Difference>, Failure> {
     let member = match db.standing().map_err(database)? {
         Standing::Apart => None,
@@ -288,6 +290,7 @@ pub async fn force(
         logged.read_to_founded(log).await?;
         logged.read_to_the_end(log).await?;
     }
+    before(db)?;
     // The triggers go in first: a row written from now on is marked, whoever wins.
     db.install(false).map_err(database)?;
     match rows {

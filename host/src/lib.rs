@@ -25,6 +25,7 @@
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
 //! | [`place`], [`life`] | where a database lies; what tells it from a copy of it |
 //! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
+//! | [`trial`] | components tried out without a node |
 //! | [`failure`] | what went wrong, as the user reads it |
 //! | [`telemetry`] | log lines |
 //! | [`flaw`] | planted bugs, for tests alone |
@@ -58,5 +59,7 @@ pub mod report;
 pub mod status;
 pub mod subscribe;
 pub mod telemetry;
+pub mod trial;
+mod unread;
 pub mod watch;
 mod words;

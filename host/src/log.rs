@@ -8,7 +8,7 @@ mod member;
 mod memory;
 
 pub use lease::{Claimant, Hold, Lease};
-pub use local::{Glance, Local};
+pub use local::Local;
 pub use look::{Extent, Look};
 pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Member};
 pub use memory::{Faults, Memory};

@@ -4,6 +4,7 @@
 //! the name leads to. When the two are no longer the same, replicating either would be wrong.
 
 use crate::failure::{Failure, Kind};
+use crate::unread;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -44,12 +45,12 @@ impl Place {
     /// When there is none, or it lies where SQLite can't be shared.
     pub fn find(named: &Path) -> Result<Self, Failure> {
         let shown = named.display();
-        let cannot = |error: std::io::Error| {
-            Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}"))
-                .hint("the application makes its database; give the path of an existing one")
-        };
+        let cannot = |error: std::io::Error| unread::missing(named, &error);
         let path = named.canonicalize().map_err(cannot)?;
         let file = path.metadata().map_err(cannot)?;
+        if !file.is_file() {
+            return Err(unread::missing(named, "it is not a file"));
+        }
         if let Some(kind) = rustix::fs::statfs(&path).ok().and_then(|found| shared(found.f_type.cast_unsigned())) {
             return Err(Failure::new(
                 Kind::Data,

@@ -7,34 +7,80 @@
 use crate::db::Placement;
 use crate::log::{Error, Log, Shard};
 use antiphon_core::codec;
+use std::fmt;
 
-/// Compares the entry at `position` with the one that was applied there; gives what is wrong with the log, in words
-/// that follow "shard 1 of the log".
+/// How a log is no longer the one that was applied. Its words follow "shard 1 of the log".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// It begins later than this node has come.
+    Rolled {
+        /// Its first entry.
+        first: u64,
+        /// The last that was applied here; 0 if none was.
+        applied: u64,
+    },
+    /// It ends before what was applied.
+    Tail {
+        /// Its last entry.
+        last: u64,
+        /// The last that was applied here.
+        applied: u64,
+    },
+    /// Another entry stands where the last was applied.
+    Other {
+        /// The position.
+        position: u64,
+    },
+    /// Entries are missing in its midst.
+    Gap {
+        /// The one that should have come.
+        expected: u64,
+        /// The one that did.
+        found: u64,
+    },
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rolled { first, applied: 0 } => {
+                write!(f, "begins at entry {first}, and nothing of it was applied here")
+            }
+            Self::Rolled { first, applied } => {
+                write!(f, "begins at entry {first}, and only {applied} was applied here")
+            }
+            Self::Tail { last, applied } => {
+                write!(f, "ends at entry {last}, and {applied} was applied here; its tail is lost")
+            }
+            Self::Other { position } => write!(f, "has another entry at position {position} than was applied here"),
+            Self::Gap { expected, found } => write!(
+                f,
+                "goes on at entry {found} where {expected} should come; entries were rolled out before this node read them"
+            ),
+        }
+    }
+}
+
+/// Compares the entry at `position` with the one that was applied there; gives what is wrong with the log.
 ///
 /// Asked after a read, it vouches for what was read: a log that loses entries in between has another one here.
 ///
 /// # Errors
 /// When the log can't be read.
-pub async fn compare(log: &dyn Log, shard: Shard, position: Placement) -> Result<Option<String>, Error> {
+pub async fn compare(log: &dyn Log, shard: Shard, position: Placement) -> Result<Option<Loss>, Error> {
     if crate::flaw!(PlacementUnchecked) {
         return Ok(None);
     }
     if position.seq == 0 {
         let first = log.bounds(shard).await?.first;
-        return Ok((first > 1).then(|| format!("begins at entry {first}, and nothing of it was applied here")));
+        return Ok((first > 1).then_some(Loss::Rolled { first, applied: 0 }));
     }
     let there = log.read(shard, position.seq - 1, 1).await?.into_iter().next();
     Ok(match there {
-        None => Some(format!(
-            "ends at entry {}, and {} was applied here; its tail is lost",
-            log.bounds(shard).await?.last,
-            position.seq
-        )),
-        Some(there) if there.seq != position.seq => {
-            Some(format!("begins at entry {}, and only {} was applied here", there.seq, position.seq))
-        }
+        None => Some(Loss::Tail { last: log.bounds(shard).await?.last, applied: position.seq }),
+        Some(there) if there.seq != position.seq => Some(Loss::Rolled { first: there.seq, applied: position.seq }),
         Some(there) if (there.time, codec::checksum(&there.frame)) != (position.time, position.checksum) => {
-            Some(format!("has another entry at position {} than was applied here", position.seq))
+            Some(Loss::Other { position: position.seq })
         }
         Some(_) => None,
     })

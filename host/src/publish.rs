@@ -2,7 +2,7 @@
 
 use crate::db::{self, Database, Db};
 use crate::log::{self, Appended, Log, Shard};
-use crate::placement;
+use crate::placement::{self, Loss};
 use crate::reattach::Reattach;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub enum Error {
         /// The shard.
         shard: Shard,
         /// What is wrong with it.
-        what: String,
+        what: Loss,
     },
     /// What the log had acknowledged is no longer there.
     #[error(

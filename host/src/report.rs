@@ -6,8 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -15,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The file's name within the host's own directory.
 pub const FILE: &str = "status.json";
+const ASIDE: &str = "status.json.new";
 /// The least time between two writings.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -95,20 +98,35 @@ impl Report {
         }
     }
 
-    /// Removes what an earlier process wrote.
-    pub fn remove(state: &Path) {
-        if let Err(error) = std::fs::remove_file(state.join(FILE))
+    /// Takes away what an earlier process wrote; gives the directory of its log. That alone stays, for a start that
+    /// ends before it replicates: `status` goes on looking there.
+    pub fn begin(state: &Path) -> Option<PathBuf> {
+        let log = Self::read(state).ok().flatten().map(|earlier| earlier.log).filter(|log| !log.is_empty());
+        let begun = match &log {
+            Some(log) => Self { log: log.clone(), ..Self::default() }.write(state),
+            None => std::fs::remove_file(state.join(FILE)),
+        };
+        if let Err(error) = begun
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(%error, "cannot remove the status of an earlier start");
+            tracing::warn!(%error, "cannot replace the status of an earlier start");
         }
+        log.map(PathBuf::from)
+    }
+
+    /// Whether a process wrote it that has begun to replicate.
+    #[must_use]
+    pub fn is_of_a_process(&self) -> bool {
+        self.pid != 0
     }
 
     /// Replaces the file. It is its owner's alone, for errors may quote rows.
     fn write(&self, state: &Path) -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix("status-").tempfile_in(state)?;
+        // Always the same one: what a killed process leaves is written over, and they don't add up.
+        let aside = state.join(ASIDE);
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
         file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.persist(state.join(FILE)).map(drop).map_err(|error| error.error)
+        std::fs::rename(&aside, state.join(FILE))
     }
 }
 
@@ -218,7 +236,7 @@ impl Board {
     }
 
     /// Writes what is noted whenever it changes, until told to stop.
-    pub async fn run(self, state: std::path::PathBuf, stop: CancellationToken) {
+    pub async fn run(self, state: PathBuf, stop: CancellationToken) {
         let mut said = false;
         let mut written = Instant::now();
         loop {
@@ -295,9 +313,19 @@ mod tests {
         let mode = folder.path().join(FILE).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
-        Report::remove(folder.path());
-        assert_eq!(Report::read(folder.path()).unwrap(), None);
-        Report::remove(folder.path());
+        assert_eq!(Report::begin(folder.path()), Some(PathBuf::from("log")));
+        assert_eq!(Report::read(folder.path()).unwrap(), Some(Report { log: "log".to_owned(), ..Report::default() }));
+        assert_eq!(Report::begin(folder.path()), Some(PathBuf::from("log")), "it outlives many a start");
+    }
+
+    /// A process that was killed while it wrote leaves something; many of them leave no more.
+    #[test]
+    fn what_a_killed_process_left_is_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(ASIDE), "{\"pid\": 1234567890123456789012345678901234567890").unwrap();
+        Report::default().write(folder.path()).unwrap();
+        assert_eq!(Report::read(folder.path()).unwrap(), Some(Report::default()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
@@ -305,15 +333,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "{\"pid\": ").unwrap();
         assert!(Report::read(folder.path()).is_err());
+        assert_eq!(Report::begin(folder.path()), None);
+        assert_eq!(Report::read(folder.path()).unwrap(), None);
     }
 
     #[test]
     fn a_trouble_keeps_its_beginning_and_goes_when_the_part_is_well() {
         let board = Board::new(String::new());
         board.paused("shard 1", "no table");
+        board.noted().report.troubles.get_mut("shard 1").unwrap().since_ms = 1_000;
         let first = board.measure(Duration::from_secs(1)).troubles["shard 1"].clone();
         board.paused("shard 1", "no table");
         assert_eq!(board.measure(Duration::from_secs(1)).troubles["shard 1"], first);
+        assert_eq!(first.since_ms, 1_000);
         board.well("shard 2");
         assert_eq!(board.measure(Duration::from_secs(1)).troubles.len(), 1);
         board.well("shard 1");

@@ -3,28 +3,26 @@
 //! Everything is only looked at. No write lock is taken, nothing is made, and no read transaction stands longer than
 //! the few statements it holds together.
 
-use crate::db;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::lock::Lock;
-use crate::log::{self, AWAY_AFTER, Announced, Glance, Shard};
+use crate::log::Shard;
 use crate::node::state_directory;
 use crate::report::{LastError, Report};
-use antiphon_core::capture::PREFIX;
+use crate::unread;
 use antiphon_core::codec;
 use antiphon_core::entry::Body;
-use antiphon_core::schema::quote;
-use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+mod logged;
+mod stored;
 
 /// A node that is behind for longer than this is not well.
 pub const BEHIND_MAX_SECONDS: f64 = 60.0;
 /// Changes are counted in so many entries of a shard and no further.
 const COUNTED_MAX: u64 = 1000;
 const COUNTED_BYTES_MAX: usize = 4 << 20;
-/// Batches of the outbox measured in one read transaction.
-const MEASURED_MAX: u32 = 10_000;
 
 /// How a node is. The names of its fields are those of `antiphon status --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -249,30 +247,14 @@ pub struct Trouble {
     pub seconds: f64,
 }
 
-/// What a database says of its node.
-#[derive(Default)]
-struct Stored {
-    node: Option<u64>,
-    incarnation: Option<u64>,
-    cluster: Option<String>,
-    positions: BTreeMap<Shard, u64>,
-    pending: Pending,
-    outbox_oldest: Option<f64>,
-    clashes: Vec<Clashes>,
-    sliced: Sliced,
-}
-
 impl Status {
     /// Looks at the node of a database, whose log lies where its process said, or else in `log`.
     ///
     /// # Errors
     /// When the database can't be read.
     pub fn of(database: &Path, log: &Path, log_is_asked_for: bool) -> Result<Self, Failure> {
-        let shown = database.display().to_string();
-        let path = database.canonicalize().map_err(|error| {
-            Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}"))
-                .hint("name the file your application uses")
-        })?;
+        unread::file(database)?;
+        let path = database.canonicalize().map_err(|error| unread::missing(database, &error))?;
         let state = state_directory(&path);
         // Before all else: what is read after it is at least as new.
         let running = Lock::is_held(&state);
@@ -281,9 +263,11 @@ impl Status {
             Err(error) => (None, Some(format!("cannot read `{}`: {error}", state.join(crate::report::FILE).display()))),
         };
         let now_ms = crate::clock::unix_ms();
-        let stored = read(&path, now_ms).map_err(|error| unreadable(&shown, &error))?;
+        let stored = stored::read(&path, now_ms).map_err(|error| unread::by_sqlite(database, &error))?;
         let outbox = match stored.node {
-            Some(_) => measure(&path, stored.outbox_oldest).map_err(|error| unreadable(&shown, &error))?,
+            Some(_) => {
+                stored::measure(&path, stored.outbox_oldest).map_err(|error| unread::by_sqlite(database, &error))?
+            }
             None => Outbox::default(),
         };
         let said = report.as_ref().map(|report| PathBuf::from(&report.log)).filter(|said| said.exists());
@@ -317,43 +301,6 @@ impl Status {
         }
         status.judge();
         Ok(status)
-    }
-
-    /// Ends of shards and members, from the log's directory. A log that can't be read is said to be so, and the rest
-    /// is known all the same.
-    fn look_at_log(&mut self, directory: &Path, positions: &BTreeMap<Shard, u64>, now_ms: u64) {
-        self.log.directory = directory.display().to_string();
-        let mut members = Vec::new();
-        let mut shards = BTreeMap::new();
-        let looked = Glance::open(directory).and_then(|glance| {
-            let Some(glance) = glance else { return Ok(()) };
-            self.log.found = true;
-            members = glance.members()?;
-            for (&shard, &position) in positions {
-                let end = glance.bounds(shard)?.last;
-                let behind = if end > position { Some(behind(&glance, shard, position, end, now_ms)?) } else { None };
-                shards.insert(shard, (end, behind));
-            }
-            Ok(())
-        });
-        self.log.error = looked.err().map(|error| error.to_string());
-        self.shards = positions
-            .iter()
-            .map(|(&shard, &position)| {
-                let (end, behind) = shards.remove(&shard).map_or((None, None), |(end, behind)| (Some(end), behind));
-                ShardStatus { shard, position, end, behind }
-            })
-            .collect();
-        let me = (self.node, self.incarnation);
-        let this = |member: &log::Member| (Some(member.node), Some(member.incarnation)) == me;
-        let here = members.iter().find(|announced| this(&announced.member)).map(|own| own.member.schemas.clone());
-        self.members = members
-            .into_iter()
-            .map(|announced| {
-                let this = this(&announced.member);
-                member(announced, this, here.as_ref(), &self.shards, now_ms)
-            })
-            .collect();
     }
 
     fn judge(&mut self) {
@@ -391,23 +338,15 @@ impl Status {
     }
 }
 
-fn unreadable(shown: &str, error: &rusqlite::Error) -> Failure {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase};
-    let kind = match error.sqlite_error_code() {
-        Some(NotADatabase | DatabaseCorrupt) => Kind::Data,
-        Some(DatabaseBusy | DatabaseLocked) => Kind::Busy,
-        _ => Kind::General,
-    };
-    Failure::new(kind, format!("cannot read database `{shown}`: {error}"))
-}
-
 #[expect(clippy::cast_precision_loss, reason = "an age for people")]
 fn ago(then_ms: u64, now_ms: u64) -> f64 {
     now_ms.saturating_sub(then_ms) as f64 / 1000.0
 }
 
 fn host(running: bool, report: Option<&Report>, report_error: Option<String>, now_ms: u64) -> Host {
-    let Some(report) = report else { return Host { running, report_error, ..Host::default() } };
+    let Some(report) = report.filter(|report| report.is_of_a_process()) else {
+        return Host { running, report_error, ..Host::default() };
+    };
     Host {
         running,
         pid: Some(report.pid),
@@ -422,201 +361,56 @@ fn host(running: bool, report: Option<&Report>, report_error: Option<String>, no
     }
 }
 
-/// What lies between a position and the end of a shard.
-fn behind(glance: &Glance, shard: Shard, position: u64, end: u64, now_ms: u64) -> Result<Behind, log::Error> {
-    let entries = end - position;
-    let mut after = position;
-    let mut changes = 0;
-    let mut seconds = None;
-    while after < end && after - position < COUNTED_MAX {
-        let placed = glance.read(shard, after, COUNTED_BYTES_MAX)?;
-        let Some(last) = placed.last() else { break };
-        after = last.seq;
-        seconds = seconds.or_else(|| placed.first().map(|first| ago(first.time / 1_000_000, now_ms)));
-        changes += placed.iter().map(|placed| changes_in(&placed.frame)).sum::<u64>();
-    }
-    Ok(Behind { entries, changes: (after >= end).then_some(changes), seconds: seconds.unwrap_or_default() })
-}
-
 fn changes_in(frame: &[u8]) -> u64 {
     let Ok(entry) = codec::decode(frame) else { return 0 };
     let Body::Changes(changes) = entry.body else { return 0 };
     changes.chunks.iter().map(|chunk| (chunk.written.len() + chunk.gone.len()) as u64).sum()
 }
 
-fn member(
-    announced: Announced,
-    this: bool,
-    here: Option<&BTreeMap<String, u64>>,
-    shards: &[ShardStatus],
-    now_ms: u64,
-) -> Member {
-    let Announced { member, time } = announced;
-    let seen_seconds_ago = ago(time / 1_000_000, now_ms);
-    let state = if member.left {
-        MemberState::Left
-    } else if seen_seconds_ago > AWAY_AFTER.as_secs_f64() {
-        MemberState::Away
-    } else {
-        MemberState::Here
-    };
-    let missing = shards.iter().map(|shard| {
-        let position = member.positions.get(&shard.shard).copied().unwrap_or(0);
-        Some(shard.end?.saturating_sub(position))
-    });
-    let mut other_tables: Vec<String> = Vec::new();
-    if let Some(here) = here.filter(|_| !member.left) {
-        let names =
-            here.keys().chain(member.schemas.keys()).filter(|name| here.get(*name) != member.schemas.get(*name));
-        other_tables.extend(names.cloned());
-        other_tables.sort_unstable();
-        other_tables.dedup();
-    }
-    Member {
-        node: member.node,
-        incarnation: member.incarnation,
-        this,
-        version: member.version,
-        state,
-        seen_seconds_ago,
-        behind: missing.sum(),
-        positions: member.positions,
-        other_tables,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What the host's tables say, in one short read transaction.
-fn read(path: &Path, now_ms: u64) -> rusqlite::Result<Stored> {
-    let mut conn = db::look(path)?;
-    let look = conn.transaction()?;
-    let has_tables = look.prepare("SELECT 1 FROM main.sqlite_schema WHERE name = '__antiphon___meta'")?.exists([])?;
-    if !has_tables {
-        return Ok(Stored::default());
+    fn judged(change: impl FnOnce(&mut Status)) -> (Verdict, bool) {
+        let mut status = Status {
+            node: Some(7),
+            host: Host { running: true, pid: Some(1), ..Host::default() },
+            shards: vec![ShardStatus { shard: 1, position: 5, end: Some(5), behind: None }],
+            ..Status::default()
+        };
+        change(&mut status);
+        status.judge();
+        (status.verdict, status.well)
     }
-    let meta = |name: &str| -> rusqlite::Result<Option<u64>> {
-        let value = look
-            .query_row("SELECT value FROM main.\"__antiphon___meta\" WHERE name = ?1", [name], |row| row.get(0))
-            .optional()?;
-        Ok(value.map(i64::cast_unsigned))
-    };
-    let cluster: Option<Vec<u8>> = look
-        .query_row("SELECT value FROM main.\"__antiphon___meta\" WHERE name = 'cluster'", [], |row| row.get(0))
-        .optional()?;
-    let node = meta("node")?;
-    let incarnation = meta("incarnation")?;
-    let shards = meta("shards")?.and_then(|shards| Shard::try_from(shards).ok()).unwrap_or(0);
-    let mut positions: BTreeMap<Shard, u64> = (1..=shards).map(|shard| (shard, 0)).collect();
-    let mut statement = look.prepare("SELECT shard, seq FROM main.\"__antiphon___position\"")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        positions.insert(row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned());
-    }
-    let clashes = look
-        .prepare(
-            "SELECT resolver, verdict, cause, count(*) FROM main.\"__antiphon___conflict\"
-             GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
-        )?
-        .query_map([], |row| {
-            let count: i64 = row.get(3)?;
-            Ok(Clashes {
-                resolver: row.get(0)?,
-                verdict: row.get(1)?,
-                cause: row.get(2)?,
-                count: count.cast_unsigned(),
-            })
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let sliced = Sliced {
-        units: meta("sliced-units")?.unwrap_or(0),
-        changes: meta("sliced-changes")?.unwrap_or(0),
-        under_way: look
-            .prepare("SELECT shard FROM main.\"__antiphon___slice\" ORDER BY shard")?
-            .query_map([], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?,
-    };
-    let outbox_oldest: Option<f64> = look
-        .query_row("SELECT created_at FROM main.\"__antiphon___global_change_log\" ORDER BY id LIMIT 1", [], |row| {
-            row.get(0)
-        })
-        .optional()?;
-    let pending = pending(&look, (node, incarnation), &positions, now_ms)?;
-    Ok(Stored {
-        node,
-        incarnation,
-        cluster: cluster.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
-        pending,
-        positions,
-        outbox_oldest: outbox_oldest.map(|then| since(then, now_ms)),
-        clashes,
-        sliced,
-    })
-}
 
-/// Seconds since a time that SQLite computed.
-#[expect(clippy::cast_precision_loss, reason = "an age for people")]
-fn since(then_ms: f64, now_ms: u64) -> f64 {
-    ((now_ms as f64 - then_ms) / 1000.0).max(0.0)
-}
-
-fn pending(
-    look: &Connection,
-    (node, incarnation): (Option<u64>, Option<u64>),
-    positions: &BTreeMap<Shard, u64>,
-    now_ms: u64,
-) -> rusqlite::Result<Pending> {
-    let mut pending = Pending { changes: Some(0), ..Pending::default() };
-    let mut logs = look.prepare(
-        "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND substr(name, 1, length(?1)) = ?1
-         AND name LIKE '%\\_change\\_log' ESCAPE '\\' AND name <> '__antiphon___global_change_log'",
-    )?;
-    let mut names = logs.query([PREFIX])?;
-    while let Some(row) = names.next()? {
-        let name: String = row.get(0)?;
-        let count: i64 =
-            look.query_row(&format!("SELECT count(*) FROM main.{}", quote(&name)), [], |row| row.get(0))?;
-        pending.marks += count.cast_unsigned();
+    fn behind(status: &mut Status, seconds: f64) {
+        status.shards[0].behind = Some(Behind { entries: 1, changes: Some(1), seconds });
     }
-    let mut received = look.prepare(
-        "SELECT number FROM main.\"__antiphon___received\" WHERE shard = ?1 AND node = ?2 AND incarnation = ?3",
-    )?;
-    // By number and not by `state`: so the index finds them, however long the outbox is.
-    let mut waiting = look.prepare(
-        "SELECT created_at, length(batch), batch FROM main.\"__antiphon___global_change_log\"
-         WHERE shard = ?1 AND number > ?2 ORDER BY number",
-    )?;
-    let me = (node.unwrap_or(0).cast_signed(), incarnation.unwrap_or(0).cast_signed());
-    // A node without a cluster has sealed nothing.
-    for &shard in positions.keys() {
-        let number: Option<i64> = received.query_row((shard, me.0, me.1), |row| row.get(0)).optional()?;
-        let mut rows = waiting.query((shard, number.unwrap_or(0)))?;
-        while let Some(row) = rows.next()? {
-            let seconds = since(row.get(0)?, now_ms);
-            pending.seconds = Some(pending.seconds.map_or(seconds, |oldest| oldest.max(seconds)));
-            pending.batches += 1;
-            pending.bytes += row.get::<_, i64>(1)?.cast_unsigned();
-            pending.changes = match pending.changes {
-                Some(changes) if pending.batches <= COUNTED_MAX && pending.bytes <= COUNTED_BYTES_MAX as u64 => {
-                    Some(changes + changes_in(row.get_ref(2)?.as_blob().unwrap_or_default()))
-                }
-                _ => None,
-            };
-        }
-    }
-    Ok(pending)
-}
 
-/// The whole outbox, a stretch at a time, so that no read transaction stands for long.
-fn measure(path: &Path, oldest: Option<f64>) -> rusqlite::Result<Outbox> {
-    let conn = db::look(path)?;
-    let mut outbox = Outbox { seconds: oldest, ..Outbox::default() };
-    let mut last = 0;
-    loop {
-        let measured = db::measure_outbox(&conn, last, MEASURED_MAX)?;
-        outbox.batches += u64::from(measured.batches);
-        outbox.bytes += measured.bytes;
-        last = measured.last;
-        if measured.batches < MEASURED_MAX {
-            return Ok(outbox);
-        }
+    fn trouble(status: &mut Status, paused: bool) {
+        status.troubles.insert("shard 1".to_owned(), Trouble { paused, ..Trouble::default() });
+    }
+
+    #[test]
+    fn a_verdict_is_that_of_the_worst_part() {
+        assert_eq!(judged(|_| {}), (Verdict::InStep, true));
+        assert_eq!(judged(|status| status.pending.marks = 1), (Verdict::Behind, true));
+        assert_eq!(judged(|status| status.pending.batches = 1), (Verdict::Behind, true));
+        assert_eq!(judged(|status| behind(status, 1.0)), (Verdict::Behind, true));
+        assert_eq!(judged(|status| status.shards[0].end = None), (Verdict::Behind, true));
+        assert_eq!(judged(|status| trouble(status, false)), (Verdict::Failing, false));
+        assert_eq!(judged(|status| trouble(status, true)), (Verdict::Paused, false));
+        assert_eq!(judged(|status| status.log.error = Some("no".to_owned())), (Verdict::Failing, false));
+        assert_eq!(judged(|status| status.host.pid = None), (Verdict::Starting, false));
+        assert_eq!(judged(|status| status.host.running = false), (Verdict::NotRunning, false));
+        assert_eq!(judged(|status| (status.host.running, status.node) = (false, None)), (Verdict::NeverRan, false));
+    }
+
+    /// What has been on its way for longer than a minute is not well, in either direction.
+    #[test]
+    fn behind_for_long_is_not_well() {
+        assert_eq!(judged(|status| behind(status, BEHIND_MAX_SECONDS + 0.1)), (Verdict::Behind, false));
+        let waits = Pending { batches: 1, seconds: Some(BEHIND_MAX_SECONDS + 0.1), ..Pending::default() };
+        assert_eq!(judged(|status| status.pending = waits), (Verdict::Behind, false));
     }
 }

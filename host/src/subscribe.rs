@@ -1,8 +1,8 @@
 //! From the log to the application's file: read, apply, one shard.
 
-use crate::db::{self, Db, Stop};
+use crate::db::{self, Db, Obstacle, Stop};
 use crate::log::{self, Log, Shard};
-use crate::placement;
+use crate::placement::{self, Loss};
 use std::sync::Arc;
 
 /// Bytes of entries read at once.
@@ -25,7 +25,7 @@ pub enum Error {
         /// The shard.
         shard: Shard,
         /// What is wrong with it.
-        what: String,
+        what: Loss,
     },
 }
 
@@ -36,8 +36,8 @@ pub enum Progress {
     Idle(u64),
     /// A further step has work.
     More,
-    /// The next entry can't be applied before something changes; says what.
-    Blocked(String),
+    /// The next entry can't be applied before something changes.
+    Blocked(Obstacle),
 }
 
 /// Follows one shard. Holds nothing that is not on disk, but whether it knows what the latest entries touched.
@@ -104,9 +104,7 @@ impl Subscriber {
         match applied.stop {
             None | Some(Stop::Full | Stop::Unsealed) => Ok(Progress::More),
             Some(Stop::Blocked(reason)) => Ok(Progress::Blocked(reason)),
-            Some(Stop::Gap { expected, found }) => Err(self.broken(format!(
-                "goes on at entry {found} where {expected} should come; entries were rolled out before this node read them"
-            ))),
+            Some(Stop::Gap { expected, found }) => Err(self.broken(Loss::Gap { expected, found })),
         }
     }
 
@@ -134,7 +132,7 @@ impl Subscriber {
         Ok(())
     }
 
-    fn broken(&self, what: String) -> Error {
+    fn broken(&self, what: Loss) -> Error {
         Error::Broken { shard: self.shard, what }
     }
 }

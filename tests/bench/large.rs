@@ -75,8 +75,12 @@ pub fn run(report: &mut Report, rows: usize) {
     let (took, ()) = timed(|| {
         wait_for("all rows", || large(&reader) == rows as i64, Duration::from_millis(50));
     });
-    // Its own unit comes back to the writer as well, and in slices, too.
-    std::thread::sleep(Duration::from_secs(if rows > 100_000 { 15 } else { 2 }));
+    // Its own unit comes back to the writer as well, and in slices, too. What the other file has was sealed here.
+    let outbox = "__antiphon___global_change_log";
+    let last: i64 = writer.query_row(&format!("SELECT max(id) FROM {outbox}"), [], |row| row.get(0)).unwrap();
+    let waits = format!("SELECT count(*) FROM {outbox} WHERE state = 0 AND id <= {last}");
+    let is_back = || writer.query_row(&waits, [], |row| row.get::<_, i64>(0)).unwrap() == 0;
+    wait_for("its own unit", is_back, Duration::from_millis(50));
     stop.store(true, Ordering::Release);
     let [(here_wait, here_rows), (there_wait, there_rows)] = beside.map(|beside| beside.join().unwrap());
     report.figure(

@@ -47,7 +47,7 @@ fn refusal(node: &Node, chunk: Chunk) -> Option<String> {
     let applied = node.apply_placed(1, vec![Placed { seq, time: 1, frame }]);
     assert_eq!(applied.changes, 0);
     match applied.stop {
-        Some(Stop::Blocked(reason)) => Some(reason),
+        Some(Stop::Blocked(reason)) => Some(reason.to_string()),
         _ => None,
     }
 }

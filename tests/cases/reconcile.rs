@@ -361,6 +361,7 @@ fn marks_that_were_given_up_leave_nothing_behind() {
                 &scratch,
                 join::Rows::DiscardLocal,
                 Provenance::Copy,
+                &mut |_| Ok(()),
             ))
         };
         std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap()

@@ -249,3 +249,91 @@ fn config_help() {
       -h, --help           Print help
     "#);
 }
+
+#[test]
+fn help_of_the_commands_that_look_inside() {
+    let dir = Dir::new();
+    for line in ["doctor", "verify", "repair", "conflicts", "conflicts list", "conflicts purge", "log", "log peek"] {
+        let help = dir.words(&format!("{line} --help"));
+        assert!(help.starts_with("exit 0\n--- stdout\n"), "{help}");
+        assert!(help.contains("Usage: antiphon "), "{help}");
+    }
+    assert_snapshot!(dir.words("verify --help"), @r#"
+    exit 0
+    --- stdout
+    Compare two database files, row by row and value by value
+
+    Every table that both can replicate is compared in the order of its keys: neither rowids nor the
+    order of insertion count, and 1 is not 1.0. The files may be in use; each is read as it stands at
+    one moment. Exit code 0 if they are equal, 65 if not.
+
+    Usage: antiphon verify [OPTIONS] <A> <B>
+
+    Arguments:
+      <A>
+              A database file
+
+      <B>
+              The one to compare it with
+
+    Options:
+          --config <FILE>
+              A configuration file, whose `[capture]` says which tables count
+
+          --table <TABLE>
+              Only this table; may be given several times
+
+          --limit <N>
+              Most differing rows to print of a table
+              
+              [default: 10]
+
+          --full
+              Values in full, however long
+
+          --json
+              One JSON object
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+    assert_snapshot!(dir.words("repair --help"), @r#"
+    exit 0
+    --- stdout
+    Compare a database with the log, and send what differs
+
+    For a file that was changed while no trigger saw it: triggers were dropped, another program wrote
+    with triggers off, rows were brought back from elsewhere. Missing triggers are put back, the rows
+    are compared with what the log says, and each that differs becomes this node's change, deletions
+    included. This database's rows win: look first with `--dry-run`, and if the log's rows are the right
+    ones, use `antiphon cleanup` and `antiphon join --discard-local`.
+
+    The node must not be running; the application may.
+
+    Usage: antiphon repair [OPTIONS] [DB]
+
+    Arguments:
+      [DB]
+              The application's database; overrides `db_path`
+
+    Options:
+          --config <FILE>
+              The configuration file; without one, defaults and environment hold
+
+          --dev
+              Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1`
+              says the same
+
+          --log <DIR>
+              Directory of the embedded log
+
+          --table <TABLE>
+              Only this table; may be given several times
+
+          --dry-run
+              Say what differs, and change nothing
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
+}

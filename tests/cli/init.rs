@@ -127,7 +127,9 @@ fn init_refuses_what_is_no_database() {
     assert_snapshot!(dir.words("init notes.txt"), @r#"
     exit 65
     --- stderr
-    error: cannot read database `notes.txt`: file is not a database
+    error: cannot read database `notes.txt`: it is not a SQLite database
+
+    hint: name the file your application uses
     "#);
     assert!(!dir.folder.path().join("nowhere.db").exists());
     assert!(!dir.folder.path().join("antiphon.toml").exists());

@@ -13,6 +13,7 @@ mod config;
 mod help;
 mod init;
 mod inspect;
+mod plugin;
 
 /// A folder to run the program in.
 struct Dir {
@@ -77,7 +78,7 @@ fn the_status_of_a_database_that_never_was_replicated() {
     assert_snapshot!(dir.words("status app.db"), @r#"
     exit 3
     --- stdout
-    not running: it never ran on this database
+    not running: nothing of Antiphon's is in this database
       database   [DIR]/app.db
       host       does not run
       log        there is none in app.db.antiphon/log
@@ -147,26 +148,122 @@ fn there_is_no_status_without_a_database() {
     --- stderr
     error: cannot open database `app.db`: No such file or directory (os error 2)
 
-    hint: name the file your application uses
+    hint: name the file your application uses; it has to exist already
     "#);
-    assert_snapshot!(Dir::new().file("app.db", "this is no database, whatever its name says").words("status app.db"), @r#"
-    exit 65
+}
+
+/// Whoever looks at it, what is wrong with a file is said in the same words, and nothing is left beside it.
+#[test]
+fn what_is_no_database_is_called_so_by_every_command() {
+    let garbage = "this is no database, whatever its name says";
+    let dir = Dir::new().file("app.db", garbage).file("folder.db/x", "").database("b.db", "CREATE TABLE t (id)");
+    for line in [
+        "status app.db",
+        "init app.db",
+        "doctor app.db",
+        "verify app.db b.db",
+        "conflicts list app.db",
+        "cleanup app.db",
+    ] {
+        let expected = "exit 65\n--- stderr\nerror: cannot read database `app.db`: it is not a SQLite database\n\n\
+                        hint: name the file your application uses\n";
+        assert_eq!(dir.words(line), expected, "{line}");
+    }
+    for (file, why) in [("folder.db", "it is not a file"), ("none.db", "No such file or directory (os error 2)")] {
+        for command in ["status", "init", "doctor", "verify b.db", "conflicts list", "cleanup", "run", "repair"] {
+            let said = dir.words(&format!("{command} {file}"));
+            let expected = format!(
+                "exit 66\n--- stderr\nerror: cannot open database `{file}`: {why}\n\nhint: name the file your application uses; it has to exist already\n"
+            );
+            assert_eq!(said, expected, "{command}");
+        }
+    }
+    assert_eq!(dir.read("app.db"), garbage);
+    assert_eq!(std::fs::read_dir(dir.folder.path()).unwrap().count(), 3, "nothing was made");
+}
+
+/// A log that can't be made is nothing that was lost.
+#[test]
+fn a_log_that_cannot_be_made_says_where() {
+    let dir = Dir::new().file("taken", "").database("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    assert_snapshot!(dir.words("run app.db --log taken/log"), @r#"
+    exit 75
     --- stderr
-    error: cannot read database `app.db`: file is not a database
+    error: cannot open the log: cannot reach the log: `taken/log`: Not a directory (os error 20)
+
+    hint: name a directory with `--log`, or `path` under `[log]`, that this user can make or write to, on a disk with room
     "#);
+}
+
+/// Nothing is copied, and no log made, for a join that can't be.
+#[test]
+fn a_join_without_a_log_leaves_nothing() {
+    let dir = Dir::new().database("app.db", "CREATE TABLE t (id INTEGER PRIMARY KEY)");
+    assert_snapshot!(dir.words("join app.db --discard-local"), @r#"
+    exit 66
+    --- stderr
+    error: there is no log in `app.db.antiphon/log`
+
+    hint: name its directory with `--log DIR`, as `antiphon run` was given it
+    "#);
+    assert_eq!(std::fs::read_dir(dir.folder.path()).unwrap().count(), 1);
 }
 
 #[test]
 fn a_command_line_that_makes_no_sense_exits_2() {
     let dir = Dir::new();
-    assert_snapshot!(dir.words("rum app.db"), @r#"
-    exit 2
-    --- stderr
-    error: unrecognized subcommand 'rum'
-
-    hint: a similar subcommand exists: `run`
-    hint: usage is `antiphon [COMMAND]`; see `antiphon --help`
-    "#);
+    let cases = [
+        ("rnu app.db", "there is no command `rnu`; did you mean `run`?", "antiphon [COMMAND]", "antiphon"),
+        ("frobnicate", "there is no command `frobnicate`", "antiphon [COMMAND]", "antiphon"),
+        (
+            "config shwo",
+            "there is no command `shwo`; did you mean `show`?",
+            "antiphon config <COMMAND>",
+            "antiphon config",
+        ),
+        (
+            "run app.db --lgo x",
+            "there is no flag `--lgo`; did you mean `--log`?",
+            "antiphon run [OPTIONS] [DB]",
+            "antiphon run",
+        ),
+        (
+            "run --lgo=x",
+            "there is no flag `--lgo`; did you mean `--log`?",
+            "antiphon run [OPTIONS] [DB]",
+            "antiphon run",
+        ),
+        (
+            "log peek --pendign",
+            "there is no flag `--pendign`; did you mean `--pending`?",
+            "antiphon log peek [OPTIONS] [DB]",
+            "antiphon log peek",
+        ),
+        ("run -q", "there is no flag `-q`", "antiphon run [OPTIONS] [DB]", "antiphon run"),
+        ("run a.db b.db", "`b.db` is one argument too many", "antiphon run [OPTIONS] [DB]", "antiphon run"),
+        (
+            "run --node-id x",
+            "invalid value `x` for `--node-id <N>`: invalid digit found in string",
+            "antiphon run [OPTIONS] [DB]",
+            "antiphon run",
+        ),
+        (
+            "join app.db",
+            "the following required arguments were not provided: <--discard-local|--publish-local>",
+            "antiphon join [OPTIONS] <--discard-local|--publish-local> [DB]",
+            "antiphon join",
+        ),
+        (
+            "join app.db --discard-local --publish-local",
+            "the argument `--discard-local` cannot be used with `--publish-local`",
+            "antiphon join [OPTIONS] <--discard-local|--publish-local> [DB]",
+            "antiphon join",
+        ),
+    ];
+    for (line, error, usage, see) in cases {
+        let expected = format!("exit 2\n--- stderr\nerror: {error}\n\nhint: usage is `{usage}`; see `{see} --help`\n");
+        assert_eq!(dir.words(line), expected, "{line}");
+    }
     assert_snapshot!(dir.words("config check"), @r#"
     exit 2
     --- stderr
@@ -174,26 +271,13 @@ fn a_command_line_that_makes_no_sense_exits_2() {
 
     hint: name the file, as in `antiphon config check antiphon.toml`; `antiphon init DB` writes one
     "#);
-    assert_snapshot!(dir.words("run --node-id x"), @r#"
+    assert_snapshot!(dir.words("log"), @r#"
     exit 2
     --- stderr
-    error: invalid value 'x' for '--node-id <N>': invalid digit found in string
+    error: `antiphon log` alone does nothing: it takes a command of its own
 
-    hint: see `antiphon --help`
-    "#);
-    assert_snapshot!(dir.words("join app.db"), @r#"
-    exit 2
-    --- stderr
-    error: the following required arguments were not provided: <--discard-local|--publish-local>
-
-    hint: usage is `antiphon join <--discard-local|--publish-local> <DB>`; see `antiphon --help`
-    "#);
-    assert_snapshot!(dir.words("join app.db --discard-local --publish-local"), @r#"
-    exit 2
-    --- stderr
-    error: the argument '--discard-local' cannot be used with '--publish-local'
-
-    hint: usage is `antiphon join <--discard-local|--publish-local> <DB>`; see `antiphon --help`
+    hint: `antiphon log peek`: Print the changes in the log, one a line
+    hint: `antiphon log info`: Say how far each shard reaches, what the cluster agreed to, and who wrote
     "#);
 }
 
@@ -235,6 +319,8 @@ fn flags_as_harmonylites_users_type_them() {
     exit 2
     --- stderr
     error: the flag `-config` needs a value
+
+    hint: see `antiphon --help`
     "#);
 }
 

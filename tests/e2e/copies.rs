@@ -1,6 +1,6 @@
 //! C29, C30, C31, C114, C117: files that are copied, moved, replaced, brought back, and reached by other names.
 
-use antiphon_harness::{Place, Signal, Site, eventually, settled};
+use antiphon_harness::{Place, Signal, Site, eventually, goes_on, settled};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,29 +11,7 @@ const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
 
 /// Two members with some rows, both at rest.
 fn pair(place: &Place) -> (Site, Site) {
-    let mut a = place.site("a", TABLE);
-    let mut b = place.site("b", TABLE);
-    a.start();
-    b.start();
-    a.sql("INSERT INTO t VALUES (1, 'of a'), (2, 'of a')");
-    b.sql("INSERT INTO t VALUES (3, 'of b')");
-    eventually("all rows are everywhere", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "3"));
-    settled(&[&a, &b]);
-    (a, b)
-}
-
-/// A row each way, and all are equal after it.
-#[track_caller]
-fn goes_on(sites: &[&Site]) {
-    let before: usize = sites[0].one("SELECT count(*) FROM t").parse().unwrap();
-    for (at, site) in sites.iter().enumerate() {
-        site.sql(&format!("INSERT INTO t VALUES ({}, 'later')", 1_000 + before * 10 + at));
-    }
-    let wanted = (before + sites.len()).to_string();
-    eventually("a row of every site is at every site", || {
-        sites.iter().all(|site| site.one("SELECT count(*) FROM t") == wanted)
-    });
-    settled(sites);
+    place.pair(TABLE, "INSERT INTO t VALUES (1, 'of a'), (2, 'of a')", "INSERT INTO t VALUES (3, 'of b')")
 }
 
 fn copy_folder(from: &Path, to: &Path) {

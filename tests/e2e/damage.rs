@@ -70,7 +70,7 @@ fn a_text_file() {
 fn a_database_that_is_not_there() {
     let place = place();
     let mut a = place.bare("a");
-    a.refused().expect(66, &["cannot open database", "the application makes its database"]);
+    a.refused().expect(66, &["cannot open database", "it has to exist already"]);
     assert!(!a.database.exists(), "it was not made");
     assert!(!a.state().exists(), "nor anything beside it");
     place.run(["cleanup", "a.db"]).expect(66, &["cannot open database"]);

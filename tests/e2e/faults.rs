@@ -8,22 +8,14 @@ use super::place;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE n (id INTEGER PRIMARY KEY, n INTEGER);";
 
-fn pair(place: &Place) -> (Site, Site) {
-    let mut a = place.site("a", TABLE);
-    let mut b = place.site("b", TABLE);
-    a.start();
-    b.start();
-    a.sql("INSERT INTO n VALUES (1, 0)");
-    b.sql("INSERT INTO n VALUES (2, 0)");
-    eventually("both count", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM n") == "2"));
-    (a, b)
-}
+const OF_A: &str = "INSERT INTO n VALUES (1, 0)";
+const OF_B: &str = "INSERT INTO n VALUES (2, 0)";
 
 /// The application holds the write lock for longer than SQLite waits: the host waits, and loses no place.
 #[test]
 fn c111_a_long_write_transaction_is_waited_for() {
     let place = place();
-    let (mut a, b) = pair(&place);
+    let (mut a, b) = place.pair(TABLE, OF_A, OF_B);
     let conn = a.connect();
     conn.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (1, 'in the long one')").unwrap();
     b.sql("INSERT INTO t VALUES (2, 'meanwhile'); UPDATE n SET n = n + 1 WHERE id = 1");
@@ -48,7 +40,7 @@ fn c111_a_long_write_transaction_is_waited_for() {
 #[test]
 fn c111_the_application_waits_for_no_lock_of_ours() {
     let place = place();
-    let (a, b) = pair(&place);
+    let (a, b) = place.pair(TABLE, OF_A, OF_B);
     std::thread::scope(|scope| {
         for (site, from) in [(&a, 0), (&b, 1)] {
             scope.spawn(move || {
@@ -68,7 +60,7 @@ fn c111_the_application_waits_for_no_lock_of_ours() {
 #[test]
 fn c112_the_wal_can_be_emptied_at_any_time() {
     let place = place();
-    let (mut a, mut b) = pair(&place);
+    let (mut a, mut b) = place.pair(TABLE, OF_A, OF_B);
     for round in 0..40 {
         a.sql(&format!("INSERT INTO t VALUES ({round}, randomblob(20000))"));
         b.sql(&format!("INSERT INTO t VALUES ({round} + 1000, randomblob(20000))"));
@@ -85,12 +77,13 @@ fn c112_the_wal_can_be_emptied_at_any_time() {
     let conn = a.connect();
     let wal = a.database.with_file_name("a.db-wal");
     let mut largest = 0;
-    for round in 0..3_000 {
+    // Four times as much is written as it may become.
+    for round in 0..8_000 {
         conn.execute("INSERT OR REPLACE INTO t VALUES (?1, randomblob(8000))", [round % 300]).unwrap();
         largest = largest.max(std::fs::metadata(&wal).map_or(0, |file| file.len()));
     }
     println!("largest WAL: {largest} bytes");
-    assert!(largest < 64 << 20, "{largest}");
+    assert!(largest < 32 << 20, "{largest}");
     eventually("all is sent", || a.is_quiet());
     settled(&[&a, &b]);
     a.term();
@@ -101,7 +94,7 @@ fn c112_the_wal_can_be_emptied_at_any_time() {
 #[test]
 fn c113_checkpoints_in_a_loop_take_nothing() {
     let place = place();
-    let (a, b) = pair(&place);
+    let (a, b) = place.pair(TABLE, OF_A, OF_B);
     for (kind, setting) in
         [("TRUNCATE", "PRAGMA wal_autocheckpoint = 0"), ("RESTART", "PRAGMA wal_autocheckpoint = 1"), ("PASSIVE", "")]
     {
@@ -226,6 +219,40 @@ fn c115_a_read_only_disk_is_waited_for() {
     a.term();
 }
 
+/// A disk that has room and takes no further file: rows go through, and a start that can't be says why.
+#[test]
+fn c115_a_disk_without_inodes() {
+    let place = place();
+    let Some(disk) = Disk::new(&place, "size=64m") else {
+        println!("skipped: this user may not mount");
+        return;
+    };
+    let mut a = on(&place, &disk);
+    let mut b = place.site("b", TABLE);
+    a.start();
+    b.start();
+    a.sql("INSERT INTO n VALUES (1, 0)");
+    eventually("they know each other", || b.one("SELECT count(*) FROM n") == "1");
+    // As many as there are, for fewer are refused.
+    let inodes = Command::new("stat").args(["-f", "-c", "%c %d"]).arg(&disk.0).output().unwrap();
+    let inodes = String::from_utf8(inodes.stdout).unwrap();
+    let (all, free) = inodes.trim().split_once(' ').unwrap();
+    disk.remount(&format!("nr_inodes={}", all.parse::<u64>().unwrap() - free.parse::<u64>().unwrap()));
+    std::fs::write(disk.0.join("another"), "").unwrap_err();
+    a.sql("INSERT INTO t VALUES (1, 'of a')");
+    b.sql("INSERT INTO t VALUES (2, 'of b')");
+    eventually("both arrive", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "2"));
+    a.wait_for_words("cannot write what `antiphon status` reads");
+    a.kill9();
+    a.refused().expect(1, &["cannot ", "No space left on device", "hint: "]);
+    disk.remount("nr_inodes=1000");
+    a.start();
+    b.sql("INSERT INTO t VALUES (3, 'of b')");
+    eventually("it goes on", || a.one("SELECT count(*) FROM t") == "3");
+    settled(&[&a, &b]);
+    a.term();
+}
+
 /// The log's disk is full: changes wait in the outbox, and nobody is told that they were sent.
 #[test]
 fn c115_a_full_log_disk_is_waited_for() {
@@ -253,7 +280,7 @@ fn c115_a_full_log_disk_is_waited_for() {
 #[test]
 fn c116_a_long_outage_is_an_alarm_and_loses_nothing() {
     let place = place();
-    let (mut a, b) = pair(&place);
+    let (mut a, b) = place.pair(TABLE, OF_A, OF_B);
     a.term();
     a.set("ANTIPHON_CAPTURE__OUTBOX_BYTES_MAX", Some("100000"));
     a.start();
@@ -279,7 +306,7 @@ fn c116_a_long_outage_is_an_alarm_and_loses_nothing() {
 #[test]
 fn f03_a_host_that_stood_still_has_no_double_effect() {
     let place = place();
-    let (mut a, b) = pair(&place);
+    let (mut a, b) = place.pair(TABLE, OF_A, OF_B);
     for round in 0..6 {
         let stopped = if round % 2 == 0 { &a } else { &b };
         for _ in 0..20 {
@@ -310,7 +337,7 @@ fn f03_a_host_that_stood_still_has_no_double_effect() {
 #[test]
 fn f12_what_applications_do_to_their_files() {
     let place = place();
-    let (mut a, mut b) = pair(&place);
+    let (mut a, mut b) = place.pair(TABLE, OF_A, OF_B);
     a.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 2000) INSERT INTO t SELECT i, hex(randomblob(50)) FROM i");
     for (at, act) in [
         "VACUUM",
@@ -362,7 +389,7 @@ fn f12_what_applications_do_to_their_files() {
 #[test]
 fn f14_a_starved_host_is_slow_and_nothing_else() {
     let place = place();
-    let (mut a, mut b) = pair(&place);
+    let (mut a, mut b) = place.pair(TABLE, OF_A, OF_B);
     for site in [&a, &b] {
         let pid = site.pid().to_string();
         for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {

@@ -1,6 +1,8 @@
 //! Founding and joining: whose rows go where, and what is refused.
 
-use antiphon_harness::{Site, eventually, settled};
+use antiphon_harness::{Site, eventually, goes_on, settled};
+
+use std::os::unix::fs::PermissionsExt as _;
 
 use super::place;
 
@@ -13,18 +15,6 @@ fn rows(from: u32, to: u32) -> String {
          INSERT INTO t SELECT i, 'row ' || i FROM n;
          INSERT INTO u SELECT 'name ' || id, id / 3.0 FROM t WHERE id BETWEEN {from} AND {to};"
     )
-}
-
-/// A row each way, and all are equal after it.
-#[track_caller]
-fn goes_on(sites: &[&Site]) {
-    for (at, site) in sites.iter().enumerate() {
-        site.sql(&format!("INSERT INTO t VALUES ({}, 'later')", 1_000_000 + at));
-    }
-    eventually("a row of every site is at every site", || {
-        sites.iter().all(|site| site.one("SELECT count(*) FROM t WHERE v = 'later'") == sites.len().to_string())
-    });
-    settled(sites);
 }
 
 /// What the application stored before the host ever ran belongs to the cluster, too.
@@ -178,12 +168,15 @@ fn two_different_files() -> Refused {
 #[test]
 fn different_files_are_refused_and_discarding_works() {
     let Refused { a, mut b, before } = two_different_files();
+    // Whoever may not read the file may not read its copy.
+    std::fs::set_permissions(&b.database, std::fs::Permissions::from_mode(0o640)).unwrap();
     let joined = b.verb("join", &["--discard-local"]);
     joined.expect(
         0,
         &["a copy of the database as it was: ", "table t: 400 rows discarded, 250 taken from the cluster", "joined"],
     );
     let copy = joined.stderr.lines().next().unwrap().split_once("was: ").unwrap().1;
+    assert_eq!(std::fs::metadata(copy).unwrap().permissions().mode() & 0o777, 0o640);
     let copy = rusqlite::Connection::open(copy).unwrap();
     let kept: i64 = copy.query_row("SELECT count(*) FROM t WHERE v = 'mine'", [], |row| row.get(0)).unwrap();
     assert_eq!(kept, 50, "the copy has the rows as they were");
@@ -215,7 +208,12 @@ fn joining_twice_is_refused() {
     a.term();
     a.verb("join", &["--discard-local"]).expect(1, &["belongs to a cluster already", "antiphon run"]);
     let b = place.site("b", TABLES).log(place.path("elsewhere"));
-    b.verb("join", &["--publish-local"]).expect(66, &["the log is empty", "antiphon run"]);
+    b.verb("join", &["--publish-local"]).expect(66, &["there is no log in"]);
+    drop(antiphon::log::Local::open(&place.path("elsewhere")).unwrap());
+    b.verb("join", &["--discard-local"]).expect(66, &["the log is empty", "antiphon run"]);
+    let copies = std::fs::read_dir(place.path("")).unwrap().flatten();
+    let copies = copies.filter(|file| file.file_name().to_string_lossy().contains("before-join"));
+    assert_eq!(copies.count(), 0, "nothing is copied for a join that can't be");
 }
 
 /// Two processes on one file would both send every change.
@@ -266,7 +264,14 @@ fn a_member_is_refused_by_another_log() {
     let mut a = a.log(place.path("other-log"));
     a.refused().expect(65, &["belongs to another cluster", "antiphon cleanup"]);
     let mut a = a.log(place.path("empty-log"));
+    a.refused().expect(65, &["there is no log in", "antiphon cleanup", "it ran last with `antiphon run", "log`"]);
+    assert!(!place.path("empty-log").exists(), "none is made in its place");
+    // One that others have made there has nothing in it yet.
+    drop(antiphon::log::Local::open(&place.path("empty-log")).unwrap());
     a.refused().expect(65, &["the log is empty", "antiphon cleanup"]);
+    // Where its log is, nobody has forgotten over that.
+    let status = place.run(["status", a.database.to_str().unwrap()]);
+    assert!(status.stdout.contains(&format!("log        {}\n", place.path("log").display())), "{}", status.stdout);
     assert_eq!(a.one("SELECT count(*) FROM t"), "10");
     // The remedy it names works.
     a.verb("cleanup", &[]).expect(0, &["objects removed"]);

@@ -1,6 +1,8 @@
 //! Nodes that only receive or only send, and one that ends when nothing happens.
 
-use antiphon_harness::{Place, Site, eventually, settled};
+use antiphon_harness::{Site, eventually, settled};
+
+use rusqlite::Connection;
 
 use super::place;
 
@@ -8,16 +10,9 @@ const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
 const PUBLISH: &str = "ANTIPHON_PUBLISH";
 const REPLICATE: &str = "ANTIPHON_REPLICATE";
 
-fn pair(place: &Place) -> (Site, Site) {
-    let mut a = place.site("a", TABLE);
-    let mut b = place.site("b", TABLE);
-    a.start();
-    b.start();
-    a.sql("INSERT INTO t VALUES (1, 'of a'), (2, 'of a')");
-    eventually("the rows arrive", || b.one("SELECT count(*) FROM t") == "2");
-    settled(&[&a, &b]);
-    (a, b)
-}
+/// What a program says that ends because nothing happens.
+const ASLEEP: &str = "as long as `sleep_timeout` says";
+const OF_A: &str = "INSERT INTO t VALUES (1, 'of a'), (2, 'of a')";
 
 fn traces(site: &Site) -> Vec<String> {
     site.rows(
@@ -30,7 +25,7 @@ fn traces(site: &Site) -> Vec<String> {
 #[test]
 fn a_node_that_does_not_publish_sends_nothing_ever() {
     let place = place();
-    let (a, mut b) = pair(&place);
+    let (a, mut b) = place.pair(TABLE, OF_A, "");
     b.term();
     b.set(PUBLISH, Some("false"));
     b.start();
@@ -61,7 +56,7 @@ fn a_node_that_does_not_publish_sends_nothing_ever() {
 fn a_node_that_publishes_again_asks_about_what_was_not_noted() {
     for remedy in ["--publish-local", "--discard-local"] {
         let place = place();
-        let (a, mut b) = pair(&place);
+        let (a, mut b) = place.pair(TABLE, OF_A, "");
         b.term();
         b.set(PUBLISH, Some("false"));
         b.start();
@@ -101,7 +96,7 @@ fn a_node_that_publishes_again_asks_about_what_was_not_noted() {
 #[test]
 fn a_node_with_unsent_changes_does_not_stop_publishing() {
     let place = place();
-    let (a, mut b) = pair(&place);
+    let (a, mut b) = place.pair(TABLE, OF_A, "");
     b.term();
     b.sql("INSERT INTO t VALUES (7, 'unsent')");
     b.set(PUBLISH, Some("false"));
@@ -136,7 +131,7 @@ fn a_node_that_does_not_publish_founds_nothing() {
 #[test]
 fn a_node_that_does_not_replicate_passes_others_over_and_catches_up() {
     let place = place();
-    let (mut a, mut b) = pair(&place);
+    let (mut a, mut b) = place.pair(TABLE, OF_A, "");
     b.term();
     b.set(REPLICATE, Some("false"));
     b.start();
@@ -190,7 +185,49 @@ fn sleep_timeout_ends_the_program_in_order() {
     a.sql("INSERT INTO t VALUES (1, 'x')");
     eventually("it ends by itself", || !a.is_running());
     assert_eq!(a.wait().code(), Some(0));
-    assert!(a.said().contains("sleep_timeout"), "{}", a.said());
+    assert!(a.said().contains(ASLEEP), "{}", a.said());
     eventually("the row was sent", || b.one("SELECT count(*) FROM t") == "1");
     assert!(b.is_running());
+}
+
+/// While the log can't be reached nothing happens, and that is no rest: changes wait.
+#[test]
+fn a_program_whose_changes_wait_does_not_go_to_sleep() {
+    let place = place();
+    let mut a = place.site("a", TABLE).with("ANTIPHON_SLEEP_TIMEOUT", "3000");
+    a.start();
+    let log = Connection::open(a.log.join("log.db")).unwrap();
+    log.execute_batch("BEGIN IMMEDIATE").unwrap();
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    a.wait_for_words("Unable to publish");
+    assert!(a.is_running() && !a.said().contains(ASLEEP), "{}", a.said());
+    eventually("the status says so", || {
+        a.verb("status", &[]).stdout.starts_with("failing: publish: cannot reach the log: ")
+    });
+    log.execute_batch("ROLLBACK").unwrap();
+    eventually("it ends by itself", || !a.is_running());
+    assert_eq!(a.wait().code(), Some(0));
+    assert!(a.said().contains(ASLEEP), "{}", a.said());
+    assert!(a.is_quiet());
+}
+
+/// What was sealed and not sent waits as much as what was marked.
+#[test]
+fn batches_that_wait_keep_a_node_publishing() {
+    let place = place();
+    let (mut a, b) = place.pair(TABLE, OF_A, "");
+    let log = Connection::open(a.log.join("log.db")).unwrap();
+    log.execute_batch("BEGIN IMMEDIATE").unwrap();
+    a.sql("INSERT INTO t VALUES (3, 'x')");
+    let sealed = "SELECT count(*) FROM __antiphon___global_change_log WHERE state = 0";
+    eventually("it is sealed", || {
+        a.one(sealed) == "1" && a.one("SELECT count(*) FROM __antiphon__t_change_log") == "0"
+    });
+    a.kill9();
+    log.execute_batch("ROLLBACK").unwrap();
+    a.set(PUBLISH, Some("false"));
+    a.refused().expect(64, &["`publish` is off, and changes made here before wait to be sent"]);
+    a.set(PUBLISH, Some("true"));
+    a.start();
+    eventually("it was sent", || b.one("SELECT count(*) FROM t") == "3");
 }

@@ -128,7 +128,10 @@ fn cleanup_works_after_a_crash() {
     a.start();
     a.kill9();
     a.sql("INSERT INTO t VALUES (2, 'marked')");
-    a.verb("cleanup", &[]).expect(0, &["objects removed"]);
+    a.verb("cleanup", &["--dry-run"])
+        .expect(0, &["changes would be given up: ", " and 1 marked row had not come back"]);
+    a.verb("cleanup", &[])
+        .expect(0, &["changes were given up: ", " and 1 marked row had not come back", "objects removed"]);
     assert_eq!(a.schema(), schema);
     assert_eq!(a.one("SELECT count(*) FROM t"), "2");
     a.sql("INSERT INTO t VALUES (3, 'free')");

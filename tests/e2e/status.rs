@@ -126,7 +126,8 @@ fn members_come_and_go() {
     assert_eq!(verdict(&b), "not running");
     let said = status(&b);
     said.expect(3, &[]);
-    assert!(said.stdout.contains("  host       ended "), "{}", said.stdout);
+    assert!(said.stdout.contains(" ago; its last report is "), "{}", said.stdout);
+    assert!(json(&b)["host"]["ended_seconds_ago"].is_number() && json(&b)["host"]["ended_by"].is_null());
     b.start();
     eventually("it is there again", || state(&a, two) == Some(("here".to_owned(), false)));
     b.kill9();
@@ -146,16 +147,15 @@ fn what_ended_a_process_is_told() {
     a.start();
     a.sql("INSERT INTO t VALUES (1, 'one')");
     eventually("the row is in the log", || a.is_quiet());
-    a.kill9();
-    let log = place.path("log");
-    let kept = place.path("kept");
-    std::fs::rename(&log, &kept).unwrap();
-    std::fs::create_dir(&log).unwrap();
-    a.spawn();
+    let aside = place.path("aside.db");
+    std::fs::rename(&a.database, &aside).unwrap();
+    eventually("it ends", || !a.is_running());
     a.wait();
-    assert!(!json(&a)["host"]["running"].as_bool().unwrap());
-    std::fs::remove_dir_all(&log).unwrap();
-    std::fs::rename(&kept, &log).unwrap();
+    std::fs::rename(&aside, &a.database).unwrap();
+    let why = "was deleted or moved away";
+    let said = verdict(&a);
+    assert!(said.starts_with("not running: it ended: ") && said.ends_with(why), "{said}");
+    assert!(json(&a)["host"]["ended_by"].as_str().unwrap().ends_with(why));
     a.start();
     eventually("it is in step", || verdict(&a) == "in step");
     assert_eq!(json(&a)["host"]["ended_by"], serde_json::Value::Null);
@@ -170,7 +170,7 @@ fn asking_disturbs_nobody() {
     let before = files(&folder);
     let said = place.run(["status", a.database.to_str().unwrap()]);
     said.expect(3, &[]);
-    assert!(said.stdout.starts_with("not running: it never ran on this database\n"), "{}", said.stdout);
+    assert!(said.stdout.starts_with("not running: nothing of Antiphon's is in this database\n"), "{}", said.stdout);
     assert_eq!(files(&folder), before);
 
     a.start();

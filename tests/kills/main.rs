@@ -357,24 +357,12 @@ fn f01_every_named_point_of_one_that_joins_with_equal_rows() {
     every_point_of(Equal);
 }
 
-/// Two members at rest.
-fn pair(place: &Place) -> (Site, Site) {
-    let mut a = place.site("a", TABLES);
-    let mut b = place.site("b", TABLES);
-    a.start();
-    b.start();
-    a.sql("INSERT INTO item VALUES ('a', 1, 'x'), ('b', 2, 'y')");
-    eventually("the rows arrive", || b.one("SELECT count(*) FROM item") == "2");
-    settled(&[&a, &b]);
-    (a, b)
-}
-
 /// F01: the points that only a command, a copy, another setting or an end comes by.
 #[test]
 fn f01_deaths_off_the_way() {
     // A command that settles whose rows hold.
     let place = place();
-    let (mut a, mut b) = pair(&place);
+    let (mut a, mut b) = place.pair(TABLES, "INSERT INTO item VALUES ('a', 1, 'x'), ('b', 2, 'y')", "");
     let mut late = place.site("late", &format!("{TABLES} INSERT INTO item VALUES ('c', 3, 'z')"));
     late.refused().expect(65, &["join --discard-local"]);
     for passing in ["settle:1", "commit:1", "commit:2", "committed:2"] {

@@ -17,20 +17,13 @@ mod run;
 
 use antiphon::flaw::Flaw;
 use antiphon::flaw::testing::plant;
+use antiphon_harness::seeds;
 use program::Program;
 use run::{Tally, run};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: Range<u64> = 0..1000;
-const THREADS: usize = 2;
-
-fn seeds() -> Range<u64> {
-    let Ok(asked) = std::env::var("ORACLE_SEEDS") else { return SEEDS };
-    let (from, to) = asked.split_once("..").expect("ORACLE_SEEDS is a range such as `0..1000`");
-    from.parse().unwrap()..to.parse().unwrap()
-}
 
 /// Runs a program; what it does wrong may also be a panic.
 fn try_run(program: &Program) -> Result<Tally, String> {
@@ -70,34 +63,13 @@ fn shrink(program: &Program, failure: &str) -> (Program, String) {
 /// Replication changes nothing for the application, and loses nothing of what it did.
 #[test]
 fn programs_end_as_on_plain_sqlite() {
-    let seeds = seeds();
-    let next = AtomicU64::new(seeds.start);
-    let search = || {
-        let (mut tally, mut failures) = (Tally::default(), Vec::new());
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end || failures.len() >= 3 {
-                return (tally, failures);
-            }
-            let program = Program::new(seed);
-            match try_run(&program) {
-                Ok(done) => tally.add(&done),
-                Err(failure) => failures.push((seed, failure)),
-            }
-        }
-    };
-    let mut tally = Tally::default();
-    let mut failures = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(search)).collect();
-        let mut failures = Vec::new();
-        for thread in threads {
-            let (done, failed) = thread.join().unwrap();
-            tally.add(&done);
-            failures.extend(failed);
-        }
-        failures
+    let seeds = seeds::asked_by("ORACLE_SEEDS", SEEDS);
+    let (failures, tallies) = seeds::each(&seeds, |seed, tally: &mut Tally| {
+        tally.add(&try_run(&Program::new(seed))?);
+        Ok(())
     });
-    failures.sort();
+    let mut tally = Tally::default();
+    tallies.iter().for_each(|done| tally.add(done));
     eprintln!("{} programs: {tally:?}", seeds.end - seeds.start);
     for (seed, failure) in &failures {
         eprintln!("seed {seed}: {failure}");

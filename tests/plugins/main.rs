@@ -12,6 +12,7 @@ mod guests;
 mod hostile;
 mod laws;
 mod policies;
+mod probe;
 mod refused;
 mod twins;
 

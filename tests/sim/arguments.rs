@@ -1,6 +1,6 @@
 //! What a run is asked for, on its command line.
 
-use crate::SEEDS;
+use antiphon_harness::seeds;
 use std::ops::Range;
 
 pub(crate) const USAGE: &str = "usage: cargo sim [--seeds FROM..TO | --seed N [--shrink] | NAME...]";
@@ -31,7 +31,7 @@ impl Arguments {
                 "--help" | "-h" => asked = Some(Asked::Help),
                 "--list" => asked = Some(Asked::List),
                 "--seeds" => {
-                    let range = words.next().and_then(|range| range_of(&range));
+                    let range = words.next().and_then(|range| seeds::range(&range));
                     asked = Some(Asked::Seeds(range.ok_or("`--seeds` needs a range such as `0..1000`")?));
                 }
                 "--seed" => {
@@ -48,16 +48,4 @@ impl Arguments {
         }
         Ok(Self { asked: asked.unwrap_or(Asked::Tests(names)), shrink })
     }
-}
-
-/// Seeds that the environment asks for, or those of a full run.
-pub(crate) fn usual_seeds() -> Range<u64> {
-    let Ok(asked) = std::env::var("SIM_SEEDS") else { return SEEDS };
-    range_of(&asked).expect("SIM_SEEDS is a range such as `0..1000`")
-}
-
-fn range_of(range: &str) -> Option<Range<u64>> {
-    let (from, to) = range.split_once("..")?;
-    let range = from.parse().ok()?..to.parse().ok()?;
-    (!range.is_empty()).then_some(range)
 }

@@ -33,7 +33,7 @@ pub(crate) fn every_planted_bug_is_found() {
         missed
     };
     let missed: Vec<Flaw> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..crate::THREADS).map(|_| scope.spawn(search)).collect();
+        let threads: Vec<_> = (0..antiphon_harness::seeds::THREADS).map(|_| scope.spawn(search)).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     assert!(missed.is_empty(), "planted and not found: {missed:?}");

@@ -36,6 +36,7 @@ mod shrink;
 mod workload;
 mod world;
 
+use antiphon_harness::seeds;
 use arguments::{Arguments, Asked};
 use coverage::Coverage;
 use plan::Plan;
@@ -48,43 +49,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Seeds of a full run.
 const SEEDS: Range<u64> = 0..1000;
-/// Threads that split the seeds.
-const THREADS: u64 = 2;
-
-/// Runs every seed; the first failure of each thread with its seed, and what happened in all.
+/// Runs every seed; which failed, and what happened in all.
 fn run_all(seeds: &Range<u64>) -> (Vec<(u64, String)>, Coverage) {
-    let run_some = |first: u64| {
-        let mut coverage = Coverage::default();
-        let mut failures = Vec::new();
-        for seed in (seeds.start + first..seeds.end).step_by(usize::try_from(THREADS).unwrap()) {
-            let outcome = world::run(&Plan::new(seed));
-            coverage.add(&outcome.coverage);
-            if let Some(failure) = outcome.failure {
-                failures.push((seed, failure));
-                if failures.len() >= 5 {
-                    break;
-                }
-            }
-        }
-        (failures, coverage)
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|first| scope.spawn(move || run_some(first))).collect();
-        let mut all = (Vec::new(), Coverage::default());
-        for thread in threads {
-            let (failures, coverage) = thread.join().unwrap();
-            all.0.extend(failures);
-            all.1.add(&coverage);
-        }
-        all
-    })
+    let (failures, coverages) = seeds::each(seeds, |seed, coverage: &mut Coverage| {
+        let outcome = world::run(&Plan::new(seed));
+        coverage.add(&outcome.coverage);
+        outcome.failure.map_or(Ok(()), Err)
+    });
+    let mut all = Coverage::default();
+    coverages.iter().for_each(|coverage| all.add(coverage));
+    (failures, all)
 }
 
 /// What a run without a filter does, by name.
 const TESTS: &[(&str, fn())] = &[
     ("what_was_fixed_stays_fixed", regressions::what_was_fixed_stays_fixed),
     ("one_seed_is_one_history", one_seed_is_one_history),
-    ("histories", || histories(&arguments::usual_seeds())),
+    ("histories", || histories(&seeds::asked_by("SIM_SEEDS", SEEDS))),
     ("every_planted_bug_is_found", flaws::every_planted_bug_is_found),
 ];
 
@@ -117,12 +98,11 @@ fn main() -> ExitCode {
 /// Whatever applications, crashes and the log do: nodes show what the log and their own writes say, and end equal.
 fn histories(seeds: &Range<u64>) {
     let begun = Instant::now();
-    let (mut failures, coverage) = run_all(seeds);
+    let (failures, coverage) = run_all(seeds);
     let took = begun.elapsed().as_secs_f64();
     eprintln!("{} seeds in {took:.1} s: {coverage}", seeds.end - seeds.start);
     let (possible, never) = coverage.pairs();
     eprintln!("{} of {possible} pairs met in one history; never: {never:?}", possible - never.len());
-    failures.sort();
     for (seed, failure) in &failures {
         eprintln!("seed {seed}: {failure}");
     }

@@ -9,20 +9,23 @@ use crate::rule::Rule;
 use crate::schema::{DDL, LATE_DDL, TABLES, WATCH_DDL, WIDEN_DDL};
 use crate::workload;
 use antiphon::clock::testing as clock;
-use antiphon::db::{self, Stop};
 use antiphon::flaw::testing::on_fault;
-use antiphon::log::{Faults, Log as _, Memory};
+use antiphon::log::{Log as _, Memory};
 use antiphon::{publish, subscribe};
-use antiphon_core::codec::Encoder;
 use antiphon_core::codec::decode;
-use antiphon_core::entry::{Body, Bounds, Changes, Entry, Genesis, OnFailure, Origin};
+use antiphon_core::entry::{Body, Bounds, Entry, OnFailure, Origin};
 use antiphon_harness::{Node, Setup};
 use futures::executor::block_on;
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::Arc;
+
+mod death;
+mod host;
+mod loss;
+
+use death::Death;
+use loss::Refusal;
 
 /// How a history ended.
 pub(crate) struct Outcome {
@@ -60,40 +63,6 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     }
     coverage.end();
     Outcome { trace, coverage, failure }
-}
-
-/// Where the process dies next: so many fault points from now on, or at the next one of a name.
-#[derive(Clone, Default)]
-struct Death {
-    countdown: Rc<Cell<u64>>,
-    /// What is passed after it fails as well, as on a disk that is broken.
-    sticky: Rc<Cell<bool>>,
-    wanted: Rc<Cell<Option<&'static str>>>,
-    at: Rc<Cell<Option<&'static str>>>,
-    again: Rc<Cell<Option<&'static str>>>,
-}
-
-impl Death {
-    /// Whether the process dies at this point.
-    fn comes(&self, point: &'static str) -> bool {
-        let left = self.countdown.get();
-        self.countdown.set(left.saturating_sub(1));
-        if left == 1 || self.wanted.get() == Some(point) {
-            self.avert();
-            self.at.set(Some(point));
-            return true;
-        }
-        let fails_again = self.sticky.get() && self.at.get().is_some();
-        if fails_again {
-            self.again.set(Some(point));
-        }
-        fails_again
-    }
-
-    fn avert(&self) {
-        self.countdown.set(0);
-        self.wanted.set(None);
-    }
 }
 
 struct World<'a> {
@@ -260,105 +229,6 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// The log is no longer what was applied: each node that had read what is gone, or had not read it yet, stays
-    /// where it is. Nodes that lost nothing go on.
-    fn lose(&mut self, step: &Step) {
-        let mut random = Random::new(step.seed);
-        let shard = usize::try_from(random.below(self.entries.len() as u64)).unwrap();
-        let number = u32::try_from(shard).unwrap() + 1;
-        let last = self.entries[shard].len() as u64;
-        // The genesis stays, and one entry: without them it is a log made anew.
-        let count = random.within(1, 6).min(last.saturating_sub(1));
-        if step.act != Act::Recreate && count == 0 || self.has_lost {
-            return;
-        }
-        self.has_lost = true;
-        match step.act {
-            Act::LoseTail => {
-                self.log.lose_tail(number, count);
-                let left = last - count;
-                self.entries[shard].truncate(usize::try_from(left).unwrap());
-                self.clocks.retain(|(at, _), _| *at != shard);
-                self.strand(shard, |position| position > left);
-                self.coverage.see("lost tail");
-                self.note(step, &format!("shard {number} loses its last {count} entries of {last}"));
-            }
-            Act::RollOver => {
-                let up_to = random.within(1, last - 1);
-                self.log.roll_over(number, up_to);
-                self.has_rolled = true;
-                self.strand(shard, |position| position <= up_to);
-                self.coverage.see("rolled over");
-                self.note(step, &format!("shard {number} lets go of its entries up to {up_to} of {last}"));
-            }
-            _ => {
-                self.log.recreate();
-                for shard in 0..self.entries.len() {
-                    self.entries[shard].clear();
-                    self.strand(shard, |_| true);
-                }
-                self.clocks.clear();
-                self.coverage.see("recreated");
-                let grown = random.pick(&[0, 1, 20]);
-                self.found_another(grown);
-                self.note(step, &format!("the log is made anew, with {grown} entries of another cluster"));
-            }
-        }
-    }
-
-    fn strand(&mut self, shard: usize, gone: impl Fn(u64) -> bool) {
-        for ((witness, node), stranded) in self.witnesses.iter().zip(&self.nodes).zip(&mut self.stranded) {
-            let position = witness.folds[shard].position;
-            let number = u32::try_from(shard).unwrap() + 1;
-            // Of what a unit in slices ends with, a part has been applied.
-            if gone(node.with(move |db| db.anchor(number).seq)) {
-                stranded[shard] = Some(position);
-            }
-        }
-    }
-
-    /// Somebody else uses the log that was made anew.
-    fn found_another(&self, entries: u64) {
-        let origin = Origin { node: 77, incarnation: 1 };
-        let frame = |number, body| {
-            Encoder::new(None).encode(&Entry { cluster: [8; 16], origin, number, clock: 1, body }).unwrap()
-        };
-        let shards = u32::try_from(self.entries.len()).unwrap();
-        if entries > 0 {
-            let genesis = Genesis {
-                shards,
-                hasher: "test".into(),
-                hasher_settings: Vec::new(),
-                resolver: "test".into(),
-                wire: 1,
-                ..Genesis::default()
-            };
-            assert!(block_on(self.log.begin(1, &frame(0, Body::Genesis(genesis)))).unwrap());
-        }
-        for shard in 1..=shards {
-            for number in 1..entries {
-                let changes = Changes { more: false, seen: 0, chunks: Vec::new() };
-                let frame = frame(number, Body::Changes(changes));
-                block_on(self.log.append(shard, origin, number, &[frame])).unwrap();
-            }
-        }
-    }
-
-    /// A node that lost something says so and stops; what it says, and whether it may.
-    fn stops_honestly(&mut self, node: usize, said: &str) -> bool {
-        let stranded = self.stranded[node].iter().any(Option::is_some);
-        // What was acknowledged to a node and lost before it came back is sent again after a start.
-        let unsent = self.has_lost && said.contains("was acknowledged; its tail is lost");
-        let lost =
-            ["its tail is lost", "begins at entry", "another entry at position", "rolled out", "another cluster"];
-        let honest = unsent || stranded && lost.iter().any(|lost| said.contains(lost));
-        if honest {
-            self.coverage.see(if stranded { "honest stop" } else { "sent again after a loss" });
-            self.crash(node);
-        }
-        honest
-    }
-
     fn widen(&mut self, node: usize) {
         self.nodes[node].app.execute_batch(WIDEN_DDL).unwrap();
         self.witnesses[node].is_wide = true;
@@ -392,152 +262,6 @@ impl<'a> World<'a> {
             self.coverage.see("rollback");
         }
         self.note(step, &said.join("; "));
-    }
-
-    /// A step of the host's, in which the process may die or the log fail.
-    fn host(&mut self, step: &Step) -> Result<(), String> {
-        let mut random = Random::new(step.seed);
-        let shard = random.within(1, self.entries.len() as u64);
-        let position = self.witnesses[step.node].folds[usize::try_from(shard).unwrap() - 1].position;
-        let last = block_on(self.log.bounds(u32::try_from(shard).unwrap())).unwrap().last;
-        let mut faults = Faults::default();
-        let mut said = format!("{:?}", step.act).to_lowercase();
-        if step.act == Act::Publish && random.chance(20) {
-            let fault = random.pick(&["refuse append", "lose ack", "redeliver"]);
-            match fault {
-                "refuse append" => faults.refuse_append = true,
-                "lose ack" => faults.lose_ack = true,
-                _ => faults.redeliver = true,
-            }
-            said += &format!(" ({fault})");
-        }
-        if step.act == Act::Apply {
-            let count = random.weighted(&[(30, 1), (20, 2), (15, 3), (35, u64::MAX)]);
-            faults.delay = last.saturating_sub(position).saturating_sub(count);
-            faults.refuse_read = random.chance(4);
-            said += &format!(
-                " {} of shard {shard}{}",
-                count.min(last.saturating_sub(position)),
-                if faults.refuse_read { " (refuse read)" } else { "" }
-            );
-        }
-        if random.chance(12) {
-            // Most points are passed once an entry: those behind the first of several lie far.
-            let last = random.pick(&[5, 12]);
-            self.death.countdown.set(random.within(1, last));
-        } else if step.act == Act::Apply && random.chance(20) {
-            // What was done is undone, and done again with other entries beside it.
-            self.death.wanted.set(Some(random.pick(&["applied", "commit"])));
-        }
-        let direct = random.chance(30) && self.stranded[step.node].iter().all(Option::is_none);
-        let lives_on = random.chance(50);
-        self.death.sticky.set(self.sticky && random.chance(30));
-        self.log.fail(faults);
-        let done = self.do_host(step, usize::try_from(shard).unwrap(), direct);
-        let left = self.log.left();
-        self.log.fail(Faults::default());
-        self.death.avert();
-        self.death.sticky.set(false);
-        let died = self.death.at.take();
-        if let Some(point) = self.death.again.take() {
-            self.coverage.see(&format!("die at {point}"));
-            self.coverage.see("a step of failures");
-        }
-        let failed_log = [
-            (faults.refuse_append && !left.refuse_append, "refuse append"),
-            (faults.lose_ack && !left.lose_ack, "lose ack"),
-            (faults.redeliver && !left.redeliver, "redeliver"),
-            (faults.refuse_read && !left.refuse_read, "refuse read"),
-            (faults.delay > 0 && left.delay == 0, "delay"),
-        ];
-        for (_, fault) in failed_log.iter().filter(|(struck, _)| *struck) {
-            self.coverage.see(fault);
-        }
-        let may_fail = died.is_some()
-            || failed_log.iter().any(|(struck, fault)| *struck && !matches!(*fault, "delay" | "redeliver"));
-        if let Some(point) = died {
-            self.coverage.see(&format!("die at {point}"));
-        }
-        match &done {
-            Ok(what) => said += &format!(" => {what}"),
-            Err(error) => {
-                said += &format!(" => {error}{}", died.map(|point| format!(" at {point}")).unwrap_or_default());
-            }
-        }
-        if died.is_some() {
-            if lives_on {
-                self.coverage.see("error survived");
-            } else {
-                self.crash(step.node);
-                said += ", crash";
-            }
-        }
-        self.note(step, &said);
-        match done {
-            Err(error) if !may_fail && !self.stops_honestly(step.node, &error) => {
-                Err(format!("step {} failed: {error}", step.mark))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn do_host(&mut self, step: &Step, shard: usize, direct: bool) -> Result<String, String> {
-        let node = &mut self.nodes[step.node];
-        match step.act {
-            Act::Seal => {
-                let sealed = block_on(node.db.call(db::Database::seal)).map_err(|error| error.to_string())?;
-                Ok(format!("more: {sealed}"))
-            }
-            Act::Publish => {
-                let done = block_on(node.publisher.step()).map_err(|error| error.to_string())?;
-                Ok(format!("{done:?}"))
-            }
-            Act::Housekeep => {
-                let room = if direct { 1 } else { u64::MAX };
-                let due = db::Due { before_ms: u64::MAX, excess_bytes: 0 };
-                let pruned = node.with(move |db| db.prune(due, room)).map_err(|error| error.to_string())?;
-                if pruned.batches > 0 {
-                    self.coverage.see("pruned");
-                }
-                Ok(format!("anything: {}", pruned.batches > 0))
-            }
-            // The same without the subscriber, which would otherwise see all there is at its first read.
-            Act::Apply if direct && self.checked[step.node][shard - 1] => {
-                let shard = u32::try_from(shard).unwrap();
-                // Some of them once more: what has been applied must not be again.
-                let position = block_on(node.db.call(move |db| Ok(db.position(shard).seq)));
-                let after = position.map_err(|error| error.to_string())?.saturating_sub(2);
-                let entries = block_on(node.log.read(shard, after, usize::MAX)).map_err(|error| error.to_string())?;
-                let applied = block_on(node.db.call(move |db| db.apply(shard, &entries)));
-                let applied = applied.map_err(|error| error.to_string())?;
-                match applied.stop {
-                    Some(Stop::Blocked(reason)) => self.blocked(step.node, &reason),
-                    stop => Ok(format!("{} entries, {stop:?}", applied.entries)),
-                }
-            }
-            _ => {
-                let stepped = block_on(node.subscribers[shard - 1].step());
-                self.checked[step.node][shard - 1] = stepped.is_ok();
-                match stepped.map_err(|error| error.to_string())? {
-                    subscribe::Progress::Blocked(reason) => self.blocked(step.node, &reason),
-                    done => Ok(format!("{done:?}")),
-                }
-            }
-        }
-    }
-
-    /// A node may wait for what only its user can do, or for another shard; for nothing else.
-    fn blocked(&mut self, node: usize, reason: &str) -> Result<String, String> {
-        let excused = reason.contains("`late`") && !self.witnesses[node].has_late
-            || reason.contains("`extra`") && !self.witnesses[node].is_wide
-            || self.entries.len() > 1 && reason.contains("agreed over which shards")
-            || reason.contains("another cluster") && self.stranded[node].contains(&Some(0));
-        if excused {
-            self.coverage.see("blocked");
-            Ok(format!("blocked: {reason}"))
-        } else {
-            Err(format!("blocked: {reason}"))
-        }
     }
 
     fn observe(&mut self, node: usize) -> Result<(), String> {
@@ -606,8 +330,8 @@ impl<'a> World<'a> {
             for &node in &sound {
                 self.set_clock(node);
                 match self.drain(node) {
-                    Err(error) if self.stops_honestly(node, &error) => {}
-                    done => done?,
+                    Err(refusal) if self.stops_honestly(node, &refusal) => {}
+                    done => done.map_err(|refusal| refusal.words)?,
                 }
                 self.observe(node)?;
             }
@@ -625,37 +349,6 @@ impl<'a> World<'a> {
         let places: Vec<Vec<u64>> =
             self.witnesses.iter().map(|witness| witness.folds.iter().map(|fold| fold.position).collect()).collect();
         Err(format!("the cluster does not come to rest: the log ends at {log:?}, and nodes stand at {places:?}"))
-    }
-
-    /// A node whose log is lost stays where it is, and says why: the subscriber of that shard, at every try.
-    fn must_stop(&mut self, node: usize) -> Result<(), String> {
-        for shard in 0..self.entries.len() {
-            let Some(at) = self.stranded[node][shard] else { continue };
-            self.crash(node);
-            let mut stepped = block_on(self.nodes[node].subscribers[shard].step());
-            // Rows are marked and sealed before anything is looked at.
-            for _ in 0..STEPS_MAX {
-                if !matches!(stepped, Ok(subscribe::Progress::More)) {
-                    break;
-                }
-                stepped = block_on(self.nodes[node].subscribers[shard].step());
-            }
-            let published = block_on(self.nodes[node].publisher.step()).map_err(|error| error.to_string());
-            self.observe(node)?;
-            if let Err(error) = published.as_ref()
-                && !self.stops_honestly(node, error)
-            {
-                return Err(format!("node {} cannot publish: {error}", node + 1));
-            }
-            match stepped {
-                Err(error) if self.stops_honestly(node, &error.to_string()) => {}
-                // Who had read nothing has lost nothing: it waits for a genesis of its own cluster.
-                Ok(subscribe::Progress::Blocked(reason)) if at == 0 && reason.contains("another cluster") => {}
-                Ok(subscribe::Progress::Idle(0)) if at == 0 => {}
-                stepped => return Err(format!("node {} does not stop, and its log is lost: {stepped:?}", node + 1)),
-            }
-        }
-        Ok(())
     }
 
     /// What is in the log, for whoever reads the trace.
@@ -683,28 +376,27 @@ impl<'a> World<'a> {
     }
 
     /// A node publishes and applies until it has nothing to do.
-    fn drain(&mut self, node: usize) -> Result<(), String> {
+    fn drain(&mut self, node: usize) -> Result<(), Refusal> {
         let mut steps = 0;
-        while block_on(self.nodes[node].publisher.step()).map_err(|error| error.to_string())? == publish::Progress::More
-        {
+        while block_on(self.nodes[node].publisher.step())? == publish::Progress::More {
             steps += 1;
             if steps > STEPS_MAX {
-                return Err(format!("node {} never stops sealing", node + 1));
+                return Err(format!("node {} never stops sealing", node + 1).into());
             }
         }
         for shard in 0..self.entries.len() {
             loop {
-                match block_on(self.nodes[node].subscribers[shard].step()).map_err(|error| error.to_string())? {
+                match block_on(self.nodes[node].subscribers[shard].step())? {
                     subscribe::Progress::More => {}
                     subscribe::Progress::Idle(_) => break,
-                    subscribe::Progress::Blocked(reason) => {
-                        self.blocked(node, &reason)?;
+                    subscribe::Progress::Blocked(obstacle) => {
+                        self.blocked(node, &obstacle)?;
                         break;
                     }
                 }
                 steps += 1;
                 if steps > STEPS_MAX {
-                    return Err(format!("node {} never stops applying", node + 1));
+                    return Err(format!("node {} never stops applying", node + 1).into());
                 }
             }
         }

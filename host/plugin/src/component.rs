@@ -25,22 +25,36 @@ pub(crate) fn prepare(
     interfaces: &[&str],
     foreign: Option<&str>,
 ) -> Result<InstancePre<State>, Reason> {
-    check_form(bytes, limits)?;
-    let component = match runtime.known(sha256) {
-        Some(component) => component,
-        None => {
-            let component = compile(runtime, bytes, sha256, limits, foreign)?;
-            runtime.know(sha256, &component);
-            component
-        }
-    };
+    let component = compile(runtime, bytes, sha256, limits, foreign)?;
     check_exports(&runtime.engine, &component, world, interfaces)?;
     check_imports(&runtime.engine, &component, world)?;
-    runtime.linker.instantiate_pre(&component).map_err(|err| Reason::Unlinkable(chain(&err)))
+    link(runtime, &component)
+}
+
+/// Compiles `bytes`, if they are a component.
+pub(crate) fn compile(
+    runtime: &Runtime,
+    bytes: &[u8],
+    sha256: &str,
+    limits: &Limits,
+    foreign: Option<&str>,
+) -> Result<Component, Reason> {
+    check_form(bytes, limits)?;
+    if let Some(component) = runtime.known(sha256) {
+        return Ok(component);
+    }
+    let component = compile_anew(runtime, bytes, sha256, limits, foreign)?;
+    runtime.know(sha256, &component);
+    Ok(component)
+}
+
+/// Gives a component that only computes its imports.
+pub(crate) fn link(runtime: &Runtime, component: &Component) -> Result<InstancePre<State>, Reason> {
+    runtime.linker.instantiate_pre(component).map_err(|err| Reason::Unlinkable(chain(&err)))
 }
 
 /// Compiles what came with the program here, and what somebody wrote in a process of its own, if there is a way to.
-fn compile(
+fn compile_anew(
     runtime: &Runtime,
     bytes: &[u8],
     sha256: &str,
@@ -110,7 +124,7 @@ fn chain(err: &wasmtime::Error) -> String {
 }
 
 /// Whether the component exports what the world does, in a version known here.
-fn check_exports(
+pub(crate) fn check_exports(
     engine: &Engine,
     component: &Component,
     world: &'static str,
@@ -152,13 +166,16 @@ fn line(version: &str) -> [u64; 3] {
 
 /// Whether there is nothing among the imports that a plugin which only computes can't have.
 fn check_imports(engine: &Engine, component: &Component, world: &'static str) -> Result<(), Reason> {
-    for (import, _) in component.component_type().imports(engine) {
-        if import.starts_with("wasi:http/") {
-            return Err(Reason::Network { world, import: import.to_owned() });
-        }
-        if !inert::is_linked(import) {
-            return Err(Reason::UnknownImport(import.to_owned()));
-        }
+    component.component_type().imports(engine).try_for_each(|(import, _)| check_import(import, world))
+}
+
+/// Whether a plugin that only computes can have an import.
+pub(crate) fn check_import(import: &str, world: &'static str) -> Result<(), Reason> {
+    if import.starts_with("wasi:http/") {
+        return Err(Reason::Network { world, import: import.to_owned() });
+    }
+    if !inert::is_linked(import) {
+        return Err(Reason::UnknownImport(import.to_owned()));
     }
     Ok(())
 }

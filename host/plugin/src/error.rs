@@ -214,6 +214,12 @@ pub enum Reason {
         /// What it would have to.
         needed: Vec<String>,
     },
+    /// The component exports nothing that a plugin does.
+    #[error("it is no plugin: it exports {}, and none of `antiphon:plugin/conflict`, `antiphon:plugin/rowhash` and `antiphon:plugin/storage`", list(.exports))]
+    NoWorld {
+        /// What it exports.
+        exports: Vec<String>,
+    },
     /// The component is made for another version of the interface.
     #[error("it exports `{found}`, and this Antiphon knows `{known}`")]
     OtherVersion {
@@ -329,6 +335,7 @@ impl Reason {
             | Self::CompileTime(_)
             | Self::CompileMemory(_)
             | Self::Invalid(_)
+            | Self::NoWorld { .. }
             | Self::OtherWorld { .. }
             | Self::OtherVersion { .. }
             | Self::Network { .. }
@@ -403,6 +410,7 @@ impl Reason {
                 "Use a later release of Antiphon, or an earlier build of the plugin."
             }
             Self::OtherVersion { newer: false, .. } => "Build the plugin again with this release's `wit` folder.",
+            Self::NoWorld { .. } => "Build it with a world of this release's `wit` folder.",
             Self::OtherWorld { .. } => "See that the plugin is named under the setting that it is made for.",
             Self::Network { .. } | Self::UnknownImport(_) => "`wasm-tools component wit FILE` shows what it imports.",
             Self::CompileTime(_) => {

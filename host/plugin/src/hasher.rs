@@ -11,6 +11,9 @@ use crate::inert::State;
 use crate::plugin::{Described, Plugin, World};
 use crate::{Info, Settings, convert};
 
+/// What a hasher exports, without version.
+pub(crate) const EXPORTS: [&str; 2] = ["antiphon:plugin/metadata", "antiphon:plugin/rowhash"];
+
 /// A hasher that is a component.
 pub struct Hasher {
     plugin: Plugin<HasherPre<State>>,
@@ -21,7 +24,7 @@ pub struct Hasher {
 impl World for HasherPre<State> {
     type Guest = Guest;
     const NAME: &'static str = "hasher";
-    const EXPORTS: [&'static str; 2] = ["antiphon:plugin/metadata", "antiphon:plugin/rowhash"];
+    const EXPORTS: [&'static str; 2] = EXPORTS;
 
     fn new(linked: InstancePre<State>) -> wasmtime::Result<Self> {
         Self::new(linked)
@@ -64,6 +67,26 @@ impl Hasher {
     #[must_use]
     pub fn fuel_used(&self) -> u64 {
         self.plugin.fuel_used()
+    }
+
+    /// The most bytes of memory that an instance of it had.
+    #[must_use]
+    pub fn memory_peak(&self) -> usize {
+        self.plugin.memory_peak()
+    }
+
+    /// The same component once more, with these settings and not configured. It is not compiled again.
+    #[must_use]
+    pub fn again(&self, settings: &[(String, String)]) -> Self {
+        Self { plugin: self.plugin.again(), settings: settings.to_vec(), tables: None }
+    }
+
+    /// Makes an instance that is never asked, and drops it with the one that was at work: what a start costs.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn try_instance(&mut self) -> Result<(), Error> {
+        self.plugin.try_instance()
     }
 
     /// Sees to it that an instance is at work and knows the tables.

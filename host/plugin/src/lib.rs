@@ -11,6 +11,7 @@
 //! | `compile` | compiling what somebody wrote, in a process of its own |
 //! | `component` | bytes -> a component of the world wanted, or why not |
 //! | `inert` | what a plugin that only computes can import |
+//! | `anatomy` | what a component is made of, looked at and not run |
 //! | `limits` | what it may use up |
 //! | `plugin` | the life of its instances |
 //! | `hasher`, `resolver` | the worlds as traits |
@@ -18,6 +19,7 @@
 //! | `log`, `words` | what guests say, and the last words of one that failed |
 //! | `error` | what went wrong, why, and what to do |
 
+mod anatomy;
 mod bindings;
 mod cache;
 mod compile;
@@ -40,6 +42,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+pub use anatomy::{Anatomy, Fate, Import, World};
 pub use compile::{Compiled, Compiler, compile_here};
 pub use error::{EngineError, Error, Reason, Spent, Trace};
 pub use hasher::Hasher;
@@ -74,6 +77,13 @@ pub struct Source<'a> {
     pub origin: Origin,
     /// The component's bytes: those that are hashed are those that are compiled.
     pub bytes: Cow<'a, [u8]>,
+}
+
+impl Source<'_> {
+    /// Its name, if somebody wrote it.
+    pub(crate) fn foreign(&self) -> Option<&str> {
+        (self.origin != Origin::Official).then_some(&*self.name)
+    }
 }
 
 /// Where a component comes from; it decides what nodes have to agree on.
@@ -123,6 +133,14 @@ impl PluginHost {
         let cache = options.cache_dir.as_deref().and_then(Cache::open);
         let runtime = Runtime::new(cache, options.compiler.clone()).map_err(|err| EngineError(err.to_string()))?;
         Ok(Self { runtime: Arc::new(runtime) })
+    }
+
+    /// Looks at what a component imports and exports, of whatever world it is. It is compiled and not run.
+    ///
+    /// # Errors
+    /// When the bytes are no component.
+    pub fn examine(&self, source: &Source<'_>, limits: &Limits) -> Result<Anatomy, Error> {
+        anatomy::examine(&self.runtime, source, limits)
     }
 
     /// Loads a hasher. Its settings are looked at when it is configured.

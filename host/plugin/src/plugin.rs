@@ -46,6 +46,7 @@ pub(crate) struct Plugin<W: World> {
     identity: String,
     live: Option<Live<W::Guest>>,
     fuel_used: u64,
+    memory_peak: usize,
 }
 
 struct Live<G> {
@@ -65,9 +66,9 @@ impl<W: World> Plugin<W> {
         let subject = Subject { name: source.name.clone(), origin: source.origin.to_string(), sha256 };
         let subject = Arc::new(subject);
         let refused = |reason| Error::new(&subject, Attempt::Load, reason);
-        let foreign = (source.origin != Origin::Official).then_some(&*source.name);
-        let linked =
-            component::prepare(runtime, &source.bytes, &subject.sha256, &limits, W::NAME, &W::EXPORTS, foreign);
+        let sha256 = &subject.sha256;
+        let foreign = source.foreign();
+        let linked = component::prepare(runtime, &source.bytes, sha256, &limits, W::NAME, &W::EXPORTS, foreign);
         let world = W::new(linked.map_err(refused)?).map_err(|err| refused(Reason::Invalid(err.to_string())))?;
         let mut plugin = Self {
             runtime: Arc::clone(runtime),
@@ -76,6 +77,7 @@ impl<W: World> Plugin<W> {
             identity: String::new(),
             live: None,
             fuel_used: 0,
+            memory_peak: 0,
             subject: Arc::clone(&subject),
             world,
             limits,
@@ -109,6 +111,37 @@ impl<W: World> Plugin<W> {
     /// Fuel that the last call used.
     pub(crate) fn fuel_used(&self) -> u64 {
         self.fuel_used
+    }
+
+    /// The most bytes of memory that an instance of it had.
+    pub(crate) fn memory_peak(&self) -> usize {
+        self.memory_peak
+    }
+
+    /// The same component once more, without an instance. It is not compiled again.
+    pub(crate) fn again(&self) -> Self
+    where
+        W: Clone,
+    {
+        Self {
+            runtime: Arc::clone(&self.runtime),
+            subject: Arc::clone(&self.subject),
+            world: self.world.clone(),
+            limits: self.limits.clone(),
+            log: self.log.clone(),
+            info: self.info.clone(),
+            identity: self.identity.clone(),
+            live: None,
+            fuel_used: 0,
+            memory_peak: 0,
+        }
+    }
+
+    /// Makes an instance and drops it.
+    pub(crate) fn try_instance(&mut self) -> Result<(), Error> {
+        self.instantiate(Attempt::Load)?;
+        self.drop_instance();
+        Ok(())
     }
 
     pub(crate) fn error(&self, attempt: Attempt, reason: Reason) -> Error {
@@ -186,6 +219,7 @@ impl<W: World> Plugin<W> {
         self.arm(&mut live.store, attempt, fuel)?;
         let answer = call(&live.guest, &mut live.store);
         self.fuel_used = fuel - live.store.get_fuel().unwrap_or(0).min(fuel);
+        self.memory_peak = self.memory_peak.max(live.store.data().meter.memory_bytes());
         match answer {
             Ok(answer) => {
                 live.calls += 1;

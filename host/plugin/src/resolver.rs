@@ -14,6 +14,9 @@ use crate::inert::State;
 use crate::plugin::{Described, Plugin, World};
 use crate::{Info, Settings, convert};
 
+/// What a resolver exports, without version.
+pub(crate) const EXPORTS: [&str; 2] = ["antiphon:plugin/metadata", "antiphon:plugin/conflict"];
+
 /// A resolver that is a component.
 pub struct Resolver {
     plugin: Plugin<ResolverPre<State>>,
@@ -33,7 +36,7 @@ struct Known {
 impl World for ResolverPre<State> {
     type Guest = Guest;
     const NAME: &'static str = "resolver";
-    const EXPORTS: [&'static str; 2] = ["antiphon:plugin/metadata", "antiphon:plugin/conflict"];
+    const EXPORTS: [&'static str; 2] = EXPORTS;
 
     fn new(linked: InstancePre<State>) -> wasmtime::Result<Self> {
         Self::new(linked)
@@ -76,6 +79,26 @@ impl Resolver {
     #[must_use]
     pub fn fuel_used(&self) -> u64 {
         self.plugin.fuel_used()
+    }
+
+    /// The most bytes of memory that an instance of it had.
+    #[must_use]
+    pub fn memory_peak(&self) -> usize {
+        self.plugin.memory_peak()
+    }
+
+    /// The same component once more, with these settings and not configured. It is not compiled again.
+    #[must_use]
+    pub fn again(&self, settings: &[(String, String)]) -> Self {
+        Self::new(self.plugin.again(), settings.to_vec())
+    }
+
+    /// Makes an instance that is never asked, and drops it with the one that was at work: what a start costs.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn try_instance(&mut self) -> Result<(), Error> {
+        self.plugin.try_instance()
     }
 
     /// Sees to it that an instance is at work and knows nodes and tables.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::runtime::Runtime;
 
-use super::run::shell;
+use super::shown::shell;
 use crate::failure::{Failure, Kind};
 use site::{Site, wait_for};
 

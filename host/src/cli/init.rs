@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use super::shown::{name, shell};
 use crate::config::example;
 use crate::failure::{Failure, Kind};
 use crate::words::count;
@@ -30,10 +31,10 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(self) -> Result<(), Failure> {
+        let survey = Survey::of(&self.db)?;
         if !self.force && self.output.symlink_metadata().is_ok() {
             return Err(self.taken());
         }
-        let survey = Survey::of(&self.db)?;
         let text = example::file(&self.db_path()?, Some(&capture(&survey)));
         self.write(&text)?;
 
@@ -44,10 +45,10 @@ impl Init {
         writeln!(out, "wrote `{output}`: {taken} of {found} will be replicated")?;
         for table in &survey.tables {
             if let Some(obstacle) = &table.obstacle {
-                writeln!(out, "left out: `{}`, because {obstacle}", printable(&table.name))?;
+                writeln!(out, "left out: `{}`, because {obstacle}", name(&table.name))?;
             }
         }
-        writeln!(out, "next: `antiphon run --config {}`", word(&self.output))?;
+        writeln!(out, "next: `antiphon run --config {}`", shell(&self.output))?;
         Ok(out.flush()?)
     }
 
@@ -70,7 +71,11 @@ impl Init {
     fn write(&self, text: &str) -> Result<(), Failure> {
         let folder = self.output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let failed = |error: &io::Error| {
-            Failure::caused(Kind::General, format!("cannot write `{}`", self.output.display()), error)
+            // The name of the file aside says nothing to the user.
+            let error = error.to_string();
+            let error = error.split(" at path ").next().unwrap_or_default();
+            Failure::new(Kind::General, format!("cannot write `{}`: {error}", self.output.display()))
+                .hint("name a folder that is there, and that this user may write to, with `--output FILE`")
         };
         // Aside and renamed, so that nobody reads half a file. Such a file is its owner's alone (0600): passwords may
         // be written into it.
@@ -97,9 +102,9 @@ impl Init {
 fn capture(survey: &Survey) -> String {
     let mut text = String::from("# Found in the database:\n");
     for table in &survey.tables {
-        let mut line = format!("`{}`", printable(&table.name));
+        let mut line = format!("`{}`", name(&table.name));
         if !table.key.is_empty() {
-            let key: Vec<String> = table.key.iter().map(|column| printable(column)).collect();
+            let key: Vec<String> = table.key.iter().map(|column| name(column)).collect();
             let _ = write!(line, ", primary key ({})", key.join(", "));
         }
         if table.uniques > 0 {
@@ -107,8 +112,8 @@ fn capture(survey: &Survey) -> String {
         }
         let _ = writeln!(text, "#   table {line}");
     }
-    for (kind, name) in &survey.others {
-        let _ = writeln!(text, "#   {kind} `{}`, never replicated", printable(name));
+    for (kind, other) in &survey.others {
+        let _ = writeln!(text, "#   {kind} `{}`, never replicated", name(other));
     }
     let left_out: Vec<_> =
         survey.tables.iter().filter_map(|table| Some((&table.name, table.obstacle.as_ref()?))).collect();
@@ -122,32 +127,4 @@ fn capture(survey: &Survey) -> String {
     }
     text.push_str("]\n");
     text
-}
-
-/// A name as it can stand in one line, whatever is in it.
-pub(super) fn printable(name: &str) -> String {
-    name.chars().flat_map(|char| if char.is_control() { char.escape_default().collect() } else { vec![char] }).collect()
-}
-
-/// A path as one word of a shell.
-fn word(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&byte) || !byte.is_ascii();
-    if !text.is_empty() && text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_one_word_of_a_shell() {
-        assert_eq!(word(Path::new("a/b.toml")), "a/b.toml");
-        assert_eq!(word(Path::new("it's a.toml")), r"'it'\''s a.toml'");
-    }
-
-    #[test]
-    fn a_name_stays_in_its_line() {
-        assert_eq!(printable("a\nexclude = ['é']"), "a\\nexclude = ['é']");
-    }
 }

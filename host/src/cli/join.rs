@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use super::{Dev, Node};
+use crate::db::Database;
 use crate::failure::{Failure, Kind};
 use crate::join::Rows;
 use crate::node;
@@ -34,18 +35,24 @@ impl Join {
     pub(super) fn run(self) -> Result<(), Failure> {
         let rows = if self.discard_local { Rows::DiscardLocal } else { Rows::PublishLocal };
         let loaded = self.node.load(self.log, None)?;
+        crate::unread::file(&loaded.config.db_path)?;
+        // A log that is not there is not made: there would be nobody to join.
+        drop(super::look::log(&loaded.config.log.path)?);
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
         let mut opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
+        let mut keep_copy = |db: &Database| {
+            if rows == Rows::DiscardLocal {
+                let copy = db.keep_copy().map_err(|error| {
+                    Failure::caused(Kind::General, "cannot keep a copy of the database", &error)
+                        .hint("see that the disk has room for it, and that this user may write beside the database")
+                })?;
+                writeln!(std::io::stderr(), "a copy of the database as it was: {}", copy.display())?;
+            }
+            Ok(())
+        };
+        let differences = super::wait(&runtime, opened.force(rows, &mut keep_copy))?;
         let mut out = std::io::stderr().lock();
-        if rows == Rows::DiscardLocal {
-            let copy = opened
-                .db
-                .keep_copy()
-                .map_err(|error| Failure::caused(Kind::General, "cannot keep a copy of the database", &error))?;
-            writeln!(out, "a copy of the database as it was: {}", copy.display())?;
-        }
-        let differences = super::wait(&runtime, opened.force(rows))?;
         for difference in differences.iter().filter(|difference| !difference.is_none()) {
             match rows {
                 Rows::DiscardLocal => writeln!(

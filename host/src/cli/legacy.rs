@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use crate::failure::{Failure, Kind};
+use crate::words::did_you_mean;
 
 /// What follows a flag.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,8 +36,8 @@ const FLAGS: &[Flag] = &[
     flag("cleanup", Takes::Nothing, None),
     flag("version", Takes::Nothing, None),
     flag("save-snapshot", Takes::Nothing, Some("`antiphon snapshot create` will take its place with the snapshots")),
-    flag("schema-status", Takes::Nothing, Some("`antiphon status` will take its place")),
-    flag("schema-status-cluster", Takes::Nothing, Some("`antiphon status` will take its place, for all nodes")),
+    flag("schema-status", Takes::Nothing, Some("`antiphon status` names the tables, and those that are left out")),
+    flag("schema-status-cluster", Takes::Nothing, Some("`antiphon status` names members whose tables are not as here")),
     flag("cluster-addr", Takes::Value, Some(SERVERS)),
     flag("cluster-peers", Takes::Value, Some(SERVERS)),
     flag("leaf-servers", Takes::Value, Some(SERVERS)),
@@ -73,17 +74,20 @@ impl Said {
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             let (name, value) = split(arg).ok_or_else(|| {
-                Failure::usage(format!("unexpected argument `{}` among flags", arg.display()))
+                Failure::usage(format!("`{}` is one argument too many among flags", arg.display()))
                     .hint("see `antiphon --help` for the commands")
             })?;
             let flag = known(name).ok_or_else(|| {
-                Failure::usage(format!("unknown flag `{}`", arg.display())).hint("see `antiphon --help`")
+                let names = FLAGS.iter().map(|flag| flag.name);
+                let meant = name.to_str().map(|name| did_you_mean(name, names)).unwrap_or_default();
+                Failure::usage(format!("there is no flag `{}`{meant}", arg.display())).hint("see `antiphon --help`")
             })?;
             let (value, on) = match flag.takes {
                 Takes::Value => {
                     let value = value.or_else(|| args.next().map(OsString::as_os_str));
-                    let value =
-                        value.ok_or_else(|| Failure::usage(format!("the flag `-{}` needs a value", flag.name)))?;
+                    let value = value.ok_or_else(|| {
+                        Failure::usage(format!("the flag `-{}` needs a value", flag.name)).hint("see `antiphon --help`")
+                    })?;
                     (value.to_owned(), !value.is_empty())
                 }
                 Takes::Nothing => (OsString::new(), switch(flag.name, value)?),
@@ -138,7 +142,8 @@ fn switch(name: &str, value: Option<&OsStr>) -> Result<bool, Failure> {
     match value.map(OsStr::to_str) {
         None | Some(Some("1" | "t" | "T" | "true" | "TRUE" | "True")) => Ok(true),
         Some(Some("0" | "f" | "F" | "false" | "FALSE" | "False")) => Ok(false),
-        Some(_) => Err(Failure::usage(format!("the flag `-{name}` is a switch: it takes `true` or `false`"))),
+        Some(_) => Err(Failure::usage(format!("the flag `-{name}` is a switch: it takes `true` or `false`"))
+            .hint("write it alone to switch it on")),
     }
 }
 
@@ -205,8 +210,9 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         for (theirs, sentence) in [
             ("-config", "the flag `-config` needs a value"),
-            ("-config a.toml -bogus", "unknown flag `-bogus`"),
-            ("-config a.toml app.db", "unexpected argument `app.db` among flags"),
+            ("-config a.toml -bogus", "there is no flag `-bogus`"),
+            ("-config a.toml -claenup", "there is no flag `-claenup`; did you mean `cleanup`?"),
+            ("-config a.toml app.db", "`app.db` is one argument too many among flags"),
             ("-cleanup=maybe", "the flag `-cleanup` is a switch: it takes `true` or `false`"),
         ] {
             let failure = line(theirs).unwrap_err();

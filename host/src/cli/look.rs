@@ -8,46 +8,13 @@ use crate::log;
 
 /// Opens a database for reading alone.
 pub(super) fn database(path: &Path) -> Result<Look, Failure> {
-    let shown = path.display();
-    let missing = |why: &str| {
-        Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {why}"))
-            .hint("name the file your application uses; it has to exist already")
-    };
-    match path.metadata() {
-        Ok(found) if found.is_file() => {}
-        Ok(_) => return Err(missing("it is not a file")),
-        Err(error) => return Err(missing(&error.to_string())),
-    }
+    crate::unread::file(path)?;
     Look::open(path).map_err(|error| unread(path, &error))
 }
 
-/// What SQLite said of a file that was being read.
+/// What was wrong with a database that was being read.
 pub(super) fn unread(path: &Path, error: &db::Error) -> Failure {
-    use rusqlite::ErrorCode;
-    let text = format!("cannot read database `{}`", path.display());
-    let code = match error {
-        db::Error::Sqlite { source, .. } => source.sqlite_error_code(),
-        _ => None,
-    };
-    let hint = match code {
-        Some(ErrorCode::NotADatabase) => {
-            return Failure::new(Kind::Data, format!("{text}: it is not a SQLite database"))
-                .hint("name the file your application uses");
-        }
-        Some(ErrorCode::DatabaseCorrupt) => (
-            Kind::Data,
-            "restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`",
-        ),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            (Kind::Busy, "try again when the application has ended its transaction")
-        }
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => (
-            Kind::Missing,
-            "if a writer was interrupted, let the application open the file once; else look at the permissions of the file and its folder",
-        ),
-        _ => return Failure::caused(Kind::General, text, error),
-    };
-    Failure::caused(hint.0, text, error).hint(hint.1)
+    crate::unread::by_db(path, error)
 }
 
 /// No host ever ran on this file.

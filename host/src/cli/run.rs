@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::shown::shell;
 use super::{Dev, Node};
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
@@ -35,6 +36,8 @@ impl Run {
         let loaded = self.node.load(self.log, self.node_id)?;
         crate::telemetry::start(&loaded.config.logging)?;
         loaded.warn();
+        // Before components are compiled and kept, be it beside a database that is none.
+        crate::unread::file(&loaded.config.db_path)?;
         let runtime = super::runtime()?;
         let opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
         let said = Said::of(&opened, &loaded.config);
@@ -148,11 +151,4 @@ impl Said {
 
 fn absolute(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
-}
-
-/// A path as a shell takes it.
-pub(super) fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-+=:,@".contains(c));
-    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -5,6 +5,7 @@ use antiphon_core::value::Value;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use std::fmt;
+use std::path::Path;
 
 /// Most characters of a text, and most bytes of a blob, that are printed unless all is asked for.
 pub(super) const SHORT: usize = 60;
@@ -90,6 +91,13 @@ fn is_plain(char: char) -> bool {
 /// A name in a line of text, whatever is in it.
 pub(super) fn name(name: &str) -> String {
     name.chars().flat_map(|char| if is_plain(char) { vec![char] } else { char.escape_default().collect() }).collect()
+}
+
+/// A path as one word of a shell.
+pub(super) fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char) || !char.is_ascii();
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// Columns and their values: `id = 1, name = 'Ada'`.
@@ -293,6 +301,18 @@ mod tests {
             });
             assert_eq!(found.unwrap(), value, "{text}");
         }
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        assert_eq!(shell(Path::new("a/b=c.toml")), "a/b=c.toml");
+        assert_eq!(shell(Path::new("it's a.toml")), r"'it'\''s a.toml'");
+        assert_eq!(shell(Path::new("")), "''");
+    }
+
+    #[test]
+    fn a_name_stays_in_its_line() {
+        assert_eq!(name("a\nexclude = ['é']\u{202e}"), "a\\nexclude = ['é']\\u{202e}");
     }
 
     #[test]

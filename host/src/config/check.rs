@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::keys::{Leaf, did_you_mean};
+use super::keys::Leaf;
 use super::plugins::{HASHERS, RESOLVERS, Required, hasher_settings, required};
 use super::sources::Origin;
 use super::{Config, PluginLimits, Settings, Size};
 use crate::failure::Failure;
+use crate::words::did_you_mean;
 
 type Verdict = Result<(), Failure>;
 

@@ -8,6 +8,7 @@ use super::section::{Key, Kind, Section, join};
 use super::size::Size;
 use super::sources::{Given, Origin, variable};
 use crate::failure::Failure;
+use crate::words::closest;
 
 /// Names that HarmonyLite's documentation has and its program does not, with what to say here instead.
 const DOCUMENTED: &[(&str, &str)] = &[
@@ -312,19 +313,4 @@ fn names(path: &[String], tables: bool) -> Vec<String> {
         .collect();
     names.dedup();
     names
-}
-
-/// The candidate that differs from `name` in a letter or two.
-fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
-    let most = (name.chars().count() / 3).clamp(1, 3);
-    candidates
-        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-        .filter(|(distance, _)| *distance <= most)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate.to_owned())
-}
-
-/// Which of `known` was meant by `name`, as the end of a sentence.
-pub(super) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    closest(name, known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
 }

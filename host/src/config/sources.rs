@@ -187,6 +187,7 @@ fn read_file(path: &Path) -> Result<Part, Failure> {
         let (line, column) = position(&text, error.span().map_or(0, |span| span.start));
         let what = error.message().replace('\n', ", ");
         Failure::config(format!("`{shown}` is not TOML: line {line}, column {column}: {what}"))
+            .hint("see how it is written with `antiphon config example`")
     })?;
     rebase(&mut table, path.parent().unwrap_or(Path::new("")), &mut Vec::new());
     let value = Value::serialize(&table).map_err(|error| internal(&error))?;

@@ -282,7 +282,10 @@ fn no_message_quotes_a_secret() {
 
 #[test]
 fn a_file_that_is_not_toml_is_refused_with_the_place() {
-    insta::assert_snapshot!(refused("node_id = \n"), @"`antiphon.toml` is not TOML: line 2, column 11: string values must be quoted, expected literal string");
+    insta::assert_snapshot!(refused("node_id = \n"), @r"
+    `antiphon.toml` is not TOML: line 2, column 11: string values must be quoted, expected literal string
+    hint: see how it is written with `antiphon config example`
+    ");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Apply: entries of the log become rows, position and watermarks included, in one transaction.
 
+use super::obstacle::{Obstacle, ObstacleKind};
 use super::recent::{Keys, Recalled};
 use super::trial::Next;
 use super::unit::Unit;
@@ -30,8 +31,8 @@ pub enum Stop {
     Full,
     /// Local changes had to be sealed first, and more of them are left.
     Unsealed,
-    /// The next entry can't be applied here before something changes, in words for the person who can.
-    Blocked(String),
+    /// The next entry can't be applied here before something changes.
+    Blocked(Obstacle),
     /// Entries are missing before this position.
     Gap {
         /// The position that should have come.
@@ -44,7 +45,7 @@ pub enum Stop {
 /// Why one entry is not applied now.
 enum Refusal {
     /// See [`Stop::Blocked`].
-    Blocked(String),
+    Blocked(Obstacle),
     /// It ends a unit that is too large for one transaction.
     Large,
 }
@@ -124,7 +125,7 @@ impl Database {
                  shard has caught up",
                 position + 1
             );
-            return Ok(Applied { stop: Some(Stop::Blocked(reason)), ..Applied::default() });
+            return Ok(Applied { stop: Some(Stop::Blocked(reason.into())), ..Applied::default() });
         };
         self.apply(shard, std::slice::from_ref(first))
     }
@@ -198,31 +199,31 @@ impl Database {
     /// Applies one entry; the inner error says why it can't be applied here and now, and then nothing of it was.
     fn apply_entry(&mut self, shard: Shard, placed: &Placed) -> Result<Result<(Origin, usize), Refusal>, Error> {
         let at = ledger::Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
-        let blocked = |why: &dyn std::fmt::Display| {
-            Ok(Err(Refusal::Blocked(format!("entry {} of shard {shard}: {why}", placed.seq))))
-        };
+        let blocked = |why: Obstacle| Ok(Err(Refusal::Blocked(why.at(shard, placed.seq))));
         let entry = match codec::decode(&placed.frame) {
             Ok(entry) => entry,
-            Err(error) => return blocked(&error),
+            Err(error) => return blocked(error.to_string().into()),
         };
         if Some(entry.cluster) != self.cluster() {
-            return blocked(&"it belongs to another cluster");
+            return blocked(Obstacle::new(ObstacleKind::Cluster, "it belongs to another cluster"));
         }
         fault!("decoded");
         let Entry { origin, number, clock, body, .. } = entry;
         let received = self.ledger.received(shard, origin);
         let is_genesis = matches!(body, Body::Genesis(_));
         if origin == self.origin && !outbox::is_mine(&self.conn, shard, number, at.checksum)? {
-            return blocked(&format_args!(
+            let why = format!(
                 "it has this node's name and number {number}, and other content than this file's outbox; \
                  the file is an old copy, or another copy of it is running"
-            ));
+            );
+            return blocked(why.into());
         }
         if !is_genesis && number > received + 1 {
-            return blocked(&format_args!(
+            let why = format!(
                 "node {} sent number {number} after {received}; what lies between is missing in the log",
                 origin.node
-            ));
+            );
+            return blocked(why.into());
         }
         let repeated = number <= received && !crate::flaw!(WatermarkSkipped);
         let mut changes = 0;
@@ -241,7 +242,7 @@ impl Database {
                 }
                 Body::Changes(last) => match self.apply_changes(&unit, placed, last)? {
                     Ok(count) => changes = count,
-                    Err(Refusal::Blocked(reason)) => return blocked(&reason),
+                    Err(Refusal::Blocked(reason)) => return blocked(reason),
                     Err(Refusal::Large) => return Ok(Err(Refusal::Large)),
                 },
             }
@@ -313,7 +314,7 @@ impl Database {
     }
 
     /// Whether everything these changes name exists here; else what is missing, and what to do.
-    pub(super) fn readable(&self, changes: &Changes) -> Result<(), String> {
+    pub(super) fn readable(&self, changes: &Changes) -> Result<(), Obstacle> {
         for chunk in &changes.chunks {
             if !self.options.filter.wants(&chunk.table) {
                 continue;
@@ -324,47 +325,50 @@ impl Database {
                         "table `{}` is here again, and what the log said of it meanwhile was passed over; start once with \
                          `publish = true`, which compares it with the log",
                         chunk.table
-                    ));
+                    )
+                    .into());
                 }
                 continue;
             }
             let Some(tracked) = self.tracked(&chunk.table).and_then(|index| self.tables.get(index)) else {
-                return Err(
-                    match self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table)) {
-                        Some(refused) => {
-                            format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason)
-                        }
-                        None => format!(
-                            "it changes table `{}`, which this database does not have; create it here as it is on the other \
+                let refused = self.refused.iter().find(|refused| refused.table.eq_ignore_ascii_case(&chunk.table));
+                let words = match refused {
+                    Some(refused) => format!("table `{}` can't be replicated here: {}", chunk.table, refused.reason),
+                    None => format!(
+                        "it changes table `{}`, which this database does not have; create it here as it is on the other \
                          nodes, or exclude it with `exclude` under `[capture]`",
-                            chunk.table
-                        ),
-                    },
-                );
+                        chunk.table
+                    ),
+                };
+                return Err(Obstacle::new(ObstacleKind::Table(chunk.table.clone()), words));
             };
             if let Some(obstacle) = self.attachments.obstacle(&tracked.table.name) {
-                return Err(obstacle);
+                return Err(obstacle.into());
             }
             if self.captures && !tracked.captured {
-                return Err(format!(
+                let words = format!(
                     "changes to table `{}` are not captured here yet, for it is still being agreed over which shards its \
                      rows spread; this goes on by itself",
                     chunk.table
-                ));
+                );
+                return Err(Obstacle::new(ObstacleKind::Route, words));
             }
             if let Some(column) = chunk.columns.iter().find(|column| tracked.table.column(column).is_none()) {
-                return Err(format!(
+                let words = format!(
                     "it sets column `{column}` of table `{}`, which this database does not have; add it here with \
                      `ALTER TABLE … ADD COLUMN` as on the other nodes",
                     chunk.table
-                ));
+                );
+                let kind = ObstacleKind::Column { table: chunk.table.clone(), column: column.clone() };
+                return Err(Obstacle::new(kind, words));
             }
             if self.wide && has_broken_text(chunk) {
                 return Err(format!(
                     "it holds text for table `{}` that is not Unicode, which this database would change, for it keeps text in \
                      UTF-16; make the file anew with text in UTF-8, as by `.dump` into one with `PRAGMA encoding = 'UTF-8'`",
                     chunk.table
-                ));
+                )
+                .into());
             }
             let mut collations = chunk.uniques.iter().flatten().map(|(_, collation)| collation);
             if let Some(unknown) =
@@ -373,7 +377,8 @@ impl Database {
                 return Err(format!(
                     "it holds table `{}` to a UNIQUE index of the unknown collation `{unknown}`",
                     chunk.table
-                ));
+                )
+                .into());
             }
             let key: Vec<Option<usize>> = chunk
                 .key
@@ -384,7 +389,8 @@ impl Database {
                 return Err(format!(
                     "table `{}` has another primary key here than on the node that wrote it; make them the same",
                     chunk.table
-                ));
+                )
+                .into());
             }
         }
         Ok(())

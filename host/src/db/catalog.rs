@@ -230,6 +230,11 @@ fn is_captured(table: &Table, triggers: &BTreeSet<String>) -> bool {
     found == needed && named.count() == needed
 }
 
+/// All tables of a database that is no node's.
+pub(crate) fn tables(conn: &Connection) -> Result<(Vec<Table>, Vec<Refused>), Error> {
+    read(conn, &Filter::default())
+}
+
 /// All tables: those that can be replicated, and those that can't.
 pub(super) fn read(conn: &Connection, filter: &Filter) -> Result<(Vec<Table>, Vec<Refused>), Error> {
     let mut names = conn

@@ -7,7 +7,11 @@ use super::{Database, Doing as _, Error, identity};
 use antiphon_core::capture::{change_log, mark_before, mark_one, op};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rustc_hash::FxHashMap;
+use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 
 /// How the tables of one name differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +108,14 @@ impl Database {
         let mut name = self.options.path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".before-join-{}", crate::clock::unix_ms()));
         let copy = self.options.path.with_file_name(name);
-        self.conn.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).doing("copy the database")?;
+        // Made first, for whom the file is for: SQLite would make one that everybody may read.
+        let made = || {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&copy)?;
+            file.set_permissions(self.options.path.metadata()?.permissions())
+        };
+        made().map_err(|error| Error::Io { doing: "copy the database", source: error })?;
+        let path = ValueRef::Text(copy.as_os_str().as_bytes());
+        self.conn.execute("VACUUM INTO ?1", [ToSqlOutput::Borrowed(path)]).doing("copy the database")?;
         Ok(copy)
     }
 

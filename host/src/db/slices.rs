@@ -7,6 +7,7 @@
 use super::apply::{Applied, Stop};
 use super::catalog::Tracked;
 use super::ledger::{Cursor, Ledger, Placement};
+use super::obstacle::Obstacle;
 use super::overlay::{Shadow, TableOverlay, read_image, stored_image};
 use super::own::ours;
 use super::recent::{BYTES_MAX, Keys};
@@ -83,33 +84,33 @@ pub(super) fn hash(table: usize, key: &[u8]) -> u64 {
 impl Database {
     /// Applies the next slice of a unit that ends with this entry.
     pub(super) fn apply_slice(&mut self, shard: Shard, placed: &Placed) -> Result<Applied, Error> {
-        let blocked = |why: &str| {
-            let reason = format!("entry {} of shard {shard}: {why}", placed.seq);
-            Ok(Applied { stop: Some(Stop::Blocked(reason)), ..Applied::default() })
-        };
+        let blocked =
+            |why: Obstacle| Ok(Applied { stop: Some(Stop::Blocked(why.at(shard, placed.seq))), ..Applied::default() });
         let at = Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
         if self.ledger.cursor(shard).is_some_and(|cursor| cursor.at != at) {
-            return blocked("there is another entry at position than the one that was applied by half");
+            let why = "there is another entry at position than the one that was applied by half";
+            return blocked(why.to_owned().into());
         }
         let entry = match codec::decode(&placed.frame) {
             Ok(entry) => entry,
-            Err(error) => return blocked(&error.to_string()),
+            Err(error) => return blocked(error.to_string().into()),
         };
         let Entry { origin, number, clock, body: Body::Changes(mut last), .. } = entry else {
             return Err(Error::Inconsistent("a unit ends with an entry that changes nothing".to_owned()));
         };
         if let Some(held) = self.tables.iter().find(|tracked| self.is_held(tracked)) {
             // What the application changed can be told from what the log says only where rows are those of a position.
-            return blocked(&format!(
+            let why = format!(
                 "table `{}` was rebuilt while a large unit was being applied, and can't be compared with the log now; \
                  `antiphon join --discard-local` takes the log's rows instead",
                 held.table.name
-            ));
+            );
+            return blocked(why.into());
         }
         self.adapt(&mut last);
         let unit = Unit { shard, seq: placed.seq, origin, number, clock, sliced: true };
         if let Err(reason) = self.survey(&unit, &last)? {
-            return blocked(&reason);
+            return blocked(reason);
         }
         self.load(&unit, &last)?;
         self.transaction(|db| {
@@ -135,7 +136,7 @@ impl Database {
     }
 
     /// Reads a unit piece by piece, if that was not done yet; the inner error says why it can't be applied here.
-    fn survey(&mut self, unit: &Unit, last: &Changes) -> Result<Result<(), String>, Error> {
+    fn survey(&mut self, unit: &Unit, last: &Changes) -> Result<Result<(), Obstacle>, Error> {
         if self.surveys.get(&unit.shard).is_some_and(|survey| survey.seq == unit.seq) {
             return Ok(Ok(()));
         }

@@ -114,7 +114,7 @@ impl Database {
         if position + 1 < trial.seq {
             return Ok(Next::Apply(up_to(trial.seq)));
         }
-        Ok(Next::Done(Applied { stop: Some(Stop::Blocked(stopped.reason.clone())), ..Applied::default() }))
+        Ok(Next::Done(Applied { stop: Some(Stop::Blocked(stopped.reason.clone().into())), ..Applied::default() }))
     }
 
     /// Tries clashes that a resolver failed over, for a while.

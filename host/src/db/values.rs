@@ -5,7 +5,7 @@ use antiphon_core::value::Value;
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 
 /// A value to bind; TEXT goes in by its bytes and length, so NUL and bad UTF-8 pass unharmed.
-pub(super) struct Bound<'a>(pub &'a Value);
+pub(crate) struct Bound<'a>(pub(crate) &'a Value);
 
 impl ToSql for Bound<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -20,7 +20,7 @@ impl ToSql for Bound<'_> {
 }
 
 /// A value as SQLite holds it.
-pub(super) fn owned(value: ValueRef<'_>) -> Value {
+pub(crate) fn owned(value: ValueRef<'_>) -> Value {
     match value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) if crate::flaw!(FloatForInteger) =>

@@ -43,19 +43,25 @@ impl Local {
     pub fn open(directory: &Path) -> Result<Self, Error> {
         let file = directory.join(FILE);
         let broken = |error: &dyn std::fmt::Display| Error::Broken(format!("`{}`: {error}", file.display()));
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(|error| broken(&error))?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(|error| Error::Unreachable(format!("`{}`: {error}", directory.display())))?;
         let (writer, reader, format) = patiently(|| {
             let mut writer = connect(&file)?;
             create(&mut writer)?;
             let format: u32 = writer.query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))?;
             Ok((writer, connect(&file)?, format))
         })
-        .map_err(|error| broken(&error))?;
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).map_err(|error| broken(&error))?;
+        .map_err(|error| named(classify(&error), &file))?;
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600))
+            .map_err(|error| Error::Unreachable(format!("`{}`: {error}", file.display())))?;
         if format != FORMAT {
             return Err(broken(&format_args!("it has format {format}, and this build reads format {FORMAT}")));
         }
-        let bell = Bell::new(&file).map_err(|error| broken(&error))?;
+        let bell = Bell::new(&file)
+            .map_err(|error| Error::Unreachable(format!("the bell beside `{}`: {error}", file.display())))?;
         let watch = Watch::new(&file);
         Ok(Self {
             writer: Arc::new(Mutex::new(writer)),
@@ -70,6 +76,14 @@ impl Local {
     #[must_use]
     pub fn file(directory: &Path) -> PathBuf {
         directory.join(FILE)
+    }
+}
+
+/// The same error, of this file.
+fn named(error: Error, file: &Path) -> Error {
+    match error {
+        Error::Unreachable(text) => Error::Unreachable(format!("`{}`: {text}", file.display())),
+        Error::Broken(text) => Error::Broken(format!("`{}`: {text}", file.display())),
     }
 }
 
@@ -186,7 +200,7 @@ fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqli
 }
 
 /// What members said last. Words that this build can't read come from another one, and still tell who and when.
-fn members(conn: &Connection) -> rusqlite::Result<Vec<Announced>> {
+pub(super) fn members(conn: &Connection) -> rusqlite::Result<Vec<Announced>> {
     // A log that an earlier version made.
     if !has_table(conn, "member")? {
         return Ok(Vec::new());
@@ -362,61 +376,6 @@ impl Log for Local {
             Ok((true, new))
         })
         .await
-    }
-}
-
-/// A look at a log from outside: read-only, nothing is made, and no transaction stands between two calls.
-#[derive(Debug)]
-pub struct Glance(Connection);
-
-impl Glance {
-    /// Opens the log in this directory; `None` if there is none.
-    ///
-    /// # Errors
-    /// When it is there and can't be read.
-    pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
-        let file = directory.join(FILE);
-        if !file.exists() {
-            return Ok(None);
-        }
-        let look = || {
-            let conn = crate::db::look(&file)?;
-            let format: u32 = conn.query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))?;
-            Ok((conn, format))
-        };
-        let (conn, format) =
-            look().map_err(|error: rusqlite::Error| Error::Broken(format!("`{}`: {error}", file.display())))?;
-        if format != FORMAT {
-            return Err(Error::Broken(format!(
-                "`{}`: it has format {format}, and this build reads format {FORMAT}",
-                file.display()
-            )));
-        }
-        Ok(Some(Self(conn)))
-    }
-
-    /// How far a shard reaches.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
-        bounds(&self.0, shard).map_err(|error| classify(&error))
-    }
-
-    /// Entries after a position, about `bytes_max` of them.
-    ///
-    /// # Errors
-    /// When they can't be read.
-    pub fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
-        read(&self.0, shard, after, bytes_max).map_err(|error| classify(&error))
-    }
-
-    /// Every origin that announced itself, by node and incarnation.
-    ///
-    /// # Errors
-    /// When they can't be read.
-    pub fn members(&self) -> Result<Vec<Announced>, Error> {
-        members(&self.0).map_err(|error| classify(&error))
     }
 }
 

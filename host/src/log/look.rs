@@ -1,7 +1,7 @@
 //! The embedded log looked into: nothing is written, nothing is made, and nodes may run meanwhile.
 
 use super::local::{FILE, FORMAT};
-use super::{Bounds, Error, Placed, Shard};
+use super::{Announced, Bounds, Error, Placed, Shard};
 use antiphon_core::entry::Origin;
 use rusqlite::{Connection, OptionalExtension as _};
 use std::path::{Path, PathBuf};
@@ -159,6 +159,14 @@ impl Look {
                 .optional()
         };
         read().map_err(|error| self.broken(&error))
+    }
+
+    /// Every origin that announced itself, by node and incarnation.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    pub fn members(&self) -> Result<Vec<Announced>, Error> {
+        super::local::members(&self.conn).map_err(|error| self.broken(&error))
     }
 
     /// The last number of each origin in each shard.

@@ -56,7 +56,8 @@ impl Following {
                         () = self.log.changed(self.shard, position) => {}
                     }
                 }
-                Ok(Progress::Blocked(reason)) => {
+                Ok(Progress::Blocked(obstacle)) => {
+                    let reason = obstacle.to_string();
                     // What ends by itself at once, as a route that comes by another shard does, is not worth a word.
                     let again = blocked.as_ref() == Some(&reason);
                     if again && said.as_ref() != Some(&reason) {

@@ -50,7 +50,7 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     let lock = Lock::take(&place, &state, &shown)?;
     place.has_one_name()?;
     sweep(&state);
-    Report::remove(&state);
+    let logged = Report::begin(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
     fault!("checked");
     let options = Options {
@@ -65,7 +65,12 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         replays: Some(state.join(crate::replay::FOLDER)),
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
-    let log = log::Local::open(&parts.log).map_err(|error| lost_log("cannot open the log", &error))?;
+    if db.standing().map_err(|error| unopened(&shown, &error))? != Standing::Apart
+        && !log::Local::file(&parts.log).exists()
+    {
+        return Err(elsewhere(no_log(&parts.log), logged.as_deref(), &shown));
+    }
+    let log = log::Local::open(&parts.log).map_err(|error| closed_log(&error))?;
     fault!("opened");
     let note = Life::read(&state);
     let provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
@@ -89,6 +94,38 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         place,
         lock,
     })
+}
+
+/// A member's log is not where it should be. Nothing is made in its place, which would only look like it.
+fn no_log(directory: &Path) -> Failure {
+    Failure::new(
+        Kind::Data,
+        format!(
+            "this database belongs to a cluster, and there is no log in `{}`: it was deleted or is another one",
+            directory.display()
+        ),
+    )
+    .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
+    .hint("if that log is lost, `antiphon cleanup` and then `antiphon run` found a new cluster from this database")
+}
+
+/// Names the log that the last start used, if it is still there.
+fn elsewhere(failure: Failure, logged: Option<&Path>, shown: &str) -> Failure {
+    match logged.filter(|logged| log::Local::file(logged).exists()) {
+        Some(logged) => {
+            failure.hint_first(format!("it ran last with `antiphon run {shown} --log {}`", logged.display()))
+        }
+        None => failure,
+    }
+}
+
+fn closed_log(error: &log::Error) -> Failure {
+    match error {
+        log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot open the log", error).hint(
+            "name a directory with `--log`, or `path` under `[log]`, that this user can make or write to, on a disk with room",
+        ),
+        log::Error::Broken(_) => lost_log("cannot open the log", error),
+    }
 }
 
 /// Writes beside the database whose life it is.
@@ -164,21 +201,26 @@ impl Opened {
             // It will have another name when it speaks.
             return Ok(Claim::default());
         }
-        let claimed = self.log.claim(origin).await.map_err(|error| lost_log("cannot use the log", &error))?;
+        let claimed = self.log.claim(origin).await.map_err(|error| closed_log(&error))?;
         claimed.ok_or_else(|| {
             Failure::new(Kind::Busy, format!("node {} runs already, on another copy of this file", origin.node))
                 .hint("to make this a node of its own, remove the directory beside it whose name ends in `.antiphon`, and start again")
         })
     }
 
-    /// Joins as the user decided.
+    /// Joins as the user decided; `before` is called when nothing stands in the way, and nothing has been changed.
     ///
     /// # Errors
-    /// When the log can't be read.
-    pub async fn force(&mut self, rows: join::Rows) -> Result<Vec<db::Difference>, Failure> {
+    /// When the log can't be read, or `before` fails.
+    pub async fn force(
+        &mut self,
+        rows: join::Rows,
+        before: &mut dyn FnMut(&Database) -> Result<(), Failure>,
+    ) -> Result<Vec<db::Difference>, Failure> {
         let scratch = Scratch::new(&self.state)?;
+        let (log, agreed) = (&*self.log, &self.agreed);
         let differences =
-            join::force(&mut self.db, &*self.log, &self.agreed, &scratch.file(), rows, self.provenance).await?;
+            join::force(&mut self.db, log, agreed, &scratch.file(), rows, self.provenance, before).await?;
         note_life(&self.place, &self.state, &self.db)?;
         Ok(differences)
     }

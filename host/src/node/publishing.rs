@@ -86,10 +86,13 @@ impl Publishing {
         fault!("stopping");
         // What is committed by now still goes out, if the log takes it soon.
         let last = tokio::time::timeout(SHUTDOWN_GRACE, async {
-            while matches!(self.publisher.step().await, Ok(publish::Progress::More)) {}
+            while self.publisher.step().await? == publish::Progress::More {}
+            Ok::<_, publish::Error>(())
         });
-        if last.await.is_err() {
-            info!("the log does not answer; what waits goes out after the next start");
+        match last.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => info!(error = chain(&error), "what waits goes out after the next start"),
+            Err(_) => info!("the log does not answer; what waits goes out after the next start"),
         }
         Ok(())
     }

@@ -22,8 +22,29 @@ impl Retry {
     }
 
     pub(super) async fn wait(&mut self) {
+        tokio::time::sleep(self.count()).await;
+    }
+
+    /// Once more in vain; gives the pause before the next try.
+    fn count(&mut self) -> Duration {
         let pause = self.pause();
         self.tries = self.tries.saturating_add(1);
-        tokio::time::sleep(pause).await;
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_begin_anew_when_something_works() {
+        let mut retry = Retry::default();
+        let pauses: Vec<_> = (0..9).map(|_| retry.count().as_millis()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        retry.tries = u32::MAX;
+        assert_eq!(retry.pause(), RETRY_MAX);
+        retry.reset();
+        assert_eq!(retry.pause(), RETRY_MIN);
     }
 }

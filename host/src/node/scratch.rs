@@ -14,6 +14,7 @@ impl Scratch {
     pub(super) fn new(state: &Path) -> Result<Self, Failure> {
         tempfile::Builder::new().prefix(SCRATCH).tempdir_in(state).map(Self).map_err(|error| {
             Failure::new(Kind::General, format!("cannot make a folder in `{}`: {error}", state.display()))
+                .hint("make it writable for this user, and see that the disk has room")
         })
     }
 

@@ -14,6 +14,7 @@ mod guests;
 mod node;
 mod policies;
 mod process;
+pub mod seeds;
 pub mod vfs;
 
 pub use guests::{resolver_guest, resolver_guest_with};
@@ -22,5 +23,5 @@ pub use node::{
     settle, trio, trio_with,
 };
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
-pub use process::{Ended, Place, Program, Site, entries, eventually, finish, settled};
+pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
 pub use rustix::process::Signal;

@@ -267,7 +267,7 @@ impl Node {
                     subscribe::Progress::More => {}
                     subscribe::Progress::Idle(_) => break,
                     subscribe::Progress::Blocked(reason) => {
-                        blocked = Some(reason);
+                        blocked = Some(reason.to_string());
                         break;
                     }
                 }

@@ -93,6 +93,17 @@ impl Place {
         site
     }
 
+    /// Two members at rest, `a` and `b`, which have all that the application of either wrote.
+    pub fn pair(&self, tables: &str, of_a: &str, of_b: &str) -> (Site, Site) {
+        let (mut a, mut b) = (self.site("a", tables), self.site("b", tables));
+        a.start();
+        b.start();
+        a.sql(of_a);
+        b.sql(of_b);
+        settled(&[&a, &b]);
+        (a, b)
+    }
+
     /// A site on a file that the test makes itself, or does not make.
     pub fn bare(&self, name: &str) -> Site {
         Site {
@@ -439,6 +450,22 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(POLL);
     }
+}
+
+/// A row each way, and all are equal after it. They have a table `t` of a whole number and a value.
+#[track_caller]
+pub fn goes_on(sites: &[&Site]) {
+    let last = |site: &&Site| site.one("SELECT coalesce(max(id), 0) FROM t").parse::<u64>().unwrap();
+    let last = sites.iter().map(last).max().unwrap_or_default();
+    let word = format!("after {last}");
+    for (site, id) in sites.iter().zip(last + 1..) {
+        site.sql(&format!("INSERT INTO t VALUES ({id}, '{word}')"));
+    }
+    let there = format!("SELECT count(*) FROM t WHERE v = '{word}'");
+    eventually("a row of every site is at every site", || {
+        sites.iter().all(|site| site.one(&there) == sites.len().to_string())
+    });
+    settled(sites);
 }
 
 /// Waits until the sites have nothing on its way and hold the same rows; gives these.

@@ -57,7 +57,7 @@ pub(super) fn sizes(patient: &Patient, found: &mut Found) -> Result<(), Failed> 
                     bytes(ROW_BYTES_MAX),
                     bytes(largest.cast_unsigned())
                 ),
-                "a row travels whole, and one of that size can't: publishing stops there",
+                "a row travels whole, and one of that size can't: it stays on its node, and is sent when it is smaller; all other rows go on",
                 "keep large contents in pieces, or in files beside the database",
             );
         }

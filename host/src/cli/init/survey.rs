@@ -5,9 +5,10 @@
 use std::path::Path;
 
 use antiphon_core::schema::quote;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::Connection;
 
-use crate::failure::{Failure, Kind};
+use crate::cli::shown;
+use crate::failure::Failure;
 
 /// Prefixes of tables that belong to replication itself, ours and the one HarmonyLite leaves behind.
 const OURS: &str = "__antiphon__";
@@ -36,24 +37,8 @@ pub(super) struct Table {
 
 impl Survey {
     pub(super) fn of(path: &Path) -> Result<Self, Failure> {
-        let shown = path.display();
-        match path.metadata() {
-            Ok(found) if found.is_file() => {}
-            Ok(_) => return Err(Failure::new(Kind::Missing, format!("`{shown}` is not a file"))),
-            Err(error) => {
-                return Err(Failure::caused(Kind::Missing, format!("cannot open database `{shown}`"), &error)
-                    .hint("name the file your application uses; it has to exist already"));
-            }
-        }
-        read(path).map_err(|error| {
-            let kind = match error.sqlite_error_code() {
-                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Kind::Data,
-                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Kind::Busy,
-                Some(ErrorCode::CannotOpen) => Kind::Missing,
-                _ => Kind::General,
-            };
-            Failure::new(kind, format!("cannot read database `{shown}`: {error}"))
-        })
+        crate::unread::file(path)?;
+        read(path).map_err(|error| crate::unread::by_sqlite(path, &error))
     }
 }
 
@@ -106,7 +91,7 @@ fn obstacle_in_rows(db: &Connection, name: &str, key: &[String]) -> Option<Strin
         match db.query_row(&sql, (), |row| row.get::<_, bool>(0)) {
             Ok(false) => {}
             Ok(true) => return Some("there are rows with NULL in its primary key".to_owned()),
-            Err(error) => return Some(format!("its key can't be read here: {}", super::printable(&error.to_string()))),
+            Err(error) => return Some(format!("its key can't be read here: {}", shown::name(&error.to_string()))),
         }
     }
     None

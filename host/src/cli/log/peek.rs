@@ -27,7 +27,6 @@ const KEYS_MAX: usize = 2_000_000;
 /// columns, and of a deletion the key. Integers are exact at any size; a blob is {"$blob": base64}, text that is not
 /// UTF-8 {"$text": base64}, and an infinity {"$real": "inf"}.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(in crate::cli) struct Peek {
     #[command(flatten)]
     source: Source,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::cli::init::printable;
+use crate::cli::shown::{bytes, count, name};
 use crate::status::{Behind, Member, MemberState, ShardStatus, Status, Verdict};
 
 /// With more shards than this, those in step are only counted.
@@ -11,7 +11,7 @@ const SHARDS_SHOWN_MAX: usize = 8;
 /// The whole text.
 pub(super) fn of(status: &Status) -> String {
     let mut lines = Lines::default();
-    lines.text.push_str(&printable(&verdict(status)));
+    lines.text.push_str(&name(&verdict(status)));
     lines.text.push('\n');
     lines.line("database", &status.database);
     if let Some(node) = status.node {
@@ -27,7 +27,14 @@ pub(super) fn of(status: &Status) -> String {
     lines.line("outbox", &outbox(status));
     if status.host.running {
         let (applied, sent) = (status.host.applied_per_second, status.host.sent_per_second);
-        lines.line("speed", &format!("{} applied, {} sent a second", count(applied, "change"), count(sent, "batch")));
+        lines.line(
+            "speed",
+            &format!(
+                "{} applied, {} sent a second",
+                count(rounded(applied), "change", "changes"),
+                count(rounded(sent), "batch", "batches")
+            ),
+        );
     }
     for (position, clashes) in status.clashes.iter().enumerate() {
         let name = if position == 0 { "clashes" } else { "" };
@@ -40,7 +47,8 @@ pub(super) fn of(status: &Status) -> String {
         lines.line("clashes", "none");
     }
     if status.sliced.units > 0 {
-        let (units, changes) = (plural(status.sliced.units, "unit"), plural(status.sliced.changes, "change"));
+        let (units, changes) =
+            (count(status.sliced.units, "unit", "units"), count(status.sliced.changes, "change", "changes"));
         lines.line("in slices", &format!("{units} above `atomic_max`, {changes}"));
     }
     for shard in &status.sliced.under_way {
@@ -74,8 +82,8 @@ struct Lines {
 }
 
 impl Lines {
-    fn line(&mut self, name: &str, words: &str) {
-        let _ = writeln!(self.text, "  {name:<10} {}", printable(words));
+    fn line(&mut self, subject: &str, words: &str) {
+        let _ = writeln!(self.text, "  {subject:<10} {}", name(words));
     }
 }
 
@@ -87,7 +95,7 @@ fn verdict(status: &Status) -> String {
         Verdict::Failing => "failing",
         Verdict::Starting => "starting",
         Verdict::NotRunning => "not running",
-        Verdict::NeverRan => "not running: it never ran on this database",
+        Verdict::NeverRan => "not running: nothing of Antiphon's is in this database",
     };
     match &status.why {
         Some(why) => format!("{word}: {why}"),
@@ -129,12 +137,16 @@ fn to_send(status: &Status) -> String {
     let pending = &status.pending;
     let mut parts = Vec::new();
     if pending.marks > 0 {
-        parts.push(format!("{} marked", plural(pending.marks, "row")));
+        parts.push(format!("{} marked", count(pending.marks, "row", "rows")));
     }
     if pending.batches > 0 {
-        let changes = pending.changes.map_or("many changes".to_owned(), |changes| plural(changes, "change"));
+        let changes = pending.changes.map_or("many changes".to_owned(), |changes| count(changes, "change", "changes"));
         let oldest = pending.seconds.map_or(String::new(), |seconds| format!(", the oldest for {}", age(seconds)));
-        parts.push(format!("{changes} in {} ({}){oldest}", plural(pending.batches, "batch"), bytes(pending.bytes)));
+        parts.push(format!(
+            "{changes} in {} ({}){oldest}",
+            count(pending.batches, "batch", "batches"),
+            bytes(pending.bytes)
+        ));
     }
     if parts.is_empty() { "nothing waits".to_owned() } else { parts.join("; ") }
 }
@@ -142,7 +154,7 @@ fn to_send(status: &Status) -> String {
 fn outbox(status: &Status) -> String {
     let outbox = &status.outbox;
     let oldest = outbox.seconds.map_or(String::new(), |seconds| format!(", the oldest {} old", age(seconds)));
-    format!("{}, {}{oldest}", plural(outbox.batches, "batch"), bytes(outbox.bytes))
+    format!("{}, {}{oldest}", count(outbox.batches, "batch", "batches"), bytes(outbox.bytes))
 }
 
 fn shards(text: &mut String, shards: &[ShardStatus]) {
@@ -161,14 +173,13 @@ fn shards(text: &mut String, shards: &[ShardStatus]) {
     });
     table(text, &[("shard", true), ("position", true), ("log end", true), ("behind", false)], rows.collect());
     if rest > 0 {
-        let _ = writeln!(text, "  and {} in step", plural(rest as u64, "shard"));
+        let _ = writeln!(text, "  and {} in step", count(rest as u64, "shard", "shards"));
     }
 }
 
 fn far(behind: &Behind) -> String {
-    let entries = if behind.entries == 1 { "entry" } else { "entries" };
-    let changes = behind.changes.map_or("many changes".to_owned(), |changes| plural(changes, "change"));
-    format!("{} {entries}, {changes}, {}", behind.entries, age(behind.seconds))
+    let changes = behind.changes.map_or("many changes".to_owned(), |changes| count(changes, "change", "changes"));
+    format!("{}, {changes}, {}", count(behind.entries, "entry", "entries"), age(behind.seconds))
 }
 
 fn members(text: &mut String, members: &[Member]) {
@@ -181,13 +192,12 @@ fn members(text: &mut String, members: &[Member]) {
         };
         let behind = match member.behind {
             Some(0) => "-".to_owned(),
-            Some(1) => "1 entry".to_owned(),
-            Some(entries) => format!("{entries} entries"),
+            Some(entries) => count(entries, "entry", "entries"),
             None => "?".to_owned(),
         };
         let other = match member.other_tables.as_slice() {
             [] => String::new(),
-            tables => format!("other tables: {}", printable(&tables.join(", "))),
+            tables => format!("other tables: {}", name(&tables.join(", "))),
         };
         vec![
             format!("{}{this}", member.node),
@@ -209,7 +219,7 @@ fn table(text: &mut String, columns: &[(&str, bool)], rows: Vec<Vec<String>>) {
     if rows.is_empty() {
         return;
     }
-    let head: Vec<String> = columns.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let head: Vec<String> = columns.iter().map(|(head, _)| (*head).to_owned()).collect();
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns.len()).map(|column| width(column).unwrap_or(0)).collect();
@@ -224,28 +234,10 @@ fn table(text: &mut String, columns: &[(&str, bool)], rows: Vec<Vec<String>>) {
     }
 }
 
-fn plural(count: u64, noun: &str) -> String {
-    match (count, noun) {
-        (1, noun) => format!("1 {noun}"),
-        (count, "batch") => format!("{count} batches"),
-        (count, noun) => format!("{count} {noun}s"),
-    }
-}
-
 /// A rounded number of things.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a speed is small and not negative")]
-fn count(speed: f64, noun: &str) -> String {
-    plural(speed.max(0.0).round() as u64, noun)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a size for people")]
-fn bytes(bytes: u64) -> String {
-    match bytes {
-        0..1000 => format!("{bytes} B"),
-        1000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.1} GB", bytes as f64 / 1e9),
-    }
+fn rounded(speed: f64) -> u64 {
+    speed.max(0.0).round() as u64
 }
 
 /// A time in the unit that fits it.
@@ -306,7 +298,7 @@ mod tests {
           host       runs for 67 min, process 4711, version 0.1.0
           log        /data/log
           to send    nothing waits
-          outbox     12 batches, 3.5 kB, the oldest 24 h old
+          outbox     12 batches, 3.3 KiB, the oldest 24 h old
           speed      1 change applied, 0 batches sent a second
           clashes    none
           tables     guests, orders
@@ -349,8 +341,8 @@ mod tests {
           node       7, in cluster 00ff
           host       runs for 67 min, process 4711, version 0.1.0
           log        /data/log
-          to send    1 row marked; 5 changes in 2 batches (1.5 MB), the oldest for 0.3 s
-          outbox     12 batches, 3.5 kB, the oldest 24 h old
+          to send    1 row marked; 5 changes in 2 batches (1.4 MiB), the oldest for 0.3 s
+          outbox     12 batches, 3.3 KiB, the oldest 24 h old
           speed      1 change applied, 0 batches sent a second
           clashes    3 over same-key: last-write-wins says take
                      1 over same-key: counter says merge
@@ -400,7 +392,7 @@ mod tests {
           host       runs for 67 min, process 4711, version 0.1.0
           log        /data/log
           to send    nothing waits
-          outbox     12 batches, 3.5 kB, the oldest 24 h old
+          outbox     12 batches, 3.3 KiB, the oldest 24 h old
           speed      1 change applied, 0 batches sent a second
           clashes    none
           tables     guests, orders
@@ -437,7 +429,7 @@ mod tests {
           host       ended 60 s ago; its last report is 60 s old
           log        cannot be read: `/data/log/log.db`: file is not a database
           to send    nothing waits
-          outbox     12 batches, 3.5 kB, the oldest 24 h old
+          outbox     12 batches, 3.3 KiB, the oldest 24 h old
           clashes    none
           tables     guests, orders
 
