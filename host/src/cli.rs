@@ -14,6 +14,7 @@ use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 
 mod cleanup;
+mod compile;
 mod config;
 mod conflicts;
 mod demo;
@@ -60,6 +61,8 @@ enum Command {
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
+    #[command(name = crate::components::COMPILE, hide = true)]
+    Compile(compile::Compile),
 }
 
 /// Does what the arguments say; the first is the program's own name.
@@ -89,6 +92,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Plugin(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
+        Some(Command::Compile(compile)) => compile.run(),
     }
 }
 

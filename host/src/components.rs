@@ -12,7 +12,7 @@ use antiphon_core::codec;
 use antiphon_core::entry::{Genesis, OnFailure, Policy as Agreed, Settings};
 use antiphon_core::hash::{Hash, PluginError};
 use antiphon_core::resolve::Resolve;
-use antiphon_plugin::{HostOptions, PluginHost, sha256};
+use antiphon_plugin::{Compiler, HostOptions, PluginHost, sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub fn parts(config: &Config, pins: Pins) -> Result<Parts, Failure> {
 /// # Errors
 /// When this machine can't run the engine.
 pub fn host(config: &Config) -> Result<PluginHost, Failure> {
-    PluginHost::new(&HostOptions { cache_dir: Some(cache(&config.state_dir())) })
+    PluginHost::new(&HostOptions { cache_dir: Some(cache(&config.state_dir())), compiler: compiler() })
         .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))
 }
 
@@ -170,6 +170,16 @@ fn failed(error: &antiphon_plugin::Error) -> Failure {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
+}
+
+/// The hidden command that compiles one component.
+pub(crate) const COMPILE: &str = "compile-component";
+
+/// This program again, under a name that stays its own while it is replaced by another version.
+pub(crate) fn compiler() -> Option<Compiler> {
+    let own = PathBuf::from("/proc/self/exe");
+    let program = if own.exists() { own } else { std::env::current_exe().ok()? };
+    Some(Compiler { program, arguments: vec![COMPILE.into()] })
 }
 
 /// Where compiled components of a database are kept.

@@ -47,7 +47,7 @@ fn clashes(resolver: &mut dyn Resolve, batch: &[Clash], times: usize) {
 
 pub fn run(report: &mut Report, rows: usize) {
     println!("components, batches of {BATCH}");
-    let host = PluginHost::new(&HostOptions { cache_dir: None }).unwrap();
+    let host = PluginHost::new(&HostOptions::default()).unwrap();
 
     let mut keys = PackedKeys::default();
     for id in 0..BATCH {

@@ -1,7 +1,7 @@
 //! Components of the user's own, in real processes.
 
 use antiphon_core::entry::Body;
-use antiphon_harness::{Place, Site, eventually, resolver_guest, settled};
+use antiphon_harness::{Place, Site, eventually, resolver_guest, resolver_guest_with, settled};
 
 use super::place;
 
@@ -289,4 +289,44 @@ fn one_clash_is_not_parked_for_what_others_use_up() {
     eventually("all clashes are recorded", || all(&a) && all(&b));
     settled(&[&a, &b]);
     assert_eq!(a.rows("SELECT verdict, count(*) FROM __antiphon___conflict GROUP BY 1"), ["keep|30"]);
+}
+
+/// A component that is made to take for ever to compile, or all memory, meets its caps in a process of its own, and the
+/// start fails in words. Nothing is left of it that a later start could take for compiled.
+#[test]
+fn t18_compiling_has_caps() {
+    let place = place();
+    // Additions upon additions: megabytes of code that nobody calls.
+    let function = |seed: u64| {
+        let sums: String =
+            (0..60_000).map(|at| format!("(i64.mul (i64.const {}))(i64.add (local.get 0))", at ^ seed)).collect();
+        format!("(func (param i64) (result i64) (local.get 0) {sums})")
+    };
+    let more: String = (0..24).map(function).collect();
+    let sha256 = component(&place, "mine.wasm", &resolver_guest_with(KEEP, &more));
+    let cache = place.path("cache");
+    let mut a = site(&place, "a", &mine(&format!("sha256 = \"{sha256}\"\nlimits = {{ compile_seconds = 1 }}\n")))
+        .with("XDG_CACHE_HOME", cache.to_str().unwrap());
+    let begun = std::time::Instant::now();
+    a.refused()
+        .expect(64, &["compiling it takes more than 1 seconds of processor time", "hint: ", "`compile_seconds`"]);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(50), "{:?}", begun.elapsed());
+    place.file(
+        "a.toml",
+        &std::fs::read_to_string(place.path("a.toml"))
+            .unwrap()
+            .replace("compile_seconds = 1", "compile_memory = \"64 MiB\""),
+    );
+    a.refused().expect(64, &["compiling it takes more than 67108864 bytes of memory", "hint: ", "`compile_memory`"]);
+    let kept = || {
+        let files = std::fs::read_dir(cache.join("antiphon/components")).unwrap();
+        files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|name| name == "compiled")).count()
+    };
+    let official = kept();
+    component(&place, "mine.wasm", &resolver_guest(KEEP));
+    let text = std::fs::read_to_string(place.path("a.toml")).unwrap();
+    let sound = antiphon_plugin::sha256(&resolver_guest(KEEP));
+    place.file("a.toml", &text.replace(&sha256, &sound).replace("limits = { compile_memory = \"64 MiB\" }", ""));
+    a.start();
+    assert_eq!(kept(), official + 1, "what was compiled in the other process is kept for the next start");
 }

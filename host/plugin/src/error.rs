@@ -195,6 +195,12 @@ pub enum Reason {
         /// The largest allowed.
         size_max: usize,
     },
+    /// Compiling the component takes longer than it may.
+    #[error("compiling it takes more than {} seconds of processor time", .0.as_secs())]
+    CompileTime(Duration),
+    /// Compiling the component takes more memory than it may.
+    #[error("compiling it takes more than {0} bytes of memory")]
+    CompileMemory(u64),
     /// The component is malformed, or uses a feature of WebAssembly that is off.
     #[error("it is no valid component: {0}")]
     Invalid(String),
@@ -326,6 +332,8 @@ impl Reason {
             | Self::Precompiled
             | Self::Truncated
             | Self::TooLarge { .. }
+            | Self::CompileTime(_)
+            | Self::CompileMemory(_)
             | Self::Invalid(_)
             | Self::NoWorld { .. }
             | Self::OtherWorld { .. }
@@ -379,6 +387,12 @@ impl Reason {
         }
     }
 
+    /// Why a component can't be compiled, in the engine's words.
+    pub(crate) fn uncompilable(why: &str) -> Self {
+        // The parser tells the two apart in words only.
+        if why.contains("unexpected end") { Self::Truncated } else { Self::Invalid(printable(why, SAID_BYTES_MAX)) }
+    }
+
     /// What a guest said, fit to be printed.
     pub(crate) fn said(text: &str) -> Self {
         Self::Said(printable(text, SAID_BYTES_MAX))
@@ -399,6 +413,12 @@ impl Reason {
             Self::NoWorld { .. } => "Build it with a world of this release's `wit` folder.",
             Self::OtherWorld { .. } => "See that the plugin is named under the setting that it is made for.",
             Self::Network { .. } | Self::UnknownImport(_) => "`wasm-tools component wit FILE` shows what it imports.",
+            Self::CompileTime(_) => {
+                "Make it smaller, or raise the plugin's `compile_seconds`, if you know where it comes from."
+            }
+            Self::CompileMemory(_) => {
+                "Make it smaller, or raise the plugin's `compile_memory`, if you know where it comes from."
+            }
             Self::Fuel(_) => "Raise the plugin's fuel, on all nodes alike, if its work is worth that.",
             Self::Memory(_) => "Raise the plugin's memory, on all nodes alike, if its work is worth that.",
             _ => return None,

@@ -87,6 +87,11 @@ impl Meter {
         Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, exceeded: false, starved: false }
     }
 
+    /// Bytes of all its linear memories: what it took, for they never shrink.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// Whether it was refused memory.
     pub(crate) fn exceeded(&self) -> bool {
         self.exceeded
@@ -95,11 +100,6 @@ impl Meter {
     /// Whether this machine had no memory for it: that says nothing about the plugin.
     pub(crate) fn starved(&self) -> bool {
         self.starved
-    }
-
-    /// Bytes of memory that it has.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.memory_bytes
     }
 
     /// Whether so little is left that a new instance is better. Linear memory never shrinks.

@@ -66,7 +66,9 @@ impl<W: World> Plugin<W> {
         let subject = Subject { name: source.name.clone(), origin: source.origin.to_string(), sha256 };
         let subject = Arc::new(subject);
         let refused = |reason| Error::new(&subject, Attempt::Load, reason);
-        let linked = component::prepare(runtime, &source.bytes, &subject.sha256, &limits, W::NAME, &W::EXPORTS);
+        let sha256 = &subject.sha256;
+        let foreign = source.foreign();
+        let linked = component::prepare(runtime, &source.bytes, sha256, &limits, W::NAME, &W::EXPORTS, foreign);
         let world = W::new(linked.map_err(refused)?).map_err(|err| refused(Reason::Invalid(err.to_string())))?;
         let mut plugin = Self {
             runtime: Arc::clone(runtime),

@@ -90,13 +90,7 @@ impl Resolver {
     /// The same component once more, with these settings and not configured. It is not compiled again.
     #[must_use]
     pub fn again(&self, settings: &[(String, String)]) -> Self {
-        Self {
-            plugin: self.plugin.again(),
-            settings: settings.to_vec(),
-            known: None,
-            needs: Needs::default(),
-            several: 1,
-        }
+        Self::new(self.plugin.again(), settings.to_vec())
     }
 
     /// Makes an instance that is never asked, and drops it with the one that was at work: what a start costs.

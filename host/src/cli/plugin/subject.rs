@@ -201,7 +201,7 @@ impl Loaded {
 
 /// The engine, with what this user's programs compiled before.
 pub(super) fn host() -> Result<PluginHost, Failure> {
-    start(&HostOptions { cache_dir: components::user_cache() })
+    start(&HostOptions { cache_dir: components::user_cache(), compiler: components::compiler() })
 }
 
 /// The engine.
