@@ -1008,6 +1008,6 @@ fn a_clash_that_a_resolver_failed_at_is_put_to_it_again() {
     --- stderr
     error: the following required arguments were not provided: <FILE>
 
-    hint: usage is `antiphon plugin test <FILE>`; see `antiphon --help`
+    hint: usage is `antiphon plugin test [OPTIONS] [FILE]`; see `antiphon plugin test --help`
     ");
 }
