@@ -641,7 +641,7 @@ fn a_resolver_that_fails_is_shown_with_what_it_fails_at() {
         "(if (i32.eq (call $kind (local.get $clash) (i32.const 1)) (i32.const 2)) (then unreachable)) (i32.const 1)";
     assert_snapshot!(checked(picky, ""), @r"
     exit 3
-    FAIL  answers    cannot resolve clashes with plugin `mine` (file:mine.wasm, sha256 [sha256]): it panicked in `decide`, called by `<wasm function 7>`
+    FAIL  answers    cannot resolve clashes with plugin `mine` (file:mine.wasm, sha256 [sha256]): it panicked in `decide`, called by `resolve`
                        table     by_bytes
                        base      x'8d7bf3d7fd506763' | x'880545e9f6' | -7444912782845518387 | inf | -9223372036854775808
                        current   x'8d7bf3d7fd506763' | x'880545e9f6' | -7444912782845518387 | inf | t'6c696e650a627265616b'   (1767225600006 of 2)
