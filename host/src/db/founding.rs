@@ -202,7 +202,7 @@ impl Database {
             let width = read.column_count();
             let places = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
             // By name: a file of an earlier build has its columns in another order.
-            let names = read.column_names().into_iter().map(quote).collect::<Vec<_>>().join(", ");
+            let names = read.column_names().map(quote).collect::<Vec<_>>().join(", ");
             let mut write =
                 self.conn.prepare(&format!("INSERT INTO {table} ({names}) VALUES ({places})")).doing(ADOPTING)?;
             let mut rows = read.query([]).doing(ADOPTING)?;
