@@ -622,3 +622,26 @@ fn c22_any_fight_over_unique_values_ends_equal() {
         }
     }
 }
+
+/// Rows are marked page by page, each from the last key of the one before: a row without a whole key is no such place.
+#[test]
+fn c25_a_row_without_a_key_ends_no_page() {
+    let ddl = "CREATE TABLE t (a, b, v, PRIMARY KEY (a, b))";
+    let log = Arc::new(Memory::new());
+    let [mut a, mut b] = [1, 2].map(|node| Node::new(&log, Setup { node, ..Setup::default() }, ddl));
+    let many = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 9999)";
+    a.sql(&format!(
+        "{many} INSERT INTO t SELECT 1, i, 'v' FROM n; {many} INSERT INTO t SELECT 5, i, 'v' FROM n WHERE i < 101"
+    ));
+    a.enter();
+    b.enter();
+    // It comes when the triggers are in place and no row is marked yet, and would be the last of the first page.
+    a.sql("INSERT INTO t VALUES (5, NULL, 'keyless')");
+    for _ in 0..4 {
+        for node in [&mut a, &mut b] {
+            node.publish();
+            assert_eq!(node.apply(), None);
+        }
+    }
+    assert_eq!(b.one("SELECT count(*) FROM t"), "10099");
+}

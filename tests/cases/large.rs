@@ -283,3 +283,60 @@ fn c49_a_tail_lost_between_slices_stops_the_node() {
     let error = futures::executor::block_on(b.publisher.step()).unwrap_err().to_string();
     assert!(error.contains("its tail is lost"), "{error}");
 }
+
+/// A table that has another name by half of a unit is the same table: rows that made room find their places.
+#[test]
+fn c49_a_table_renamed_between_slices() {
+    let (mut a, mut b, mut c) = trio_with(&sliced(), UNIQUE);
+    a.sql(&format!("INSERT INTO t {SERIES} SELECT i, 10, i FROM n"));
+    settle(&mut [&mut a, &mut b, &mut c]);
+    a.sql("BEGIN; UPDATE t SET w = -w; UPDATE t SET w = 21 + w; COMMIT");
+    a.publish();
+    while b.one("SELECT count(*) FROM __antiphon___displaced") == "0" {
+        assert!(b.apply_next(1, 100).stop.is_some());
+    }
+    b.sql("ALTER TABLE t RENAME TO t2");
+    b.publish();
+    assert_eq!(b.apply(), None);
+    settle(&mut [&mut a, &mut c]);
+    assert_eq!(b.rows("SELECT * FROM t2 ORDER BY id"), a.rows("SELECT * FROM t ORDER BY id"));
+    for left in ["slice", "displaced", "shadow"] {
+        assert_eq!(b.one(&format!("SELECT count(*) FROM __antiphon___{left}")), "0", "{left}");
+    }
+}
+
+/// A table that is made anew by half of a unit can't be compared with the log. The shard stops and says how to go on; what
+/// the application wrote stays, and the others go on.
+#[test]
+fn c49_a_table_made_anew_between_slices_stops_the_shard() {
+    for policies in [vec![], vec![policy("t", "counter", Counter::new(&["w"]))]] {
+        let (mut a, mut b, mut c) = trio_with(&Setup { policies, ..sliced() }, ITEMS);
+        a.sql(&format!("INSERT INTO t {SERIES} SELECT i, 'v', i FROM n"));
+        settle(&mut [&mut a, &mut b, &mut c]);
+        a.sql("UPDATE t SET w = w + 1");
+        a.publish();
+        while b.one("SELECT count(*) FROM __antiphon___slice") == "0" {
+            assert!(b.apply_next(1, 100).stop.is_some());
+        }
+        b.sql(
+            "BEGIN; CREATE TABLE n (id INTEGER PRIMARY KEY, v, w); INSERT INTO n SELECT * FROM t; DROP TABLE t;
+             ALTER TABLE n RENAME TO t; COMMIT; UPDATE t SET v = 'mine' WHERE id IN (1, 20)",
+        );
+        let rows = b.rows("SELECT * FROM t");
+        let position = b.with(|db| db.position(1));
+        for round in 0..4 {
+            (0..20).take_while(|_| b.publish_step()).count();
+            let reason = b.apply().unwrap_or_default();
+            assert!(
+                reason.contains("was made anew while a large unit") && reason.contains("antiphon cleanup"),
+                "{reason}"
+            );
+            if round == 1 {
+                b.crash();
+            }
+        }
+        assert_eq!((b.rows("SELECT * FROM t"), b.with(|db| db.position(1))), (rows, position));
+        a.sql("INSERT INTO t VALUES (30, 'later', 0)");
+        settle(&mut [&mut a, &mut c]);
+    }
+}

@@ -2,7 +2,10 @@
 
 use antiphon::db::{Due, Pruned};
 use antiphon::housekeeping::{Housekeeper, Keep};
+use antiphon::join;
+use antiphon::life::Provenance;
 use antiphon::log::{Log as _, Placed};
+use antiphon_core::entry::Genesis;
 use antiphon_harness::{Node, Setup, pair, pair_with, settle};
 use futures::executor::block_on;
 use std::time::Duration;
@@ -307,4 +310,39 @@ fn records_of_an_earlier_build_are_kept() {
     a.crash();
     clash(&mut a, &mut b, 2..=2);
     assert_eq!(a.rows("SELECT noted IS NULL FROM __antiphon___conflict ORDER BY id"), ["1", "0"]);
+}
+
+/// The same of a file of an earlier build that joins: what it takes over goes by the names of columns, not by their order.
+#[test]
+fn records_are_taken_over_into_a_file_of_an_earlier_build() {
+    const RECORDS: &str =
+        "SELECT seq, tbl, cause, resolver, verdict, winner_node, loser_node FROM __antiphon___conflict";
+    let (mut a, mut b) = pair(TABLE);
+    clash(&mut a, &mut b, 1..=2);
+    let earlier = "CREATE TABLE __antiphon___conflict (id INTEGER PRIMARY KEY, shard, seq, clock, tbl, key, cause,
+        resolver, verdict, winner_node, loser_node, columns, winner, loser, merged)";
+    let mut c = Node::new(&a.log, Setup { node: 3, ..Setup::default() }, &format!("{TABLE}; {earlier}"));
+    c.sql("INSERT INTO t VALUES (9, 'of c')");
+    let log = c.log.clone();
+    c.with(move |db| {
+        let folder = tempfile::tempdir().unwrap();
+        let scratch = folder.path().join("log.db");
+        let genesis =
+            Genesis { shards: 1, hasher: "test".into(), resolver: "test".into(), wire: 1, ..Genesis::default() };
+        let work = || {
+            block_on(join::force(
+                db,
+                &*log,
+                &genesis,
+                &scratch,
+                join::Rows::DiscardLocal,
+                Provenance::Same,
+                &mut |_| Ok(()),
+            ))
+        };
+        // On a thread of its own, for this one waits for the database already.
+        std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap();
+    });
+    assert_eq!(c.rows(RECORDS), a.rows(RECORDS));
+    settle(&mut [&mut a, &mut b, &mut c]);
 }

@@ -491,3 +491,55 @@ fn c50_a_unit_is_whole_beside_a_new_column() {
     settle(&mut [&mut a, &mut b]);
     assert_eq!((b.one("SELECT count(*) FROM t"), b.one("SELECT count(*) FROM u")), ("1".to_owned(), "0".to_owned()));
 }
+
+/// A column that came with a default is no change to rows that were marked before it came, whatever the default looks
+/// like as SQL: 0 is 0.0 in a column of REAL.
+#[test]
+fn c84_a_default_is_no_change() {
+    for (column, theirs) in [("REAL DEFAULT 0", "7.5"), ("TEXT DEFAULT 5", "'x'"), ("DEFAULT word", "'other'")] {
+        let (mut a, mut b, mut c) = stocked(&merging(), "'a', 'b', 1");
+        a.sql("UPDATE stock SET a = 'new'");
+        for node in [&a, &b, &c] {
+            node.sql(&format!("ALTER TABLE stock ADD COLUMN extra {column}"));
+        }
+        b.sql(&format!("UPDATE stock SET extra = {theirs}"));
+        b.publish();
+        settle(&mut [&mut a, &mut b, &mut c]);
+        assert_eq!(a.rows(&format!("SELECT a FROM stock WHERE extra = {theirs}")), ["new"], "{column}");
+    }
+}
+
+/// A column that only the receiver has takes its default in a new row, also where that is computed for each row.
+#[test]
+fn c84_a_default_of_the_time_is_computed_by_sqlite() {
+    for setup in [merging(), Setup::default()] {
+        let log = std::sync::Arc::new(antiphon::log::Memory::new());
+        let mut a = Node::new(&log, setup.clone(), STOCK);
+        let wider =
+            "CREATE TABLE stock (id INTEGER PRIMARY KEY, a, b, n INTEGER, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)";
+        let mut b = Node::new(&log, Setup { node: 2, ..setup }, wider);
+        antiphon_harness::found(&mut [&mut a, &mut b]);
+        a.sql("INSERT INTO stock VALUES (1, 'x', 'y', 1)");
+        a.publish();
+        assert_eq!(b.apply(), None);
+        let at = b.one("SELECT at FROM stock");
+        assert_eq!(at.len(), "2026-11-21 19:00:00".len(), "{at}");
+        a.sql("UPDATE stock SET a = 'z'");
+        a.publish();
+        b.sql("UPDATE stock SET b = 'of b'; DELETE FROM __antiphon__stock_change_log");
+        assert_eq!(b.apply(), None);
+        assert_eq!(b.one("SELECT at FROM stock"), at);
+    }
+}
+
+/// A machine whose clock stood before 1970 makes marks of a negative time: it comes before all others, and not after.
+#[test]
+fn c118_a_clock_before_1970_is_no_clock_after_all_others() {
+    let (mut a, mut b, mut c) = stocked(&merging(), "'a', 'b', 1");
+    a.sql("UPDATE stock SET a = 'x'; UPDATE __antiphon__stock_change_log SET created_at = -1");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    b.sql("UPDATE stock SET a = 'y'");
+    settle(&mut [&mut a, &mut b, &mut c]);
+    let clock = a.one("SELECT max(clock) FROM __antiphon___stamp").parse::<i64>().unwrap();
+    assert!((1..i64::MAX / 2).contains(&clock), "{clock}");
+}

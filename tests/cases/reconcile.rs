@@ -373,3 +373,37 @@ fn marks_that_were_given_up_leave_nothing_behind() {
     settle(&mut [&mut a, &mut b]);
     assert_eq!(a.rows("SELECT * FROM u"), ["1|x1|y1"]);
 }
+
+/// Two thousand columns are as many as SQLite gives at once: the key is one of them, and not read besides.
+#[test]
+fn c82_the_widest_table_is_compared() {
+    let columns = (1..2000).map(|n| format!("c{n}")).collect::<Vec<_>>().join(", ");
+    let (mut a, mut b) = pair(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, {columns})"));
+    a.sql("INSERT INTO t (id, c1) VALUES (1, 'x'), (2, 'y')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("DROP TRIGGER __antiphon__t_on_update; UPDATE t SET c1999 = 'unseen' WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT c1999 FROM t WHERE id = 1"), ["unseen"]);
+    assert_eq!(counts(&repair(&a, true)), (0, 0, 0, 0));
+}
+
+/// A row that is on its way when its table is compared was made upon what this node had seen then, and what is added to it
+/// next was made upon no more than that.
+#[test]
+fn c82_additions_upon_what_is_on_its_way_in_a_rebuilt_table() {
+    let setup = Setup { policies: vec![policy("t", "counter", Counter::new(&["n"]))], ..Setup::default() };
+    let (mut a, mut b) = pair_with(&setup, "CREATE TABLE t (id INTEGER PRIMARY KEY, n INTEGER)");
+    a.sql("INSERT INTO t VALUES (1, 0)");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("UPDATE t SET n = n + 2");
+    a.seal();
+    b.sql("UPDATE t SET n = n + 10");
+    b.publish();
+    a.apply();
+    assert_eq!(a.one("SELECT n FROM t"), "2", "what came stays behind what is on its way");
+    a.sql("BEGIN; CREATE TABLE made (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO made SELECT * FROM t; DROP TABLE t; ALTER TABLE made RENAME TO t; COMMIT");
+    a.publish();
+    a.sql("UPDATE t SET n = n + 100");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one("SELECT n FROM t"), "112");
+}

@@ -446,3 +446,106 @@ fn c87_functions_and_collations_of_the_applications_own() {
         assert_eq!(a.apply(), None);
     }
 }
+
+/// Whatever SQLite takes for a default, a table with it is replicated: words without quotes, too.
+#[test]
+fn c84_any_default_is_understood() {
+    for default in
+        ["abc", "\"abc\"", "[a b]", "true", "-5", "(1 + 1)", "x'00'", "CURRENT_TIMESTAMP", "(datetime('now'))", "null"]
+    {
+        let (mut a, mut b) = pair(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v DEFAULT {default})"));
+        a.sql("INSERT INTO t (id) VALUES (1)");
+        settle(&mut [&mut a, &mut b]);
+    }
+}
+
+/// A node's own conflict clauses must not pass a row over that it doesn't take, nor put another value in its place, nor
+/// remove another row: the shard stops, as it does where such a rule has no clause.
+#[test]
+fn c84_conflict_clauses_of_one_node_pass_nothing_over() {
+    for clause in [
+        "NOT NULL ON CONFLICT IGNORE",
+        "NOT NULL ON CONFLICT REPLACE DEFAULT 7",
+        "UNIQUE ON CONFLICT IGNORE",
+        "UNIQUE ON CONFLICT REPLACE",
+    ] {
+        let log = Arc::new(Memory::new());
+        let mut a = Node::new(&log, Setup::default(), TABLE);
+        let ddl = format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v {clause})");
+        let mut b = Node::new(&log, Setup { node: 2, ..Setup::default() }, &ddl);
+        found(&mut [&mut a, &mut b]);
+        a.sql("INSERT INTO t VALUES (1, 1), (2, NULL), (3, 1)");
+        a.publish();
+        let reason = b.apply().unwrap_or_default();
+        assert!(reason.contains("constraint failed"), "{clause}: {reason}");
+        assert_eq!(b.one("SELECT count(*) FROM t"), "0", "{clause}");
+        a.sql("UPDATE t SET v = id");
+        a.publish();
+        b.sql(&rebuilt_without_rules());
+        settle(&mut [&mut a, &mut b]);
+    }
+}
+
+fn rebuilt_without_rules() -> String {
+    "BEGIN; CREATE TABLE n (id INTEGER PRIMARY KEY, v); INSERT INTO n SELECT * FROM t; DROP TABLE t;
+     ALTER TABLE n RENAME TO t; COMMIT"
+        .to_owned()
+}
+
+/// A table or a key under its old name in other letters is what it was, with its marks and with what stands behind it.
+#[test]
+fn c81_names_in_other_letters() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'x'), (2, 'y')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("UPDATE t SET v = 'pending' WHERE id = 2");
+    a.seal();
+    b.sql("UPDATE t SET v = 'b' WHERE id = 2");
+    b.publish();
+    assert_eq!(a.apply(), None);
+    assert_eq!(a.one("SELECT count(*) FROM __antiphon___shadow"), "1");
+    a.sql("UPDATE t SET v = 'before' WHERE id = 1; ALTER TABLE t RENAME TO tmp; ALTER TABLE tmp RENAME TO T");
+    a.sql("UPDATE t SET v = v || ' after' WHERE id = 1");
+    for _ in 0..3 {
+        a.publish();
+        assert_eq!(a.apply(), None);
+        assert_eq!(b.apply(), None);
+    }
+    for node in [&a, &b] {
+        assert_eq!(node.rows("SELECT * FROM t"), ["1|before after", "2|pending"]);
+        assert_eq!(node.one("SELECT count(*) FROM __antiphon___shadow"), "0");
+    }
+    a.crash();
+    a.sql("DROP TABLE T; CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'anew'), (2, 'pending')");
+    settle(&mut [&mut a, &mut b]);
+    a.sql("ALTER TABLE t RENAME COLUMN id TO tmp; ALTER TABLE t RENAME COLUMN tmp TO ID; UPDATE t SET v = 'again'");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.rows("SELECT * FROM t"), ["1|again", "2|again"]);
+}
+
+/// Rows that are still to be marked when their table is renamed are marked all the same.
+#[test]
+fn c81_a_table_renamed_while_its_rows_are_marked() {
+    for shards in [1, 2] {
+        let log = Arc::new(Memory::new());
+        let setup = |node| Setup { node, shards, ..Setup::default() };
+        let mut a = Node::new(&log, setup(1), TABLE);
+        let mut b = Node::new(&log, setup(2), "CREATE TABLE t2 (id INTEGER PRIMARY KEY, v)");
+        a.sql("WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 25000) INSERT INTO t SELECT i, 'v' FROM n");
+        a.enter();
+        for _ in 0..10 {
+            a.with(|db| db.install(true)).unwrap();
+            if a.one("SELECT count(*) FROM __antiphon___scan") == "1" {
+                break;
+            }
+            a.publish_step();
+            a.apply_next(1, 1);
+        }
+        a.with(|db| db.scan()).unwrap();
+        assert_eq!(a.one("SELECT count(*) FROM __antiphon___scan WHERE key IS NOT NULL"), "1", "one page of several");
+        a.sql("ALTER TABLE t RENAME TO t2");
+        b.enter();
+        settle(&mut [&mut a, &mut b]);
+        assert_eq!(b.one("SELECT count(*) FROM t2"), "25000", "{shards} shards");
+    }
+}

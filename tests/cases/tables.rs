@@ -2,7 +2,8 @@
 
 use antiphon::db::Filter;
 use antiphon_core::entry::Body;
-use antiphon_harness::{Node, Setup, pair, pair_with, settle, trio};
+use antiphon_harness::{Counter, Dice, Node, Setup, found, pair, pair_with, policy, settle, trio};
+use std::collections::BTreeMap;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v)";
 
@@ -299,3 +300,112 @@ fn c97_harmonylites_own_tables_are_left_out() {
     assert_eq!(b.one("SELECT count(*) FROM t"), "1");
     assert_eq!(b.one("SELECT count(*) FROM __harmonylite__t_change_log"), "0");
 }
+
+/// Three nodes write while their tables are made anew and lose triggers, with crashes between: each row that one node alone
+/// writes ends as that node left it, and sums are exact.
+#[test]
+fn c82_any_history_of_rebuilds_ends_equal() {
+    // More of them: REBUILDS=1000.
+    let most = std::env::var("REBUILDS").map_or(12, |most| most.parse().unwrap());
+    for seed in (1..=most).chain([242]) {
+        let mut dice = Dice::new(seed);
+        let sizes = [2, 3, 5, 10_000];
+        let setup = Setup {
+            shards: *dice.pick(&[1, 1, 1, 2]),
+            changes_max: *dice.pick(&sizes),
+            policies: vec![policy("s", "counter", Counter::new(&["n"]))],
+            ..Setup::default()
+        };
+        let log = std::sync::Arc::new(antiphon::log::Memory::new());
+        let mut nodes = [1, 2, 3].map(|node| Node::new(&log, Setup { node, ..setup.clone() }, MADE_ANEW));
+        {
+            let [a, b, c] = &mut nodes;
+            found(&mut [a, b, c]);
+        }
+        let mut own: BTreeMap<(&str, u64), Option<u64>> = BTreeMap::new();
+        let mut sums = [0; 3];
+        nodes[0].sql("INSERT INTO s VALUES (0, 0), (1, 0), (2, 0)");
+        for (at, node) in nodes.iter_mut().enumerate() {
+            for id in (0..6).map(|id| id + 100 * at as u64) {
+                node.sql(&format!("INSERT INTO t VALUES ({id}, 0); INSERT INTO u VALUES ({id}, 'u{id}', 0)"));
+                own.extend([(("t", id), Some(0)), (("u", id), Some(0))]);
+            }
+        }
+        {
+            let [a, b, c] = &mut nodes;
+            settle(&mut [a, b, c]);
+        }
+        for step in 1..=90 {
+            let at = usize::try_from(dice.below(3)).unwrap();
+            let node = &mut nodes[at];
+            let table = *dice.pick(&["t", "u"]);
+            let (id, other) = (dice.below(6) + 100 * at as u64, dice.below(6) + 100 * at as u64);
+            let act = dice.below(20);
+            let sql = match act {
+                0..=3 => {
+                    own.insert((table, id), Some(step));
+                    match table {
+                        "t" => format!("REPLACE INTO t VALUES ({id}, {step})"),
+                        _ => format!("INSERT INTO u VALUES ({id}, 'n{step}', {step}) ON CONFLICT (id) DO UPDATE SET v = {step}"),
+                    }
+                }
+                4 => {
+                    own.insert((table, id), None);
+                    format!("DELETE FROM {table} WHERE id = {id}")
+                }
+                5 if id != other => format!(
+                    "BEGIN; UPDATE u SET x = 's{step}' WHERE id = {id}; UPDATE OR IGNORE u SET x = 'u{id}' WHERE id = {other};
+                     UPDATE OR IGNORE u SET x = 'u{other}' WHERE id = {id}; COMMIT"
+                ),
+                6 | 7 => {
+                    let row = usize::try_from(dice.below(3)).unwrap();
+                    sums[row] += step;
+                    format!("UPDATE s SET n = n + {step} WHERE id = {row}")
+                }
+                8 => {
+                    let table = *dice.pick(&["t", "u", "s"]);
+                    let events: &[&str] = *dice.pick(&[&["on_insert"][..], &["on_update"], &["on_delete"], &["on_insert", "on_update", "on_delete", "on_move"]]);
+                    events.iter().map(|event| format!("DROP TRIGGER IF EXISTS __antiphon__{table}_{event};")).collect()
+                }
+                9 => {
+                    let table = *dice.pick(&["t", "u", "s"]);
+                    let left_out = if table != "s" && dice.below(2) == 0 { own.insert((table, id), None); id } else { 999 };
+                    let columns = node.one(&format!("SELECT substr(sql, instr(sql, '(')) FROM sqlite_schema WHERE name = '{table}'"));
+                    format!(
+                        "BEGIN; CREATE TABLE made {columns}; INSERT INTO made SELECT * FROM {table} WHERE id <> {left_out};
+                         DROP TABLE {table}; ALTER TABLE made RENAME TO {table}; COMMIT"
+                    )
+                }
+                10 => { node.crash(); "crash".to_owned() }
+                11 | 12 => { let _ = node.publish_step(); "step".to_owned() }
+                13 => { node.publish(); "publish".to_owned() }
+                14 => { node.with(|db| db.seal()).unwrap(); "seal".to_owned() }
+                15 => { node.apply_next(1, 1); "next".to_owned() }
+                _ => { node.apply(); "apply".to_owned() }
+            };
+            if sql.contains(' ') {
+                node.sql(&sql);
+            }
+        }
+        let [a, b, c] = &mut nodes;
+        for _ in 0..6 {
+            for node in [&mut *a, &mut *b, &mut *c] {
+                node.publish();
+                assert_eq!(node.apply(), None, "seed {seed}");
+            }
+        }
+        settle(&mut [a, b, c]);
+        for ((table, id), value) in own {
+            let expected: Vec<String> = value.iter().map(u64::to_string).collect();
+            assert_eq!(
+                a.rows(&format!("SELECT v FROM {table} WHERE id = {id}")),
+                expected,
+                "seed {seed}: row {id} of {table}"
+            );
+        }
+        assert_eq!(a.rows("SELECT n FROM s ORDER BY id"), sums.map(|sum| sum.to_string()), "seed {seed}");
+    }
+}
+
+const MADE_ANEW: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);
+    CREATE TABLE u (id INTEGER PRIMARY KEY, x UNIQUE, v); CREATE TABLE s (id INTEGER PRIMARY KEY, n INTEGER)";

@@ -45,6 +45,7 @@ fn setting(name: &str, default: u64) -> u64 {
 const TABLES: &str = "CREATE TABLE item (id TEXT PRIMARY KEY, v INTEGER, note TEXT);
                       CREATE TABLE total (writer INTEGER PRIMARY KEY, n INTEGER);
                       CREATE TABLE shared (id INTEGER PRIMARY KEY, v TEXT);";
+const ITEMS: &str = "INSERT INTO item VALUES ('a', 1, 'x'), ('b', 2, 'y')";
 
 /// What an application knows it has committed: its items, and how often it counted.
 #[derive(Default)]
@@ -200,7 +201,7 @@ const ALL: &[Who] = &[Founder, Joiner, Equal];
 
 /// The points named in the program, who passes them for sure, and the passing at which it dies. `commit` ends every
 /// transaction of the host's, so its first passings are those of founding and joining. Those with nobody beside them
-/// are passed in `deaths_off_the_way`.
+/// are passed in `deaths_off_the_way` and `deaths_between_slices`.
 const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("checked", ALL, &[1]),
     ("created", &[Founder], &[1]),
@@ -362,7 +363,7 @@ fn f01_every_named_point_of_one_that_joins_with_equal_rows() {
 fn f01_deaths_off_the_way() {
     // A command that settles whose rows hold.
     let place = place();
-    let (mut a, mut b) = place.pair(TABLES, "INSERT INTO item VALUES ('a', 1, 'x'), ('b', 2, 'y')", "");
+    let (mut a, mut b) = place.pair(TABLES, ITEMS, "");
     let mut late = place.site("late", &format!("{TABLES} INSERT INTO item VALUES ('c', 3, 'z')"));
     late.refused().expect(65, &["join --discard-local"]);
     for passing in ["settle:1", "commit:1", "commit:2", "committed:2"] {
@@ -422,6 +423,34 @@ fn f01_deaths_off_the_way() {
     a.sql("UPDATE item SET v = 10");
     eventually("it receives", || b.one("SELECT count(*) FROM item WHERE v = 10") == "6");
     assert_eq!(b.one("SELECT count(*) FROM sqlite_schema WHERE type = 'trigger'"), "0");
+}
+
+/// F01: the points that only a unit comes by that is larger than a node applies at once.
+#[test]
+fn f01_deaths_between_slices() {
+    let place = place();
+    let (mut a, mut b) = place.pair(TABLES, ITEMS, "");
+    a.term();
+    a.set(PIECE.0, Some("500"));
+    a.start();
+    b.term();
+    b.set("ANTIPHON_ATOMIC_MAX", Some("1000"));
+    let passings = ["slice:1", "slice:2", "sliced:1", "sliced:2", "slice-placed:1", "slice-placed:2", "slices-ended:1"];
+    for (round, passing) in (1..).zip(passings) {
+        b.sql("UPDATE item SET v = v + 1 WHERE id = 'b'");
+        a.sql(&format!(
+            "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+             INSERT INTO item SELECT '{round}-' || i, i, 'large' FROM n; DELETE FROM item WHERE id LIKE '{round}-%0'"
+        ));
+        b.set(DIE_AT, Some(passing));
+        b.spawn();
+        dies(&mut b);
+        comes_back(&mut b);
+        settled(&[&a, &b]);
+        assert_eq!(a.one("SELECT count(*) FROM item WHERE note = 'large'"), (round * 2700).to_string(), "{passing}");
+        assert_eq!(a.one("SELECT v FROM item WHERE id = 'b'"), (round + 2).to_string(), "{passing}");
+        b.term();
+    }
 }
 
 /// A point that nobody lists is a point that nobody dies at.

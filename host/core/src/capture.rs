@@ -218,7 +218,8 @@ fn joined(table: &Table, item: impl Fn(&str) -> String) -> String {
         .join(", ")
 }
 
-/// Marks rows that are there already, as if they had been inserted now: from the key after `?1…` on, `limit` of them.
+/// Marks rows that are there already, as if they had been inserted now: from the key after `?1…` on, `limit` of them. A
+/// row without a whole key is left out: it can't be sent, and none can be looked for after it.
 #[must_use]
 pub fn mark_existing(table: &Table, from_start: bool) -> String {
     let into = Into::of(table).key;
@@ -232,9 +233,12 @@ pub fn mark_existing(table: &Table, from_start: bool) -> String {
         .map(|column| format!("{}{}", quote(&column.name), table.collate(column)))
         .collect::<Vec<_>>()
         .join(", ");
-    let filter = if from_start { String::new() } else { format!("WHERE ({order}) > ({after}) ") };
+    let columns = table.key_columns().into_iter().filter_map(|position| table.columns.get(position));
+    let is_whole =
+        columns.map(|column| format!("{} IS NOT NULL", quote(&column.name))).collect::<Vec<_>>().join(" AND ");
+    let filter = if from_start { String::new() } else { format!(" AND ({order}) > ({after})") };
     format!(
-        "INSERT INTO main.{} (op, {into}) SELECT {}, {keys} FROM main.{} {filter}ORDER BY {order} LIMIT ?{}",
+        "INSERT INTO main.{} (op, {into}) SELECT {}, {keys} FROM main.{} WHERE {is_whole}{filter} ORDER BY {order} LIMIT ?{}",
         quote(&change_log(&table.name)),
         op::INSERT,
         quote(&table.name),

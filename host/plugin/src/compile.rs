@@ -146,7 +146,7 @@ fn wait(child: &mut Child, name: &str, size: usize, limits: &Limits) -> io::Resu
     let mut tell = TELL_AFTER;
     loop {
         if let Some(status) = child.try_wait()? {
-            if begun.elapsed() > TELL_AFTER {
+            if status.success() && begun.elapsed() > TELL_AFTER {
                 tracing::info!(
                     plugin = name,
                     seconds = begun.elapsed().as_secs(),

@@ -2,6 +2,7 @@
 
 use super::obstacle::{Obstacle, ObstacleKind};
 use super::recent::{Keys, Recalled};
+use super::seal::has_marks;
 use super::trial::Next;
 use super::unit::Unit;
 use super::{Database, Doing as _, Error, ledger, outbox};
@@ -97,11 +98,26 @@ impl Database {
         Ok(self.refresh_schema()? || !crate::flaw!(SealSkipped) && self.is_dirty()? && self.seal_piece()?)
     }
 
+    /// What to do about changes that are still unsealed: to come again, unless all that is left waits for its table to be
+    /// compared with the log.
+    pub(super) fn unsealed(&self) -> Result<Stop, Error> {
+        let mut stop = Stop::Unsealed;
+        for tracked in self.tables.iter().filter(|tracked| tracked.captured) {
+            if has_marks(&self.conn, tracked)? {
+                match self.attachments.obstacle(&tracked.table.name).filter(|_| self.is_held(tracked)) {
+                    Some(obstacle) => stop = Stop::Blocked(obstacle.into()),
+                    None => return Ok(Stop::Unsealed),
+                }
+            }
+        }
+        Ok(stop)
+    }
+
     /// Applies what fits; says whether the next entry ends a unit that is too large, and nothing comes before it.
     fn try_apply(&mut self, shard: Shard, entries: &[Placed]) -> Result<(Applied, bool), Error> {
         self.transaction(|db| {
             if db.is_unsealed()? {
-                return Ok((Applied { stop: Some(Stop::Unsealed), ..Applied::default() }, false));
+                return Ok((Applied { stop: Some(db.unsealed()?), ..Applied::default() }, false));
             }
             fault!("apply");
             if crate::flaw!(PositionFirst) {

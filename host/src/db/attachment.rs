@@ -168,6 +168,16 @@ pub(super) fn spared(table: &str, column: &str) -> (String, String) {
     (table.to_ascii_lowercase(), column.to_ascii_lowercase())
 }
 
+const FOLLOWING: &str = "follow a renamed table";
+
+/// What one of our tables keeps of a table goes by this name from now on.
+fn keep_as(conn: &Connection, kept: &str, then: &str, now: &str) -> Result<(), Error> {
+    let sql =
+        format!("UPDATE OR REPLACE {kept} SET tbl = ?2 WHERE tbl = ?1 COLLATE NOCASE AND tbl <> ?2 COLLATE BINARY");
+    conn.execute(&sql, [then, now]).doing(FOLLOWING)?;
+    Ok(())
+}
+
 fn read_positions(text: &str) -> Vec<(Shard, u64)> {
     let position = |one: &str| {
         let (shard, seq) = one.split_once(':')?;
@@ -233,7 +243,6 @@ impl Database {
 
     /// A table was renamed: what was known of it is known of it under its new name.
     pub(super) fn follow_name(&mut self, then: &str, now: &str) -> Result<(), Error> {
-        const FOLLOWING: &str = "follow a renamed table";
         let one_shard = self.shards() == 1;
         let here = self.here();
         let Self { conn, attachments, .. } = self;
@@ -256,12 +265,38 @@ impl Database {
                 conn.execute(concat!("INSERT OR REPLACE INTO ", ours!("renamed"), " VALUES (?1, ?2)"), [then, now])
             })
             .doing(FOLLOWING)?;
-            for table in [ours!("shadow"), ours!("stamp"), ours!("oversized")] {
-                let sql = format!("UPDATE OR REPLACE {table} SET tbl = ?2 WHERE tbl = ?1 COLLATE NOCASE");
-                conn.execute(&sql, [then, now]).doing(FOLLOWING)?;
+            for table in [ours!("shadow"), ours!("stamp"), ours!("displaced")] {
+                keep_as(conn, table, then, now)?;
             }
         }
+        // Rows that are in no batch yet go under the new name in any case.
+        self.keep_unsent_as(then, now)
+    }
+
+    fn keep_unsent_as(&self, then: &str, now: &str) -> Result<(), Error> {
+        for table in [ours!("oversized"), ours!("scan")] {
+            keep_as(&self.conn, table, then, now)?;
+        }
+        self.conn
+            .execute(
+                concat!(
+                    "UPDATE OR REPLACE ",
+                    ours!("meta"),
+                    " SET name = 'fresh:' || ?2 WHERE name = 'fresh:' || ?1 COLLATE NOCASE AND name <> 'fresh:' || ?2"
+                ),
+                [then, now],
+            )
+            .doing(FOLLOWING)?;
         Ok(())
+    }
+
+    /// What is kept of a table is kept under its name as the schema spells it: it may have been written in other letters
+    /// before.
+    pub(super) fn spell(&self, table: &str) -> Result<(), Error> {
+        for kept in [ours!("shadow"), ours!("stamp"), ours!("displaced")] {
+            keep_as(&self.conn, kept, table, table)?;
+        }
+        self.keep_unsent_as(table, table)
     }
 
     /// A table gets its triggers: says whether its rows are to be marked, for it is new to this node.

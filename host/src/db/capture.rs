@@ -1,6 +1,7 @@
 //! Capture on and off: change logs and triggers, and rows that were there before them.
 
 use super::catalog::Tracked;
+use super::defaults::{defaults, literal};
 use super::own::ours;
 use super::values::{bind, values};
 use super::{Database, Doing as _, Error, own};
@@ -112,6 +113,7 @@ impl Database {
             }
             self.conn.execute_batch(&sql).doing(INSTALLING)?;
         }
+        self.spell(&name)?;
         if self.attach(&name, mark_rows, renewed)? {
             self.conn
                 .execute(concat!("INSERT OR REPLACE INTO ", ours!("scan"), " VALUES (?1, NULL)"), [&name])
@@ -197,29 +199,23 @@ impl Database {
     /// What an old change log's marks say in the columns of the new one; nothing if they say nothing of its keys.
     fn carried_over(&self, table: &Table, found: &[String], wanted: &[String]) -> Result<Option<String>, Error> {
         let was = |column: &str| found.iter().find(|known| known.eq_ignore_ascii_case(column)).map(|name| quote(name));
+        let defaults = defaults(&self.conn, table)?;
+        // A column that was added since: before, each row had its default there.
+        let default = |added: &str| {
+            let default = table.column(added).and_then(|position| defaults.get(position)?.as_ref());
+            default.map_or_else(|| "NULL".to_owned(), literal)
+        };
         let mut carried = Vec::new();
         for column in wanted {
             let value = match (was(column), column.strip_prefix("old_").filter(|_| table.resolved)) {
                 (Some(name), _) => name,
-                // A column that was added since: before, each row had its default there.
-                (None, Some(added)) => self.default_of(&table.name, added)?,
+                (None, Some(added)) => default(added),
                 // The key has other names, or is another one.
                 (None, None) => return Ok((found.len() == wanted.len()).then(|| "*".to_owned())),
             };
             carried.push(value);
         }
         Ok(was("created_at").is_some().eq(&table.resolved).then(|| carried.join(", ")))
-    }
-
-    /// The default of a column, as SQL.
-    fn default_of(&self, table: &str, column: &str) -> Result<String, Error> {
-        self.conn
-            .prepare_cached("SELECT dflt_value FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")
-            .and_then(|mut statement| {
-                statement.query_row([table, column], |row| row.get::<_, Option<String>>(0)).optional()
-            })
-            .map(|default| format!("({})", default.flatten().unwrap_or_else(|| "NULL".to_owned())))
-            .doing("read a column's default")
     }
 
     /// Removes a table's triggers; says how many it had of those that every table has.
@@ -229,7 +225,7 @@ impl Database {
             let name = trigger(table, event);
             let exists = self
                 .conn
-                .prepare_cached("SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND name = ?1")
+                .prepare_cached("SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND name = ?1 COLLATE NOCASE")
                 .and_then(|mut statement| statement.exists([&name]))
                 .doing("read the triggers")?;
             if exists {
@@ -311,7 +307,7 @@ impl Database {
                 }
             };
             if let Some(tracked) = tracked.as_ref().filter(|_| marked >= SCAN_ROWS_MAX as usize) {
-                let log = quote(&change_log(&name));
+                let log = quote(&change_log(&tracked.table.name));
                 let last: Vec<Value> = db
                     .conn
                     .query_row(&format!("SELECT * FROM main.{log} ORDER BY id DESC LIMIT 1"), [], |row| {

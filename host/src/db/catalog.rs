@@ -1,14 +1,14 @@
 //! Which tables there are, which of them are replicated, and why the others are not.
 
+use super::defaults::defaults;
 use super::overlay::TableId;
-use super::values::owned;
 use super::{Database, Doing as _, Error};
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
 use antiphon_core::schema::{Column, ROWIDS, Table, Unique, quote};
 use antiphon_core::value::Value;
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
-use rusqlite::{Connection, OptionalExtension as _};
+use rusqlite::Connection;
 use std::collections::BTreeSet;
 
 /// Which tables the user wants replicated, by globs over their names.
@@ -85,8 +85,8 @@ pub(super) struct Tracked {
     pub(super) encoder: KeyEncoder,
     /// Who decides clashes over its rows.
     pub(super) policy: usize,
-    /// What each column holds in a row that was written before there was such a column.
-    pub(super) defaults: Vec<Value>,
+    /// What each column holds in a row that was written before there was such a column, if that can be known.
+    pub(super) defaults: Vec<Option<Value>>,
     /// All rows go to one shard.
     pub(super) whole: bool,
     /// The triggers are in place.
@@ -102,7 +102,7 @@ impl Tracked {
     pub(super) fn fill(&self, image: &mut [Option<Value>]) {
         for (slot, default) in image.iter_mut().zip(&self.defaults) {
             if slot.is_none() {
-                *slot = Some(default.clone());
+                slot.clone_from(default);
             }
         }
     }
@@ -380,23 +380,6 @@ pub(super) fn has_null_keys(conn: &Connection, table: &Table) -> Result<bool, Er
     }
     let sql = format!("SELECT 1 FROM main.{} WHERE {}", quote(&table.name), terms.join(" OR "));
     conn.prepare(&sql).and_then(|mut statement| statement.exists([])).doing("look for NULL keys")
-}
-
-/// The defaults of all columns, as far as they are constant; a column that was added has no other.
-fn defaults(conn: &Connection, table: &Table) -> Result<Vec<Value>, Error> {
-    const READING: &str = "read a table's defaults";
-    let mut statement = conn
-        .prepare_cached("SELECT dflt_value FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE")
-        .doing(READING)?;
-    let mut default = |column: &Column| {
-        let text: Option<String> =
-            statement.query_row([&table.name, &column.name], |row| row.get(0)).optional().doing(READING)?.flatten();
-        let Some(text) = text.filter(|text| !text.to_ascii_uppercase().starts_with("CURRENT_")) else {
-            return Ok(Value::Null);
-        };
-        conn.query_row(&format!("SELECT {text}"), [], |row| Ok(owned(row.get_ref(0)?))).doing(READING)
-    };
-    table.columns.iter().map(&mut default).collect()
 }
 
 struct Index {

@@ -245,7 +245,7 @@ impl Database {
             Some(row) => {
                 let names = column_list(tracked);
                 let places = (1..=row.len()).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
-                (format!("INSERT INTO main.{table} ({names}) VALUES ({places})"), row.as_slice())
+                (format!("INSERT OR ABORT INTO main.{table} ({names}) VALUES ({places})"), row.as_slice())
             }
         };
         let mut statement = self.conn.prepare_cached(&sql).doing(WRITING)?;

@@ -201,7 +201,10 @@ impl Database {
             let mut read = other.conn.prepare(&format!("SELECT * FROM {table}")).doing(ADOPTING)?;
             let width = read.column_count();
             let places = (1..=width).map(|n| format!("?{n}")).collect::<Vec<_>>().join(", ");
-            let mut write = self.conn.prepare(&format!("INSERT INTO {table} VALUES ({places})")).doing(ADOPTING)?;
+            // By name: a file of an earlier build has its columns in another order.
+            let names = read.column_names().map(quote).collect::<Vec<_>>().join(", ");
+            let mut write =
+                self.conn.prepare(&format!("INSERT INTO {table} ({names}) VALUES ({places})")).doing(ADOPTING)?;
             let mut rows = read.query([]).doing(ADOPTING)?;
             while let Some(row) = rows.next().doing(ADOPTING)? {
                 for column in 0..width {

@@ -10,6 +10,8 @@ use antiphon_core::value::{Row, Value};
 use rusqlite::Connection;
 use std::cmp::Ordering;
 
+const READING: &str = "read a table";
+
 /// How the text of a database lies in its file, which is how BINARY compares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -127,11 +129,12 @@ pub(super) struct Side<'a> {
 }
 
 impl Side<'_> {
-    /// Reads the key first, then the columns; rows without a whole key are left out.
+    /// Reads the columns; rows without a whole key are left out.
     fn sql(&self) -> String {
         let name = |position: &usize| self.table.columns.get(*position).map(|column| quote(&column.name));
         let key = self.table.key_columns();
-        let read = key.iter().chain(self.columns).filter_map(name).collect::<Vec<_>>().join(", ");
+        // The key is read as one of them, and not once more: SQLite gives no more columns than a table can have.
+        let read = self.columns.iter().filter_map(name).collect::<Vec<_>>().join(", ");
         let order = key
             .iter()
             .filter_map(|position| self.table.columns.get(*position))
@@ -141,6 +144,20 @@ impl Side<'_> {
         let whole =
             key.iter().filter_map(name).map(|column| format!("{column} IS NOT NULL")).collect::<Vec<_>>().join(" AND ");
         format!("SELECT {read} FROM main.{} WHERE {whole} ORDER BY {order}", quote(&self.table.name))
+    }
+
+    /// Where the key's columns are in what is read.
+    fn key(&self) -> Vec<usize> {
+        let place = |position: usize| self.columns.iter().position(|column| *column == position);
+        self.table.key_columns().into_iter().filter_map(place).collect()
+    }
+
+    /// The next row, its key first.
+    fn next(&self, rows: &mut rusqlite::Rows<'_>, key: &[usize]) -> Result<Option<(Row, Row)>, Error> {
+        let Some(row) = rows.next().doing(READING)? else { return Ok(None) };
+        let row = values(row, 0, self.columns.len()).doing(READING)?;
+        let key = key.iter().filter_map(|place| row.get(*place).cloned()).collect();
+        Ok(Some((key, row)))
     }
 }
 
@@ -160,20 +177,13 @@ pub(super) fn merge(
     order: &KeyOrder,
     mut each: impl FnMut(Pair) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    const READING: &str = "read a table";
     let (mut here_statement, mut there_statement) =
         (here.conn.prepare(&here.sql()).doing(READING)?, there.conn.prepare(&there.sql()).doing(READING)?);
     let mut here_rows = here_statement.query([]).doing(READING)?;
     let mut there_rows = there_statement.query([]).doing(READING)?;
-    let width = here.table.key_columns().len();
-    let next = |rows: &mut rusqlite::Rows<'_>, columns: usize| -> Result<Option<(Row, Row)>, Error> {
-        match rows.next().doing(READING)? {
-            None => Ok(None),
-            Some(row) => Ok(Some((values(row, 0, width).doing(READING)?, values(row, width, columns).doing(READING)?))),
-        }
-    };
-    let mut a = next(&mut here_rows, here.columns.len())?;
-    let mut b = next(&mut there_rows, there.columns.len())?;
+    let (here_key, there_key) = (here.key(), there.key());
+    let mut a = here.next(&mut here_rows, &here_key)?;
+    let mut b = there.next(&mut there_rows, &there_key)?;
     loop {
         let order = match (&a, &b) {
             (None, None) => return Ok(()),
@@ -181,10 +191,9 @@ pub(super) fn merge(
             (None, Some(_)) => Ordering::Greater,
             (Some((a, _)), Some((b, _))) => order.compare(a, b),
         };
-        let one =
-            if order.is_le() { std::mem::replace(&mut a, next(&mut here_rows, here.columns.len())?) } else { None };
+        let one = if order.is_le() { std::mem::replace(&mut a, here.next(&mut here_rows, &here_key)?) } else { None };
         let other =
-            if order.is_ge() { std::mem::replace(&mut b, next(&mut there_rows, there.columns.len())?) } else { None };
+            if order.is_ge() { std::mem::replace(&mut b, there.next(&mut there_rows, &there_key)?) } else { None };
         let pair = match (one, other) {
             (Some((key, here)), Some((_, there))) => Pair { key, here: Some(here), there: Some(there) },
             (Some((key, here)), None) => Pair { key, here: Some(here), there: None },

@@ -8,6 +8,7 @@ use super::attachment::Attachments;
 use super::catalog::Tracked;
 use super::ledger::Ledger;
 use super::own::ours;
+use super::shadows::{Shadow, Shadows};
 use super::values::values;
 use super::{Doing as _, Error, values};
 use crate::log::Shard;
@@ -28,21 +29,12 @@ pub(super) type TableId = usize;
 /// A row in the order of the local table's columns; `None` = the writer's table lacks that column.
 pub(super) type Image = Vec<Option<Value>>;
 
-/// L's row of a key whose row in T may differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shadow {
-    /// `None` = L has no such row.
-    pub(super) image: Option<Image>,
-    /// The last position at which T was L here.
-    pub(super) seen: u64,
-}
-
 /// One table's part.
 #[derive(Debug, Default)]
 pub(super) struct TableOverlay {
     /// Keys with a change of ours on its way, and the number of the batch it is in.
     pub(super) pending: FxHashMap<Box<[u8]>, u64>,
-    pub(super) shadows: FxHashMap<Box<[u8]>, Shadow>,
+    pub(super) shadows: Shadows,
     /// Where the policy asks for stamps: the clock of the newest change of ours to a pending key.
     pub(super) clocks: FxHashMap<Box<[u8]>, u64>,
     /// Keys that a unit applied in slices took out of T, for another row of it brought a UNIQUE value of theirs. Their

@@ -1,7 +1,8 @@
 //! Rows that no entry can carry: they stay on this node, protected as if they were on their way, until they are smaller.
 
-use super::overlay::{OVERSIZED, Shadow, TableId, store_shadow};
+use super::overlay::{OVERSIZED, TableId, store_shadow};
 use super::own::ours;
+use super::shadows::Shadow;
 use super::unique::key_values;
 use super::{Database, Doing as _, Error};
 use antiphon_core::codec::{decode_row, encode_row};
@@ -75,7 +76,7 @@ impl Database {
                     "a row is too large to be sent and stays on this node until it is smaller or gone; all others go on"
                 );
             }
-            if tracked.table.resolved && !overlay.shadows.contains_key(&key) {
+            if tracked.table.resolved && !overlay.shadows.contains(&key) {
                 let image = base.as_ref().map(|row| row.iter().cloned().map(Some).collect());
                 let shadow = Shadow { image, seen };
                 store_shadow(conn, tracked, &key, &shadow)?;

@@ -1,8 +1,9 @@
 //! Tables held to no UNIQUE index besides the key: one upsert or delete a change, none for an undisturbed echo.
 
 use super::catalog::Tracked;
-use super::overlay::{Image, Shadow, TableOverlay, drop_shadow, store_shadow};
+use super::overlay::{Image, TableOverlay, drop_shadow, store_shadow};
 use super::rows::Writer;
+use super::shadows::Shadow;
 use super::unit::{TableChanges, Unit, image_of};
 use super::{Database, Error};
 use antiphon_core::entry::Chunk;

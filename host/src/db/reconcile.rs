@@ -7,10 +7,11 @@
 use super::attachment::State;
 use super::catalog::Tracked;
 use super::merge::{Encoding, KeyOrder, Pair, Side, merge};
-use super::overlay::{Image, OVERSIZED, Shadow, chunk_keys, drop_shadow, store_shadow};
+use super::overlay::{Image, OVERSIZED, chunk_keys, drop_shadow, store_shadow};
 use super::own::ours;
 use super::rows::whole;
 use super::seal::has_marks;
+use super::shadows::Shadow;
 use super::unique::{key_values, same};
 use super::unit::whole_row;
 use super::values::unsigned;
@@ -219,7 +220,7 @@ impl Database {
             here.encoder.write(&mut canonical, key.iter());
             let sealed_as = sealed.remove(canonical.as_slice());
             let pending = overlay.and_then(|overlay| overlay.pending.get(canonical.as_slice()));
-            let hidden = row.is_none() && overlay.is_some_and(|overlay| overlay.shadows.contains_key(&*canonical));
+            let hidden = row.is_none() && overlay.is_some_and(|overlay| overlay.shadows.contains(&canonical));
             let settled = marked.speaks_of(here, &key, row.is_some())
                 || match pending {
                     None => hidden,
@@ -374,6 +375,8 @@ impl Database {
                 return Ok(Some(column));
             }
             let image: Option<Image> = row.map(|row| picked(&row, &places).into_iter().map(Some).collect());
+            // What is on its way was made upon what this node had seen then, and so is what follows upon it.
+            let seen = overlay.shadows.get(key).map_or(seen, |shadow| shadow.seen);
             shadows.push((key.clone(), Shadow { image, seen }));
         }
         if rows > 0 {
@@ -381,8 +384,8 @@ impl Database {
         }
         let Self { conn, overlay, .. } = self;
         let overlay = overlay.table(here.id);
-        for key in std::mem::take(&mut overlay.shadows).into_keys() {
-            drop_shadow(conn, here, &key)?;
+        for key in std::mem::take(&mut overlay.shadows).keys() {
+            drop_shadow(conn, here, key)?;
         }
         for (key, shadow) in shadows {
             if overlay.pending.contains_key(&key) {

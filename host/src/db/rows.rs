@@ -83,7 +83,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Inserts the row or updates just these columns of it: never REPLACE, which would delete and lose the others.
+/// Inserts the row or updates just these columns of it: never REPLACE, which would delete and lose the others, nor
+/// whatever else the table's own conflict clauses say: a row that it doesn't take must not be passed over.
 fn upsert(tracked: &Tracked, columns: &[usize]) -> String {
     let table = &tracked.table;
     let columns: Vec<&Column> = columns.iter().filter_map(|&position| table.columns.get(position)).collect();
@@ -98,5 +99,8 @@ fn upsert(tracked: &Tracked, columns: &[usize]) -> String {
     let sets = columns.iter().filter(|column| column.pk_position == 0 || !table.rowid_key);
     let sets = sets.map(|column| format!("{0} = excluded.{0}", quote(&column.name))).collect::<Vec<_>>().join(", ");
     let action = if sets.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {sets}") };
-    format!("INSERT INTO main.{} ({names}) VALUES ({places}) ON CONFLICT ({key}) DO {action}", quote(&table.name))
+    format!(
+        "INSERT OR ABORT INTO main.{} ({names}) VALUES ({places}) ON CONFLICT ({key}) DO {action}",
+        quote(&table.name)
+    )
 }

@@ -6,9 +6,10 @@
 use super::catalog::Tracked;
 use super::ledger::Sealed;
 use super::outbox::Unsent;
-use super::overlay::{OVERSIZED, Shadow, TableOverlay, store_shadow};
+use super::overlay::{OVERSIZED, TableOverlay, store_shadow};
 use super::oversize::{Oversize, oversized_base, row_bytes};
 use super::rows::whole;
+use super::shadows::Shadow;
 use super::stamp::Stamps;
 use super::unit::whole_row;
 use super::values::{owned, values};
@@ -213,7 +214,7 @@ impl Database {
             } else {
                 (&mut seen_gone, &mut gone, &mut made_gone)
             };
-            let clock = row.get::<_, Option<i64>>(first + read).doing(SEALING)?.map_or(0, i64::cast_unsigned);
+            let clock = row.get::<_, Option<i64>>(first + read).doing(SEALING)?.map_or(0, since_1970);
             if before.is_unborn(&canonical) {
                 continue;
             }
@@ -415,6 +416,11 @@ impl Database {
     }
 }
 
+/// When a mark was made; a clock that stood before 1970 says nothing.
+fn since_1970(millis: i64) -> u64 {
+    u64::try_from(millis).unwrap_or(0)
+}
+
 /// An empty chunk of this table.
 fn header(tracked: &Tracked, width: usize) -> Chunk {
     let uniques = tracked.table.uniques.iter().filter(|unique| !unique.partial);
@@ -444,7 +450,7 @@ fn uncover(
         if let Some(shadow) = overlay.shadows.get(key).filter(|_| crate::flaw!(BaseFromLog)) {
             made.base = shadow.image.as_ref().map(whole_row);
         }
-        if !overlay.shadows.contains_key(key) && !crate::flaw!(ShadowOmitted) {
+        if !overlay.shadows.contains(key) && !crate::flaw!(ShadowOmitted) {
             let image = made.base.as_ref().map(|row| row.iter().cloned().map(Some).collect());
             let shadow = Shadow { image, seen };
             store_shadow(conn, tracked, key, &shadow)?;
@@ -452,7 +458,7 @@ fn uncover(
         }
         let stamped = stamps.get(key)?.map_or(0, |stamp| stamp.clock);
         let own = overlay.clocks.get(key).copied().unwrap_or(0);
-        made.clock = made.clock.max(stamped.max(own) + 1);
+        made.clock = made.clock.max(stamped.max(own).saturating_add(1));
         overlay.clocks.insert(key.clone(), made.clock);
     }
     Ok(())

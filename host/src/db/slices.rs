@@ -8,10 +8,11 @@ use super::apply::{Applied, Stop};
 use super::catalog::Tracked;
 use super::ledger::{Cursor, Ledger, Placement};
 use super::obstacle::Obstacle;
-use super::overlay::{Shadow, TableOverlay, read_image, stored_image};
+use super::overlay::{TableOverlay, read_image, stored_image};
 use super::own::ours;
 use super::recent::{BYTES_MAX, Keys};
-use super::unique::{Holder, set};
+use super::shadows::Shadow;
+use super::unique::Holder;
 use super::unit::{Change, TableChanges, Unit, local_columns, local_uniques, localise_chunk};
 use super::{Database, Doing as _, Error, outbox};
 use crate::log::{Placed, Shard};
@@ -81,6 +82,16 @@ pub(super) fn hash(table: usize, key: &[u8]) -> u64 {
     FxBuildHasher.hash_one((table, key))
 }
 
+/// Why a unit that is applied by half can't go on: what the application changed in a table that was made anew can be told
+/// from what the log says only where rows are those of a position.
+fn torn(table: &str) -> String {
+    format!(
+        "table `{table}` was made anew while a large unit was being applied, and can't be compared with the log now; take \
+         the cluster's rows anew: `antiphon cleanup`, then `antiphon join --discard-local`, or `--publish-local` if the rows \
+         here are right"
+    )
+}
+
 impl Database {
     /// Applies the next slice of a unit that ends with this entry.
     pub(super) fn apply_slice(&mut self, shard: Shard, placed: &Placed) -> Result<Applied, Error> {
@@ -98,24 +109,21 @@ impl Database {
         let Entry { origin, number, clock, body: Body::Changes(mut last), .. } = entry else {
             return Err(Error::Inconsistent("a unit ends with an entry that changes nothing".to_owned()));
         };
-        if let Some(held) = self.tables.iter().find(|tracked| self.is_held(tracked)) {
-            // What the application changed can be told from what the log says only where rows are those of a position.
-            let why = format!(
-                "table `{}` was rebuilt while a large unit was being applied, and can't be compared with the log now; \
-                 `antiphon join --discard-local` takes the log's rows instead",
-                held.table.name
-            );
-            return blocked(why.into());
+        let is_begun = self.ledger.cursor(shard).is_some();
+        if let Some(held) = self.tables.iter().find(|tracked| is_begun && self.is_held(tracked)) {
+            return blocked(torn(&held.table.name).into());
         }
         self.adapt(&mut last);
         let unit = Unit { shard, seq: placed.seq, origin, number, clock, sliced: true };
         if let Err(reason) = self.survey(&unit, &last)? {
-            return blocked(reason);
+            let compared = self.tables.iter().find(|tracked| self.attachments.obstacle(&tracked.table.name).is_some());
+            let compared = compared.filter(|_| is_begun);
+            return blocked(compared.map_or(reason, |tracked| torn(&tracked.table.name).into()));
         }
         self.load(&unit, &last)?;
         self.transaction(|db| {
             if db.is_unsealed()? {
-                return Ok(Applied { stop: Some(Stop::Unsealed), ..Applied::default() });
+                return Ok(Applied { stop: Some(db.unsealed()?), ..Applied::default() });
             }
             fault!("slice");
             db.take_slice(&unit, at)
@@ -395,7 +403,7 @@ impl Database {
             let overlay = self.overlay.table(tracked.id);
             overlay.displaced.remove(&key);
             let lost = overlay.shadows.get(&key).and_then(|shadow| shadow.image.clone());
-            set(&mut overlay.shadows, &key, None, unit.seq);
+            overlay.shadows.set(&key, None, unit.seq);
             if let Some(image) = lost {
                 self.evict(unit, index, &tracked, &change, &Holder { key: key.clone(), image })?;
             }
@@ -415,10 +423,10 @@ pub(super) fn displace(
     winner: &Change,
     holder: &Holder,
 ) -> Result<(), Error> {
-    overlay
-        .shadows
-        .entry(holder.key.clone())
-        .or_insert_with(|| Shadow { image: Some(holder.image.clone()), seen: unit.seq - 1 });
+    if !overlay.shadows.contains(&holder.key) {
+        let shadow = Shadow { image: Some(holder.image.clone()), seen: unit.seq - 1 };
+        overlay.shadows.insert(holder.key.clone(), shadow);
+    }
     overlay.displaced.insert(holder.key.clone());
     let (columns, image) = stored_image(tracked, winner.image.as_ref());
     conn.prepare_cached(concat!(

@@ -6,9 +6,10 @@
 
 use super::catalog::Tracked;
 use super::clash::Overruled;
-use super::overlay::{Image, Shadow, TableOverlay, drop_shadow, store_shadow};
+use super::overlay::{Image, TableOverlay, drop_shadow, store_shadow};
 use super::plain::present;
 use super::rows::{Writer, whole};
+use super::shadows::Uniques;
 use super::stamp::{Stamped, Stamps};
 use super::unit::{Change, TableChanges, Unit};
 use super::values::{bind, values};
@@ -33,7 +34,6 @@ impl Database {
             }
             touched = left_out;
         }
-        let mut held = Holders::new(&table.uniques, overlay);
         if !overlay.displaced.is_empty() {
             for change in &table.changes {
                 if overlay.displaced.remove(&change.key) {
@@ -43,10 +43,8 @@ impl Database {
         }
         // Pass 1: every key of the unit leaves L.
         for change in &table.changes {
-            let leaves = !table.uniques.is_empty();
-            if leaves {
-                held.forget(&change.key, overlay.shadows.get(&change.key));
-                set(&mut overlay.shadows, &change.key, None, unit.seq);
+            if !table.uniques.is_empty() {
+                overlay.shadows.set(&change.key, None, unit.seq);
             }
             touched.push(change.key.clone());
         }
@@ -54,28 +52,26 @@ impl Database {
         for change in table.changes {
             if let Some(image) = &change.image {
                 let overlay = self.overlay.table(tracked.id);
-                for holder in held.find(&self.conn, &tracked, overlay, &change.key, image)? {
+                for holder in find_holders(&self.conn, &tracked, overlay, &table.uniques, &change.key, image)? {
                     let overlay = self.overlay.table(tracked.id);
-                    held.forget(&holder.key, overlay.shadows.get(&holder.key));
                     if unit.sliced && !crate::flaw!(SliceEvicts) {
                         // Whether it is evicted is known when the whole unit is: its own change may follow.
                         slices::displace(&self.conn, unit, &tracked, overlay, &change, &holder)?;
                         touched.push(holder.key);
                         continue;
                     }
-                    set(&mut overlay.shadows, &holder.key, None, unit.seq);
+                    overlay.shadows.set(&holder.key, None, unit.seq);
                     self.evict(unit, table.index, &tracked, &change, &holder)?;
                     touched.push(holder.key);
                 }
             }
-            held.remember(&change.key, change.image.as_ref());
             if tracked.table.resolved {
                 let mut stamps = Stamps::new(&self.conn, &tracked);
                 let before = stamps.get(&change.key)?;
                 stamps.set(&change.key, &Stamped::moved(before, unit.seq, unit.origin, change.clock))?;
             }
             let overlay = self.overlay.table(tracked.id);
-            set(&mut overlay.shadows, &change.key, change.image, unit.seq);
+            overlay.shadows.set(&change.key, change.image, unit.seq);
         }
         self.materialise(&tracked, touched)
     }
@@ -157,14 +153,14 @@ impl Database {
             }
         }
         for (key, _, row) in free {
-            let Some(shadow) = overlay.shadows.get_mut(&key) else { continue };
+            let Some(mut shadow) = overlay.shadows.remove(&key) else { continue };
             if overlay.displaced.contains(&key) {
-                store_shadow(conn, tracked, &key, shadow)?;
+                store_shadow(conn, tracked, &key, &shadow)?;
+                overlay.shadows.insert(key, shadow);
                 continue;
             }
             let Some(image) = &mut shadow.image else {
                 drop_shadow(conn, tracked, &key)?;
-                overlay.shadows.remove(&key);
                 continue;
             };
             // Columns that only this node has keep their values.
@@ -174,12 +170,12 @@ impl Database {
                 }
             }
             if blocked(conn, tracked, &overlay.pending, image)? {
-                store_shadow(conn, tracked, &key, shadow)?;
+                store_shadow(conn, tracked, &key, &shadow)?;
+                overlay.shadows.insert(key, shadow);
                 continue;
             }
             writer.upsert(&present(image), image.iter().flatten())?;
             drop_shadow(conn, tracked, &key)?;
-            overlay.shadows.remove(&key);
         }
         Ok(())
     }
@@ -190,16 +186,6 @@ fn echo(overlay: &mut TableOverlay, key: &[u8], number: u64) {
     if overlay.pending.get(key).is_some_and(|&pending| pending <= number) && !crate::flaw!(EchoIgnored) {
         overlay.pending.remove(key);
         overlay.clocks.remove(key);
-    }
-}
-
-/// L's row of this key is this, from now on.
-pub(super) fn set(shadows: &mut FxHashMap<Box<[u8]>, Shadow>, key: &[u8], image: Option<Image>, seq: u64) {
-    match shadows.get_mut(key) {
-        Some(shadow) => shadow.image = image,
-        None => {
-            shadows.insert(key.into(), Shadow { image, seen: seq - 1 });
-        }
     }
 }
 
@@ -280,84 +266,36 @@ pub(super) struct Holder {
     pub(super) image: Image,
 }
 
-/// Which shadow holds which UNIQUE value: what SQLite's own indexes can't tell, for shadows are not in T.
-struct Holders<'a> {
-    uniques: &'a [Vec<(usize, String)>],
-    by_value: FxHashMap<(usize, Vec<u8>), Box<[u8]>>,
-}
-
-impl<'a> Holders<'a> {
-    fn new(uniques: &'a [Vec<(usize, String)>], overlay: &TableOverlay) -> Self {
-        let mut holders = Self { uniques, by_value: FxHashMap::default() };
-        let shadows =
-            overlay.shadows.iter().filter(|(key, _)| !uniques.is_empty() && !overlay.displaced.contains(*key));
-        for (key, shadow) in shadows {
-            holders.remember(key, shadow.image.as_ref());
-        }
-        holders
-    }
-
-    fn slots(&self, image: &Image) -> Vec<(usize, Vec<u8>)> {
-        let slot = |(index, unique): (usize, &Vec<(usize, String)>)| {
-            let mut bytes = Vec::new();
-            for (position, collation) in unique {
-                let value = image.get(*position)?.as_ref().filter(|value| **value != Value::Null)?;
-                antiphon_core::key::write_folded(&mut bytes, collation, value);
+/// Everyone but `key` whose image in L holds a UNIQUE value of `image`.
+fn find_holders(
+    conn: &Connection,
+    tracked: &Tracked,
+    overlay: &mut TableOverlay,
+    uniques: &Uniques,
+    key: &[u8],
+    image: &Image,
+) -> Result<Vec<Holder>, Error> {
+    let TableOverlay { pending, shadows, displaced, .. } = overlay;
+    let shadowed = shadows.holders(uniques, image).into_iter();
+    let others = shadowed.filter(|(holder, _)| **holder != *key && !displaced.contains(holder));
+    let mut found: Vec<Holder> = others.map(|(key, image)| Holder { key, image }).collect();
+    for unique in uniques {
+        for values in holders(conn, tracked, unique, image)? {
+            let mut holder = Vec::new();
+            tracked.encoder.write(&mut holder, values.iter());
+            let holder = holder.into_boxed_slice();
+            // Pending rows are P, not L; shadowed ones have spoken above.
+            let is_pending = pending.contains_key(&holder) && !crate::flaw!(PendingEvicted);
+            let is_l = !is_pending && !shadows.contains(&holder);
+            if !is_l || *holder == *key || found.iter().any(|known| known.key == holder) {
+                continue;
             }
-            Some((index, bytes))
-        };
-        self.uniques.iter().enumerate().filter_map(slot).collect()
-    }
-
-    fn remember(&mut self, key: &[u8], image: Option<&Image>) {
-        for slot in image.map(|image| self.slots(image)).unwrap_or_default() {
-            self.by_value.insert(slot, key.into());
-        }
-    }
-
-    fn forget(&mut self, key: &[u8], shadow: Option<&Shadow>) {
-        for slot in shadow.and_then(|shadow| shadow.image.as_ref()).map(|image| self.slots(image)).unwrap_or_default() {
-            if self.by_value.get(&slot).is_some_and(|holder| **holder == *key) {
-                self.by_value.remove(&slot);
+            if let Some(row) = whole(conn, tracked, &values)? {
+                found.push(Holder { key: holder, image: row.into_iter().map(Some).collect() });
             }
         }
     }
-
-    /// Everyone but `key` whose image in L holds a UNIQUE value of `image`.
-    fn find(
-        &self,
-        conn: &Connection,
-        tracked: &Tracked,
-        overlay: &TableOverlay,
-        key: &[u8],
-        image: &Image,
-    ) -> Result<Vec<Holder>, Error> {
-        let mut found: Vec<Holder> = Vec::new();
-        for slot in self.slots(image) {
-            let Some(holder) = self.by_value.get(&slot).filter(|holder| ***holder != *key) else { continue };
-            let Some(image) = overlay.shadows.get(holder).and_then(|shadow| shadow.image.clone()) else { continue };
-            if !found.iter().any(|known| known.key == *holder) {
-                found.push(Holder { key: holder.clone(), image });
-            }
-        }
-        for unique in self.uniques {
-            for values in holders(conn, tracked, unique, image)? {
-                let mut holder = Vec::new();
-                tracked.encoder.write(&mut holder, values.iter());
-                let holder = holder.into_boxed_slice();
-                // Pending rows are P, not L; shadowed ones have spoken above.
-                let is_pending = overlay.pending.contains_key(&holder) && !crate::flaw!(PendingEvicted);
-                let is_l = !is_pending && !overlay.shadows.contains_key(&holder);
-                if !is_l || *holder == *key || found.iter().any(|known| known.key == holder) {
-                    continue;
-                }
-                if let Some(row) = whole(conn, tracked, &values)? {
-                    found.push(Holder { key: holder, image: row.into_iter().map(Some).collect() });
-                }
-            }
-        }
-        // Who is found in a shadow and who in T differs between nodes; the order of records must not.
-        found.sort_unstable_by(|one, other| one.key.cmp(&other.key));
-        Ok(found)
-    }
+    // Who is found in a shadow and who in T differs between nodes; the order of records must not.
+    found.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+    Ok(found)
 }
