@@ -13,8 +13,17 @@ folder=$(cd "$1" 2> /dev/null && pwd) && [ -x "$folder/antiphon" ] || { echo "no
 command -v sqlite3 > /dev/null || { echo "sqlite3 is missing; on Debian: apt-get install sqlite3" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 
-# The longest a document may take, in seconds; each takes a few.
+# The longest a document may take, in seconds; each takes a few. One that has components built takes minutes.
 limit=${DOCS_SECONDS:-120}
+limit_building=${DOCS_BUILDING_SECONDS:-600}
+# How crates and packages are fetched here, and with which Rust, for the documents that have components built.
+fetching=(CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}")
+for name in NODE_EXTRA_CA_CERTS PIP_CERT PIP_INDEX_URL REQUESTS_CA_BUNDLE SSL_CERT_DIR SSL_CERT_FILE; do
+    [ -z "${!name:-}" ] || fetching+=("$name=${!name}")
+done
+path=$folder:/usr/local/bin:/usr/bin:/bin
+cargo=$(command -v cargo || true)
+[ -z "$cargo" ] || path=$path:$(dirname "$cargo")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0
@@ -35,7 +44,7 @@ script() {
 }
 
 run() {
-    local document=$1 name blocks done_blocks here code=0
+    local document=$1 name blocks done_blocks here seconds=$limit code=0
     name=$(basename "$document" .md)
     blocks=$(grep -c '^```sh$' "$document" || true)
     [ "$blocks" -gt 0 ] || return 0
@@ -46,11 +55,16 @@ run() {
         bad "$document: what builds belongs in a console block"
         return 0
     fi
+    if grep -q 'plugin build' "$work/$name.sh"; then
+        seconds=$limit_building
+        # The tools that tests/examples.sh fetched before; without them they are fetched here.
+        [ ! -d target/examples/.antiphon ] || ln -s "$PWD/target/examples/.antiphon" "$here/.antiphon"
+    fi
     : > "$work/$name.done"
     # `timeout` makes a group of its own and ends only that. Nothing of the caller's environment gets in.
-    (cd "$here" && env -i PATH="$folder:/usr/local/bin:/usr/bin:/bin" HOME="$here" TMPDIR="$work" \
+    (cd "$here" && env -i PATH="$path" "${fetching[@]}" HOME="$here" TMPDIR="$work" \
         XDG_CACHE_HOME="$work/cache" DONE="$work/$name.done" LC_ALL=C.UTF-8 \
-        timeout --kill-after=10 "$limit" bash -euo pipefail "$work/$name.sh") \
+        timeout --kill-after=10 "$seconds" bash -euo pipefail "$work/$name.sh") \
         > "$work/$name.out" 2>&1 < /dev/null || code=$?
     done_blocks=$(wc -l < "$work/$name.done")
     passed=$((passed + done_blocks))
@@ -61,7 +75,7 @@ run() {
         [ -f "$log" ] && { echo "-- $(basename "$log")"; tail -n 20 "$log"; } >&2
     done
     if [ "$code" -eq 124 ]; then
-        bad "$document after $done_blocks of $blocks blocks: not done within $limit seconds"
+        bad "$document after $done_blocks of $blocks blocks: not done within $seconds seconds"
     else
         bad "$document after $done_blocks of $blocks blocks, with exit code $code"
     fi
@@ -77,7 +91,7 @@ for command in 'cargo run --release -- demo' 'tests/run'; do
 done
 
 # A link to a file leads to one.
-for document in *.md docs/*.md plugins/*.md; do
+for document in *.md docs/*.md plugins/*.md examples/*.md examples/*/*.md; do
     missing=0
     while read -r target; do
         [ -e "$(dirname "$document")/${target%%#*}" ] || { missing=1; echo "$document: nothing at $target" >&2; }

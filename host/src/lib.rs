@@ -28,6 +28,7 @@
 //! | [`trial`] | components tried out without a node |
 //! | [`failure`] | what went wrong, as the user reads it |
 //! | [`telemetry`] | log lines |
+//! | [`template`] | what a component of the user's own starts from |
 //! | [`flaw`] | planted bugs, for tests alone |
 
 #[macro_use]
@@ -59,6 +60,7 @@ pub mod report;
 pub mod status;
 pub mod subscribe;
 pub mod telemetry;
+pub mod template;
 pub mod trial;
 mod unread;
 pub mod watch;

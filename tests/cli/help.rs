@@ -24,7 +24,7 @@ fn alone_it_prints_its_help() {
       conflicts  Look at what was overruled when two nodes changed one row, and delete old records of it
       log        Look at the embedded log: which changes it holds, from whom, and how far it reaches
       repair     Compare a database with the log, and send what differs
-      plugin     Look at components, try them out, and pin them
+      plugin     Make components, look at them, try them out, and pin them
       demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything
       help       Print this message or the help of the given subcommand(s)

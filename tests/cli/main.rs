@@ -14,6 +14,7 @@ mod help;
 mod init;
 mod inspect;
 mod plugin;
+mod plugin_new;
 
 /// A folder to run the program in.
 struct Dir {

@@ -65,7 +65,7 @@ fn help_of_the_commands_for_components() {
     assert_snapshot!(dir.words("plugin --help"), @r"
     exit 0
     --- stdout
-    Look at components, try them out, and pin them
+    Make components, look at them, try them out, and pin them
 
     Nothing of this touches a database or a log.
 
@@ -73,6 +73,9 @@ fn help_of_the_commands_for_components() {
 
     Commands:
       list     List the components that come with the program, and those of a configuration
+      new      Write a component to start from: its source, cases to try it with, and what it says to
+               the host
+      build    Make a component of the source in a folder, with the tool of its language
       inspect  Say what a component is, what it imports and what becomes of that, and which limits it
                has
       check    Check a component: what it is, what it wants, and whether it answers the same questions

@@ -1,22 +1,26 @@
-//! `antiphon plugin`: components, official ones and your own, looked at and tried without a node.
+//! `antiphon plugin`: components, official ones and your own, made, looked at and tried without a node.
 
 use crate::failure::Failure;
 
 mod bench;
+mod build;
 mod check;
 mod inspect;
 mod list;
+mod new;
 mod pin;
 mod progress;
 mod subject;
 mod test;
 
-/// Look at components, try them out, and pin them
+/// Make components, look at them, try them out, and pin them
 ///
 /// Nothing of this touches a database or a log.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     List(list::List),
+    New(new::New),
+    Build(build::Build),
     Inspect(inspect::Inspect),
     Check(check::Check),
     Test(test::Test),
@@ -28,6 +32,8 @@ impl Command {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run(),
+            Self::New(new) => new.run(),
+            Self::Build(build) => build.run(),
             Self::Inspect(inspect) => inspect.run(),
             Self::Check(check) => check.run(),
             Self::Test(test) => test.run(),
