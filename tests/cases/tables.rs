@@ -364,7 +364,7 @@ fn c82_any_history_of_rebuilds_ends_equal() {
                 }
                 8 => {
                     let table = *dice.pick(&["t", "u", "s"]);
-                    let events: &[&str] = *dice.pick(&[&["on_insert"][..], &["on_update"], &["on_delete"], &["on_insert", "on_update", "on_delete", "on_move"]]);
+                    let events = *dice.pick::<&[&str]>(&[&["on_insert"][..], &["on_update"], &["on_delete"], &["on_insert", "on_update", "on_delete", "on_move"]]);
                     events.iter().map(|event| format!("DROP TRIGGER IF EXISTS __antiphon__{table}_{event};")).collect()
                 }
                 9 => {

@@ -89,7 +89,7 @@ pub(super) fn literal(value: &Value) -> String {
 mod tests {
     use super::*;
 
-    fn check(declared: &str, expected: Option<Value>) {
+    fn check(declared: &str, expected: Option<&Value>) {
         let conn = Connection::open_in_memory().unwrap();
         let strict = if declared.starts_with("ANY") { " STRICT" } else { "" };
         conn.execute_batch(&format!("CREATE TABLE t (k INTEGER PRIMARY KEY, v {declared}){strict}")).unwrap();
@@ -97,7 +97,7 @@ mod tests {
         let column = Column { name: "v".into(), decl_type: decl_type.unwrap(), ..Column::default() };
         let table = Table { name: "t".into(), columns: vec![column], strict: !strict.is_empty(), ..Table::default() };
         let found = defaults(&conn, &table).unwrap().remove(0);
-        assert_eq!(found, expected, "{declared}");
+        assert_eq!(found.as_ref(), expected, "{declared}");
         let Some(found) = found else { return };
         // What SQLite itself puts there, and what it reads of it as SQL.
         conn.execute_batch(&format!("INSERT INTO t DEFAULT VALUES; CREATE TABLE u AS SELECT {} AS v", literal(&found)))
@@ -135,7 +135,7 @@ mod tests {
             ("DEFAULT ('a' || 'b')", "ab".into()),
             ("DEFAULT x'00ff'", Value::Blob(vec![0, 255])),
         ] {
-            check(declared, Some(value));
+            check(declared, Some(&value));
         }
         for declared in
             ["CURRENT_TIMESTAMP", "current_date", "(CURRENT_TIME || 'Z')", "(random())", "(datetime('now'))"]
