@@ -331,3 +331,226 @@ fn t18_compiling_has_caps() {
     // The hasher was compiled before; now this one was, and the policy of all other tables.
     assert_eq!((before, kept()), (1, 3), "what was compiled in the other process is kept for the next start");
 }
+
+/// A resolver that never ends, or crashes, at one clash: its shard stops there on every node, and all others go on.
+#[test]
+fn t01_a_spinning_resolver_stops_its_own_shard_alone() {
+    stops_alone("(loop $l (br $l)) (i32.const 0)", "it ran out of fuel after");
+}
+
+#[test]
+fn t08_a_crashing_resolver_stops_its_own_shard_alone() {
+    stops_alone("(unreachable)", "it panicked in `decide`");
+}
+
+fn stops_alone(verdict: &str, why: &str) {
+    let place = place();
+    let sha256 = component(&place, "mine.wasm", &resolver_guest(verdict));
+    let config = format!("[replication_log]\nshards = 4\n{}", mine(&format!("sha256 = \"{sha256}\"\n")));
+    let (mut a, mut b) = (site(&place, "a", &config), site(&place, "b", &config));
+    a.start();
+    b.start();
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    eventually("the row is everywhere", || b.one("SELECT count(*) FROM t") == "1");
+    clash(&mut a, &mut b, ["UPDATE t SET v = 'first'", "UPDATE t SET v = 'second'"]);
+    let stopped = |site: &Site| {
+        let status = site.verb("status", &[]);
+        status.code == Some(3) && status.stdout.contains(why) && status.stdout.contains("mine")
+    };
+    eventually("both say so", || stopped(&a) && stopped(&b));
+
+    // Rows spread over four shards: those of one of them wait, and no others.
+    b.sql("WITH RECURSIVE n(i) AS (VALUES (2) UNION ALL SELECT i + 1 FROM n WHERE i < 101) INSERT INTO t SELECT i, i FROM n");
+    let mut held: Vec<String> = Vec::new();
+    eventually("the rows of three shards arrive", || {
+        let here = a.rows("SELECT id FROM t");
+        held = b.rows("SELECT id FROM t").into_iter().filter(|id| !here.contains(id)).collect();
+        assert!(a.is_running() && b.is_running());
+        held.len() < 50
+    });
+    let shard = |of: &str| {
+        (1..=4).find(|&shard| {
+            place.entries(shard).into_iter().any(|entry| match entry.body {
+                Body::Changes(changes) => changes.chunks.iter().any(|chunk| {
+                    chunk.written.iter().any(|row| row[0] == antiphon_core::value::Value::Integer(of.parse().unwrap()))
+                }),
+                _ => false,
+            })
+        })
+    };
+    let stuck = shard("1");
+    assert!(!held.is_empty() && held.iter().all(|id| shard(id) == stuck), "{held:?} wait for shard {stuck:?}");
+    // What stood, stands: no side was picked.
+    assert_eq!([&a, &b].map(|site| site.one("SELECT v FROM t WHERE id = 1")), ["first", "second"]);
+    println!("{}", a.verb("status", &[]).stdout);
+}
+
+/// Whatever is named as a component and is none, a start says what it is and what to do, and nothing has happened yet.
+#[test]
+fn what_is_no_resolver_is_refused_in_words() {
+    let place = place();
+    let good = resolver_guest(KEEP);
+    let replaced = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let (from, to) = (from.as_bytes(), to.as_bytes());
+        let mut bytes = good.clone();
+        let mut at = 0;
+        while let Some(found) = bytes[at..].windows(from.len()).position(|window| window == from) {
+            at += found;
+            bytes[at..at + to.len()].copy_from_slice(to);
+        }
+        bytes
+    };
+    let module = b"\0asm\x01\0\0\0".to_vec();
+    let hasher = antiphon_bundle::find(antiphon_bundle::World::Hasher, "fnv").unwrap().bytes.to_vec();
+    let mut all = String::new();
+    for (name, bytes) in [
+        ("missing", None),
+        ("folder", None),
+        ("empty", Some(Vec::new())),
+        ("text", Some(b"fn main() {}\n".to_vec())),
+        ("other", Some(b"\x7fELF\x02\x01\x01\0".to_vec())),
+        ("module", Some(module)),
+        ("cut", Some(good[..good.len() / 2].to_vec())),
+        ("hasher", Some(hasher)),
+        ("newer", Some(replaced("@0.1.0", "@0.9.0"))),
+        ("older", Some(replaced("@0.1.0", "@0.0.1"))),
+        ("extended", Some(replaced("not-null", "not-nill"))),
+        ("unknown", Some(replaced("antiphon:plugin/types@", "antiphon:plugin/treat@"))),
+    ] {
+        let file = format!("{name}.wasm");
+        if name == "folder" {
+            std::fs::create_dir(place.path(&file)).unwrap();
+        }
+        let sha256 = bytes.map_or_else(|| "0".repeat(64), |bytes| component(&place, &file, &bytes));
+        let config = mine(&format!("sha256 = \"{sha256}\"\n")).replace("mine.wasm", &file);
+        let mut site = site(&place, name, &config);
+        let ended = site.refused();
+        let said = ended.stderr.replace(&sha256, "[sha256]").replace(place.path("").to_str().unwrap(), "[folder]/");
+        all.push_str(&format!("{name}, {:?}\n{said}\n", ended.code.unwrap()));
+        assert_eq!(site.schema().len(), 1, "{name} left something behind");
+    }
+    insta::assert_snapshot!(all, @r"
+    missing, 66
+    error: cannot read the component of `[plugin.mine]`, `missing.wasm`: No such file or directory (os error 2)
+
+    hint: see that `source` under `[plugin.mine]` names it; a path is relative to the configuration
+
+    folder, 66
+    error: cannot read the component of `[plugin.mine]`, `folder.wasm`: it is not a file
+
+    hint: see that `source` under `[plugin.mine]` names it; a path is relative to the configuration
+
+    empty, 64
+    error: cannot load plugin `mine` (file:empty.wasm, sha256 [sha256]): it is empty
+
+    hint: Copy the file again and compare its sha256.
+
+    text, 64
+    error: cannot load plugin `mine` (file:text.wasm, sha256 [sha256]): it is a text, not a WebAssembly component
+
+    hint: Compile it to a component first, and name the `.wasm` file that this gives.
+
+    other, 64
+    error: cannot load plugin `mine` (file:other.wasm, sha256 [sha256]): it is no WebAssembly: it begins with [7f, 45, 4c, 46, 02, 01, 01, 00]
+
+    hint: Copy the file again and compare its sha256.
+
+    module, 64
+    error: cannot load plugin `mine` (file:module.wasm, sha256 [sha256]): it is a core WebAssembly module, not a component
+
+    hint: Build it for `wasm32-wasip2`, or make a component of it with `wasm-tools component new`.
+
+    cut, 64
+    error: cannot load plugin `mine` (file:cut.wasm, sha256 [sha256]): it ends in the middle: the file is truncated
+
+    hint: Copy the file again and compare its sha256.
+
+    hasher, 64
+    error: cannot load plugin `mine` (file:hasher.wasm, sha256 [sha256]): it is no resolver: it exports `antiphon:plugin/metadata@0.1.0`, `antiphon:plugin/rowhash@0.1.0`, and a resolver exports `antiphon:plugin/metadata@0.1.0`, `antiphon:plugin/conflict@0.1.0`
+
+    hint: See that the plugin is named under the setting that it is made for.
+
+    newer, 64
+    error: cannot load plugin `mine` (file:newer.wasm, sha256 [sha256]): it exports `antiphon:plugin/metadata@0.9.0`, and this Antiphon knows `antiphon:plugin/metadata@0.1.0`
+
+    hint: Use a later release of Antiphon, or an earlier build of the plugin.
+
+    older, 64
+    error: cannot load plugin `mine` (file:older.wasm, sha256 [sha256]): it exports `antiphon:plugin/metadata@0.0.1`, and this Antiphon knows `antiphon:plugin/metadata@0.1.0`
+
+    hint: Build the plugin again with this release's `wit` folder.
+
+    extended, 64
+    error: cannot load plugin `mine` (file:extended.wasm, sha256 [sha256]): what it exports is not as `antiphon:plugin@0.1.0` has it: expected record field named not-null, found not-nill
+
+    hint: Build the plugin again with this release's `wit` folder, or use the release that it was made for.
+
+    unknown, 64
+    error: cannot load plugin `mine` (file:unknown.wasm, sha256 [sha256]): it imports `antiphon:plugin/treat@0.1.0`, which is not to be had here
+
+    hint: `wasm-tools component wit FILE` shows what it imports.
+    ");
+}
+
+/// What the configuration says of a component and can't mean.
+#[test]
+fn what_a_configuration_cannot_say_of_a_component() {
+    let place = place();
+    let sha256 = component(&place, "mine.wasm", &resolver_guest(KEEP));
+    let mut all = String::new();
+    for (number, rest) in [
+        "sha265 = \"00\"",
+        "sha256 = \"00\"",
+        "fuel = 7",
+        "[plugin.mine.limits]\nmemmory = \"1 MiB\"",
+        "[plugin.mine.limits]\nmemory = \"1 KiB\"",
+        "[plugin.mine.limits]\nmemory = \"many\"",
+        "on_failure = \"ignore\"",
+        "settings = 3",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let pin = if rest.starts_with("sha") { String::new() } else { format!("sha256 = \"{sha256}\"\n") };
+        let mut site = site(&place, &format!("n{number}"), &mine(&format!("{pin}{rest}\n")));
+        let ended = site.refused();
+        all.push_str(&format!("{rest}, {:?}\n{}\n", ended.code.unwrap(), ended.stderr.replace(&sha256, "[sha256]")));
+    }
+    insta::assert_snapshot!(all, @r#"
+    sha265 = "00", 64
+    error: unknown key `plugin.mine.sha265` in `n0.toml`; did you mean `sha256`?
+
+    hint: see every key with `antiphon config example`
+
+    sha256 = "00", 64
+    error: configuration `n1.toml`: `plugin.mine.sha256` must be 64 hexadecimal digits
+
+    hint: `antiphon plugin pin mine` writes the right ones
+
+    fuel = 7, 64
+    error: unknown key `plugin.mine.fuel` in `n2.toml`
+
+    hint: see every key with `antiphon config example`
+
+    [plugin.mine.limits]
+    memmory = "1 MiB", 64
+    error: unknown key `plugin.mine.limits.memmory` in `n3.toml`; did you mean `memory`?
+
+    hint: see every key with `antiphon config example`
+
+    [plugin.mine.limits]
+    memory = "1 KiB", 64
+    error: configuration `n4.toml`: `plugin.mine.limits.memory` must be from 64 KiB to 4 GiB, found 1 KiB
+
+    [plugin.mine.limits]
+    memory = "many", 64
+    error: `plugin.mine.limits.memory` in `n5.toml` must be an amount of bytes, as `"64 MiB"`, found the text `many`
+
+    on_failure = "ignore", 64
+    error: configuration `n6.toml`: `plugin.mine.on_failure` must be one of `stop`, `park`, found `ignore`
+
+    settings = 3, 64
+    error: `plugin.mine.settings` in `n7.toml` must be a table, found the number 3
+    "#);
+}

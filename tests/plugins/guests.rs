@@ -12,6 +12,7 @@ const COMMON: &str = r#"
     (global $top (mut i32) (i32.const 65536))
     (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
       (local $at i32)
+      ;; first of all
       (local.set $at (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
       (global.set $top (i32.add (local.get $at) (local.get 3)))
       (loop $more
@@ -32,19 +33,16 @@ pub(crate) fn hasher(hash: &str, more: &str) -> Vec<u8> {
     module_as("hasher", &hasher_text(hash, "", more))
 }
 
-/// A hasher that imports these functions of WASI, as core imports and as the WIT that they are in.
+/// A hasher that imports these functions of WASI, as core imports.
 pub(crate) fn hasher_with_wasi(hash: &str, imports: &str) -> Vec<u8> {
+    hasher_importing(hash, imports, "")
+}
+
+/// The same, with `more` in the module.
+pub(crate) fn hasher_importing(hash: &str, imports: &str, more: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     resolve.push_dir(WIT).unwrap();
-    for wit in [
-        "package wasi:io@0.2.0; interface poll { resource pollable; }",
-        "package wasi:clocks@0.2.0; interface monotonic-clock {
-           use wasi:io/poll@0.2.0.{pollable};
-           now: func() -> u64;
-           subscribe-duration: func(when: u64) -> pollable;
-         }",
-        "package wasi:random@0.2.0; interface random { get-random-u64: func() -> u64; }",
-    ] {
+    for wit in WASI {
         resolve.push_str("wasi.wit", wit).unwrap();
     }
     let world = "package test:test;
@@ -52,10 +50,83 @@ pub(crate) fn hasher_with_wasi(hash: &str, imports: &str) -> Vec<u8> {
           include antiphon:plugin/hasher@0.1.0;
           import wasi:clocks/monotonic-clock@0.2.0;
           import wasi:random/random@0.2.0;
+          import wasi:io/poll@0.2.0;
+          import wasi:io/streams@0.2.0;
+          import wasi:cli/stdin@0.2.0;
+          import wasi:cli/stdout@0.2.0;
+          import wasi:cli/environment@0.2.0;
+          import wasi:cli/exit@0.2.0;
+          import wasi:sockets/tcp-create-socket@0.2.0;
+          import wasi:filesystem/preopens@0.2.0;
         }";
     let package = resolve.push_str("test.wit", world).unwrap();
-    component(&mut resolve, package, "hasher-with-wasi", &hasher_text(hash, imports, ""))
+    component(&mut resolve, package, "hasher-with-wasi", &hasher_text(hash, imports, more))
 }
+
+/// As much of WASI as guests here make use of.
+const WASI: [&str; 6] = [
+    "package wasi:io@0.2.0;
+     interface error { resource error; }
+     interface poll { resource pollable { block: func(); } poll: func(in: list<borrow<pollable>>) -> list<u32>; }
+     interface streams {
+       use error.{error};
+       use poll.{pollable};
+       variant stream-error { last-operation-failed(error), closed }
+       resource input-stream {
+         blocking-read: func(len: u64) -> result<list<u8>, stream-error>;
+         subscribe: func() -> pollable;
+       }
+       resource output-stream { blocking-write-and-flush: func(contents: list<u8>) -> result<_, stream-error>; }
+     }",
+    "package wasi:clocks@0.2.0; interface monotonic-clock {
+       use wasi:io/poll@0.2.0.{pollable};
+       now: func() -> u64;
+       subscribe-duration: func(when: u64) -> pollable;
+     }",
+    "package wasi:random@0.2.0; interface random {
+       get-random-bytes: func(len: u64) -> list<u8>;
+       get-random-u64: func() -> u64;
+     }",
+    "package wasi:cli@0.2.0;
+     interface stdin { use wasi:io/streams@0.2.0.{input-stream}; get-stdin: func() -> input-stream; }
+     interface stdout { use wasi:io/streams@0.2.0.{output-stream}; get-stdout: func() -> output-stream; }
+     interface environment { get-environment: func() -> list<tuple<string, string>>; }
+     interface exit { exit: func(status: result); }",
+    "package wasi:sockets@0.2.0;
+     interface network {
+       enum error-code {
+         unknown, access-denied, not-supported, invalid-argument, out-of-memory, timeout, concurrency-conflict,
+         not-in-progress, would-block, invalid-state, new-socket-limit, address-not-bindable, address-in-use,
+         remote-unreachable, connection-refused, connection-reset, connection-aborted, datagram-too-large,
+         name-unresolvable, temporary-resolver-failure, permanent-resolver-failure,
+       }
+       enum ip-address-family { ipv4, ipv6 }
+     }
+     interface tcp { resource tcp-socket; }
+     interface tcp-create-socket {
+       use network.{error-code, ip-address-family};
+       use tcp.{tcp-socket};
+       create-tcp-socket: func(address-family: ip-address-family) -> result<tcp-socket, error-code>;
+     }",
+    "package wasi:filesystem@0.2.0;
+     interface types { resource descriptor; }
+     interface preopens {
+       use types.{descriptor};
+       get-directories: func() -> list<tuple<descriptor, string>>;
+     }",
+];
+
+/// The same that does something else first: where `before` marks it, in [`COMMON`] or what follows.
+pub(crate) fn hasher_doing(what: &str, where_: &str) -> Vec<u8> {
+    let text = hasher_text("(i32.const 128)", "", "");
+    assert!(text.contains(where_), "there is no {where_}");
+    module_as("hasher", &text.replace(where_, &format!("{where_} {what}")))
+}
+
+/// Where a guest is when it allocates, describes itself and is configured.
+pub(crate) const ALLOCATING: &str = ";; first of all\n";
+pub(crate) const DESCRIBING: &str = "#describe\") (result i32)";
+pub(crate) const CONFIGURING: &str = "#configure\") (param i32 i32 i32 i32) (result i32)";
 
 fn hasher_text(hash: &str, imports: &str, more: &str) -> String {
     format!(
@@ -70,6 +141,79 @@ fn hasher_text(hash: &str, imports: &str, more: &str) -> String {
     )
 }
 
+/// A hasher whose memory has so many pages from the start.
+pub(crate) fn hasher_memory(pages: &str) -> Vec<u8> {
+    let text = hasher_text("(i32.const 128)", "", "");
+    module_as("hasher", &text.replace("\"memory\") 2", &format!("\"memory\") {pages}")))
+}
+
+/// A hasher in good order, and in the same component an instance of one that has `inside` in it.
+pub(crate) fn hasher_within(inside: &str) -> Vec<u8> {
+    hasher_around(&wat::parse_str(format!("(component {inside})")).unwrap())
+}
+
+const COMPONENT: u8 = 4;
+const INSTANCE: u8 = 5;
+
+/// Components so deep, one in the other.
+pub(crate) fn nested(depth: usize) -> Vec<u8> {
+    let empty = wat::parse_str("(component)").unwrap();
+    // From the inside, the length of each: from the outside, what stands before it.
+    let mut before = Vec::new();
+    let mut len = empty.len();
+    for _ in 0..depth {
+        let mut head = vec![COMPONENT];
+        push_size(&mut head, len);
+        len += empty.len() + head.len();
+        before.push(head);
+    }
+    let mut bytes = empty.clone();
+    for head in before.iter().rev() {
+        bytes.extend(head);
+        bytes.extend(&empty);
+    }
+    bytes
+}
+
+/// A hasher in good order that has this component in it, and an instance of that.
+pub(crate) fn hasher_around(inner: &[u8]) -> Vec<u8> {
+    let mut bytes = hasher("(i32.const 128)", "");
+    let index = sections(&bytes).filter(|&id| id == COMPONENT).count();
+    push_section(&mut bytes, COMPONENT, inner);
+    // One instance, made of that component, with nothing to import.
+    push_section(&mut bytes, INSTANCE, &[1, 0, u8::try_from(index).unwrap(), 0]);
+    bytes
+}
+
+/// What the sections of a component are.
+fn sections(bytes: &[u8]) -> impl Iterator<Item = u8> {
+    let mut rest = &bytes[8..];
+    std::iter::from_fn(move || {
+        let (&id, after) = rest.split_first()?;
+        let digits = after.iter().position(|byte| byte < &0x80).unwrap() + 1;
+        let size = after[..digits].iter().rev().fold(0, |sum, byte| sum << 7 | usize::from(byte & 0x7f));
+        rest = &after[digits + size..];
+        Some(id)
+    })
+}
+
+fn push_section(bytes: &mut Vec<u8>, id: u8, content: &[u8]) {
+    bytes.push(id);
+    push_size(bytes, content.len());
+    bytes.extend(content);
+}
+
+fn push_size(bytes: &mut Vec<u8>, mut size: usize) {
+    loop {
+        let [low, ..] = size.to_le_bytes();
+        size >>= 7;
+        if size == 0 {
+            return bytes.push(low & 0x7f);
+        }
+        bytes.push(low | 0x80);
+    }
+}
+
 /// A resolver that needs nothing and whose `resolve` is this: pointer and length of clashes to pointer to the result.
 pub(crate) fn resolver(resolve: &str, more: &str) -> Vec<u8> {
     module_as(
@@ -79,6 +223,7 @@ pub(crate) fn resolver(resolve: &str, more: &str) -> Vec<u8> {
             (func (export "antiphon:plugin/conflict@0.1.0#configure") (param i32 i32 i32 i32 i32 i32) (result i32)
               (i32.const 128))
             (func (export "antiphon:plugin/conflict@0.1.0#resolve") (param i32 i32) (result i32)
+        (local $n i32) (local $m i32)
               {resolve}))"#
         ),
     )

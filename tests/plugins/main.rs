@@ -4,16 +4,21 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
     reason = "this is all test, and a test fails by panicking"
 )]
 
+mod alone;
 mod cache;
 mod guests;
 mod hostile;
 mod laws;
+mod malformed;
 mod policies;
 mod probe;
 mod refused;
+mod threats;
 mod twins;
 
 use std::sync::LazyLock;
@@ -24,6 +29,12 @@ use antiphon_core::schema::{Column, Table};
 use antiphon_plugin::{Hasher, HostOptions, Limits, Origin, PluginHost, Resolver, Source};
 
 static HOST: LazyLock<PluginHost> = LazyLock::new(|| PluginHost::new(&HostOptions::default()).unwrap());
+
+/// A host that remembers what it has compiled, from one run of the tests to the next.
+fn cached() -> PluginHost {
+    let cache_dir = Some(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
+    PluginHost::new(&HostOptions { cache_dir, compiler: None }).unwrap()
+}
 
 /// A component of the user's own, from these bytes.
 fn custom(bytes: &[u8]) -> Source<'_> {

@@ -136,7 +136,10 @@ fn another_version() {
     Build the plugin again with this release's `wit` folder.
     ");
     // The right version, and another interface under its name.
-    insta::assert_snapshot!(refused(&of_version("0.1.0")), @"cannot load plugin `mine` (file:mine.wasm, sha256 [sha256]): it is no valid component: instance export `antiphon:plugin/rowhash@0.1.0` does not have export `configure`");
+    insta::assert_snapshot!(refused(&of_version("0.1.0")), @r"
+    cannot load plugin `mine` (file:mine.wasm, sha256 [sha256]): what it exports is not as `antiphon:plugin@0.1.0` has it: instance export `antiphon:plugin/rowhash@0.1.0` does not have export `configure`
+    Build the plugin again with this release's `wit` folder, or use the release that it was made for.
+    ");
 }
 
 /// A hasher in all that it exports, with one import of this WIT package besides.

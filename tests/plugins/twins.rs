@@ -1,6 +1,5 @@
 //! The official components give what their native twins give.
 
-use std::path::Path;
 use std::sync::LazyLock;
 
 use antiphon_bundle::World;
@@ -11,7 +10,7 @@ use antiphon_core::key::KeyEncoder;
 use antiphon_core::resolve::{Cause, Clash, LastWriteWins, Needs, Resolve as _, Side, Stamp};
 use antiphon_core::schema::{Column, Table};
 use antiphon_core::value::Value;
-use antiphon_plugin::{HostOptions, Limits, PluginHost};
+use antiphon_plugin::{Limits, PluginHost};
 use proptest::prelude::*;
 
 use super::{HOST, fnv, last_write_wins, official, packed, table};
@@ -93,10 +92,7 @@ fn packed_rows(table: &Table, rows: &[Vec<Value>]) -> PackedKeys {
 
 fn xxh3(settings: &[(String, String)]) -> antiphon_plugin::Hasher {
     // Each has settings of its own and so is a plugin of its own: compiled once is enough.
-    static HOST: LazyLock<PluginHost> = LazyLock::new(|| {
-        let cache_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
-        PluginHost::new(&HostOptions { cache_dir, compiler: None }).unwrap()
-    });
+    static HOST: LazyLock<PluginHost> = LazyLock::new(super::cached);
     HOST.hasher(&official(World::Hasher, "xxh3"), settings, Limits::default()).unwrap()
 }
 

@@ -8,7 +8,7 @@ use antiphon_core::hash::PluginError;
 use wasmtime::{Trap, WasmBacktrace};
 
 use crate::inert::State;
-use crate::limits::Limits;
+use crate::limits::{HANDED_BYTES_MAX, Limits};
 use crate::log::printable;
 
 /// The WebAssembly engine does not start: nothing of any plugin.
@@ -165,6 +165,11 @@ impl fmt::Display for Attempt {
     }
 }
 
+/// What a component exports has other types than its world.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct OtherTypes(pub(crate) String);
+
 /// Why a plugin failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -230,6 +235,9 @@ pub enum Reason {
         /// It is made for a later Antiphon, not an earlier one.
         newer: bool,
     },
+    /// The component exports functions by the right names, and of other types.
+    #[error("what it exports is not as `antiphon:plugin@{known}` has it: {0}", known = crate::bindings::VERSION)]
+    OtherTypes(String),
     /// The component wants the network.
     #[error("it imports `{import}`, and a {world} only computes: it can't have the network")]
     Network {
@@ -336,6 +344,7 @@ impl Reason {
             | Self::CompileMemory(_)
             | Self::Invalid(_)
             | Self::NoWorld { .. }
+            | Self::OtherTypes(_)
             | Self::OtherWorld { .. }
             | Self::OtherVersion { .. }
             | Self::Network { .. }
@@ -366,6 +375,9 @@ impl Reason {
         if state.meter.starved() {
             return Self::Engine("this machine has no memory left".to_owned());
         }
+        if let Some(OtherTypes(why)) = err.downcast_ref() {
+            return Self::OtherTypes(why.clone());
+        }
         let at = Trace::of(err);
         match err.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => Self::Fuel(fuel),
@@ -379,7 +391,9 @@ impl Reason {
             None => {
                 let what = err.root_cause().to_string();
                 if what.contains(RETURNED) {
-                    Self::Returned(limits.returned_bytes)
+                    // Handed to the host while the guest was at work, or when it was done.
+                    let at_work = err.downcast_ref::<WasmBacktrace>().is_some();
+                    Self::Returned(if at_work { HANDED_BYTES_MAX } else { limits.returned_bytes })
                 } else {
                     Self::Crash { what: printable(&what, SAID_BYTES_MAX), at }
                 }
@@ -411,6 +425,9 @@ impl Reason {
             }
             Self::OtherVersion { newer: false, .. } => "Build the plugin again with this release's `wit` folder.",
             Self::NoWorld { .. } => "Build it with a world of this release's `wit` folder.",
+            Self::OtherTypes(_) => {
+                "Build the plugin again with this release's `wit` folder, or use the release that it was made for."
+            }
             Self::OtherWorld { .. } => "See that the plugin is named under the setting that it is made for.",
             Self::Network { .. } | Self::UnknownImport(_) => "`wasm-tools component wit FILE` shows what it imports.",
             Self::CompileTime(_) => {

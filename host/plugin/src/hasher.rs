@@ -6,7 +6,7 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use crate::bindings::hasher::{Hasher as Guest, HasherPre};
-use crate::error::{Attempt, Error, Reason};
+use crate::error::{Attempt, Error, OtherTypes, Reason};
 use crate::inert::State;
 use crate::plugin::{Described, Plugin, World};
 use crate::{Info, Settings, convert};
@@ -31,7 +31,8 @@ impl World for HasherPre<State> {
     }
 
     fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Guest> {
-        self.instantiate(store)
+        let instance = self.instance_pre().instantiate(&mut *store)?;
+        Guest::new(store, &instance).map_err(|err| OtherTypes(err.root_cause().to_string()).into())
     }
 
     fn describe(guest: &Guest, store: &mut Store<State>) -> wasmtime::Result<Described> {

@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
-use wasmtime::{Engine, Result, StoreContextMut, bail};
+use wasmtime::{CallHook, Engine, Result, StoreContextMut, Trap, bail, ensure};
 use wasmtime_wasi::p2::DynPollable;
 use wasmtime_wasi::random::Deterministic;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings;
-use crate::limits::{Limits, Meter};
+use crate::limits::{HANDED_BYTES_MAX, HOST_CALL_FUEL, Limits, Meter};
 use crate::log::GuestLog;
 use crate::words::Words;
 
@@ -42,7 +42,7 @@ impl State {
             .secure_random(fixed_randomness())
             .insecure_random(fixed_randomness())
             .insecure_random_seed(0)
-            .max_random_size(1 << 20)
+            .max_random_size(1 << 12)
             .stdout(words.clone())
             .stderr(words.clone())
             .allow_tcp(false)
@@ -55,6 +55,8 @@ impl State {
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        // Every function of WASI begins here.
+        self.meter.host_call(0);
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
@@ -100,14 +102,44 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<State>> {
     let mut clock = linker.instance(MONOTONIC_CLOCK)?;
     clock.func_wrap("subscribe-instant", no_waiting)?;
     clock.func_wrap("subscribe-duration", no_waiting)?;
+    linker.instance(POLL)?.func_wrap("poll", no_polling)?;
     linker.allow_shadowing(false);
     Ok(linker)
 }
 
 const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
 
+const POLL: &str = "wasi:io/poll@0.2.12";
+
+fn no_polling(_: StoreContextMut<'_, State>, _: (Vec<Resource<DynPollable>>,)) -> Result<(Vec<u32>,)> {
+    bail!(CANNOT_WAIT);
+}
+
+const CANNOT_WAIT: &str = "a plugin that only computes can't wait";
+
 fn no_waiting(_: StoreContextMut<'_, State>, _: (u64,)) -> Result<(Resource<DynPollable>,)> {
-    bail!("a plugin that only computes can't wait");
+    bail!(CANNOT_WAIT);
+}
+
+/// Charges what the host did for a guest, and bounds what either hands the other.
+pub(crate) fn account(mut store: StoreContextMut<'_, State>, hook: CallHook, returned_bytes: usize) -> Result<()> {
+    match hook {
+        CallHook::CallingWasm => store.set_hostcall_fuel(HANDED_BYTES_MAX),
+        CallHook::ReturningFromWasm => store.set_hostcall_fuel(returned_bytes),
+        CallHook::CallingHost => {}
+        CallHook::ReturningFromHost => {
+            // In between, the guest may have been asked for memory.
+            store.set_hostcall_fuel(HANDED_BYTES_MAX);
+            // The engine's own work for a guest, such as growing its memory, comes by here too and has its fuel.
+            let calls = store.data_mut().meter.take_host_calls();
+            if calls > 0 {
+                let left = store.get_fuel()?.checked_sub(calls.saturating_mul(HOST_CALL_FUEL));
+                store.set_fuel(left.unwrap_or(0))?;
+                ensure!(left.is_some(), Trap::OutOfFuel);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The packages of which everything is linked here, as name and version; a later version of the same line serves too.

@@ -73,9 +73,18 @@ const TABLES_MAX: usize = 8;
 const TABLE_ELEMENTS_MAX: usize = 100_000;
 const MEMORIES_MAX: usize = 4;
 
+/// Fuel of a call into the host, whatever it does: as many instructions as would take about as long. Without it a guest
+/// could keep the host busy for as long as the watchdog lets it, and that is not the same on every node.
+pub(crate) const HOST_CALL_FUEL: u64 = 10_000;
+/// What a guest may hand to the host in one call: words for the log, and hardly ever more than a few.
+pub(crate) const HANDED_BYTES_MAX: usize = 256 << 10;
+/// What counts as a call of its own when the host is handed more.
+const BYTES_PER_HOST_CALL: usize = 4 << 10;
+
 /// Counts what one store has, and refuses more than it may have.
 #[derive(Debug)]
 pub(crate) struct Meter {
+    host_calls: u64,
     memory_bytes_max: usize,
     memory_bytes: usize,
     exceeded: bool,
@@ -84,7 +93,17 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { memory_bytes_max: limits.memory_bytes, memory_bytes: 0, exceeded: false, starved: false }
+        Self { host_calls: 0, memory_bytes_max: limits.memory_bytes, memory_bytes: 0, exceeded: false, starved: false }
+    }
+
+    /// Counts a call into the host, which was handed so many bytes.
+    pub(crate) fn host_call(&mut self, bytes: usize) {
+        self.host_calls += 1 + (bytes / BYTES_PER_HOST_CALL) as u64;
+    }
+
+    /// Calls into the host since this was asked the last time.
+    pub(crate) fn take_host_calls(&mut self) -> u64 {
+        std::mem::take(&mut self.host_calls)
     }
 
     /// Bytes of all its linear memories: what it took, for they never shrink.

@@ -71,6 +71,7 @@ impl GuestLog {
 
 impl Host for State {
     fn write(&mut self, level: Level, message: String) {
+        self.meter.host_call(message.len());
         self.log.write(level, &message);
     }
 }

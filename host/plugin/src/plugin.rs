@@ -8,7 +8,7 @@ use wasmtime::component::InstancePre;
 use crate::component;
 use crate::engine::{Runtime, ticks};
 use crate::error::{Attempt, Error, Reason, Spent, Subject};
-use crate::inert::State;
+use crate::inert::{self, State};
 use crate::limits::Limits;
 use crate::log::{GuestLog, printable};
 use crate::{Info, Origin, Source};
@@ -69,7 +69,8 @@ impl<W: World> Plugin<W> {
         let sha256 = &subject.sha256;
         let foreign = source.foreign();
         let linked = component::prepare(runtime, &source.bytes, sha256, &limits, W::NAME, &W::EXPORTS, foreign);
-        let world = W::new(linked.map_err(refused)?).map_err(|err| refused(Reason::Invalid(err.to_string())))?;
+        let world = W::new(linked.map_err(refused)?)
+            .map_err(|err| refused(Reason::OtherTypes(err.root_cause().to_string())))?;
         let mut plugin = Self {
             runtime: Arc::clone(runtime),
             log: GuestLog::new(&source.name),
@@ -163,7 +164,8 @@ impl<W: World> Plugin<W> {
         let state = State::new(&self.limits, self.log.clone());
         let mut store = Store::new(&self.runtime.engine, state);
         store.limiter(|state| &mut state.meter);
-        store.set_hostcall_fuel(self.limits.returned_bytes);
+        let returned_bytes = self.limits.returned_bytes;
+        store.call_hook(move |store, hook| inert::account(store, hook, returned_bytes));
         store.set_max_component_handles(1_000);
         self.arm(&mut store, attempt, fuel)?;
         match self.world.instantiate(&mut store) {
@@ -172,11 +174,7 @@ impl<W: World> Plugin<W> {
                 Ok(())
             }
             Err(err) => {
-                let reason = match err.downcast_ref::<wasmtime::Trap>() {
-                    // Without a trap it is this machine that could not make one, unless a limit was met.
-                    None if !store.data().meter.exceeded() => Reason::Engine(err.root_cause().to_string()),
-                    _ => Reason::of(&err, store.data(), &self.limits, fuel),
-                };
+                let reason = Reason::of(&err, store.data(), &self.limits, fuel);
                 Err(self.error(attempt, reason).after(self.spent(&store, fuel)))
             }
         }

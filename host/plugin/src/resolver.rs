@@ -9,7 +9,7 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use crate::bindings::resolver::{Resolver as Guest, ResolverPre};
-use crate::error::{Attempt, Error, Reason};
+use crate::error::{Attempt, Error, OtherTypes, Reason};
 use crate::inert::State;
 use crate::plugin::{Described, Plugin, World};
 use crate::{Info, Settings, convert};
@@ -43,7 +43,8 @@ impl World for ResolverPre<State> {
     }
 
     fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Guest> {
-        self.instantiate(store)
+        let instance = self.instance_pre().instantiate(&mut *store)?;
+        Guest::new(store, &instance).map_err(|err| OtherTypes(err.root_cause().to_string()).into())
     }
 
     fn describe(guest: &Guest, store: &mut Store<State>) -> wasmtime::Result<Described> {

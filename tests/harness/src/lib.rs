@@ -17,6 +17,7 @@ mod process;
 pub mod seeds;
 pub mod vfs;
 
+pub use antiphon::db::Make;
 pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
     Dice, Mishap, Node, Setup, append_floor, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy,

@@ -276,6 +276,21 @@ impl Node {
         blocked
     }
 
+    /// Applies as far as it goes; gives what stands in the way, whether that is waited for or an error.
+    pub fn try_apply(&mut self) -> Option<String> {
+        for subscriber in &mut self.subscribers {
+            loop {
+                match block_on(subscriber.step()) {
+                    Ok(subscribe::Progress::More) => {}
+                    Ok(subscribe::Progress::Idle(_)) => break,
+                    Ok(subscribe::Progress::Blocked(reason)) => return Some(reason.to_string()),
+                    Err(error) => return Some(chain(&error)),
+                }
+            }
+        }
+        None
+    }
+
     /// Seals one piece and sends it; says whether more is left.
     pub fn publish_step(&mut self) -> bool {
         block_on(self.publisher.step()).unwrap() == publish::Progress::More
@@ -507,6 +522,12 @@ pub fn settle(nodes: &mut [&mut Node]) {
     for node in nodes.iter().skip(1) {
         assert_eq!(node.dump(), first, "tables differ");
     }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Two members of a new cluster with these tables.
