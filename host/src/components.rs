@@ -5,7 +5,8 @@ use crate::custom::{self, Component, Pins};
 use crate::db::{self, Make, Order, Policies, Policy};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
-use crate::node::Parts;
+use crate::log::{Login, Names};
+use crate::node::{Carrier, Nats, Parts};
 use crate::replay::{Amounts, Plugin};
 use antiphon_bundle::World;
 use antiphon_core::codec;
@@ -36,7 +37,7 @@ pub fn parts(config: &Config, pins: Pins) -> Result<Parts, Failure> {
     Ok(Parts {
         database: config.db_path.clone(),
         node: config.node_id,
-        log: config.log.path.clone(),
+        log: carrier(config),
         filter,
         changes_max: config.scan_max_changes.max(1) as usize,
         atomic_max: config.atomic_max as usize,
@@ -59,6 +60,40 @@ pub fn parts(config: &Config, pins: Pins) -> Result<Parts, Failure> {
         hasher,
         policies,
     })
+}
+
+/// What carries the log: NATS if servers are named, else the directory.
+pub(crate) fn carrier(config: &Config) -> Carrier {
+    let nats = &config.nats;
+    if nats.urls.is_empty() {
+        return Carrier::Embedded(config.log.path.clone());
+    }
+    let given = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
+    Carrier::Nats(Box::new(Nats {
+        urls: nats.urls.iter().map(|url| url.reveal().to_owned()).collect(),
+        shown: nats.urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        name: format!("antiphon-node-{}", config.node_id),
+        login: Login {
+            user: (!nats.user_name.is_empty())
+                .then(|| (nats.user_name.clone(), nats.user_password.reveal().to_owned())),
+            seed_file: given(&nats.seed_file),
+            creds_file: given(&nats.creds_file),
+            ca_file: given(&nats.ca_file),
+            certificate: given(&nats.cert_file).zip(given(&nats.key_file)),
+            require_tls: nats.require_tls,
+        },
+        pause: Duration::from_secs(nats.reconnect_wait_seconds.max(1).into()),
+        tries: u32::try_from(nats.connect_retries).unwrap_or(1),
+        names: Names { subject_prefix: nats.subject_prefix.clone(), stream_prefix: nats.stream_prefix.clone() },
+        replicas: copies(config.replication_log.replicas, config.replication_log.shards),
+        update_existing: config.replication_log.update_existing,
+    }))
+}
+
+/// How many servers keep a copy of a stream: as many as asked for; 0 is half of the shards and one.
+fn copies(replicas: u32, shards: u32) -> usize {
+    let copies = if replicas == 0 { shards / 2 + 1 } else { replicas };
+    copies.clamp(1, 5) as usize
 }
 
 /// Where components come to life, with those of earlier starts at hand.

@@ -102,7 +102,7 @@ impl Life {
 }
 
 /// What tells one boot of the machine from the next.
-fn boot() -> String {
+pub(crate) fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_or_else(|_| "?".to_owned(), |id| id.trim().to_owned())
 }

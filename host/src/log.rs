@@ -1,12 +1,15 @@
 //! The log: one total order for everything that can touch the same row.
 
 pub mod conformance;
+mod embedded;
+mod jetstream;
 mod lease;
 mod local;
 mod look;
 mod member;
 mod memory;
 
+pub use jetstream::{Connection, JetStream, Login, Names, Settings};
 pub use lease::{Claimant, Hold, Lease};
 pub use local::Local;
 pub use look::{Extent, Look};
@@ -22,13 +25,31 @@ pub type Shard = u32;
 /// One entry in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
-    /// Position in the shard: 1, 2, 3…
+    /// Position in the shard: that of its last part.
     pub seq: u64,
+    /// How many positions it takes: 1, unless the log had to cut it into parts.
+    pub parts: u32,
     /// When the log took it, in nanoseconds of the log's own clock. With the frame's checksum it tells one
     /// placement from another that came to stand at the same position later.
     pub time: u64,
+    /// Who appended it, if the log knows that better than the frame.
+    pub from: Option<Origin>,
     /// The bytes that were appended.
     pub frame: Vec<u8>,
+}
+
+impl Placed {
+    /// An entry in one part, by whoever it says.
+    #[must_use]
+    pub fn whole(seq: u64, time: u64, frame: Vec<u8>) -> Self {
+        Self { seq, parts: 1, time, from: None, frame }
+    }
+
+    /// The position that its first part has.
+    #[must_use]
+    pub fn first(&self) -> u64 {
+        (self.seq + 1).saturating_sub(self.parts.into())
+    }
 }
 
 /// How far a shard reaches.
@@ -53,8 +74,21 @@ pub enum Appended {
 }
 
 /// Shows that an origin is in use, as long as this object and its process live.
-#[derive(Debug, Default)]
-pub struct Claim(#[expect(dead_code, reason = "closing the file is what ends the claim")] Option<std::fs::File>);
+#[derive(Default)]
+pub struct Claim(#[expect(dead_code, reason = "dropping it is what ends the claim")] Option<Box<dyn Send + Sync>>);
+
+impl Claim {
+    /// A claim that ends when this is dropped.
+    pub(crate) fn held(by: impl Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(by)))
+    }
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Claim").finish_non_exhaustive()
+    }
+}
 
 /// Why the log did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +103,8 @@ pub enum Error {
 
 /// An ordered, durable sequence of frames, one a shard, that every node reads and every node may append to.
 ///
-/// - Positions of a shard start at 1 and grow by 1; an entry never moves and never changes.
+/// - Positions of a shard start at 1. An entry takes the next one, or the next few if it had to be cut into parts, and
+///   none is left out; an entry never moves and never changes.
 /// - [`Log::append`] takes all of its frames, in their order and without another's between them, or none.
 /// - It takes them only if the origin's last frame in that shard has the number before the first one's. So a
 ///   retried append can't double anything, and nothing can land after its successor.

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span};
 
+mod carrier;
 mod failing;
 mod following;
 mod opened;
@@ -31,6 +32,7 @@ mod publishing;
 mod retry;
 mod scratch;
 
+pub use carrier::{Carrier, Nats};
 pub(crate) use failing::lost_log;
 pub use opened::{Opened, open};
 pub use parts::Parts;

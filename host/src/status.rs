@@ -6,7 +6,7 @@
 use crate::failure::Failure;
 use crate::lock::Lock;
 use crate::log::Shard;
-use crate::node::state_directory;
+use crate::node::{Carrier, state_directory};
 use crate::report::{LastError, Report};
 use crate::unread;
 use antiphon_core::codec;
@@ -43,7 +43,7 @@ pub struct Status {
     pub cluster: Option<String>,
     /// The process beside the database.
     pub host: Host,
-    /// The log's directory.
+    /// Where the log is: a directory, or servers.
     pub log: Log,
     /// Where it stands.
     pub shards: Vec<ShardStatus>,
@@ -115,7 +115,7 @@ pub struct Host {
     pub sent_per_second: f64,
 }
 
-/// The log's directory.
+/// Where the log is: a directory, or servers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Log {
     /// Where it is.
@@ -248,11 +248,11 @@ pub struct Trouble {
 }
 
 impl Status {
-    /// Looks at the node of a database, whose log lies where its process said, or else in `log`.
+    /// Looks at the node of a database, whose log lies where its process said, or else where `carrier` has it.
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn of(database: &Path, log: &Path, log_is_asked_for: bool) -> Result<Self, Failure> {
+    pub fn of(database: &Path, carrier: &Carrier, log_is_asked_for: bool) -> Result<Self, Failure> {
         unread::file(database)?;
         let path = database.canonicalize().map_err(|error| unread::missing(database, &error))?;
         let state = state_directory(&path);
@@ -271,7 +271,10 @@ impl Status {
             None => Outbox::default(),
         };
         let said = report.as_ref().map(|report| PathBuf::from(&report.log)).filter(|said| said.exists());
-        let directory = said.filter(|_| !log_is_asked_for).unwrap_or_else(|| log.to_owned());
+        let carrier = match (carrier, said) {
+            (Carrier::Embedded(_), Some(said)) if !log_is_asked_for => &Carrier::Embedded(said),
+            _ => carrier,
+        };
         let mut status = Self {
             database: path.display().to_string(),
             node: stored.node,
@@ -284,7 +287,7 @@ impl Status {
             host: host(running, report.as_ref(), report_error, now_ms),
             ..Self::default()
         };
-        status.look_at_log(&directory, &stored.positions, now_ms);
+        status.look_at_log(carrier, &stored.positions, now_ms);
         if let Some(report) = report {
             status.tables = report.tables;
             status.refused = report.refused;

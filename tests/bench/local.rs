@@ -51,7 +51,7 @@ fn sealed(db: &mut Database) -> Vec<Placed> {
         number = last.number;
         frames.extend(batches.into_iter().map(|batch| batch.frame));
     }
-    frames.into_iter().zip(1..).map(|(frame, seq)| Placed { seq, time: seq, frame }).collect()
+    frames.into_iter().zip(1..).map(|(frame, seq)| Placed::whole(seq, seq, frame)).collect()
 }
 
 fn drain(db: &mut Database) {

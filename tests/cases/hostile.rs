@@ -44,7 +44,7 @@ fn everything(node: &Node) -> Vec<String> {
 fn refusal(node: &Node, chunk: Chunk) -> Option<String> {
     let seq = node.with(|db| db.position(1).seq) + 1;
     let frame = foreign(1, vec![chunk]);
-    let applied = node.apply_placed(1, vec![Placed { seq, time: 1, frame }]);
+    let applied = node.apply_placed(1, vec![Placed::whole(seq, 1, frame)]);
     assert_eq!(applied.changes, 0);
     match applied.stop {
         Some(Stop::Blocked(reason)) => Some(reason.to_string()),

@@ -102,19 +102,6 @@ fn what_has_no_effect_is_said() {
     "#);
 }
 
-/// Running with the embedded log where servers are named would look like replication and be none.
-#[test]
-fn servers_that_would_not_be_used_are_refused() {
-    let dir = Dir::new().file("antiphon.toml", "db_path = 'app.db'\n[nats]\nurls = ['nats://u:hunter2@n1:4222']\n");
-    assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
-    exit 64
-    --- stderr
-    error: configuration `antiphon.toml`: the NATS log is not part of this version, and `nats.urls` is set
-
-    hint: remove `urls` under `[nats]` to use the embedded log, which the nodes of one machine share
-    "#);
-}
-
 /// Leaving needs the database alone, whatever else the file asks for.
 #[test]
 fn cleanup_takes_a_file_that_names_servers() {
@@ -266,6 +253,8 @@ fn show_hides_secrets() {
     cert_file = ""
     key_file = ""
     bind_address = "127.0.0.1:-1"
+    require_tls = false
+    creds_file = ""
     connect_retries = 5
     reconnect_wait_seconds = 2
 

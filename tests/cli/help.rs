@@ -22,7 +22,7 @@ fn alone_it_prints_its_help() {
       doctor     Look for what keeps a database from being replicated, or makes it go wrong later
       verify     Compare two database files, row by row and value by value
       conflicts  Look at what was overruled when two nodes changed one row, and delete old records of it
-      log        Look at the embedded log: which changes it holds, from whom, and how far it reaches
+      log        Look at the log: which changes it holds, from whom, and how far it reaches
       repair     Compare a database with the log, and send what differs
       plugin     Make components, look at them, try them out, and pin them
       demo       Show replication at work: two nodes, and one clash under two policies

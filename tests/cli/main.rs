@@ -314,7 +314,7 @@ fn flags_as_harmonylites_users_type_them() {
     --- stderr
     error: the flag `-cluster-addr` is not part of this version
 
-    hint: name your NATS servers under `[nats]` as `urls` once the NATS log is built; until then the nodes of one machine share a log with `antiphon run --log DIR`
+    hint: this version starts no NATS server: start your own `nats-server -js`, and name it under `[nats]` as `urls`
     "#);
     assert_snapshot!(dir.words("-config"), @r#"
     exit 2

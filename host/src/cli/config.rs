@@ -7,6 +7,7 @@ use super::shown::count;
 use crate::config::{Config, Environment, Loaded, Overrides, Sources, example};
 use crate::custom;
 use crate::failure::{Failure, Kind};
+use crate::node::Carrier;
 
 /// Look at a configuration without running anything
 #[derive(Debug, clap::Subcommand)]
@@ -67,12 +68,15 @@ impl Command {
                 let (shown, loaded) = file.load()?;
                 warn(&loaded);
                 custom::check(&loaded.config, super::Dev::default().pins())?;
-                let Config { db_path, log, replication_log, .. } = &loaded.config;
+                let Config { db_path, replication_log, .. } = &loaded.config;
+                let carrier = match crate::components::carrier(&loaded.config) {
+                    Carrier::Embedded(directory) => format!("embedded log in `{}`", directory.display()),
+                    Carrier::Nats(nats) => format!("log on {}", nats.shown),
+                };
                 writeln!(
                     out,
-                    "{shown} is good: `{}`, embedded log in `{}`, {}",
+                    "{shown} is good: `{}`, {carrier}, {}",
                     db_path.display(),
-                    log.path.display(),
                     count(replication_log.shards.into(), "shard", "shards")
                 )?;
             }

@@ -13,6 +13,7 @@ use super::shown::{count, name};
 use super::{Node, look};
 use crate::db::{self, Filter, Look, NodeState, Refused};
 use crate::failure::{Failure, Kind};
+use crate::node::Carrier;
 
 mod file;
 mod library;
@@ -65,7 +66,7 @@ struct Patient {
     named: PathBuf,
     /// Where the file is.
     path: PathBuf,
-    log: PathBuf,
+    log: Carrier,
     /// What is written here is noted, for the others.
     publishes: bool,
     look: Look,
@@ -145,7 +146,8 @@ impl Doctor {
             .capture
             .filter()
             .map_err(|error| Failure::caused(Kind::Config, "a pattern under `[capture]` is no glob", &error))?;
-        let patient = Patient::examine(config.db_path, config.log.path, config.publish, &filter)?;
+        let carrier = crate::components::carrier(&config);
+        let patient = Patient::examine(config.db_path, carrier, config.publish, &filter)?;
         let findings = patient.findings();
         let verdict = verdict(&patient, &findings);
         let mut out = io::stdout().lock();
@@ -181,7 +183,7 @@ struct Shown<'a> {
 }
 
 impl Patient {
-    fn examine(named: PathBuf, log: PathBuf, publishes: bool, filter: &Filter) -> Result<Self, Failure> {
+    fn examine(named: PathBuf, log: Carrier, publishes: bool, filter: &Filter) -> Result<Self, Failure> {
         let shown = named.display().to_string();
         let look = look::database(&named)?;
         let unread = |error: db::Error| look::unread(&named, &error);

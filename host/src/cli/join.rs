@@ -37,10 +37,11 @@ impl Join {
         let loaded = self.node.load(self.log, None)?;
         crate::unread::file(&loaded.config.db_path)?;
         // A log that is not there is not made: there would be nobody to join.
-        drop(super::look::log(&loaded.config.log.path)?);
+        drop(super::look::log(&crate::components::carrier(&loaded.config))?);
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
-        let mut opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
+        let parts = crate::components::parts(&loaded.config, self.dev.pins())?;
+        let mut opened = super::wait(&runtime, node::open(parts))?;
         let mut keep_copy = |db: &Database| {
             if rows == Rows::DiscardLocal {
                 let copy = db.keep_copy().map_err(|error| {

@@ -27,8 +27,8 @@ const fn flag(name: &'static str, takes: Takes, instead: Option<&'static str>) -
     Flag { name, takes, instead }
 }
 
-const SERVERS: &str = "name your NATS servers under `[nats]` as `urls` once the NATS log is built; until then the nodes of \
-                       one machine share a log with `antiphon run --log DIR`";
+const SERVERS: &str =
+    "this version starts no NATS server: start your own `nats-server -js`, and name it under `[nats]` as `urls`";
 
 const FLAGS: &[Flag] = &[
     flag("config", Takes::Value, None),

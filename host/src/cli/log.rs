@@ -1,14 +1,16 @@
-//! `antiphon log`: what the embedded log holds, only looked at.
+//! `antiphon log`: what the log holds, only looked at.
 
 use std::path::PathBuf;
 
 use super::Node;
 use crate::failure::Failure;
+use crate::log;
+use crate::node::Carrier;
 
 mod info;
 mod peek;
 
-/// Look at the embedded log: which changes it holds, from whom, and how far it reaches
+/// Look at the log: which changes it holds, from whom, and how far it reaches
 ///
 /// The log is only read, never made, and nodes may be running on it.
 #[derive(Debug, clap::Subcommand)]
@@ -36,19 +38,27 @@ struct Source {
     log: Option<PathBuf>,
 }
 
-/// The directory of the log, and the database if one is named.
+/// Where the log is, and the database if one is named.
 struct Found {
-    directory: PathBuf,
+    carrier: Carrier,
     database: Option<PathBuf>,
+}
+
+impl Found {
+    fn look(&self) -> Result<log::Look, Failure> {
+        super::look::log(&self.carrier)
+    }
 }
 
 impl Source {
     fn find(self) -> Result<Found, Failure> {
         match (self.log, &self.node) {
-            (Some(directory), Node { db: None, config: None }) => Ok(Found { directory, database: None }),
+            (Some(directory), Node { db: None, config: None }) => {
+                Ok(Found { carrier: Carrier::Embedded(directory), database: None })
+            }
             (log, _) => {
                 let config = self.node.load(log, None)?.config;
-                Ok(Found { directory: config.log.path, database: Some(config.db_path) })
+                Ok(Found { carrier: crate::components::carrier(&config), database: Some(config.db_path) })
             }
         }
     }

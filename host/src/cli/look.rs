@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::db::{self, Look};
 use crate::failure::{Failure, Kind};
 use crate::log;
+use crate::node::Carrier;
 
 /// Opens a database for reading alone.
 pub(super) fn database(path: &Path) -> Result<Look, Failure> {
@@ -24,9 +25,9 @@ pub(super) fn never_ran(path: &Path) -> Failure {
 }
 
 /// Opens the log of a directory for reading alone.
-pub(super) fn log(directory: &Path) -> Result<log::Look, Failure> {
-    log::Look::open(directory).map_err(|error| unread_log(&error))?.ok_or_else(|| {
-        Failure::new(Kind::Missing, format!("there is no log in `{}`", directory.display()))
+pub(super) fn log(carrier: &Carrier) -> Result<log::Look, Failure> {
+    carrier.look().map_err(|error| unread_log(&error))?.ok_or_else(|| {
+        Failure::new(Kind::Missing, format!("there is no log in `{carrier}`"))
             .hint("name its directory with `--log DIR`, as `antiphon run` was given it")
     })
 }

@@ -38,10 +38,10 @@ impl Repair {
         let loaded = self.node.load(self.log, None)?;
         // A log that is not there is not made: it could not say anything.
         drop(super::look::database(&loaded.config.db_path)?);
-        drop(super::look::log(&loaded.config.log.path)?);
+        drop(super::look::log(&crate::components::carrier(&loaded.config))?);
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
-        let mut opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
+        let mut opened = super::wait(&runtime, node::open(crate::components::parts(&loaded.config, self.dev.pins())?))?;
         let repaired = super::wait(&runtime, opened.repair(&self.table, self.dry_run))?;
         let mut out = std::io::stdout().lock();
         let will = if self.dry_run { "would be" } else { "will be" };

@@ -12,7 +12,7 @@ use super::{Dev, Node};
 use crate::config::Config;
 use crate::failure::{Failure, Kind};
 use crate::join::Entered;
-use crate::node::{self, Opened};
+use crate::node::{self, Carrier, Opened};
 
 /// Replicate a database until told to stop
 ///
@@ -39,7 +39,7 @@ impl Run {
         // Before components are compiled and kept, be it beside a database that is none.
         crate::unread::file(&loaded.config.db_path)?;
         let runtime = super::runtime()?;
-        let opened = node::open(crate::components::parts(&loaded.config, self.dev.pins())?)?;
+        let opened = super::wait(&runtime, node::open(crate::components::parts(&loaded.config, self.dev.pins())?))?;
         let said = Said::of(&opened, &loaded.config);
         let (node, entered) = super::wait(&runtime, opened.enter())?;
         let stop = CancellationToken::new();
@@ -90,7 +90,7 @@ struct Said {
     receives: bool,
     tables: Vec<String>,
     refused: Vec<String>,
-    log: PathBuf,
+    carrier: Carrier,
 }
 
 impl Said {
@@ -106,13 +106,12 @@ impl Said {
                 .iter()
                 .map(|refused| format!("`{}`: {}", refused.table, refused.reason))
                 .collect(),
-            log: config.log.path.clone(),
+            carrier: opened.carrier().clone(),
         }
     }
 
     fn say(&self, entered: Entered, node: u64) -> Result<(), Failure> {
         let mut out = std::io::stderr().lock();
-        let log = absolute(&self.log);
         writeln!(out, "replicating {} as node {}", self.database.display(), node)?;
         match self.tables.as_slice() {
             [] => writeln!(out, "  tables   none yet; they are taken up when the application makes them")?,
@@ -139,7 +138,9 @@ impl Said {
         if !self.receives {
             writeln!(out, "  replicate off: what others write is passed over")?;
         }
-        writeln!(out, "  log      {}", log.display())?;
+        writeln!(out, "  log      {}", self.carrier)?;
+        let Carrier::Embedded(directory) = &self.carrier else { return Ok(()) };
+        let log = absolute(directory);
         writeln!(
             out,
             "\na second node on this machine, on an empty copy of the schema (or a copy of the file made before its first start):"

@@ -38,10 +38,11 @@ impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
         let log_is_asked_for = self.log.is_some();
         let config = self.node.load(self.log, None)?.config;
+        let carrier = crate::components::carrier(&config);
         let mut out = std::io::stdout().lock();
         let clears = out.is_terminal() && !self.json;
         loop {
-            let found = Found::of(&config.db_path, &config.log.path, log_is_asked_for)?;
+            let found = Found::of(&config.db_path, &carrier, log_is_asked_for)?;
             let shown = match (self.json, self.watch) {
                 (false, _) => text::of(&found),
                 (true, false) => format!("{}\n", json(serde_json::to_string_pretty(&found))?),

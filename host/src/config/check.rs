@@ -19,7 +19,6 @@ pub(super) fn all(config: &Config, file: Option<&Path>, leaves: &[Leaf]) -> Verd
     let check = || {
         database(config, file)?;
         intervals(config)?;
-        carrier(config)?;
         log(config)?;
         patterns(config)?;
         plugins(config)?;
@@ -73,15 +72,6 @@ fn intervals(config: &Config) -> Verdict {
             .hint("remove `seq_map_path`: the file is only for other tools"));
     }
     Ok(())
-}
-
-/// Whoever names servers wants several machines; the embedded log would silently be something else.
-fn carrier(config: &Config) -> Verdict {
-    if config.nats.urls.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::config("the NATS log is not part of this version, and `nats.urls` is set")
-        .hint("remove `urls` under `[nats]` to use the embedded log, which the nodes of one machine share"))
 }
 
 fn log(config: &Config) -> Verdict {

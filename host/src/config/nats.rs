@@ -31,7 +31,11 @@ section! {
         /// Where an embedded NATS server listens, as `host:port`; port -1 is any free one.
         /// HarmonyLite listens on all interfaces; here a host that is not named is 127.0.0.1.
         bind_address: String = "127.0.0.1:-1".to_owned(),
-        /// How many times the first connection is tried.
+        /// Refuse to speak with a server without TLS.
+        require_tls: bool = false,
+        /// File with a JWT and its seed to log in with.
+        creds_file: PathBuf = PathBuf::new(),
+        /// How many times a start tries to connect before it says that it waits. It never gives up.
         connect_retries: i32 = 5,
         /// Seconds between two tries.
         reconnect_wait_seconds: u32 = 2,

@@ -149,9 +149,8 @@ fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
     `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
     `replication_log.max_entries` has no effect in this version: no entry is dropped; it will bound the log's length
-    `replication_log.replicas` has no effect in this version: only the NATS log will use that
     `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl`, `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored
-    `nats.bind_address`, `nats.ca_file`, `nats.cert_file`, `nats.connect_retries`, `nats.key_file`, `nats.reconnect_wait_seconds`, `nats.seed_file`, `nats.server_config`, `nats.stream_prefix`, `nats.subject_prefix`, `nats.user_name`, `nats.user_password` have no effect in this version: only the NATS log will use that
+    `nats.bind_address` has no effect in this version: no server is started; name yours in `urls`
     `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
     `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
     "#);
@@ -317,7 +316,6 @@ fn values_that_make_no_sense_are_refused() {
         "[prometheus]\nbind = 'localhost'",
         "[prometheus]\nnamespace = '1-a'",
         "[health_check]\npath = 'health'",
-        "[nats]\nurls = ['nats://u:hunter2@h:4222']",
     ]
     .map(sentence)
     .join("\n");
@@ -347,7 +345,6 @@ fn values_that_make_no_sense_are_refused() {
     configuration `antiphon.toml`: `prometheus.bind` must be `host:port`, found `localhost`
     configuration `antiphon.toml`: `prometheus.namespace` can't begin the name of a metric: `1-a`
     configuration `antiphon.toml`: `health_check.path` must start with `/`
-    configuration `antiphon.toml`: the NATS log is not part of this version, and `nats.urls` is set
     "#);
 }
 

@@ -172,8 +172,8 @@ impl Database {
             if placed.seq < expected {
                 continue;
             }
-            if placed.seq > expected {
-                applied.stop = Some(Stop::Gap { expected, found: placed.seq });
+            if placed.first() != expected {
+                applied.stop = Some(Stop::Gap { expected, found: placed.first() });
                 break;
             }
             if applied.changes >= self.options.changes_max {

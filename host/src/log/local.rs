@@ -141,7 +141,7 @@ fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 /// A disk that fails or is full can be mended while the node waits; only a damaged file does not get better.
-fn classify(error: &rusqlite::Error) -> Error {
+pub(super) fn classify(error: &rusqlite::Error) -> Error {
     use rusqlite::ErrorCode::{
         CannotOpen, DiskFull, FileLockingProtocolFailed, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
     };
@@ -175,7 +175,7 @@ fn has_table(conn: &Connection, name: &str) -> rusqlite::Result<bool> {
     conn.prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = ?1")?.exists([name])
 }
 
-fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqlite::Result<Vec<Placed>> {
+pub(super) fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqlite::Result<Vec<Placed>> {
     if !exists(conn, shard)? {
         return Ok(Vec::new());
     }
@@ -187,11 +187,8 @@ fn read(conn: &Connection, shard: Shard, after: u64, bytes_max: usize) -> rusqli
     while let Some(row) = rows.next()? {
         let frame: Vec<u8> = row.get(2)?;
         bytes += frame.len();
-        read.push(Placed {
-            seq: row.get::<_, i64>(0)?.cast_unsigned(),
-            time: row.get::<_, i64>(1)?.cast_unsigned(),
-            frame,
-        });
+        let (seq, time): (i64, i64) = (row.get(0)?, row.get(1)?);
+        read.push(Placed::whole(seq.cast_unsigned(), time.cast_unsigned(), frame));
         if bytes >= bytes_max {
             break;
         }
@@ -319,7 +316,7 @@ impl Log for Local {
         let cannot = |error: std::io::Error| Error::Unreachable(format!("`{}`: {error}", file.display()));
         let file = open().map_err(cannot)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Claim(Some(file)))),
+            Ok(()) => Ok(Some(Claim::held(file))),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
             Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
         }

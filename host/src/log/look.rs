@@ -1,16 +1,23 @@
-//! The embedded log looked into: nothing is written, nothing is made, and nodes may run meanwhile.
+//! A log looked into from outside: nothing is written, nothing is made, and nodes may run meanwhile.
 
-use super::local::{FILE, FORMAT};
-use super::{Announced, Bounds, Error, Placed, Shard};
+use super::embedded::Embedded;
+use super::{Announced, Bounds, Error, JetStream, Log as _, Placed, Shard};
 use antiphon_core::entry::Origin;
-use rusqlite::{Connection, OptionalExtension as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use tokio::runtime::Runtime;
 
-/// The log of a directory, opened for reading alone.
+/// Bytes of entries read at once.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// A log that is only read.
 #[derive(Debug)]
-pub struct Look {
-    conn: Connection,
-    file: PathBuf,
+pub struct Look(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Embedded(Embedded),
+    /// On the runtime that its connection lives on.
+    Nats(Box<JetStream>, Runtime),
 }
 
 /// A shard, as far as the log itself says.
@@ -32,29 +39,13 @@ impl Look {
     /// # Errors
     /// When it can't be read, or is of another format.
     pub fn open(directory: &Path) -> Result<Option<Self>, Error> {
-        let file = directory.join(FILE);
-        if !file.exists() {
-            return Ok(None);
-        }
-        let conn = crate::db::look(&file).map_err(|error| broken(&file, &error))?;
-        let look = Self { conn, file };
-        let format: Option<u32> = look
-            .conn
-            .query_row("SELECT value FROM meta WHERE name = 'format'", [], |row| row.get(0))
-            .optional()
-            .map_err(|error| look.broken(&error))?;
-        match format {
-            Some(FORMAT) => Ok(Some(look)),
-            Some(format) => Err(Error::Broken(format!(
-                "`{}`: it has format {format}, and this build reads format {FORMAT}",
-                look.file.display()
-            ))),
-            None => Err(Error::Broken(format!("`{}`: it says no format", look.file.display()))),
-        }
+        Ok(Embedded::open(directory)?.map(|embedded| Self(Kind::Embedded(embedded))))
     }
 
-    fn broken(&self, error: &rusqlite::Error) -> Error {
-        broken(&self.file, error)
+    /// A log on NATS servers.
+    #[must_use]
+    pub fn on_nats(log: JetStream, runtime: Runtime) -> Self {
+        Self(Kind::Nats(Box::new(log), runtime))
     }
 
     /// Numbers of the shards that have an entry.
@@ -62,17 +53,10 @@ impl Look {
     /// # Errors
     /// When the log can't be read.
     pub fn shards(&self) -> Result<Vec<Shard>, Error> {
-        let read = || -> rusqlite::Result<Vec<String>> {
-            self.conn
-                .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'shard_[0-9]*'")?
-                .query_map([], |row| row.get(0))?
-                .collect()
-        };
-        let names = read().map_err(|error| self.broken(&error))?;
-        let mut shards: Vec<Shard> =
-            names.iter().filter_map(|name| name.strip_prefix("shard_")?.parse().ok()).collect();
-        shards.sort_unstable();
-        Ok(shards)
+        match &self.0 {
+            Kind::Embedded(log) => log.shards(),
+            Kind::Nats(log, runtime) => runtime.block_on(log.shards()),
+        }
     }
 
     /// How far a shard reaches, and how much it holds.
@@ -80,26 +64,10 @@ impl Look {
     /// # Errors
     /// When the log can't be read.
     pub fn extent(&self, shard: Shard) -> Result<Extent, Error> {
-        let read = || -> rusqlite::Result<Extent> {
-            if !self.exists(shard)? {
-                return Ok(Extent { bounds: Bounds { first: 1, last: 0 }, ..Extent::default() });
-            }
-            let bounds = super::local::bounds(&self.conn, shard)?;
-            let (entries, bytes) = self.conn.query_row(
-                &format!("SELECT count(*), coalesce(sum(length(frame)), 0) FROM shard_{shard}"),
-                [],
-                |row| Ok((unsigned(row, 0)?, unsigned(row, 1)?)),
-            )?;
-            let time = |order: &str| {
-                self.conn
-                    .query_row(&format!("SELECT time FROM shard_{shard} ORDER BY seq {order} LIMIT 1"), [], |row| {
-                        unsigned(row, 0)
-                    })
-                    .optional()
-            };
-            Ok(Extent { bounds, entries, bytes, times: time("ASC")?.zip(time("DESC")?) })
-        };
-        read().map_err(|error| self.broken(&error))
+        match &self.0 {
+            Kind::Embedded(log) => log.extent(shard),
+            Kind::Nats(log, runtime) => runtime.block_on(log.extent(shard)),
+        }
     }
 
     /// How far a shard reaches.
@@ -107,14 +75,10 @@ impl Look {
     /// # Errors
     /// When the log can't be read.
     pub fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
-        let read = || {
-            if self.exists(shard)? { super::local::bounds(&self.conn, shard) } else { Ok(Bounds { first: 1, last: 0 }) }
-        };
-        read().map_err(|error| self.broken(&error))
-    }
-
-    fn exists(&self, shard: Shard) -> rusqlite::Result<bool> {
-        super::local::exists(&self.conn, shard)
+        match &self.0 {
+            Kind::Embedded(log) => log.bounds(shard),
+            Kind::Nats(log, runtime) => runtime.block_on(log.bounds(shard)),
+        }
     }
 
     /// Calls `each` for the entries of a shard from a position on, until it says that it is enough.
@@ -127,21 +91,21 @@ impl Look {
         from: u64,
         mut each: impl FnMut(Placed) -> Result<bool, E>,
     ) -> Result<(), E> {
-        if !self.exists(shard).map_err(|error| self.broken(&error))? {
-            return Ok(());
-        }
-        let mut statement = self
-            .conn
-            .prepare_cached(&format!("SELECT seq, time, frame FROM shard_{shard} WHERE seq >= ?1 ORDER BY seq"))
-            .map_err(|error| self.broken(&error))?;
-        let mut rows = statement.query([from.cast_signed()]).map_err(|error| self.broken(&error))?;
-        while let Some(row) = rows.next().map_err(|error| self.broken(&error))? {
-            let read = || Ok(Placed { seq: unsigned(row, 0)?, time: unsigned(row, 1)?, frame: row.get(2)? });
-            if !each(read().map_err(|error| self.broken(&error))?)? {
-                break;
+        let (log, runtime) = match &self.0 {
+            Kind::Embedded(log) => return log.each(shard, from, each),
+            Kind::Nats(log, runtime) => (log, runtime),
+        };
+        let mut after = from.saturating_sub(1);
+        loop {
+            let entries = runtime.block_on(log.read(shard, after, READ_BYTES_MAX))?;
+            let Some(last) = entries.last() else { return Ok(()) };
+            after = last.seq;
+            for placed in entries {
+                if !each(placed)? {
+                    return Ok(());
+                }
             }
         }
-        Ok(())
     }
 
     /// When the log took an entry, in nanoseconds since 1970; `None` if it is not there.
@@ -149,16 +113,12 @@ impl Look {
     /// # Errors
     /// When the log can't be read.
     pub fn time(&self, shard: Shard, seq: u64) -> Result<Option<u64>, Error> {
-        let read = || {
-            if !self.exists(shard)? {
-                return Ok(None);
-            }
-            self.conn
-                .prepare_cached(&format!("SELECT time FROM shard_{shard} WHERE seq = ?1"))?
-                .query_row([seq.cast_signed()], |row| unsigned(row, 0))
-                .optional()
+        let (log, runtime) = match &self.0 {
+            Kind::Embedded(log) => return log.time(shard, seq),
+            Kind::Nats(log, runtime) => (log, runtime),
         };
-        read().map_err(|error| self.broken(&error))
+        let entries = runtime.block_on(log.read(shard, seq.saturating_sub(1), 1))?;
+        Ok(entries.first().filter(|placed| placed.seq == seq).map(|placed| placed.time))
     }
 
     /// Every origin that announced itself, by node and incarnation.
@@ -166,7 +126,10 @@ impl Look {
     /// # Errors
     /// When the log can't be read.
     pub fn members(&self) -> Result<Vec<Announced>, Error> {
-        super::local::members(&self.conn).map_err(|error| self.broken(&error))
+        match &self.0 {
+            Kind::Embedded(log) => log.members(),
+            Kind::Nats(log, runtime) => runtime.block_on(log.members()),
+        }
     }
 
     /// The last number of each origin in each shard.
@@ -174,28 +137,9 @@ impl Look {
     /// # Errors
     /// When the log can't be read.
     pub fn origins(&self) -> Result<Vec<(Shard, Origin, u64)>, Error> {
-        let read = || -> rusqlite::Result<Vec<(Shard, Origin, u64)>> {
-            self.conn
-                .prepare("SELECT shard, node, incarnation, number FROM fence ORDER BY shard, node, incarnation")?
-                .query_map([], |row| {
-                    let origin = Origin { node: unsigned(row, 1)?, incarnation: unsigned(row, 2)? };
-                    Ok((row.get(0)?, origin, unsigned(row, 3)?))
-                })?
-                .collect()
-        };
-        read().map_err(|error| self.broken(&error))
-    }
-}
-
-fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(column).map(i64::cast_unsigned)
-}
-
-fn broken(file: &Path, error: &rusqlite::Error) -> Error {
-    use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
-    let text = format!("`{}`: {error}", file.display());
-    match error.sqlite_error_code() {
-        Some(DatabaseBusy | DatabaseLocked) => Error::Unreachable(text),
-        _ => Error::Broken(text),
+        match &self.0 {
+            Kind::Embedded(log) => log.origins(),
+            Kind::Nats(log, runtime) => runtime.block_on(log.origins()),
+        }
     }
 }

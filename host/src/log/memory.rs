@@ -119,7 +119,7 @@ impl State {
         let time = self.clock;
         let entries = self.shards.entry(shard).or_default();
         let seq = entries.last() + 1;
-        entries.held.push((Placed { seq, time, frame }, whose));
+        entries.held.push((Placed::whole(seq, time, frame), whose));
         seq
     }
 

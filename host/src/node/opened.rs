@@ -1,5 +1,6 @@
 //! A database opened for good: locked, found sound, judged whose it is, and then a member of a cluster.
 
+use super::carrier::Carrier;
 use super::failing::lost_log;
 use super::scratch::{Scratch, sweep};
 use super::{Node, Parts, state_directory};
@@ -18,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Between two tries to use a log that is away.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// A database opened for good: locked, found sound, and not yet a member of anything.
 #[derive(Debug)]
 pub struct Opened {
@@ -31,7 +35,7 @@ pub struct Opened {
     outbox_bytes_max: u64,
     provenance: Provenance,
     keep: Keep,
-    log_directory: PathBuf,
+    carrier: Carrier,
     state: PathBuf,
     place: Place,
     /// The last to go: see [`Lock`].
@@ -42,7 +46,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// When it does not exist, is in use, is damaged, or the log can't be opened.
-pub fn open(parts: Parts) -> Result<Opened, Failure> {
+pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     let shown = parts.database.display().to_string();
     let place = Place::find(&parts.database)?;
     let path = place.path().to_owned();
@@ -65,12 +69,13 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
         replays: Some(state.join(crate::replay::FOLDER)),
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
-    if db.standing().map_err(|error| unopened(&shown, &error))? != Standing::Apart
-        && !log::Local::file(&parts.log).exists()
+    if let Carrier::Embedded(directory) = &parts.log
+        && db.standing().map_err(|error| unopened(&shown, &error))? != Standing::Apart
+        && !log::Local::file(directory).exists()
     {
-        return Err(elsewhere(no_log(&parts.log), logged.as_deref(), &shown));
+        return Err(elsewhere(no_log(directory), logged.as_deref(), &shown));
     }
-    let log = log::Local::open(&parts.log).map_err(|error| closed_log(&error))?;
+    let log = parts.log.open(&place).await?;
     fault!("opened");
     let note = Life::read(&state);
     let provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
@@ -82,14 +87,14 @@ pub fn open(parts: Parts) -> Result<Opened, Failure> {
     fault!("judged");
     Ok(Opened {
         db,
-        log: Arc::new(log),
+        log,
         agreed: parts.agreed,
         poll_interval: parts.poll_interval,
         sleep_timeout: parts.sleep_timeout,
         outbox_bytes_max: parts.outbox_bytes_max,
         provenance,
         keep: parts.keep,
-        log_directory: parts.log,
+        carrier: parts.log,
         state,
         place,
         lock,
@@ -119,7 +124,7 @@ fn elsewhere(failure: Failure, logged: Option<&Path>, shown: &str) -> Failure {
     }
 }
 
-fn closed_log(error: &log::Error) -> Failure {
+pub(super) fn closed_log(error: &log::Error) -> Failure {
     match error {
         log::Error::Unreachable(_) => Failure::caused(Kind::Busy, "cannot open the log", error).hint(
             "name a directory with `--log`, or `path` under `[log]`, that this user can make or write to, on a disk with room",
@@ -162,7 +167,12 @@ impl Opened {
         let scratch = Scratch::new(&self.state)?;
         // Of two files that are in all the same life, the one that runs is the one to go on.
         let claim = self.claim().await?;
-        let entered = join::enter(&mut self.db, &*self.log, &self.agreed, &scratch.file(), self.provenance).await?;
+        let entered = loop {
+            match join::enter(&mut self.db, &*self.log, &self.agreed, &scratch.file(), self.provenance).await {
+                Err(failure) if failure.kind() == Kind::Busy && self.waits() => self.pause(&failure).await,
+                entered => break entered?,
+            }
+        };
         fault!("entered");
         let claim =
             if entered == Entered::Copied || entered == Entered::CaughtUp { self.claim().await? } else { claim };
@@ -173,7 +183,6 @@ impl Opened {
         let reached = self.db.watch_reached();
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
-        let log_directory = self.log_directory.canonicalize().unwrap_or(self.log_directory);
         let node = Node {
             db,
             log: self.log,
@@ -186,7 +195,7 @@ impl Opened {
             incarnation: origin.incarnation,
             reached,
             keep: self.keep,
-            board: Board::new(log_directory.display().to_string()),
+            board: Board::new(self.carrier.to_string()),
             state: self.state,
             place: self.place,
             _claim: claim,
@@ -195,13 +204,34 @@ impl Opened {
         Ok((node, entered))
     }
 
+    /// Servers that are away come back; a directory that can't be used is for the user to see.
+    fn waits(&self) -> bool {
+        matches!(self.carrier, Carrier::Nats(_))
+    }
+
+    async fn pause(&self, why: &(dyn std::fmt::Display + Sync)) {
+        tracing::warn!(error = %why, "cannot use the log, will retry; what is written meanwhile is kept");
+        tokio::time::sleep(PAUSE).await;
+    }
+
+    /// What carries the log, as people read it.
+    #[must_use]
+    pub fn carrier(&self) -> &Carrier {
+        &self.carrier
+    }
+
     async fn claim(&self) -> Result<Claim, Failure> {
         let origin = self.db.origin();
         if self.provenance == Provenance::Copy && self.db.standing().is_ok_and(|standing| standing != Standing::Apart) {
             // It will have another name when it speaks.
             return Ok(Claim::default());
         }
-        let claimed = self.log.claim(origin).await.map_err(|error| closed_log(&error))?;
+        let claimed = loop {
+            match self.log.claim(origin).await {
+                Err(error @ log::Error::Unreachable(_)) if self.waits() => self.pause(&error).await,
+                claimed => break claimed.map_err(|error| closed_log(&error))?,
+            }
+        };
         claimed.ok_or_else(|| {
             Failure::new(Kind::Busy, format!("node {} runs already, on another copy of this file", origin.node))
                 .hint("to make this a node of its own, remove the directory beside it whose name ends in `.antiphon`, and start again")

@@ -1,5 +1,6 @@
 //! What a node is made from.
 
+use super::carrier::Carrier;
 use crate::db::{Filter, Policies};
 use crate::housekeeping::Keep;
 use antiphon_core::entry::Genesis;
@@ -13,8 +14,8 @@ pub struct Parts {
     pub database: PathBuf,
     /// This node's number; 0 = one drawn once and kept in the file.
     pub node: u64,
-    /// The directory of the embedded log.
-    pub log: PathBuf,
+    /// What carries the log.
+    pub log: Carrier,
     /// Which tables are replicated.
     pub filter: Filter,
     /// Most changes in one transaction of ours.

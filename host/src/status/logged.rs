@@ -2,17 +2,20 @@
 
 use super::{Behind, COUNTED_BYTES_MAX, COUNTED_MAX, Member, MemberState, ShardStatus, Status, ago, changes_in};
 use crate::log::{self, AWAY_AFTER, Announced, Look, Shard};
+use crate::node::Carrier;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 impl Status {
-    /// Ends of shards and members, from the log's directory. A log that can't be read is said to be so, and the rest
+    /// Ends of shards and members, from the log itself. A log that can't be read is said to be so, and the rest
     /// is known all the same.
-    pub(super) fn look_at_log(&mut self, directory: &Path, positions: &BTreeMap<Shard, u64>, now_ms: u64) {
-        self.log.directory = directory.display().to_string();
+    pub(super) fn look_at_log(&mut self, carrier: &Carrier, positions: &BTreeMap<Shard, u64>, now_ms: u64) {
+        self.log.directory = match carrier {
+            Carrier::Embedded(directory) => directory.display().to_string(),
+            Carrier::Nats(_) => carrier.to_string(),
+        };
         let mut members = Vec::new();
         let mut shards = BTreeMap::new();
-        let looked = Look::open(directory).and_then(|look| {
+        let looked = carrier.look().and_then(|look| {
             let Some(look) = look else { return Ok(()) };
             self.log.found = true;
             members = look.members()?;

@@ -10,6 +10,7 @@
     reason = "a test that can't go on should fail loudly"
 )]
 
+mod broker;
 mod guests;
 mod node;
 mod policies;
@@ -18,6 +19,7 @@ pub mod seeds;
 pub mod vfs;
 
 pub use antiphon::db::Make;
+pub use broker::Broker;
 pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
     Dice, Mishap, Node, Setup, append_floor, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy,

@@ -45,7 +45,10 @@ impl Site {
     }
 
     pub(super) fn start(&mut self, runtime: &Runtime) -> Result<(), Failure> {
-        let opened = node::open(crate::components::parts(&self.config, crate::custom::Pins::Required)?)?;
+        let opened = super::super::wait(
+            runtime,
+            node::open(crate::components::parts(&self.config, crate::custom::Pins::Required)?),
+        )?;
         let (node, _) = super::super::wait(runtime, opened.enter())?;
         let stop = CancellationToken::new();
         self.running = Some((stop.clone(), runtime.spawn(node.run(stop))));

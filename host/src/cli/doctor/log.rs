@@ -1,12 +1,13 @@
 //! The log this node belongs to, and the clocks of those who write to it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use antiphon_core::codec;
 
 use super::super::shown::count;
 use super::{Failed, Found, Patient};
-use crate::log::Look;
+use crate::node::Carrier;
 
 /// A clock that is ahead by more than this is wrong, not late.
 const AHEAD_MAX_MS: u64 = 60_000;
@@ -16,10 +17,10 @@ const ENTRIES_ASKED: u64 = 256;
 /// A member needs its log, and the log must reach as far as the member has read.
 pub(super) fn reachable(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
     let Some(node) = patient.node.as_ref().filter(|node| node.cluster.is_some()) else { return Ok(()) };
-    let Some(log) = Look::open(&patient.log)? else {
+    let Some(log) = patient.log.look()? else {
         found.error(
             None,
-            format!("there is no log in `{}`", patient.log.display()),
+            format!("there is no log in `{}`", patient.log.directory().unwrap_or(Path::new("")).display()),
             "this database belongs to a cluster, and its changes go to the cluster's log alone",
             "name the log's directory with `--log DIR`, as `antiphon run` was given it; or bring the directory back as it was",
         );
@@ -32,7 +33,10 @@ pub(super) fn reachable(patient: &Patient, found: &mut Found) -> Result<(), Fail
                 None,
                 format!("this node has applied entry {position} of shard {shard}, and the log ends at {last}"),
                 "it is another log, or an old copy of it",
-                "point `--log`, or `path` under `[log]`, at the log it was run with before",
+                match patient.log {
+                    Carrier::Embedded(_) => "point `--log`, or `path` under `[log]`, at the log it was run with before",
+                    Carrier::Nats(_) => "look at `urls` and `stream_prefix` under `[nats]`: they are to name the log it was run with before",
+                },
             );
         }
     }
@@ -41,7 +45,7 @@ pub(super) fn reachable(patient: &Patient, found: &mut Found) -> Result<(), Fail
 
 /// Clocks don't decide what stands, but their times are what people and some policies go by.
 pub(super) fn clock(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
-    let Some(log) = Look::open(&patient.log)? else { return Ok(()) };
+    let Some(log) = patient.log.look()? else { return Ok(()) };
     let now = crate::clock::unix_ms();
     let (mut written, mut taken): (BTreeMap<u64, u64>, u64) = (BTreeMap::new(), 0);
     for shard in log.shards()? {

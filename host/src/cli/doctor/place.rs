@@ -51,7 +51,8 @@ fn shared(magic: u64) -> Option<Shared> {
 
 /// Locks of network file systems don't hold what they promise, and WAL needs memory that all users share.
 pub(super) fn file_system(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
-    for (what, path) in [("the file", patient.path.as_path()), ("the log", patient.log.as_path())] {
+    for (what, path) in [("the file", Some(patient.path.as_path())), ("the log", patient.log.directory())] {
+        let Some(path) = path else { continue };
         let Some(path) = path.ancestors().find(|path| path.exists()) else { continue };
         let Some(shared) = kind(path)? else { continue };
         let text = format!("{what} is on {}", shared.name);
@@ -113,7 +114,8 @@ pub(super) fn permissions(patient: &Patient, found: &mut Found) -> Result<(), Fa
 /// A full disk stops everything, the application first.
 pub(super) fn free_space(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
     let size = patient.path.metadata()?.len();
-    for (what, path) in [("file", patient.path.as_path()), ("log", patient.log.as_path())] {
+    for (what, path) in [("file", Some(patient.path.as_path())), ("log", patient.log.directory())] {
+        let Some(path) = path else { continue };
         let Some(path) = path.ancestors().find(|path| path.exists()) else { continue };
         let room = rustix::fs::statvfs(path)?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);

@@ -12,6 +12,7 @@ use super::Source;
 use crate::failure::Failure;
 use crate::join;
 use crate::log::{self, Extent, Placed, Shard};
+use crate::node::Carrier;
 
 /// Say how far each shard reaches, what the cluster agreed to, and who wrote
 #[derive(Debug, clap::Args)]
@@ -26,7 +27,7 @@ pub(in crate::cli) struct Info {
 impl Info {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = self.source.find()?;
-        let log = look::log(&found.directory)?;
+        let log = found.look()?;
         let unread = |error: log::Error| look::unread_log(&error);
         let shards = log.shards().map_err(unread)?;
         let extents: Vec<(Shard, Extent)> = shards
@@ -37,9 +38,9 @@ impl Info {
         let genesis = genesis(&log)?;
         let mut out = io::stdout().lock();
         if self.json {
-            return super::super::json_line(&mut out, &shown(&found.directory, genesis.as_ref(), &extents, &origins));
+            return super::super::json_line(&mut out, &shown(&found.carrier, genesis.as_ref(), &extents, &origins));
         }
-        writeln!(out, "log      {}", found.directory.display())?;
+        writeln!(out, "log      {}", found.carrier)?;
         match &genesis {
             None => writeln!(out, "cluster  unknown: the log does not hold its first entry")?,
             Some((cluster, by, genesis)) => {
@@ -156,14 +157,14 @@ struct ShownOrigin {
 }
 
 fn shown(
-    directory: &std::path::Path,
+    carrier: &Carrier,
     genesis: Option<&(String, Origin, Genesis)>,
     extents: &[(Shard, Extent)],
     origins: &[(Shard, Origin, u64)],
 ) -> Shown {
     let time = |ns: u64| utc(ns / 1_000_000);
     Shown {
-        log: directory.display().to_string(),
+        log: carrier.to_string(),
         cluster: genesis.map(|(cluster, ..)| cluster.clone()),
         genesis: genesis.map(|(_, by, genesis)| ShownGenesis {
             founder: by.node,

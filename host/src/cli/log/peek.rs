@@ -61,14 +61,14 @@ impl Peek {
         let left = limit.unwrap_or(u64::MAX);
         let mut printer = Printer { out, json, most: if full { usize::MAX } else { SHORT }, table, left };
         if pending {
-            let Some(database) = found.database else {
+            let Some(database) = found.database.clone() else {
                 return Err(Failure::usage("`--pending` needs the database whose changes are on their way")
                     .hint("name it: `antiphon log peek app.db --pending`"));
             };
-            let log = look::log(&found.directory).ok();
+            let log = found.look().ok();
             waiting(&mut printer, &database, log.as_ref())?;
         } else {
-            let log = look::log(&found.directory)?;
+            let log = found.look()?;
             let shards = match shard {
                 Some(shard) => vec![shard],
                 None => log.shards().map_err(|error| look::unread_log(&error))?,

@@ -1,0 +1,218 @@
+//! Into the stream: one message, or an atomic batch of them, and only behind our own last one.
+
+use super::stream::{Stream, is_unheard, unreachable};
+use crate::log::{Appended, Error};
+use antiphon_core::entry::Origin;
+use async_nats::client::Request;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::message::StreamMessage;
+use async_nats::jetstream::publish::PublishAck;
+use async_nats::jetstream::response::Response;
+use async_nats::{HeaderMap, header};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// The number of a frame.
+pub(super) const NUMBER: &str = "Antiphon-Number";
+/// Which part of a frame it is, and of how many, as `2/5`.
+pub(super) const PART: &str = "Antiphon-Part";
+
+const BATCH_ID: &str = "Nats-Batch-Id";
+const BATCH_SEQUENCE: &str = "Nats-Batch-Sequence";
+const BATCH_COMMIT: &str = "Nats-Batch-Commit";
+
+/// What headers and subject take of a message, at most.
+const OVERHEAD: usize = 4096;
+/// Messages that the server takes in one batch.
+const BATCH_MAX: usize = 1000;
+/// How long the server may take to answer, besides a second for each megabyte.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The last message of an origin's subject.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own {
+    origin: Origin,
+    /// Its sequence; 0 if there is none.
+    seq: u64,
+    /// The number of the frame that it ends; 0 if there is none.
+    number: u64,
+}
+
+/// What the server made of messages.
+enum Answer {
+    At(u64),
+    /// Another message than expected is the last one.
+    Overtaken,
+}
+
+impl Stream {
+    pub(super) async fn append(&self, origin: Origin, first: u64, frames: &[Vec<u8>]) -> Result<Appended, Error> {
+        if !frames.is_empty() {
+            self.make().await?;
+        }
+        let mut own = self.own.lock().await;
+        let known = match *own {
+            Some(known) if known.origin == origin => known,
+            _ => self.last_of(origin).await?,
+        };
+        if known.number + 1 != first {
+            // Whoever asks after the last number wants what the server has, and not what was remembered of it.
+            let known = self.last_of(origin).await?;
+            *own = Some(known);
+            if known.number + 1 != first {
+                return Ok(Appended::Fenced { last: known.number });
+            }
+        }
+        // Until the answer is there, what stands last is not known.
+        *own = None;
+        let subject = self.names().subject(self.shard, origin);
+        let mut messages = self.messages(first, frames);
+        let number = first + frames.len() as u64 - 1;
+        if let [message] = messages.as_mut_slice() {
+            message
+                .headers
+                .insert(header::NATS_MESSAGE_ID, format!("{}.{}.{number}", origin.node, origin.incarnation).as_str());
+        }
+        if let Some(message) = messages.first_mut() {
+            message.headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, known.seq.to_string().as_str());
+        }
+        match self.publish(&subject, messages).await? {
+            Answer::At(seq) => {
+                *own = Some(Own { origin, seq, number });
+                self.bell.ring(seq);
+                Ok(Appended::At(seq))
+            }
+            Answer::Overtaken => {
+                let known = self.last_of(origin).await?;
+                *own = Some(known);
+                Ok(Appended::Fenced { last: known.number })
+            }
+        }
+    }
+
+    pub(super) async fn begin(&self, frame: &[u8]) -> Result<bool, Error> {
+        self.make().await?;
+        let mut messages = self.messages(0, &[frame.to_vec()]);
+        if let Some(message) = messages.first_mut() {
+            message.headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, "0");
+        }
+        let answer = self.publish(&self.names().begin(self.shard), messages).await?;
+        Ok(match answer {
+            Answer::At(seq) => {
+                self.bell.ring(seq);
+                true
+            }
+            Answer::Overtaken => false,
+        })
+    }
+
+    /// The last message of an origin, as the stream's leader knows it.
+    async fn last_of(&self, origin: Origin) -> Result<Own, Error> {
+        let stream = self.context.get_stream_no_info(&self.name).await.map_err(|error| unreachable(&error))?;
+        let subject = self.names().subject(self.shard, origin);
+        let found = match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(found) => found,
+            Err(error) => {
+                use async_nats::jetstream::stream::LastRawMessageErrorKind::{JetStream, NoMessageFound};
+                return match error.kind() {
+                    NoMessageFound => Ok(Own { origin, seq: 0, number: 0 }),
+                    JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                        Ok(Own { origin, seq: 0, number: 0 })
+                    }
+                    _ => Err(unreachable(&error)),
+                };
+            }
+        };
+        let number = number_of(&found).ok_or_else(|| {
+            Error::Broken(format!("message {} of stream `{}` bears no number", found.sequence, self.name))
+        })?;
+        Ok(Own { origin, seq: found.sequence, number })
+    }
+
+    /// Frames as messages, cut where the server takes no larger ones.
+    fn messages(&self, first: u64, frames: &[Vec<u8>]) -> Vec<Outgoing> {
+        let room = self.client.max_payload().saturating_sub(OVERHEAD).max(1);
+        let mut messages = Vec::with_capacity(frames.len());
+        for (number, frame) in (first..).zip(frames) {
+            let parts = frame.len().div_ceil(room).max(1);
+            for (part, bytes) in (1..).zip(frame.chunks(room)) {
+                let mut headers = HeaderMap::new();
+                headers.insert(NUMBER, number.to_string().as_str());
+                if parts > 1 {
+                    headers.insert(PART, format!("{part}/{parts}").as_str());
+                }
+                messages.push(Outgoing { headers, payload: Bytes::copy_from_slice(bytes) });
+            }
+        }
+        messages
+    }
+
+    /// Publishes all of these messages or none; gives the sequence of the last.
+    async fn publish(&self, subject: &str, messages: Vec<Outgoing>) -> Result<Answer, Error> {
+        let count = messages.len();
+        if count > BATCH_MAX {
+            return Err(Error::Broken(format!(
+                "an append of {count} messages is more than the server takes at once; raise `max_payload` of the server"
+            )));
+        }
+        let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
+        let patience = ANSWER + Duration::from_secs((bytes >> 20) as u64);
+        let batch = self.client.new_inbox();
+        let mut last = Answer::At(0);
+        for (position, mut message) in (1..).zip(messages) {
+            let is_last = position == count;
+            if count > 1 {
+                message.headers.insert(BATCH_ID, batch.rsplit('.').next().unwrap_or(&batch));
+                message.headers.insert(BATCH_SEQUENCE, position.to_string().as_str());
+                if is_last {
+                    message.headers.insert(BATCH_COMMIT, "1");
+                }
+            }
+            if position > 1 && !is_last {
+                // What is wrong with it is said in the answer to the last one.
+                let sent = self.client.publish_with_headers(subject.to_owned(), message.headers, message.payload);
+                sent.await.map_err(|error| unreachable(&error))?;
+                continue;
+            }
+            let request = Request::new().headers(message.headers).payload(message.payload).timeout(Some(patience));
+            let answer = match self.client.send_request(subject.to_owned(), request).await {
+                Ok(answer) => answer,
+                Err(error) if is_unheard(&error) => {
+                    return Err(Error::Unreachable(format!("no server has the stream `{}` at the moment", self.name)));
+                }
+                Err(error) => return Err(unreachable(&error)),
+            };
+            if answer.payload.is_empty() && !is_last {
+                continue;
+            }
+            last = answered(&answer.payload)?;
+            if matches!(last, Answer::Overtaken) {
+                return Ok(last);
+            }
+        }
+        Ok(last)
+    }
+}
+
+struct Outgoing {
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
+fn answered(payload: &[u8]) -> Result<Answer, Error> {
+    let answer: Response<PublishAck> =
+        serde_json::from_slice(payload).map_err(|error| Error::Unreachable(error.to_string()))?;
+    match answer {
+        Response::Ok(ack) => Ok(Answer::At(ack.sequence)),
+        Response::Err { error } => match error.error_code() {
+            ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
+                Ok(Answer::Overtaken)
+            }
+            _ => Err(Error::Unreachable(error.to_string())),
+        },
+    }
+}
+
+pub(super) fn number_of(message: &StreamMessage) -> Option<u64> {
+    message.headers.get(NUMBER)?.as_str().parse().ok()
+}

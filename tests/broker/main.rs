@@ -1,0 +1,19 @@
+//! The log between machines, on real NATS servers.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that can't go on ends there")]
+
+mod cluster;
+mod contract;
+
+/// A file that nobody listed would be a test that nobody runs.
+#[test]
+fn no_file_is_forgotten() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/broker");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        let module = name.trim_end_matches(".rs");
+        assert!(
+            module == "main" || include_str!("main.rs").contains(&format!("mod {module};")),
+            "{name} is not listed"
+        );
+    }
+}
