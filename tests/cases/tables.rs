@@ -364,8 +364,9 @@ fn c82_any_history_of_rebuilds_ends_equal() {
                 }
                 8 => {
                     let table = *dice.pick(&["t", "u", "s"]);
-                    let events = *dice.pick::<&[&str]>(&[&["on_insert"][..], &["on_update"], &["on_delete"], &["on_insert", "on_update", "on_delete", "on_move"]]);
-                    events.iter().map(|event| format!("DROP TRIGGER IF EXISTS __antiphon__{table}_{event};")).collect()
+                    let sets: [&[&str]; 4] =
+                        [&["on_insert"], &["on_update"], &["on_delete"], &["on_insert", "on_update", "on_delete", "on_move"]];
+                    dice.pick(&sets).iter().map(|event| format!("DROP TRIGGER IF EXISTS __antiphon__{table}_{event};")).collect()
                 }
                 9 => {
                     let table = *dice.pick(&["t", "u", "s"]);
