@@ -3,6 +3,7 @@
 use super::clash::{Overruled, logged_row, stands};
 use super::overlay::Image;
 use super::rows::whole;
+use super::ruling::PLAIN;
 use super::stamp::{Stamped, Stamps};
 use super::unit::{Change, TableChanges, Unit, image_of};
 use super::{Database, Error};
@@ -16,6 +17,8 @@ struct Concurrent {
     at: usize,
     stamp: Option<Stamped>,
     current: Option<Image>,
+    /// Nobody is asked: its node did not note what it was made upon, so it goes by the order of the log.
+    taken: bool,
 }
 
 impl Database {
@@ -24,8 +27,10 @@ impl Database {
         let concurrent = self.concurrent(unit, &table)?;
         let mut kept = vec![false; table.changes.len()];
         if !concurrent.is_empty() {
-            let verdicts = self.verdicts(unit, &table, &concurrent)?;
-            for (clash, verdict) in concurrent.iter().zip(verdicts) {
+            let mut verdicts = self.verdicts(unit, &table, &concurrent)?.into_iter();
+            for clash in &concurrent {
+                let verdict = if clash.taken { Some(Verdict::Take) } else { verdicts.next() };
+                let Some(verdict) = verdict else { break };
                 let Some(change) = table.changes.get_mut(clash.at) else { continue };
                 let merged = self.carry_out(unit, table.index, &table.columns, clash, change, &verdict)?;
                 match verdict {
@@ -66,19 +71,37 @@ impl Database {
     fn concurrent(&mut self, unit: &Unit, table: &TableChanges) -> Result<Vec<Concurrent>, Error> {
         let floor = self.ledger.floor(unit.shard);
         let Some(tracked) = self.tables.get(table.index) else { return Ok(Vec::new()) };
+        let since = tracked.rule(unit.shard).since;
+        let forgotten = floor.max(since);
         let overlay = self.overlay.table(tracked.id);
         let mut stamps = Stamps::new(&self.conn, tracked);
         let mut found = Vec::new();
         for (at, change) in table.changes.iter().enumerate() {
             let stamp = stamps.get(&change.key)?;
-            if Stamped::unseen_by(stamp, unit.origin, change.seen, floor) {
-                let current = if crate::flaw!(CurrentFromTable) {
-                    whole(&self.conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())
-                } else {
-                    logged_row(&self.conn, tracked, overlay, change)?
-                };
-                found.push(Concurrent { at, stamp: stamp.filter(|stamp| stamp.seq > floor), current });
+            let last = Stamped::last_by_another(stamp, unit.origin);
+            let taken = change.baseless && !crate::flaw!(BaselessResolved);
+            let unseen = if last > forgotten {
+                last > change.seen
+            } else if since >= floor {
+                // No stamp tells; whether anyone else changed the row is told by the row itself.
+                change.seen < since && !taken
+            } else {
+                change.seen < floor
+            };
+            if !unseen {
+                continue;
             }
+            let current = if crate::flaw!(CurrentFromTable) {
+                whole(&self.conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())
+            } else {
+                logged_row(&self.conn, tracked, overlay, change)?
+            };
+            if last <= forgotten && since >= floor && !is_other(&table.columns, change.base.as_ref(), current.as_ref())
+            {
+                continue;
+            }
+            let stamp = stamp.filter(|stamp| stamp.seq > forgotten);
+            found.push(Concurrent { at, stamp, current, taken });
         }
         Ok(found)
     }
@@ -94,7 +117,7 @@ impl Database {
         nodes.push(unit.origin.node);
         nodes.sort_unstable();
         nodes.dedup();
-        self.decide(table.index, &table.columns, &nodes, |seen| {
+        self.decide((table.index, unit.shard), &table.columns, &nodes, |seen| {
             let side = |clock: u64, seq: u64, origin: Origin, image: Option<&Image>| Side {
                 stamp: Stamp { node: seen.node(origin.node), clock, seq },
                 row: image.map(|image| seen.row(image)),
@@ -113,7 +136,7 @@ impl Database {
                     incoming: side(change.clock, unit.seq, unit.origin, change.image.as_ref()),
                 })
             };
-            concurrent.iter().filter_map(clash).collect()
+            concurrent.iter().filter(|clash| !clash.taken).filter_map(clash).collect()
         })
     }
 
@@ -142,7 +165,7 @@ impl Database {
             let (winner, loser) = if *verdict == Verdict::Keep { (before, after) } else { (after, before) };
             let record = Overruled {
                 cause: Cause::SameKey,
-                resolver: self.policy_name(tracked.policy),
+                resolver: if clash.taken { PLAIN } else { self.policy_name(tracked.rule(unit.shard).policy) },
                 verdict,
                 key: &change.key_values,
                 winner,
@@ -152,6 +175,15 @@ impl Database {
             record.store(&self.conn, unit, tracked)?;
         }
         Ok(merged)
+    }
+}
+
+/// Whether a row is another than the one a change was made upon, in the columns that its node has.
+fn is_other(columns: &[usize], base: Option<&Image>, current: Option<&Image>) -> bool {
+    match (base, current) {
+        (None, None) => false,
+        (Some(base), Some(current)) => columns.iter().any(|&column| base.get(column) != current.get(column)),
+        _ => true,
     }
 }
 
