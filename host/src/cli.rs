@@ -26,6 +26,7 @@ mod log;
 mod look;
 mod misuse;
 mod plugin;
+mod policy;
 mod repair;
 mod run;
 mod shown;
@@ -58,6 +59,8 @@ enum Command {
     Repair(repair::Repair),
     #[command(subcommand)]
     Plugin(plugin::Command),
+    #[command(subcommand)]
+    Policy(policy::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
@@ -90,6 +93,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Log(command)) => command.run(),
         Some(Command::Repair(repair)) => repair.run(),
         Some(Command::Plugin(command)) => command.run(),
+        Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
         Some(Command::Compile(compile)) => compile.run(),

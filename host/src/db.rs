@@ -34,11 +34,13 @@ mod recent;
 mod reconcile;
 mod resolved;
 mod rows;
+mod ruling;
 mod seal;
 mod shadows;
 mod shortfall;
 mod slices;
 mod stamp;
+mod switch;
 mod trial;
 mod turns;
 mod unique;
@@ -61,10 +63,12 @@ pub use look::look;
 pub use obstacle::{Obstacle, ObstacleKind};
 pub use outbox::Unsent;
 pub use oversize::Oversized;
-pub use policy::{Make, Order, Policies, Policy};
+pub(crate) use policy::Policy;
+pub use policy::{Find, Found, Make, Policies};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 pub use reconcile::{Reattached, Reconciled};
+pub use switch::{Known, Notice};
 pub use trial::Alone;
 pub(crate) use values::{Bound, owned};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
@@ -196,6 +200,9 @@ pub struct Database {
     options: Options,
     hasher: Box<dyn Hash>,
     policies: Policies,
+    /// Which of them the log has decided on.
+    rulings: ruling::Rulings,
+    waiting: switch::Waiting,
     encoder: Encoder,
     origin: Origin,
     cluster: Option<Cluster>,
@@ -264,6 +271,8 @@ impl Database {
             options,
             hasher,
             policies,
+            rulings: ruling::Rulings::default(),
+            waiting: switch::Waiting::default(),
             encoder,
             origin: Origin::default(),
             cluster: None,
@@ -350,6 +359,7 @@ impl Database {
             return Err(Error::Replaced(why));
         }
         (self.origin, self.cluster, self.ledger) = (origin, cluster, ledger);
+        self.rulings = ruling::Rulings::read(&self.conn)?;
         self.known_reached.store(self.ledger.reached(), Ordering::Relaxed);
         for (&shard, &number) in &self.numbered {
             self.ledger.number_above(shard, number);

@@ -52,6 +52,7 @@ pub mod log;
 pub mod node;
 pub mod place;
 pub mod placement;
+mod policies;
 pub mod publish;
 mod reattach;
 pub mod repair;

@@ -29,7 +29,8 @@ fn database(path: &Path) -> Database {
         replays: None,
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).unwrap();
-    db.enter(CLUSTER, 1, true).unwrap();
+    db.enter(CLUSTER, &Genesis { shards: 1, resolver: "last-write-wins@1".into(), ..Genesis::default() }, true)
+        .unwrap();
     db
 }
 

@@ -15,5 +15,6 @@ mod policies;
 mod reconcile;
 mod schema;
 mod statements;
+mod switching;
 mod tables;
 mod values;

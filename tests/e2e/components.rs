@@ -118,7 +118,8 @@ fn t20_other_bytes_than_were_approved_do_not_run() {
     a.start();
 }
 
-/// A node whose component has other bytes would decide otherwise, so it is not let in; nor is one whose settings differ.
+/// A node whose component has other bytes would decide otherwise, so it is not let in. One that has the right bytes goes
+/// by what the log tells them, and says so.
 #[test]
 fn t20_a_node_with_another_component_is_refused() {
     let place = place();
@@ -128,13 +129,18 @@ fn t20_a_node_with_another_component_is_refused() {
     a.start();
     let other = mine(&format!("sha256 = \"{second}\"\n")).replace("mine.wasm", "other.wasm");
     let words = [
-        format!("its policies for single tables are `sha256:{first}` for `t`"),
-        format!("this node's are `sha256:{second}` for `t`"),
+        "this node can't decide as its cluster does".to_owned(),
+        format!("it decides by the component `sha256:{first}`, which this node's configuration does not have"),
+        format!("add `[plugin.NAME]` with `source = \"file:PATH\"` and `sha256 = \"{first}\"`"),
         "take the file itself from another node".to_owned(),
     ];
+    assert_ne!(first, second);
     site(&place, "b", &other).refused().expect(64, &words.each_ref().map(String::as_str));
     let told = mine(&format!("sha256 = \"{first}\"\nsettings = {{ a = \"b\" }}\n"));
-    site(&place, "c", &told).refused().expect(64, &["for `t` (a = b)"]);
+    let mut c = site(&place, "c", &told);
+    c.start();
+    eventually("it says what differs", || c.said().contains("for `t` (a = b)"));
+    assert!(c.said().contains("the log's policies hold; `antiphon policy apply`"), "{}", c.said());
     // What one's own file is called is nobody else's affair.
     let renamed = mine(&format!("sha256 = \"{first}\"\n")).replace("mine", "yours");
     std::fs::copy(place.path("mine.wasm"), place.path("yours.wasm")).unwrap();

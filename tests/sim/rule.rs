@@ -3,6 +3,7 @@
 use crate::random::Random;
 use crate::schema::{STOCK, TABLES};
 use antiphon::db::Make;
+use antiphon_core::entry::Policy;
 use antiphon_core::resolve::Resolve;
 use antiphon_harness::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 use std::sync::Arc;
@@ -25,6 +26,9 @@ pub(crate) enum Rule {
 pub(crate) type Rules = [Rule; TABLES.len()];
 
 impl Rule {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Plain, Self::First, Self::Newest, Self::Merge, Self::Fussy, Self::Count, Self::Priority];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plain => "last-write-wins",
@@ -35,6 +39,11 @@ impl Rule {
             Self::Count => "counter",
             Self::Priority => "node-priority",
         }
+    }
+
+    /// The rule of this name.
+    pub(crate) fn of(name: &str) -> Self {
+        *Self::ALL.iter().find(|rule| rule.name() == name).expect("a policy that nobody has")
     }
 
     /// A twin of the component.
@@ -53,6 +62,31 @@ impl Rule {
     pub(crate) fn make(self) -> Make {
         Arc::new(move || Ok(self.twin()))
     }
+}
+
+/// What these policies say of each table.
+pub(crate) fn rules_of(policies: &[Policy]) -> Rules {
+    let deciding = |table: &str| policies.iter().find(|policy| policy.pattern == table || policy.pattern.is_empty());
+    std::array::from_fn(|table| deciding(TABLES[table].name).map_or(Rule::Plain, |policy| Rule::of(&policy.resolver)))
+}
+
+/// What is proposed in the middle of a history: some tables get another policy, or lose theirs.
+pub(crate) fn other(random: &mut Random, mut rules: Rules) -> Rules {
+    for (table, rule) in rules.iter_mut().enumerate() {
+        if random.chance(55) {
+            continue;
+        }
+        *rule = random.weighted(&[
+            (35, Rule::Plain),
+            (15, Rule::First),
+            (12, Rule::Newest),
+            (15, Rule::Merge),
+            (10, Rule::Fussy),
+            (if table == STOCK { 40 } else { 0 }, Rule::Count),
+            (8, Rule::Priority),
+        ]);
+    }
+    rules
 }
 
 /// Half of the histories know only the order of the log; in the others each table draws its policy.

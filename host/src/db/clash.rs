@@ -19,13 +19,15 @@ impl Database {
     /// Changes whose origin had not seen another's latest change to the same key.
     pub(super) fn clashes(&mut self, unit: &Unit, table: &TableChanges) -> Result<Vec<(usize, Origin)>, Error> {
         let Some(tracked) = self.tables.get(table.index) else { return Ok(Vec::new()) };
-        let lowest = table.changes.iter().map(|change| change.seen).min().unwrap_or(unit.seq);
+        // What was there before the policy was the default one is not remembered on all nodes.
+        let since = tracked.rule(unit.shard).since;
+        let lowest = table.changes.iter().map(|change| change.seen).min().unwrap_or(unit.seq).max(since);
         if !self.recent.unseen(unit.shard, unit.origin, lowest) {
             return Ok(Vec::new());
         }
         let recent = &mut self.recent;
         let found = table.changes.iter().enumerate().filter_map(|(index, change)| {
-            let unseen = recent.clash(unit.shard, unit.origin, change.seen, tracked.id, &change.key)?;
+            let unseen = recent.clash(unit.shard, unit.origin, change.seen.max(since), tracked.id, &change.key)?;
             // Two deletes agree. The log alone says so: of a pending key this node may not know L's row.
             (!unseen.gone || change.image.is_some()).then_some((index, unseen.origin))
         });
@@ -54,7 +56,7 @@ impl Database {
             if !stands(current.as_ref(), change.image.as_ref()) {
                 let record = Overruled {
                     cause: Cause::SameKey,
-                    resolver: self.policy_name(tracked.policy),
+                    resolver: self.policy_name(tracked.rule(unit.shard).policy),
                     verdict: &Verdict::Take,
                     parked: None,
                     key: &change.key_values,

@@ -1,161 +1,198 @@
 //! Which policy decides clashes of which table.
 
 use super::catalog::Tracked;
+use super::ruling::{PLAIN, deciding, is_plain};
 use super::trial::{Alone, Trial};
 use super::unit::Unit;
 use super::{Database, Error, overlay::Image};
 use crate::replay::Plugin;
-use antiphon_core::entry::OnFailure;
+use antiphon_core::entry::{OnFailure, Policy as Agreed};
 use antiphon_core::hash::PluginError;
 use antiphon_core::resolve::{Clash, LastWriteWins, Needs, Resolve, Side, Stamp, Verdict};
 use antiphon_core::schema::Table;
 use antiphon_core::value::Row;
-use globset::{Glob, GlobMatcher};
 use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Makes one more resolver of a kind.
 pub type Make = Arc<dyn Fn() -> Result<Box<dyn Resolve>, PluginError> + Send + Sync>;
 
+/// The resolver that a policy names.
+#[derive(Clone)]
+pub struct Found {
+    /// What people call it.
+    pub name: String,
+    /// The component that it is.
+    pub plugin: Plugin,
+    /// Makes one.
+    pub make: Make,
+}
+
+impl Found {
+    /// One that is no component of anybody's.
+    #[must_use]
+    pub fn native(name: &str, make: Make) -> Self {
+        Self { name: name.to_owned(), plugin: Plugin { name: name.to_owned(), ..Plugin::default() }, make }
+    }
+}
+
+/// Finds the resolver that a policy of the log names; or says why this node does not have it, and what to do.
+pub type Find = Arc<dyn Fn(&Agreed) -> Result<Found, String> + Send + Sync>;
+
 /// A resolver, the tables it decides over, and what it was told.
-pub struct Policy {
+pub(crate) struct Policy {
+    /// The resolver, its settings, and what becomes of a clash that it fails at; no pattern.
+    agreed: Agreed,
     name: String,
-    tables: Option<GlobMatcher>,
-    /// What is later in the log wins: nothing has to be kept to know that.
-    plain: bool,
-    on_failure: OnFailure,
     plugin: Plugin,
-    make: Make,
-    resolver: Box<dyn Resolve>,
+    /// Why there is none, if so.
+    resolver: Result<Box<dyn Resolve>, String>,
     needs: Needs,
     /// Tables as it sees them: which, and which of their columns.
     views: Vec<(usize, Vec<usize>)>,
     nodes: Vec<u64>,
 }
 
-/// What decides over rows that nodes changed without knowing of each other.
+/// What holds for a table in one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// The order of the log: what is later wins, and nothing has to be kept to know that.
-    Log,
-    /// The resolver, which is asked about each clash.
-    Resolver,
+pub(super) struct Rule {
+    /// Who decides clashes over its rows.
+    pub(super) policy: usize,
+    /// He has to know what was there before: rows have stamps.
+    pub(super) resolved: bool,
+    /// The position at which that began, or ended. What was before it left no stamps.
+    pub(super) since: u64,
 }
 
-impl Policy {
-    /// A policy by the resolver's name, for tables that match, or for all that no other policy decides over.
-    ///
-    /// # Errors
-    /// When the resolver can't be made.
-    pub fn new(name: &str, order: Order, tables: Option<&Glob>, make: Make) -> Result<Self, PluginError> {
-        Ok(Self::with(name, order, tables.map(Glob::compile_matcher), make()?, make))
-    }
-
-    fn with(name: &str, order: Order, tables: Option<GlobMatcher>, resolver: Box<dyn Resolve>, make: Make) -> Self {
-        Self {
-            name: name.to_owned(),
-            tables,
-            plain: order == Order::Log,
-            on_failure: OnFailure::Stop,
-            plugin: Plugin { name: name.to_owned(), ..Plugin::default() },
-            make,
-            resolver,
-            needs: Needs::default(),
-            views: Vec::new(),
-            nodes: Vec::new(),
-        }
-    }
-
-    /// The same policy, which does this about clashes that its resolver fails at.
-    #[must_use]
-    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
-        self.on_failure = on_failure;
-        self
-    }
-
-    /// The same policy, whose resolver is this component.
-    #[must_use]
-    pub fn plugged(mut self, plugin: Plugin) -> Self {
-        self.plugin = plugin;
-        self
-    }
-
-    /// The component that its resolver is.
-    pub(crate) fn plugin(&self) -> &Plugin {
-        &self.plugin
-    }
-
-    /// What its resolver wants to see.
-    pub(crate) fn needs(&self) -> Needs {
-        self.needs
-    }
-
-    /// Whether a clash that it fails at leaves the row that stands.
-    pub(super) fn parks(&self) -> bool {
-        self.on_failure != OnFailure::Stop
-    }
-
-    pub(super) fn resolver(&mut self) -> &mut dyn Resolve {
-        &mut *self.resolver
-    }
+/// All policies of a node: those it is configured for, and those of the log that it has come upon.
+pub struct Policies {
+    find: Find,
+    own: Vec<Agreed>,
+    loaded: Vec<Policy>,
 }
-
-/// All policies of a node. The first that matches a table decides over it.
-pub struct Policies(Vec<Policy>);
-
-/// What the default policy is called.
-const PLAIN: &str = "last-write-wins";
 
 impl Default for Policies {
     fn default() -> Self {
-        let make: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
-        Self(vec![Policy::with(PLAIN, Order::Log, None, Box::new(LastWriteWins), make)])
+        let find: Find = Arc::new(|agreed| {
+            let make: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
+            is_plain(agreed).then_some(Found::native(PLAIN, make)).ok_or_else(|| "there is none".to_owned())
+        });
+        Self::new(find, vec![Agreed { resolver: PLAIN.to_owned(), ..Agreed::default() }])
     }
 }
 
 impl Policies {
-    /// Policies in the order in which they are looked through; the last one is for all tables.
+    /// Where resolvers are found, and the policies that this node is configured for: the last one is for all tables.
     #[must_use]
-    pub fn new(policies: Vec<Policy>) -> Self {
-        Self(policies)
+    pub fn new(find: Find, own: Vec<Agreed>) -> Self {
+        Self { find, own, loaded: Vec::new() }
     }
 
     /// The same policies once more, knowing nothing yet.
-    ///
-    /// # Errors
-    /// When a resolver can't be made.
-    pub(super) fn again(&self) -> Result<Self, PluginError> {
-        let again = |policy: &Policy| {
-            let order = if policy.plain { Order::Log } else { Order::Resolver };
-            let (tables, make) = (policy.tables.clone(), Arc::clone(&policy.make));
-            let again = Policy::with(&policy.name, order, tables, (policy.make)()?, make);
-            Ok(again.on_failure(policy.on_failure).plugged(policy.plugin.clone()))
-        };
-        self.0.iter().map(again).collect::<Result<_, _>>().map(Self)
+    pub(super) fn again(&self) -> Self {
+        Self::new(Arc::clone(&self.find), self.own.clone())
+    }
+
+    /// What this node is configured for.
+    pub(super) fn own(&self) -> &[Agreed] {
+        &self.own
     }
 
     pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Policy> {
-        self.0.get_mut(index)
+        self.loaded.get_mut(index)
     }
 
-    /// Which policy decides over a table, and whether it has to know what was there before.
-    pub(super) fn of(&self, table: &str) -> (usize, bool) {
-        let decides = |policy: &Policy| policy.tables.as_ref().is_none_or(|tables| tables.is_match(table));
-        let index = self.0.iter().position(decides).unwrap_or(0);
-        (index, self.0.get(index).is_some_and(|policy| !policy.plain))
+    /// The number of a policy's resolver; loads it if it was not needed before.
+    fn index(&mut self, agreed: &Agreed) -> usize {
+        let agreed = Agreed { pattern: String::new(), ..agreed.clone() };
+        if let Some(known) = self.loaded.iter().position(|policy| policy.agreed == agreed) {
+            return known;
+        }
+        let name = agreed.resolver.split('@').next().unwrap_or_default().to_owned();
+        let mut policy = Policy {
+            agreed,
+            name,
+            plugin: Plugin::default(),
+            resolver: Err(String::new()),
+            needs: Needs::default(),
+            views: Vec::new(),
+            nodes: Vec::new(),
+        };
+        policy.load(&self.find);
+        self.loaded.push(policy);
+        self.loaded.len() - 1
+    }
+
+    /// Why one of these can't decide anything here, if so. What was missing is looked for again.
+    pub(super) fn missing(&mut self, policies: &[Agreed]) -> Option<String> {
+        policies.iter().find_map(|agreed| {
+            let index = self.index(agreed);
+            let policy = self.loaded.get_mut(index)?;
+            if policy.resolver.is_err() {
+                policy.load(&self.find);
+            }
+            policy.resolver.as_ref().err().cloned()
+        })
+    }
+
+    /// Looks again for resolvers that were missing; says whether one was found.
+    pub(super) fn find_missing(&mut self) -> bool {
+        let mut found = false;
+        for policy in self.loaded.iter_mut().filter(|policy| policy.resolver.is_err()) {
+            policy.load(&self.find);
+            found |= policy.resolver.is_ok();
+        }
+        found
+    }
+
+    /// Why a table's resolver can't decide, if so.
+    pub(super) fn is_missing(&self, policy: usize) -> Option<&str> {
+        self.loaded.get(policy)?.resolver.as_ref().err().map(String::as_str)
     }
 }
 
 impl Database {
+    /// What holds for a table in each shard.
+    pub(super) fn rules(&mut self, table: &str) -> Vec<Rule> {
+        let Self { policies, rulings, .. } = self;
+        let own = policies.own.clone();
+        let shards = self.cluster.map_or(1, |cluster| cluster.shards);
+        (1..=shards)
+            .map(|shard| {
+                let (mut since, mut resolved) = (0, None);
+                let mut last = deciding(&own, table);
+                for (seq, policies) in rulings.history(shard) {
+                    last = deciding(policies, table);
+                    let now = last.is_some_and(|policy| !is_plain(policy));
+                    if resolved.is_some_and(|before| before != now) && !crate::flaw!(PolicyWithoutFloor) {
+                        since = seq;
+                    }
+                    resolved = Some(now);
+                }
+                let agreed = last.cloned().unwrap_or_default();
+                Rule { policy: policies.index(&agreed), resolved: !is_plain(&agreed), since }
+            })
+            .collect()
+    }
+
+    /// Whether a table's rows are noted as they were before they change: some policy of it asks for that, or will.
+    pub(super) fn notes_rows(&self, table: &str) -> bool {
+        let asks = |policies: &[Agreed]| deciding(policies, table).is_some_and(|policy| !is_plain(policy));
+        if self.rulings.newest().is_none() {
+            return asks(self.policies.own());
+        }
+        self.rulings.held_or_coming(self.shards()).any(asks)
+    }
+
     /// Tells each resolver its tables, with all columns they have here.
     pub(super) fn configure_policies(&mut self) -> Result<(), Error> {
         let nodes = self.ledger.nodes();
         let Self { policies, tables, .. } = self;
-        for (index, policy) in policies.0.iter_mut().enumerate() {
+        for (index, policy) in policies.loaded.iter_mut().enumerate() {
             policy.views = tables
                 .iter()
                 .enumerate()
-                .filter(|(_, tracked)| tracked.policy == index)
+                .filter(|(_, tracked)| tracked.rules.iter().any(|rule| rule.policy == index))
                 .map(|(at, tracked)| (at, (0..tracked.table.columns.len()).collect()))
                 .collect();
             policy.nodes.clone_from(&nodes);
@@ -166,7 +203,7 @@ impl Database {
 
     /// The resolver's name of a table's policy.
     pub(super) fn policy_name(&self, policy: usize) -> &str {
-        self.policies.0.get(policy).map_or(PLAIN, |policy| &policy.name)
+        self.policies.loaded.get(policy).map_or(PLAIN, |policy| &policy.name)
     }
 
     /// Puts clashes to a table's resolver; rows hold the columns that both sides know.
@@ -179,9 +216,8 @@ impl Database {
         clashes: impl FnOnce(&Seen<'_>) -> Vec<Clash>,
     ) -> Result<Vec<Decision>, Error> {
         let Self { policies, tables, trials, .. } = self;
-        let Some((at, policy)) =
-            tables.get(index).and_then(|tracked| Some((tracked.policy, policies.0.get_mut(tracked.policy)?)))
-        else {
+        let ruled = tables.get(index).map(|tracked| tracked.rule(unit.shard).policy);
+        let Some((at, policy)) = ruled.and_then(|at| Some((at, policies.loaded.get_mut(at)?))) else {
             return Err(Error::Inconsistent("a table without a policy".to_owned()));
         };
         let view = policy.see(index, columns, nodes, tables)?;
@@ -201,7 +237,7 @@ impl Database {
             };
             let mut answers = match policy.ask(&open) {
                 Ok(answers) => answers.into_iter(),
-                Err(error) if policy.plain => return Err(error.into()),
+                Err(error) if is_plain(&policy.agreed) => return Err(error.into()),
                 Err(error) => {
                     tracing::debug!(%error, clashes = open.len(), "a resolver fails; its clashes are tried one by one");
                     let alone = open.iter().map(|clash| policy.alone(clash, tables)).collect::<Option<Vec<_>>>();
@@ -259,12 +295,42 @@ impl Seen<'_> {
 }
 
 impl Policy {
+    /// Looks for its resolver.
+    fn load(&mut self, find: &Find) {
+        self.resolver = find(&self.agreed).and_then(|found| {
+            (self.name, self.plugin) = (found.name, found.plugin);
+            (found.make)().map_err(|error| error.to_string())
+        });
+    }
+
+    /// The component that its resolver is.
+    pub(crate) fn plugin(&self) -> &Plugin {
+        &self.plugin
+    }
+
+    /// What its resolver wants to see.
+    pub(crate) fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// Whether a clash that it fails at leaves the row that stands.
+    pub(super) fn parks(&self) -> bool {
+        self.agreed.on_failure != OnFailure::Stop
+    }
+
+    pub(super) fn resolver(&mut self) -> Result<&mut dyn Resolve, PluginError> {
+        match &mut self.resolver {
+            Ok(resolver) => Ok(&mut **resolver),
+            Err(why) => Err(PluginError(why.clone())),
+        }
+    }
+
     /// One verdict a clash.
     fn ask(&mut self, batch: &[Clash]) -> Result<Vec<Verdict>, PluginError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self.resolver.resolve(batch)?;
+        let answers = self.resolver()?.resolve(batch)?;
         if answers.len() != batch.len() {
             return Err(PluginError(format!("{} answers to {} clashes", answers.len(), batch.len())));
         }
@@ -319,7 +385,9 @@ impl Policy {
     fn configure(&mut self, tables: &[Tracked]) -> Result<(), PluginError> {
         let tables: Vec<Table> = self.views.iter().filter_map(|view| self.view(view, tables)).collect();
         let nodes: Vec<String> = self.nodes.iter().map(u64::to_string).collect();
-        self.needs = self.resolver.configure(&nodes, &tables)?;
+        if let Ok(resolver) = &mut self.resolver {
+            self.needs = resolver.configure(&nodes, &tables)?;
+        }
         Ok(())
     }
 }

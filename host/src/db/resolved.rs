@@ -4,6 +4,7 @@ use super::clash::{Overruled, logged_row, stands};
 use super::overlay::Image;
 use super::policy::Decision;
 use super::rows::whole;
+use super::ruling::PLAIN;
 use super::stamp::{Stamped, Stamps};
 use super::unit::{Change, TableChanges, Unit, image_of};
 use super::{Database, Error};
@@ -17,6 +18,8 @@ struct Concurrent {
     at: usize,
     stamp: Option<Stamped>,
     current: Option<Image>,
+    /// Nobody is asked: its node did not note what it was made upon, so it goes by the order of the log.
+    taken: bool,
 }
 
 impl Database {
@@ -26,8 +29,10 @@ impl Database {
         let mut kept = vec![false; table.changes.len()];
         let mut moved = Vec::new();
         if !concurrent.is_empty() {
-            let decisions = self.verdicts(unit, &table, &concurrent)?;
-            for (clash, decision) in concurrent.iter().zip(decisions) {
+            let mut decisions = self.verdicts(unit, &table, &concurrent)?.into_iter();
+            for clash in &concurrent {
+                let decision = if clash.taken { Some(Decision::Verdict(Verdict::Take)) } else { decisions.next() };
+                let Some(decision) = decision else { break };
                 let Some(change) = table.changes.get_mut(clash.at) else { continue };
                 let merged = self.carry_out(unit, table.index, &table.columns, clash, change, &decision)?;
                 let stays = match decision {
@@ -73,19 +78,37 @@ impl Database {
     fn concurrent(&mut self, unit: &Unit, table: &TableChanges) -> Result<Vec<Concurrent>, Error> {
         let floor = self.ledger.floor(unit.shard);
         let Some(tracked) = self.tables.get(table.index) else { return Ok(Vec::new()) };
+        let since = tracked.rule(unit.shard).since;
+        let forgotten = floor.max(since);
         let overlay = self.overlay.table(tracked.id);
         let mut stamps = Stamps::new(&self.conn, tracked);
         let mut found = Vec::new();
         for (at, change) in table.changes.iter().enumerate() {
             let stamp = stamps.get(&change.key)?;
-            if Stamped::unseen_by(stamp, unit.origin, change.seen, floor) {
-                let current = if crate::flaw!(CurrentFromTable) {
-                    whole(&self.conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())
-                } else {
-                    logged_row(&self.conn, tracked, overlay, change)?
-                };
-                found.push(Concurrent { at, stamp: stamp.filter(|stamp| stamp.seq > floor), current });
+            let last = Stamped::last_by_another(stamp, unit.origin);
+            let taken = change.baseless && !crate::flaw!(BaselessResolved);
+            let unseen = if last > forgotten {
+                last > change.seen
+            } else if since >= floor {
+                // No stamp tells; whether anyone else changed the row is told by the row itself.
+                change.seen < since && !taken
+            } else {
+                change.seen < floor
+            };
+            if !unseen {
+                continue;
             }
+            let current = if crate::flaw!(CurrentFromTable) {
+                whole(&self.conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())
+            } else {
+                logged_row(&self.conn, tracked, overlay, change)?
+            };
+            if last <= forgotten && since >= floor && !is_other(&table.columns, change.base.as_ref(), current.as_ref())
+            {
+                continue;
+            }
+            let stamp = stamp.filter(|stamp| stamp.seq > forgotten);
+            found.push(Concurrent { at, stamp, current, taken });
         }
         Ok(found)
     }
@@ -120,7 +143,7 @@ impl Database {
                     incoming: side(change.clock, unit.seq, unit.origin, change.image.as_ref()),
                 })
             };
-            concurrent.iter().filter_map(clash).collect()
+            concurrent.iter().filter(|clash| !clash.taken).filter_map(clash).collect()
         })
     }
 
@@ -154,7 +177,7 @@ impl Database {
             let (winner, loser) = if *verdict == Verdict::Keep { (before, after) } else { (after, before) };
             let record = Overruled {
                 cause: Cause::SameKey,
-                resolver: self.policy_name(tracked.policy),
+                resolver: if clash.taken { PLAIN } else { self.policy_name(tracked.rule(unit.shard).policy) },
                 verdict,
                 parked,
                 key: &change.key_values,
@@ -165,6 +188,15 @@ impl Database {
             record.store(&self.conn, unit, tracked)?;
         }
         Ok(merged)
+    }
+}
+
+/// Whether a row is another than the one a change was made upon, in the columns that its node has.
+fn is_other(columns: &[usize], base: Option<&Image>, current: Option<&Image>) -> bool {
+    match (base, current) {
+        (None, None) => false,
+        (Some(base), Some(current)) => columns.iter().any(|&column| base.get(column) != current.get(column)),
+        _ => true,
     }
 }
 

@@ -197,12 +197,14 @@ impl Policy {
             clash
         });
         let batch: Vec<Clash> = renumbered.collect();
-        self.resolver().configure(&nodes, std::slice::from_ref(table)).ok()?;
-        self.resolver().resolve(&batch).ok().filter(|verdicts| verdicts.len() == batch.len())
+        let resolver = self.resolver().ok()?;
+        resolver.configure(&nodes, std::slice::from_ref(table)).ok()?;
+        resolver.resolve(&batch).ok().filter(|verdicts| verdicts.len() == batch.len())
     }
 
     fn try_alone(&mut self, alone: &Alone) -> Result<Verdict, Failed> {
-        self.resolver().resolve_alone(&alone.nodes, &alone.table, &alone.clash)
+        let resolver = self.resolver().map_err(|missing| Failed { why: missing.to_string(), ..Failed::default() })?;
+        resolver.resolve_alone(&alone.nodes, &alone.table, &alone.clash)
     }
 }
 

@@ -276,6 +276,12 @@ impl<W: Write> Printer<W> {
                         format!("table {} goes to one shard whole", name(&route.table))
                     }
                     Body::Route(route) => format!("table {} is spread by key", name(&route.table)),
+                    Body::Decided(decision) => {
+                        format!("version {} of the policies is decided on", decision.version)
+                    }
+                    Body::InForce(decision) => {
+                        format!("version {} of the policies holds from here on", decision.version)
+                    }
                     Body::Floor(position) => format!("times and tombstones up to entry {position} are forgotten"),
                     Body::Changes(_) => return Ok(()),
                 };
