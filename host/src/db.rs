@@ -14,6 +14,7 @@ mod compare;
 mod conflicts;
 mod defaults;
 mod expired;
+mod foresight;
 mod founding;
 mod handle;
 mod identity;
@@ -217,6 +218,8 @@ pub struct Database {
     surveys: BTreeMap<log::Shard, slices::Survey>,
     /// What is known of clashes that a resolver failed over, by shard.
     trials: BTreeMap<log::Shard, trial::Trial>,
+    /// What the log says of policies beyond the places where shards have stopped.
+    foresights: BTreeMap<log::Shard, foresight::Foresight>,
     turns: turns::Turns,
     attachments: Attachments,
     /// Most bytes of a row that is sent.
@@ -285,6 +288,7 @@ impl Database {
             recent: Recent::default(),
             surveys: BTreeMap::new(),
             trials: BTreeMap::new(),
+            foresights: BTreeMap::new(),
             turns: turns::Turns::default(),
             attachments: Attachments::default(),
             row_bytes_max: ROW_BYTES_MAX,

@@ -426,6 +426,9 @@ impl Aside {
                 match applied.stop {
                     None | Some(Stop::Full | Stop::Unsealed) => {}
                     Some(Stop::Blocked(reason)) => {
+                        if crate::aside::foresee(&mut self.db, log, shard).await.map_err(unreachable_log)? {
+                            continue;
+                        }
                         return Err(Failure::new(
                             Kind::Data,
                             format!("cannot compare this database with the cluster: {reason}"),

@@ -5,7 +5,7 @@ use crate::failure::{Failure, Kind};
 use crate::join::{each_setting, unreachable_log};
 use crate::log::{Log, Shard};
 use antiphon_core::codec::{self, Encoder};
-use antiphon_core::entry::{Body, Bounds, ClusterId, Decision, Entry, OnFailure, Origin, Policy};
+use antiphon_core::entry::{Body, Bounds, ClusterId, Decision, Entry, InForce, OnFailure, Origin, Policy};
 use std::collections::BTreeMap;
 
 /// Bytes of entries read at once.
@@ -43,7 +43,9 @@ pub(crate) async fn standing(
                         decided.insert(decision.version, decision.policies.clone());
                         known.decided = decision;
                     }
-                    Body::InForce(decision) if decided.get(&decision.version) == Some(&decision.policies) => {
+                    Body::InForce(InForce { decision, .. })
+                        if decided.get(&decision.version) == Some(&decision.policies) =>
+                    {
                         let version = known.in_force.entry(shard).or_default();
                         *version = decision.version.max(*version);
                     }

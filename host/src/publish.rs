@@ -5,6 +5,7 @@ use crate::log::{self, AWAY_AFTER, Announced, Appended, Log, Shard};
 use crate::placement::{self, Loss};
 use crate::policies;
 use crate::reattach::Reattach;
+use antiphon_core::entry::Halted;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -140,19 +141,32 @@ impl Publisher {
     /// is believed, and nothing is lost if the others say it as well.
     async fn turn(&mut self, shards: Shard) -> Result<(), Error> {
         for shard in 1..=shards {
-            if self.read_to_the_end(shard).await?.is_none() {
-                continue;
-            }
+            let halted = match self.read_to_the_end(shard).await? {
+                Some(_) => None,
+                None => match self.halted(shard).await? {
+                    Some(halted) => Some(halted),
+                    None => continue,
+                },
+            };
             if shard == 1 && !std::mem::replace(&mut self.compared, true) {
                 self.compare_policies().await?;
             }
-            let (due, voice) = self.db.call(move |db| Ok((db.due(shard)?, db.voice()))).await?;
+            let place = halted.clone();
+            let due = move |db: &mut Database| {
+                Ok((if let Some(at) = place { db.due_where_halted(shard, at)? } else { db.due(shard)? }, db.voice()))
+            };
+            let (due, voice) = self.db.call(due).await?;
             let Some(Notice { frame, after }) = due else {
                 self.due.remove(&shard);
                 continue;
             };
             let waits = self.due.entry(shard).or_insert_with(Instant::now).elapsed() < AWAY_AFTER;
-            if waits && !has_been_read(&self.log.members().await?, after) {
+            let members = self.log.members().await?;
+            if waits && !has_been_read(&members, after) {
+                continue;
+            }
+            // Who decided what this node could not will say it, and it is decided.
+            if halted.is_some_and(|halted| has_been_passed(&members, shard, halted.seq)) {
                 continue;
             }
             fault!("turn");
@@ -163,6 +177,12 @@ impl Publisher {
             tracing::debug!(shard, ?appended, "policies come into force");
         }
         Ok(())
+    }
+
+    /// Where a shard has stopped for want of a verdict, if this node knows all that the log says of policies behind.
+    async fn halted(&self, shard: Shard) -> Result<Option<Halted>, Error> {
+        let last = self.log.bounds(shard).await?.last;
+        Ok(self.db.call(move |db| Ok(db.halted(shard, last))).await?)
     }
 
     /// Says once that the log's policies are others than this node is configured for.
@@ -270,9 +290,18 @@ impl Publisher {
 /// Whether all members that are there have read the first shard up to a position. What they send after it says what it
 /// was made upon; who is away will have to look it up.
 fn has_been_read(members: &[Announced], position: u64) -> bool {
-    let now = members.iter().map(|announced| announced.time).max().unwrap_or(0);
-    let is_there =
-        |announced: &&Announced| !announced.member.left && u128::from(now - announced.time) < AWAY_AFTER.as_nanos();
     let read = |announced: &Announced| announced.member.positions.get(&1).is_none_or(|read| *read >= position);
-    members.iter().filter(is_there).all(read)
+    present(members).all(read)
+}
+
+/// Whether some member that is there has come past an entry.
+fn has_been_passed(members: &[Announced], shard: Shard, seq: u64) -> bool {
+    present(members).any(|announced| announced.member.positions.get(&shard).is_some_and(|read| *read >= seq))
+}
+
+fn present(members: &[Announced]) -> impl Iterator<Item = &Announced> {
+    let now = members.iter().map(|announced| announced.time).max().unwrap_or(0);
+    members
+        .iter()
+        .filter(move |announced| !announced.member.left && u128::from(now - announced.time) < AWAY_AFTER.as_nanos())
 }

@@ -4,6 +4,7 @@
 mod deletes;
 mod echo;
 mod formats;
+mod halting;
 mod hostile;
 mod identity;
 mod kinds;

@@ -91,7 +91,7 @@ fn the_first_of_a_version_is_the_decision() {
         assert_eq!(in_force(node), [1]);
     }
     // What nobody decided on can't come into force either.
-    let entry = Body::InForce(decision(1, &[("stock", "first-write-wins")]));
+    let entry = Body::InForce(decision(1, &[("stock", "first-write-wins")]).into());
     assert!(!a.log_entries(1).contains(&entry));
 }
 

@@ -4,7 +4,7 @@
 
 use crate::rule::{Rule, Rules, rules_of};
 use crate::schema::{Key, NONE, Row, Rows, Shape, TABLES, render, unrender};
-use antiphon_core::entry::{Body, Changes, Chunk, Entry, Origin, Policy};
+use antiphon_core::entry::{Body, Changes, Chunk, Entry, InForce, Origin, Policy};
 use antiphon_core::resolve::{Cause, Clash as Question, Side, Stamp as Stamped, Verdict};
 use antiphon_core::schema::{Column, Table};
 use antiphon_core::value::Value;
@@ -192,7 +192,7 @@ impl Fold {
                 }
                 return Ok(());
             }
-            Body::InForce(decision) => {
+            Body::InForce(InForce { decision, .. }) => {
                 let Some(decided) = decisions.0.get(&decision.version) else {
                     return Err(format!("version {} of the policies was never decided on", decision.version));
                 };

@@ -13,7 +13,7 @@ use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Log as _, Memory};
 use antiphon::{publish, subscribe};
 use antiphon_core::codec::decode;
-use antiphon_core::entry::{Body, Bounds, Entry, OnFailure, Origin};
+use antiphon_core::entry::{Body, Bounds, Entry, InForce, OnFailure, Origin};
 use antiphon_harness::{Node, Setup, decision};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
@@ -391,7 +391,7 @@ impl<'a> World<'a> {
     fn trace_log(&mut self) {
         for (shard, entries) in self.entries.iter().enumerate() {
             for (index, entry) in entries.iter().enumerate() {
-                if let Body::Decided(decision) | Body::InForce(decision) = &entry.body {
+                if let Body::Decided(decision) | Body::InForce(InForce { decision, .. }) = &entry.body {
                     let which = if matches!(entry.body, Body::Decided(_)) { "decided" } else { "in force" };
                     let said = format!("version {} {which}: {:?}", decision.version, rules_of(&decision.policies));
                     self.trace.push(format!("log {}/{} n{} {said}", shard + 1, index + 1, entry.origin.node));

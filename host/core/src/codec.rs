@@ -12,7 +12,8 @@
 
 use crate::cbor::{self, Malformed, Reader};
 use crate::entry::{
-    Body, Bounds, Changes, Chunk, Decision, Entry, Genesis, Made, OnFailure, Origin, Policy, Route, Rows, Settings,
+    Body, Bounds, Changes, Chunk, Decision, Entry, Genesis, Halted, InForce, Made, OnFailure, Origin, Policy, Route,
+    Rows, Settings,
 };
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_64;
@@ -185,9 +186,18 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
             cbor::write_uint(out, DECIDED);
             write_decided(out, decided);
         }
-        Body::InForce(decided) => {
+        Body::InForce(InForce { decision, halted }) => {
             cbor::write_uint(out, IN_FORCE);
-            write_decided(out, decided);
+            cbor::write_array(out, 2);
+            write_decided(out, decision);
+            match halted {
+                Some(halted) => {
+                    cbor::write_array(out, 2);
+                    cbor::write_uint(out, halted.seq);
+                    cbor::write_text(out, &halted.table);
+                }
+                None => cbor::write_array(out, 0),
+            }
         }
         Body::Changes(changes) => {
             cbor::write_uint(out, CHANGES);
@@ -343,7 +353,16 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
         }
         FLOOR => Body::Floor(reader.uint()?),
         DECIDED => Body::Decided(read_decided(reader)?),
-        IN_FORCE => Body::InForce(read_decided(reader)?),
+        IN_FORCE => {
+            reader.array_of(2)?;
+            let decision = read_decided(reader)?;
+            let halted = match reader.array()? {
+                0 => None,
+                2 => Some(Halted { seq: reader.uint()?, table: reader.text()?.to_owned() }),
+                other => return Err(Malformed::OutOfBounds(other as u64).into()),
+            };
+            Body::InForce(InForce { decision, halted })
+        }
         CHANGES => {
             reader.array_of(3)?;
             let (more, seen) = (reader.bool()?, reader.uint()?);
@@ -643,7 +662,11 @@ mod tests {
             }),
             Body::Route(Route { table: "a\"b".into(), whole: true }),
             Body::Decided(Decision { version: 1, policies: vec![Policy::default()] }),
-            Body::InForce(Decision { version: u64::MAX, policies: Vec::new() }),
+            Body::InForce(Decision { version: u64::MAX, policies: Vec::new() }.into()),
+            Body::InForce(InForce {
+                decision: Decision::default(),
+                halted: Some(Halted { seq: 7, table: "a\"b".into() }),
+            }),
         ] {
             let entry = entry(body);
             assert_eq!(decode(&Encoder::new(None).encode(&entry).unwrap()), Ok(entry));

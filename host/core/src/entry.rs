@@ -57,7 +57,7 @@ pub enum Body {
     /// Policies that are to follow those of now; in the first shard, the first one of a version holds for ever.
     Decided(Decision),
     /// From here on these decided policies hold in this shard.
-    InForce(Decision),
+    InForce(InForce),
     /// Rows written and rows gone.
     Changes(Changes),
 }
@@ -141,6 +141,30 @@ pub struct Decision {
     pub version: u64,
     /// The first whose pattern matches a table holds. The last one is for all other tables, and has no pattern.
     pub policies: Vec<Policy>,
+}
+
+/// Decided policies hold in a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// They.
+    pub decision: Decision,
+    /// Where whoever says so had stopped, for the policy before gave no verdict; all others have stopped there as well.
+    pub halted: Option<Halted>,
+}
+
+/// A shard stops before an entry, for its resolver gives no verdict on a clash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Halted {
+    /// The entry.
+    pub seq: u64,
+    /// The clash's table.
+    pub table: String,
+}
+
+impl From<Decision> for InForce {
+    fn from(decision: Decision) -> Self {
+        Self { decision, halted: None }
+    }
 }
 
 impl Genesis {

@@ -259,8 +259,8 @@ impl Database {
                         return blocked(reason);
                     }
                 }
-                Body::InForce(decision) => {
-                    if let Err(reason) = self.take_in_force(shard, placed.seq, &decision)? {
+                Body::InForce(in_force) => {
+                    if let Err(reason) = self.take_in_force(shard, placed.seq, &in_force)? {
                         return blocked(reason);
                     }
                 }

@@ -80,7 +80,7 @@ impl Database {
     ) -> Result<(), Error> {
         let Some(tracked) = self.tables.get(index) else { return Ok(()) };
         let columns: Vec<usize> = (0..tracked.table.columns.len()).collect();
-        let decisions = self.decide(unit, index, &columns, &[unit.origin.node], |seen| {
+        let answers = self.decide(unit, index, &columns, &[unit.origin.node], |seen| {
             let incoming = Stamp { node: seen.node(unit.origin.node), clock: 0, seq: unit.seq };
             changes
                 .map(|change| Clash {
@@ -94,7 +94,7 @@ impl Database {
                 .collect()
         })?;
         // Clashes of such tables are found by a bounded memory, so their outcome must not depend on being asked.
-        if decisions.iter().any(|decision| *decision != Decision::Verdict(Verdict::Take)) {
+        if answers.iter().any(|answer| answer.decision != Decision::Verdict(Verdict::Take)) {
             let text = "the resolver of default tables overruled the order of the log, and only `take` is sound there";
             return Err(PluginError(text.to_owned()).into());
         }

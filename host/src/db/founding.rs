@@ -213,6 +213,7 @@ impl Database {
             ours!("route"),
             ours!("decided"),
             ours!("in_force"),
+            ours!("inherited"),
         ] {
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
             let mut read = other.conn.prepare(&format!("SELECT * FROM {table}")).doing(ADOPTING)?;

@@ -1,8 +1,9 @@
 //! Which policy decides clashes of which table.
 
 use super::catalog::Tracked;
+use super::foresight::Heir;
 use super::ruling::{PLAIN, deciding, is_plain};
-use super::trial::{Alone, Trial};
+use super::trial::{Alone, Trial, withhold};
 use super::unit::Unit;
 use super::{Database, Error, overlay::Image};
 use crate::replay::Plugin;
@@ -103,7 +104,7 @@ impl Policies {
     }
 
     /// The number of a policy's resolver; loads it if it was not needed before.
-    fn index(&mut self, agreed: &Agreed) -> usize {
+    pub(super) fn index(&mut self, agreed: &Agreed) -> usize {
         let agreed = Agreed { pattern: String::new(), ..agreed.clone() };
         if let Some(known) = self.loaded.iter().position(|policy| policy.agreed == agreed) {
             return known;
@@ -214,20 +215,24 @@ impl Database {
         columns: &[usize],
         nodes: &[u64],
         clashes: impl FnOnce(&Seen<'_>) -> Vec<Clash>,
-    ) -> Result<Vec<Decision>, Error> {
+    ) -> Result<Vec<Answer>, Error> {
+        let name = self.tables.get(index).map(|tracked| tracked.table.name.clone()).unwrap_or_default();
+        // They may need to see more.
+        let has_heirs = !self.heirs(unit.shard, unit.seq, &name).is_empty();
         let Self { policies, tables, trials, .. } = self;
         let ruled = tables.get(index).map(|tracked| tracked.rule(unit.shard).policy);
         let Some((at, policy)) = ruled.and_then(|at| Some((at, policies.loaded.get_mut(at)?))) else {
             return Err(Error::Inconsistent("a table without a policy".to_owned()));
         };
         let view = policy.see(index, columns, nodes, tables)?;
-        let clashes = clashes(&Seen { table: view, columns, nodes: &policy.nodes, needs: policy.needs });
-        let mut decisions = Vec::with_capacity(clashes.len());
+        let needs = Needs { base: policy.needs.base || has_heirs, ..policy.needs };
+        let clashes = clashes(&Seen { table: view, columns, nodes: &policy.nodes, needs });
+        let mut answers = Vec::with_capacity(clashes.len());
         for batch in clashes.chunks(CLASHES_MAX) {
             let trial = trials.get(&unit.shard).filter(|trial| trial.is_of(unit.seq));
-            let known: Vec<Option<Decision>> = trial.map_or_else(Vec::new, |trial| {
-                let decision = |clash| policy.alone(clash, tables).and_then(|alone| trial.decision(&alone));
-                batch.iter().map(decision).collect()
+            let known: Vec<Option<Answer>> = trial.map_or_else(Vec::new, |trial| {
+                let answer = |clash| policy.alone(clash, tables).and_then(|alone| trial.answer(&alone));
+                batch.iter().map(answer).collect()
             });
             let is_known = |at: usize| matches!(known.get(at), Some(Some(_)));
             let open: Cow<'_, [Clash]> = if (0..batch.len()).any(is_known) {
@@ -235,8 +240,8 @@ impl Database {
             } else {
                 batch.into()
             };
-            let mut answers = match policy.ask(&open) {
-                Ok(answers) => answers.into_iter(),
+            let mut verdicts = match policy.ask(&open) {
+                Ok(verdicts) => verdicts.into_iter(),
                 Err(error) if is_plain(&policy.agreed) => return Err(error.into()),
                 Err(error) => {
                     tracing::debug!(%error, clashes = open.len(), "a resolver fails; its clashes are tried one by one");
@@ -252,11 +257,14 @@ impl Database {
             };
             let mut known = known.into_iter();
             for _ in batch {
-                let decision = known.next().flatten();
-                decisions.extend(decision.or_else(|| answers.next().map(Decision::Verdict)));
+                let answer = known.next().flatten();
+                answers.extend(answer.or_else(|| Some(Decision::Verdict(verdicts.next()?).into())));
             }
         }
-        Ok(decisions)
+        if answers.iter().any(|answer: &Answer| answer.heir.is_some()) {
+            self.note_inherited(unit.shard, unit.seq)?;
+        }
+        Ok(answers)
     }
 }
 
@@ -267,6 +275,19 @@ pub(super) enum Decision {
     Verdict(Verdict),
     /// Its resolver says nothing, for this reason, and what stands stays.
     Parked(String),
+}
+
+/// What becomes of it, and which policy says so if it is not the one that held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) decision: Decision,
+    pub(super) heir: Option<Heir>,
+}
+
+impl From<Decision> for Answer {
+    fn from(decision: Decision) -> Self {
+        Self { decision, heir: None }
+    }
 }
 
 /// Clashes put to a resolver in one call.
@@ -330,7 +351,17 @@ impl Policy {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        let answers = self.resolver()?.resolve(batch)?;
+        let withheld = |clash: &Clash| {
+            let mut clash = clash.clone();
+            withhold(&mut clash, self.needs);
+            clash
+        };
+        let batch: Cow<'_, [Clash]> = if !self.needs.base && batch.iter().any(|clash| clash.base.is_some()) {
+            batch.iter().map(withheld).collect()
+        } else {
+            batch.into()
+        };
+        let answers = self.resolver()?.resolve(&batch)?;
         if answers.len() != batch.len() {
             return Err(PluginError(format!("{} answers to {} clashes", answers.len(), batch.len())));
         }

@@ -2,7 +2,7 @@
 
 use super::clash::{Overruled, logged_row, stands};
 use super::overlay::Image;
-use super::policy::Decision;
+use super::policy::{Answer, Decision};
 use super::rows::whole;
 use super::ruling::PLAIN;
 use super::stamp::{Stamped, Stamps};
@@ -29,13 +29,13 @@ impl Database {
         let mut kept = vec![false; table.changes.len()];
         let mut moved = Vec::new();
         if !concurrent.is_empty() {
-            let mut decisions = self.verdicts(unit, &table, &concurrent)?.into_iter();
+            let mut answers = self.verdicts(unit, &table, &concurrent)?.into_iter();
             for clash in &concurrent {
-                let decision = if clash.taken { Some(Decision::Verdict(Verdict::Take)) } else { decisions.next() };
-                let Some(decision) = decision else { break };
+                let answer = if clash.taken { Some(Decision::Verdict(Verdict::Take).into()) } else { answers.next() };
+                let Some(answer) = answer else { break };
                 let Some(change) = table.changes.get_mut(clash.at) else { continue };
-                let merged = self.carry_out(unit, table.index, &table.columns, clash, change, &decision)?;
-                let stays = match decision {
+                let merged = self.carry_out(unit, table.index, &table.columns, clash, change, &answer)?;
+                let stays = match answer.decision {
                     Decision::Parked(_) if crate::flaw!(StampOnPark) => {
                         moved.push((change.key.clone(), change.clock));
                         true
@@ -113,12 +113,7 @@ impl Database {
         Ok(found)
     }
 
-    fn verdicts(
-        &mut self,
-        unit: &Unit,
-        table: &TableChanges,
-        concurrent: &[Concurrent],
-    ) -> Result<Vec<Decision>, Error> {
+    fn verdicts(&mut self, unit: &Unit, table: &TableChanges, concurrent: &[Concurrent]) -> Result<Vec<Answer>, Error> {
         let mut nodes: Vec<u64> =
             concurrent.iter().filter_map(|clash| clash.stamp.map(|stamp| stamp.origin.node)).collect();
         nodes.push(unit.origin.node);
@@ -155,7 +150,7 @@ impl Database {
         columns: &[usize],
         clash: &Concurrent,
         change: &Change,
-        decision: &Decision,
+        Answer { decision, heir }: &Answer,
     ) -> Result<Option<Image>, Error> {
         let Some(tracked) = self.tables.get(index) else { return Ok(None) };
         let (verdict, parked) = match decision {
@@ -175,9 +170,10 @@ impl Database {
             let before = (clash.stamp.map_or(0, |stamp| stamp.origin.node), clash.current.as_ref());
             let after = (unit.origin.node, change.image.as_ref());
             let (winner, loser) = if *verdict == Verdict::Keep { (before, after) } else { (after, before) };
+            let policy = heir.map_or(tracked.rule(unit.shard).policy, |heir| heir.policy);
             let record = Overruled {
                 cause: Cause::SameKey,
-                resolver: if clash.taken { PLAIN } else { self.policy_name(tracked.rule(unit.shard).policy) },
+                resolver: if clash.taken { PLAIN } else { self.policy_name(policy) },
                 verdict,
                 parked,
                 key: &change.key_values,

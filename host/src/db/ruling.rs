@@ -60,6 +60,7 @@ impl Rulings {
         const BEGINNING: &str = "note the policies of the cluster";
         conn.execute(concat!("DELETE FROM ", ours!("decided")), []).doing(BEGINNING)?;
         conn.execute(concat!("DELETE FROM ", ours!("in_force")), []).doing(BEGINNING)?;
+        conn.execute(concat!("DELETE FROM ", ours!("inherited")), []).doing(BEGINNING)?;
         conn.execute(
             concat!("INSERT INTO ", ours!("decided"), " VALUES (0, 0, ?1)"),
             [codec::encode_policies(policies)],

@@ -18,7 +18,7 @@ use super::unit::whole_row;
 use super::{Database, Doing as _, Error};
 use crate::log::Shard;
 use antiphon_core::codec::encode_row;
-use antiphon_core::entry::{Body, Decision, Entry, Origin, Policy as Agreed};
+use antiphon_core::entry::{Body, Decision, Entry, Halted, InForce, Origin, Policy as Agreed};
 use antiphon_core::hash::{PackedKeys, shard_of};
 use rusqlite::Connection;
 use std::collections::{BTreeMap, BTreeSet};
@@ -129,7 +129,7 @@ impl Database {
             return Ok(None);
         }
         let after = self.rulings.decided_at(decision.version);
-        let frame = self.unnumbered(Body::InForce(decision))?;
+        let frame = self.unnumbered(Body::InForce(decision.into()))?;
         Ok(Some(Notice { frame, after }))
     }
 
@@ -162,6 +162,7 @@ impl Database {
         }
         self.rulings.decide(&self.conn, decision, seq)?;
         fault!("decided");
+        self.retry_halted(shard);
         tracing::info!(
             version = decision.version,
             "other policies were decided on; they come into force shard by shard"
@@ -175,7 +176,7 @@ impl Database {
         &mut self,
         shard: Shard,
         seq: u64,
-        decision: &Decision,
+        InForce { decision, halted }: &InForce,
     ) -> Result<Result<(), Obstacle>, Error> {
         let version = decision.version;
         if version <= self.rulings.version(shard) {
@@ -201,6 +202,17 @@ impl Database {
             && !crate::flaw!(PolicyUncovered)
         {
             return Ok(Err(self.wait_for_cover(&table)));
+        }
+        if let Some(halted) = halted
+            && self.decided_alone(shard, halted)?
+        {
+            let Halted { seq, table } = halted;
+            let words = format!(
+                "other nodes could not decide a clash of table `{table}` at entry {seq} by the policy of then, and went by \
+                 version {version}; this node decided it, so its rows may be others: were the limits of its plugin higher \
+                 here? `antiphon join --discard-local` takes the cluster's rows"
+            );
+            return Ok(Err(words.into()));
         }
         let had_stamps: BTreeSet<String> = self.stamped().map(str::to_owned).collect();
         self.rulings.put_in_force(&self.conn, shard, version, seq)?;

@@ -6,14 +6,17 @@
 //! on every node, or on none.
 
 use super::clash::cause_name;
-use super::policy::{Decision, Policy};
+use super::foresight::Heir;
+use super::policy::{Answer, Decision, Policy};
 use super::{Applied, Database, Error, Stop};
 use crate::log::{Placed, Shard};
 use crate::replay::{Place, Replay};
 use antiphon_core::codec;
-use antiphon_core::resolve::{Clash, Failed, Verdict};
+use antiphon_core::entry::Halted;
+use antiphon_core::resolve::{Clash, Failed, Needs, Verdict};
 use antiphon_core::schema::Table;
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -43,7 +46,7 @@ pub(super) struct Trial {
     seq: u64,
     /// Clashes that are still to be tried, and whose they are.
     waiting: Vec<(usize, Vec<Alone>)>,
-    decided: FxHashMap<(String, Vec<u8>), (Alone, Decision)>,
+    decided: FxHashMap<(String, Vec<u8>), (Alone, Answer)>,
     stopped: Option<Stopped>,
     told: usize,
 }
@@ -52,6 +55,7 @@ pub(super) struct Trial {
 #[derive(Debug)]
 struct Stopped {
     reason: String,
+    table: String,
     again: Option<Instant>,
 }
 
@@ -73,9 +77,15 @@ impl Trial {
     }
 
     /// What was decided about this clash, as it stands now.
-    pub(super) fn decision(&self, alone: &Alone) -> Option<Decision> {
-        let (known, decision) = self.decided.get(&id(alone))?;
-        (known == alone).then(|| decision.clone())
+    pub(super) fn answer(&self, alone: &Alone) -> Option<Answer> {
+        let (known, answer) = self.decided.get(&id(alone))?;
+        (known == alone).then(|| answer.clone())
+    }
+
+    /// Where it has stopped for good, of a shard that stands at this position.
+    pub(super) fn halted(&self, position: u64) -> Option<Halted> {
+        let Stopped { table, .. } = self.stopped.as_ref().filter(|stopped| stopped.again.is_none())?;
+        (position < self.seq).then(|| Halted { seq: self.seq, table: table.clone() })
     }
 
     /// These have to be tried.
@@ -83,8 +93,13 @@ impl Trial {
         self.waiting.push((policy, clashes));
     }
 
-    fn decide(&mut self, alone: Alone, decision: Decision) {
-        self.decided.insert(id(&alone), (alone, decision));
+    fn stop(&mut self, stopped: Stopped) {
+        self.stopped = Some(stopped);
+        self.waiting.clear();
+    }
+
+    fn decide(&mut self, alone: Alone, answer: Answer) {
+        self.decided.insert(id(&alone), (alone, answer));
     }
 }
 
@@ -96,6 +111,7 @@ impl Database {
     /// What can be done about a shard whose resolver failed: clashes to try first, entries to apply before, or nothing.
     pub(super) fn on_trial<'a>(&mut self, shard: Shard, entries: &'a [Placed]) -> Result<Next<'a>, Error> {
         let position = self.position(shard).seq;
+        self.forget_foreseen(shard);
         let Some(trial) = self.trials.get(&shard) else { return Ok(Next::Apply(entries)) };
         if position >= trial.seq {
             self.trials.remove(&shard);
@@ -111,10 +127,19 @@ impl Database {
             self.trials.remove(&shard);
             return Ok(Next::Apply(entries));
         }
-        if position + 1 < trial.seq {
-            return Ok(Next::Apply(up_to(trial.seq)));
+        let before = up_to(trial.seq);
+        if before.iter().any(|placed| placed.seq > position) {
+            return Ok(Next::Apply(before));
         }
-        Ok(Next::Done(Applied { stop: Some(Stop::Blocked(stopped.reason.clone().into())), ..Applied::default() }))
+        let mut reason = stopped.reason.clone();
+        if let Some(version) = self.overtaken(shard, trial.seq) {
+            let _ = write!(
+                reason,
+                "; a node that decided this has put version {version} of the policies in force behind: give the plugin the \
+                 limits here that it has there"
+            );
+        }
+        Ok(Next::Done(Applied { stop: Some(Stop::Blocked(reason.into())), ..Applied::default() }))
     }
 
     /// Tries clashes that a resolver failed over, for a while.
@@ -129,7 +154,7 @@ impl Database {
                 match policy.try_together(&clashes) {
                     Some(verdicts) => {
                         for (alone, verdict) in clashes.into_iter().zip(verdicts) {
-                            trial.decide(alone, Decision::Verdict(verdict));
+                            trial.decide(alone, Decision::Verdict(verdict).into());
                         }
                     }
                     None => {
@@ -140,27 +165,7 @@ impl Database {
                 continue;
             }
             for alone in clashes {
-                match policy.try_alone(&alone) {
-                    Ok(verdict) => trial.decide(alone, Decision::Verdict(verdict)),
-                    Err(failed) => {
-                        let place = Place { shard, seq: trial.seq };
-                        let parked = policy.parks() && failed.is_verdict;
-                        let mut kept = None;
-                        if trial.told < TOLD_MAX || !parked {
-                            let folder = self.options.replays.as_deref();
-                            let replay = Replay::new(policy, &alone, place, &failed);
-                            kept = folder.and_then(|folder| replay.keep(folder));
-                            tell(&failed, &alone, place, parked, kept.as_deref());
-                        }
-                        trial.told += 1;
-                        if parked {
-                            trial.decide(alone, Decision::Parked(failed.why));
-                            continue;
-                        }
-                        trial.stopped = Some(stopped(&failed, &alone, place, kept.as_deref()));
-                        trial.waiting.clear();
-                    }
-                }
+                self.try_alone(&mut trial, shard, index, alone);
             }
         }
         if trial.waiting.is_empty() && trial.told > TOLD_MAX {
@@ -175,6 +180,62 @@ impl Database {
         // It was told of other tables than its own.
         self.configure_policies()?;
         Ok(Applied { stop: Some(Stop::Full), ..Applied::default() })
+    }
+}
+
+impl Database {
+    /// Tries one clash: by its table's policy, and if that gives no verdict by those that come into force further on.
+    fn try_alone(&mut self, trial: &mut Trial, shard: Shard, index: usize, alone: Alone) {
+        let place = Place { shard, seq: trial.seq };
+        let heirs = self.heirs(shard, trial.seq, &alone.table.name);
+        let mut first = None;
+        for heir in std::iter::once(None).chain(heirs.into_iter().map(Some)) {
+            let Some(policy) = self.policies.get_mut(heir.map_or(index, |heir| heir.policy)) else { continue };
+            let failed = match policy.try_alone(&alone) {
+                Ok(verdict) => {
+                    told_of(heir, &alone, place);
+                    return trial.decide(alone, Answer { decision: Decision::Verdict(verdict), heir });
+                }
+                Err(failed) => failed,
+            };
+            let parked = policy.parks() && failed.is_verdict;
+            if !parked && failed.is_verdict {
+                let replay = Replay::new(policy, &alone, place, &failed);
+                first.get_or_insert((failed, replay));
+                continue;
+            }
+            if trial.told < TOLD_MAX || !parked {
+                let folder = self.options.replays.as_deref();
+                let kept = folder.and_then(|folder| Replay::new(policy, &alone, place, &failed).keep(folder));
+                tell(&failed, &alone, place, parked, kept.as_deref());
+                if !parked {
+                    return trial.stop(stopped(&failed, &alone, place, kept.as_deref()));
+                }
+            }
+            trial.told += 1;
+            told_of(heir, &alone, place);
+            return trial.decide(alone, Answer { decision: Decision::Parked(failed.why), heir });
+        }
+        if let Some((failed, replay)) = first {
+            let kept = self.options.replays.as_deref().and_then(|folder| replay.keep(folder));
+            tell(&failed, &alone, place, false, kept.as_deref());
+            trial.stop(stopped(&failed, &alone, place, kept.as_deref()));
+        }
+    }
+}
+
+/// Says that a policy decides which did not hold yet.
+fn told_of(heir: Option<Heir>, alone: &Alone, Place { shard, seq }: Place) {
+    if let Some(Heir { version, .. }) = heir {
+        let (table, key) = (&alone.table.name, shown_key(alone));
+        tracing::info!(
+            shard,
+            seq,
+            version,
+            table,
+            key,
+            "a clash is decided by policies that come into force later, for its resolver gives no verdict"
+        );
     }
 }
 
@@ -196,15 +257,31 @@ impl Policy {
             }
             clash
         });
-        let batch: Vec<Clash> = renumbered.collect();
+        let mut batch: Vec<Clash> = renumbered.collect();
         let resolver = self.resolver().ok()?;
-        resolver.configure(&nodes, std::slice::from_ref(table)).ok()?;
+        let needs = resolver.configure(&nodes, std::slice::from_ref(table)).ok()?;
+        batch.iter_mut().for_each(|clash| withhold(clash, needs));
         resolver.resolve(&batch).ok().filter(|verdicts| verdicts.len() == batch.len())
     }
 
     fn try_alone(&mut self, alone: &Alone) -> Result<Verdict, Failed> {
         let resolver = self.resolver().map_err(|missing| Failed { why: missing.to_string(), ..Failed::default() })?;
-        resolver.resolve_alone(&alone.nodes, &alone.table, &alone.clash)
+        let mut clash = Cow::Borrowed(&alone.clash);
+        if clash.base.is_some() {
+            // What it needs may be another thing than what the one before needed.
+            let needs = resolver.configure(&alone.nodes, std::slice::from_ref(&alone.table));
+            if needs.is_ok_and(|needs| !needs.base) {
+                clash.to_mut().base = None;
+            }
+        }
+        resolver.resolve_alone(&alone.nodes, &alone.table, &clash)
+    }
+}
+
+/// A resolver is given what it needs and no more.
+pub(super) fn withhold(clash: &mut Clash, needs: Needs) {
+    if !needs.base {
+        clash.base = None;
     }
 }
 
@@ -218,8 +295,9 @@ fn stopped(failed: &Failed, alone: &Alone, place: Place, replay: Option<&Path>) 
         shown_key(alone),
         failed.why
     );
+    let table = alone.table.name.clone();
     if !failed.is_verdict {
-        return Stopped { reason, again: Some(Instant::now() + AGAIN) };
+        return Stopped { reason, table, again: Some(Instant::now() + AGAIN) };
     }
     if let Some(hint) = &failed.hint {
         let mut letters = hint.trim_end_matches('.').chars();
@@ -229,7 +307,8 @@ fn stopped(failed: &Failed, alone: &Alone, place: Place, replay: Option<&Path>) 
     if let Some(path) = replay {
         let _ = write!(reason, "; `antiphon plugin test --replay {}` reproduces it", path.display());
     }
-    Stopped { reason, again: None }
+    reason.push_str("; `antiphon policy apply` goes on with a policy that decides it or parks it");
+    Stopped { reason, table, again: None }
 }
 
 fn named(failed: &Failed) -> String {
