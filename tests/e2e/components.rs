@@ -269,11 +269,131 @@ fn a_clash_that_is_parked_leaves_what_stands() {
     // A later change that has seen the one that stands is no clash.
     b.sql("UPDATE t SET v = 7 WHERE id = 3");
     eventually("it goes on", || a.one("SELECT v FROM t WHERE id = 3") == "7");
-    // Who would stop there does not belong to them, nor who would park for another reason.
+    // Who would stop there, or park for another reason, parks as all do, and says what it is configured for.
     let stops = mine(&format!("sha256 = \"{sha256}\"\n"));
-    site(&place, "c", &stops).refused().expect(64, &["on_failure = park, with fuel_base = 200000000"]);
     let thirsty = format!("{config}limits = {{ fuel_base = 300000000 }}\n");
-    site(&place, "d", &thirsty).refused().expect(64, &["fuel_base = 200000000", "fuel_base = 300000000"]);
+    for (name, config, own) in [("c", &stops, "for `t`, and this"), ("d", &thirsty, "fuel_base = 300000000")] {
+        let mut late = site(&place, name, config);
+        late.start();
+        settled(&[&a, &late]);
+        assert_eq!(late.rows(counted), a.rows(counted), "{name}");
+        eventually("it says what differs", || late.said().contains("the log's policies hold"));
+        let said = late.said();
+        assert!(said.contains("on_failure = park, with fuel_base = 200000000") && said.contains(own), "{name}: {said}");
+    }
+}
+
+/// A resolver that gives no verdict holds up its shard, and what replaces it can only come behind: policies that are
+/// applied decide what stands before them as well, on nodes that start meanwhile and on those that come later.
+#[test]
+fn t08_policies_applied_later_lift_a_stop() {
+    for parks in [false, true] {
+        let place = place();
+        let sha256 = component(&place, "mine.wasm", &resolver_guest(FUSSY));
+        let config = mine(&format!("sha256 = \"{sha256}\"\n"));
+        let (mut a, mut b) = (site(&place, "a", &config), site(&place, "b", &config));
+        a.start();
+        b.start();
+        a.sql("INSERT INTO t VALUES (1, 0), (2, 0)");
+        eventually("the rows are everywhere", || b.one("SELECT count(*) FROM t") == "2" && b.is_quiet());
+        clash(&mut a, &mut b, ["UPDATE t SET v = 1", "UPDATE t SET v = iif(id = 1, 666, 5)"]);
+        for site in [&mut a, &mut b] {
+            site.wait_for_words("gives no verdict");
+        }
+        a.sql("INSERT INTO t VALUES (3, 'meanwhile')");
+        let then = if parks {
+            format!("{config}on_failure = \"park\"\n")
+        } else {
+            // What held before stays named: those who read the log from its beginning begin with it.
+            let fixed = component(&place, "fixed.wasm", &resolver_guest("(i32.const 1)"));
+            let old = config.replace("use = \"mine\"", "use = \"fixed\"");
+            format!("{old}[plugin.fixed]\nsource = \"file:fixed.wasm\"\nsha256 = \"{fixed}\"\n")
+        };
+        for name in ["a", "b"] {
+            place.file(&format!("{name}.toml"), &format!("db_path = \"{name}.db\"\n[log]\npath = \"log\"\n{then}"));
+        }
+        let applied = place.run(["policy", "apply", "--config", "a.toml"]);
+        assert_eq!(applied.code, Some(0), "{}", applied.stderr);
+        if parks {
+            b.term();
+            b.start();
+        }
+        eventually("both go on", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "3"));
+        settled(&[&a, &b]);
+        let v = if parks { "1,5,meanwhile" } else { "666,5,meanwhile" };
+        assert_eq!(a.one("SELECT group_concat(v) FROM (SELECT v FROM t ORDER BY id)"), v);
+        let mut c = site(&place, "c", &then);
+        c.start();
+        settled(&[&a, &c]);
+        let records =
+            "SELECT seq, key, resolver, verdict, winner, loser, reason FROM __antiphon___conflict ORDER BY key";
+        assert_eq!(a.rows(records).len(), 2);
+        assert_eq!([b.rows(records), c.rows(records)], [a.rows(records), a.rows(records)]);
+        let peeked = place.run(["log", "peek", "--log", "log"]).stdout;
+        assert!(peeked.contains("on where those before gave no verdict"), "{peeked}");
+    }
+}
+
+/// Machine code is never taken from a user, whatever its file is called: it could do anything.
+#[test]
+fn t17_machine_code_is_refused() {
+    let place = place();
+    let sha256 = component(&place, "mine.wasm", &resolver_guest(KEEP));
+    let cache = place.path("cache");
+    let mut a =
+        site(&place, "a", &mine(&format!("sha256 = \"{sha256}\"\n"))).with("XDG_CACHE_HOME", cache.to_str().unwrap());
+    a.start();
+    a.term();
+    let kept = std::fs::read_dir(cache.join("antiphon/components")).unwrap().map(|file| file.unwrap().path());
+    let code: Vec<Vec<u8>> = kept
+        .filter_map(|path| {
+            let bytes = std::fs::read(path).unwrap();
+            let at = bytes.windows(4).position(|window| window == b"\x7fELF")?;
+            Some(bytes[at..].to_vec())
+        })
+        .collect();
+    assert!(!code.is_empty(), "nothing was compiled");
+    for (at, bytes) in code.iter().enumerate() {
+        for name in ["code.cwasm", "code.wasm"] {
+            let sha256 = component(&place, name, bytes);
+            let config = mine(&format!("sha256 = \"{sha256}\"\n")).replace("mine.wasm", name);
+            let mut site = site(&place, &format!("{at}-{}", &name[5..]), &config);
+            let words =
+                ["it is machine code compiled ahead (`.cwasm`)", "hint: Name the component that it was compiled"];
+            site.refused().expect(64, &words);
+            assert_eq!(site.schema().len(), 1, "something was left behind");
+        }
+    }
+}
+
+/// Large components take a while at the first start, which says so; later ones find what was compiled.
+#[test]
+fn t18_slow_compiling_is_told() {
+    let place = place();
+    let sha256 = component(&place, "mine.wasm", &large(KEEP, 12));
+    let cache = place.path("cache");
+    let mut a =
+        site(&place, "a", &mine(&format!("sha256 = \"{sha256}\"\n"))).with("XDG_CACHE_HOME", cache.to_str().unwrap());
+    a.start();
+    let said = a.said();
+    for words in ["compiling a component, which happens once", "compiled; the next start takes it from the cache"] {
+        assert!(said.contains(words), "`{words}` is not in: {said}");
+    }
+    a.term();
+    let begun = a.said().len();
+    a.start();
+    assert!(!a.said()[begun..].contains("compiling a component"), "{}", a.said());
+}
+
+/// A resolver with so many large functions that nobody calls.
+fn large(verdict: &str, functions: u64) -> Vec<u8> {
+    // Additions upon additions: megabytes of code.
+    let function = |seed: u64| {
+        let sums: String =
+            (0..60_000).map(|at| format!("(i64.mul (i64.const {}))(i64.add (local.get 0))", at ^ seed)).collect();
+        format!("(func (param i64) (result i64) (local.get 0) {sums})")
+    };
+    resolver_guest_with(verdict, &(0..functions).map(function).collect::<String>())
 }
 
 /// What a component uses up over other clashes is nothing that decides one.
@@ -302,14 +422,7 @@ fn one_clash_is_not_parked_for_what_others_use_up() {
 #[test]
 fn t18_compiling_has_caps() {
     let place = place();
-    // Additions upon additions: megabytes of code that nobody calls.
-    let function = |seed: u64| {
-        let sums: String =
-            (0..60_000).map(|at| format!("(i64.mul (i64.const {}))(i64.add (local.get 0))", at ^ seed)).collect();
-        format!("(func (param i64) (result i64) (local.get 0) {sums})")
-    };
-    let more: String = (0..24).map(function).collect();
-    let sha256 = component(&place, "mine.wasm", &resolver_guest_with(KEEP, &more));
+    let sha256 = component(&place, "mine.wasm", &large(KEEP, 24));
     let cache = place.path("cache");
     let mut a = site(&place, "a", &mine(&format!("sha256 = \"{sha256}\"\nlimits = {{ compile_seconds = 1 }}\n")))
         .with("XDG_CACHE_HOME", cache.to_str().unwrap());
@@ -413,6 +526,7 @@ fn what_is_no_resolver_is_refused_in_words() {
     for (name, bytes) in [
         ("missing", None),
         ("folder", None),
+        ("loop", None),
         ("empty", Some(Vec::new())),
         ("text", Some(b"fn main() {}\n".to_vec())),
         ("other", Some(b"\x7fELF\x02\x01\x01\0".to_vec())),
@@ -427,6 +541,9 @@ fn what_is_no_resolver_is_refused_in_words() {
         let file = format!("{name}.wasm");
         if name == "folder" {
             std::fs::create_dir(place.path(&file)).unwrap();
+        }
+        if name == "loop" {
+            std::os::unix::fs::symlink(place.path(&file), place.path(&file)).unwrap();
         }
         let sha256 = bytes.map_or_else(|| "0".repeat(64), |bytes| component(&place, &file, &bytes));
         let config = mine(&format!("sha256 = \"{sha256}\"\n")).replace("mine.wasm", &file);
@@ -444,6 +561,11 @@ fn what_is_no_resolver_is_refused_in_words() {
 
     folder, 66
     error: cannot read the component of `[plugin.mine]`, `folder.wasm`: it is not a file
+
+    hint: see that `source` under `[plugin.mine]` names it; a path is relative to the configuration
+
+    loop, 66
+    error: cannot read the component of `[plugin.mine]`, `loop.wasm`: Too many levels of symbolic links (os error 40)
 
     hint: see that `source` under `[plugin.mine]` names it; a path is relative to the configuration
 
