@@ -10,6 +10,7 @@ mod list;
 mod new;
 mod pin;
 mod progress;
+mod replay;
 mod subject;
 mod test;
 

@@ -450,7 +450,9 @@ fn uncover(
         if let Some(shadow) = overlay.shadows.get(key).filter(|_| crate::flaw!(BaseFromLog)) {
             made.base = shadow.image.as_ref().map(whole_row);
         }
-        if !overlay.shadows.contains(key) && !crate::flaw!(ShadowOmitted) {
+        // Of a key that was pending before its table got a policy, this node does not know L's row.
+        let knows = !overlay.pending.contains_key(key);
+        if knows && !overlay.shadows.contains(key) && !crate::flaw!(ShadowOmitted) {
             let image = made.base.as_ref().map(|row| row.iter().cloned().map(Some).collect());
             let shadow = Shadow { image, seen };
             store_shadow(conn, tracked, key, &shadow)?;

@@ -66,6 +66,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         compress: parts.compress,
         publish: parts.publish,
         replicate: parts.replicate,
+        replays: Some(state.join(crate::replay::FOLDER)),
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
     if let Carrier::Embedded(directory) = &parts.log
