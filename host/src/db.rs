@@ -13,6 +13,7 @@ mod clash;
 mod compare;
 mod conflicts;
 mod defaults;
+mod drain;
 mod expired;
 mod foresight;
 mod founding;
@@ -56,6 +57,7 @@ pub use catalog::{Filter, Refused, glob};
 pub use compare::Difference;
 pub(crate) use conflicts::purge;
 pub use conflicts::{Conflicts, Record};
+pub use drain::{assemble, copy};
 pub use founding::Standing;
 pub use handle::Db;
 pub use inspect::{Look, Mark, NodeState, Waiting};
@@ -228,6 +230,8 @@ pub struct Database {
     spares: BTreeMap<(String, String), String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
+    /// It is a copy that is to become L. What was written here since lies in the log, and not in this file.
+    drains: bool,
     /// Numbers that the log is known to have: see [`Database::number_above`].
     numbered: BTreeMap<log::Shard, u64>,
     /// Where the file stood after our last transaction; it never goes back.
@@ -294,6 +298,7 @@ impl Database {
             row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
             captures,
+            drains: false,
             numbered: BTreeMap::new(),
             known_reached: Arc::default(),
             checked_version: -1,

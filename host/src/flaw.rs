@@ -90,11 +90,17 @@ pub enum Flaw {
     BaselessResolved,
     /// A policy comes into force although L's rows behind pending ones are not known.
     PolicyUncovered,
+    /// A copy that is to become L shows what was written since it was made.
+    CopyShowsEchoes,
+    /// What is only marked in a copy is taken for the log's.
+    CopyUnsealed,
+    /// A copy waits for nothing that was sealed after it was made.
+    CopyEndsEarly,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 45] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -137,6 +143,9 @@ impl Flaw {
         Self::PolicyWithoutFloor,
         Self::BaselessResolved,
         Self::PolicyUncovered,
+        Self::CopyShowsEchoes,
+        Self::CopyUnsealed,
+        Self::CopyEndsEarly,
     ];
 }
 

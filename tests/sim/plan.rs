@@ -48,6 +48,8 @@ pub(crate) enum Act {
     Jump,
     /// Somebody proposes other policies.
     Propose,
+    /// A copy of the file is made that is to become L, or goes on with that.
+    Copy,
     /// The log loses its newest entries, although it acknowledged them.
     LoseTail,
     /// The log lets go of its oldest entries.
@@ -93,6 +95,15 @@ impl Plan {
                 let at = usize::try_from(switches.within(15, plan.steps.len() as u64 - 20)).unwrap();
                 let node = usize::try_from(switches.below(plan.config.nodes as u64)).unwrap();
                 plan.steps.insert(at, Step { mark: 801 + mark, node, act: Act::Propose, seed: switches.next() });
+            }
+        }
+        // And these.
+        let mut copies = Random::new(seed ^ 0xc0_b1e5);
+        if copies.chance(40) {
+            for mark in 0..copies.within(2, 12) {
+                let at = usize::try_from(copies.within(10, plan.steps.len() as u64)).unwrap();
+                let node = usize::try_from(copies.below(plan.config.nodes as u64)).unwrap();
+                plan.steps.insert(at, Step { mark: 851 + mark, node, act: Act::Copy, seed: copies.next() });
             }
         }
         if random.chance(15) {

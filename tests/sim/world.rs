@@ -5,7 +5,7 @@ use crate::coverage::Coverage;
 use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
-use crate::rule::{Rule, other, rules_of};
+use crate::rule::{Rule, Rules, other, rules_of};
 use crate::schema::{DDL, LATE_DDL, STOCK, TABLES, WATCH_DDL, WIDEN_DDL};
 use crate::workload;
 use antiphon::clock::testing as clock;
@@ -20,10 +20,12 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+mod copying;
 mod death;
 mod host;
 mod loss;
 
+use copying::Copy;
 use death::Death;
 use loss::Refusal;
 
@@ -88,6 +90,10 @@ struct World<'a> {
     /// The last clock of each origin in each shard.
     clocks: BTreeMap<(usize, Origin), (u64, u64)>,
     sticky: bool,
+    /// Which policy each table begins with.
+    rules: Rules,
+    /// Copies of files on their way to be L, a node.
+    copies: Vec<Option<Copy>>,
     /// Policies change in this history.
     switches: bool,
     trace: &'a mut Vec<String>,
@@ -152,6 +158,8 @@ impl<'a> World<'a> {
             is_stuck: false,
             clocks: BTreeMap::new(),
             sticky: config.sticky,
+            rules: config.rules,
+            copies: (0..config.nodes).map(|_| None).collect(),
             switches: config.switches,
             trace,
             coverage,
@@ -232,6 +240,7 @@ impl<'a> World<'a> {
                 self.note(step, &format!("clock off by {offset} ms"));
             }
             Act::Propose => self.propose(step),
+            Act::Copy => return self.copy(step),
             Act::LoseTail | Act::RollOver | Act::Recreate => self.lose(step),
             Act::Seal | Act::Publish | Act::Apply | Act::Housekeep => return self.host(step),
         }
@@ -375,6 +384,7 @@ impl<'a> World<'a> {
                 for (_, _, unique) in self.witnesses[0].folds.iter().flat_map(|fold| &fold.clashes) {
                     self.coverage.see(if *unique { "clash over a unique value" } else { "clash over a key" });
                 }
+                self.finish_copies()?;
                 return checker::at_rest(&self.nodes, &self.witnesses, &sound, self.has_rolled, &self.entries);
             }
         }

@@ -1,12 +1,13 @@
 //! How a database comes to belong to a cluster, and stays apart from others.
 
+use super::drain::LOGGED;
 use super::ledger::Ledger;
 use super::own::ours;
 use super::ruling::Rulings;
 use super::values::owned;
 use super::{Cluster, Database, Doing as _, Error, identity, own};
 use crate::log::Shard;
-use antiphon_core::capture::change_log;
+use antiphon_core::capture::{PREFIX, change_log};
 use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin, Policy};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
 use antiphon_core::schema::{Table, quote};
@@ -204,17 +205,8 @@ impl Database {
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
         }
         identity::set_cluster(&self.conn, cluster, false)?;
-        for table in [
-            ours!("position"),
-            ours!("received"),
-            ours!("staged"),
-            ours!("stamp"),
-            ours!("conflict"),
-            ours!("route"),
-            ours!("decided"),
-            ours!("in_force"),
-            ours!("inherited"),
-        ] {
+        for table in LOGGED {
+            let table = format!("main.{}", quote(&format!("{PREFIX}_{table}")));
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
             let mut read = other.conn.prepare(&format!("SELECT * FROM {table}")).doing(ADOPTING)?;
             let width = read.column_count();

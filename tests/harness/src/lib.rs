@@ -22,8 +22,8 @@ pub use antiphon::db::Make;
 pub use broker::Broker;
 pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
-    Dice, Mishap, Node, Setup, agreed, append_floor, append_foreign, decision, dump, foreign, found, mishap, pair,
-    pair_with, policy, settle, trio, trio_with,
+    Dice, Mishap, Node, Setup, agreed, append_floor, append_foreign, decision, dump, dump_of, foreign, found, mishap,
+    pair, pair_with, policy, settle, trio, trio_with,
 };
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};

@@ -137,6 +137,15 @@ impl Setup {
         Policies::new(find, self.genesis().all_policies())
     }
 
+    /// A place for one more database.
+    fn another(&self) -> PathBuf {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        match &self.folder {
+            Some(folder) => folder.join(format!("node-{number}.db")),
+            None => PathBuf::from(format!("file:/node-{number}?vfs=memdb")),
+        }
+    }
+
     /// What this node would agree to.
     fn genesis(&self) -> Genesis {
         let own = self
@@ -199,11 +208,7 @@ fn app(path: &Path) -> Connection {
 impl Node {
     /// A node with these tables, belonging to no cluster yet.
     pub fn new(log: &Arc<Memory>, setup: Setup, ddl: &str) -> Self {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = match &setup.folder {
-            Some(folder) => folder.join(format!("node-{number}.db")),
-            None => PathBuf::from(format!("file:/node-{number}?vfs=memdb")),
-        };
+        let path = setup.another();
         let app = app(&path);
         app.execute_batch(ddl).unwrap();
         Self::over(log, setup, app, path)
@@ -238,6 +243,19 @@ impl Node {
             replays: None,
         };
         Db::inline(Database::open(options, Box::new(Spread::default()), setup.policies()).unwrap())
+    }
+
+    /// Where the database is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Copies the database as it stands; gives where to, and a connection, without which one in memory would be gone.
+    pub fn copy(&self) -> (PathBuf, Connection) {
+        let path = self.setup.another();
+        let conn = app(&path);
+        antiphon::db::copy(&self.path, &path).unwrap();
+        (path, conn)
     }
 
     /// The host dies and starts again: whatever it had in memory is gone. The application notices nothing.
@@ -502,16 +520,21 @@ pub fn dump(conn: &Connection) -> Vec<String> {
     );
     let mut dump = Vec::new();
     for table in tables {
-        let mut statement = conn.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))).unwrap();
-        let width = statement.column_count();
-        let rows = statement.query_map([], |row| {
-            Ok((0..width).map(|column| exact(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
-        });
-        let mut rows: Vec<String> = rows.unwrap().map(|row| format!("{table}: {}", row.unwrap())).collect();
-        rows.sort();
-        dump.extend(rows);
+        dump.extend(dump_of(conn, &table));
     }
     dump
+}
+
+/// Every row of one table, with storage classes and bytes.
+pub fn dump_of(conn: &Connection, table: &str) -> Vec<String> {
+    let mut statement = conn.prepare(&format!("SELECT * FROM \"{}\"", table.replace('"', "\"\""))).unwrap();
+    let width = statement.column_count();
+    let rows = statement.query_map([], |row| {
+        Ok((0..width).map(|column| exact(row.get_ref(column).unwrap())).collect::<Vec<_>>().join("|"))
+    });
+    let mut rows: Vec<String> = rows.unwrap().map(|row| format!("{table}: {}", row.unwrap())).collect();
+    rows.sort();
+    rows
 }
 
 fn text(value: ValueRef<'_>) -> String {

@@ -1,0 +1,208 @@
+//! A copy of the file becomes L: what the log says up to some place, without what only this node has. Nobody who writes
+//! to the file waits for it.
+//!
+//! A copy holds L with this node's own changes on top. Those that are in the outbox are pending in the copy as they are
+//! here. Those that were only marked are sealed in the copy, under numbers that no batch will ever have: so they are
+//! pending, too, and what the log says of their rows meanwhile stands behind them, be it by the batches that were sealed
+//! here since. Once the log has given back all that was sealed here after the copy was made, nothing is on top any
+//! more but what has another row behind it. Those marks are forgotten, and what stands behind them comes out.
+
+use super::own::{self, ours};
+use super::{Database, Doing as _, Error, Options, connect};
+use crate::log::Shard;
+use antiphon_core::capture::PREFIX;
+use antiphon_core::hash::{Hash, PackedKeys, PluginError};
+use antiphon_core::schema::{Table, quote};
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+use std::path::Path;
+use std::time::Duration;
+
+/// Numbers from here on are those of no batch.
+const UNREAL: u64 = 1 << 62;
+/// How long a copy waits for a lock before it looks again.
+const LOCKED: Duration = Duration::from_millis(5);
+/// What of the host's own tables is part of L, and goes with its rows.
+pub(super) const LOGGED: [&str; 9] =
+    ["position", "received", "staged", "stamp", "conflict", "route", "decided", "in_force", "inherited"];
+
+/// All marks of a copy are sealed for no log, so where they would go is all the same.
+struct Anywhere;
+
+impl Hash for Anywhere {
+    fn configure(&mut self, _: &[Table]) -> Result<(), PluginError> {
+        Ok(())
+    }
+
+    fn hash(&mut self, _: u32, keys: &PackedKeys) -> Result<Vec<u64>, PluginError> {
+        Ok(vec![0; keys.len()])
+    }
+}
+
+/// Copies a database as it stands at one moment. Where it is in WAL mode, nobody waits for that.
+///
+/// # Errors
+/// When one of the two files can't be opened, read or written.
+pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    const COPYING: &str = "copy the database";
+    let source = connect(from, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut target = connect(to, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    let backup = Backup::new(&source, &mut target).doing(COPYING)?;
+    // In one step: in several, each commit of the application's would begin it anew.
+    loop {
+        match backup.step(-1).doing(COPYING)? {
+            StepResult::Done => return Ok(()),
+            _ => std::thread::sleep(LOCKED),
+        }
+    }
+}
+
+impl Database {
+    /// The last numbers that this node has sealed, shard by shard.
+    #[must_use]
+    pub fn last_numbers(&self) -> Vec<(Shard, u64)> {
+        (1..=self.shards()).map(|shard| (shard, self.ledger.next_number(shard, self.origin) - 1)).collect()
+    }
+
+    /// Why no copy of this database can become L now, if so: rows of it are in no batch, and will be in none soon.
+    ///
+    /// # Errors
+    /// When SQLite can't tell.
+    pub fn is_undrainable(&self) -> Result<Option<String>, Error> {
+        const LOOKING: &str = "look for rows that are not sent";
+        let exists = |table: &str| {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+            self.conn.query_row(&sql, [], |row| row.get::<_, bool>(0)).doing(LOOKING)
+        };
+        Ok(if self.cluster.is_none() {
+            Some("it belongs to no cluster yet".to_owned())
+        } else if !self.options.publish {
+            Some("`publish` is off, so what is written here is in no log".to_owned())
+        } else if self.ledger.has_unread() {
+            Some("changes of other nodes were passed over here".to_owned())
+        } else if exists(ours!("scan"))? {
+            Some("rows that were there before are still being marked".to_owned())
+        } else if self.attachments.are_compared() {
+            Some("a table is still to be compared with the log".to_owned())
+        } else if let Some(tracked) = self.tables.iter().find(|tracked| !tracked.captured) {
+            Some(format!("table `{}` is not captured yet", tracked.table.name))
+        } else if exists(ours!("oversized"))? {
+            Some("a row is too large to be sent; see `antiphon status`".to_owned())
+        } else {
+            None
+        })
+    }
+
+    /// Opens a copy of this database's file, and puts all that is only marked there on top of what the log will say. The
+    /// inner error says why it can't become L.
+    ///
+    /// # Errors
+    /// When SQLite refuses; the copy is of no use then.
+    pub fn open_copy(&self, path: &Path) -> Result<Result<Self, String>, Error> {
+        let options = Options { path: path.to_owned(), node: 0, replays: None, ..self.options.clone() };
+        let mut copy = Self::open(options, Box::new(Anywhere), self.policies.again())?;
+        copy.drains = true;
+        copy.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
+        for shard in 1..=copy.shards() {
+            copy.number_above(shard, UNREAL);
+        }
+        loop {
+            if let Some(why) = copy.is_undrainable()? {
+                return Ok(Err(why));
+            }
+            if crate::flaw!(CopyUnsealed) || !copy.seal()? {
+                break;
+            }
+        }
+        Ok(copy.is_undrainable()?.map_or(Ok(copy), Err))
+    }
+
+    /// Whether a copy has read all that was sealed up to these numbers.
+    #[must_use]
+    pub fn has_drained(&self, sealed: &[(Shard, u64)]) -> bool {
+        let is_back = |&(shard, number): &(Shard, u64)| {
+            crate::flaw!(CopyEndsEarly) || self.ledger.done(shard, self.origin) >= number
+        };
+        !self.ledger.is_slicing() && sealed.iter().all(is_back)
+    }
+
+    /// Nothing of a copy waits for the log any more: what stands behind a row comes out. It is L then.
+    ///
+    /// # Errors
+    /// When SQLite refuses, or rows are left that no log has; the copy is of no use then.
+    pub fn end_draining(&mut self) -> Result<(), Error> {
+        self.captures = false;
+        self.numbered.clear();
+        self.transaction(|db| {
+            let emptied = db.conn.execute(concat!("DELETE FROM ", ours!("global_change_log")), []);
+            emptied.doing("empty the outbox").map(|_| ())
+        })?;
+        self.reload()?;
+        let shards = self.shards();
+        self.transaction(|db| (1..=shards).try_for_each(|shard| db.retry_hidden(shard)))?;
+        let shadows: i64 = self
+            .conn
+            .query_row(concat!("SELECT count(*) FROM ", ours!("shadow")), [], |row| row.get(0))
+            .doing("look for shadows")?;
+        if shadows > 0 || self.overlay.pending_len() > 0 {
+            return Err(Error::Inconsistent("rows are left in a copy that no log has".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of L into one file, and into another where they stand in the log and what goes with them.
+    ///
+    /// Rowids stay as they are, also in tables without a key, which `VACUUM` alone would number anew.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn export(self, image: &Path, state: &Path) -> Result<(), Error> {
+        const EXPORTING: &str = "write the image of a snapshot";
+        let Self { conn, .. } = self;
+        // Made here, for SQLite makes files that everybody may read.
+        drop(connect(state, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?);
+        conn.execute("ATTACH ?1 AS state", [state.to_string_lossy()]).doing(EXPORTING)?;
+        for table in LOGGED {
+            let table = quote(&format!("{PREFIX}_{table}"));
+            conn.execute_batch(&format!("CREATE TABLE state.{table} AS SELECT * FROM main.{table}"))
+                .doing(EXPORTING)?;
+        }
+        conn.execute_batch("DETACH state").doing(EXPORTING)?;
+        for (kind, name) in own::ours_in(&conn)? {
+            conn.execute_batch(&format!("DROP {kind} main.{}", quote(&name))).doing(EXPORTING)?;
+        }
+        conn.execute("VACUUM INTO ?1", [image.to_string_lossy()]).doing(EXPORTING)?;
+        Ok(())
+    }
+}
+
+/// Puts back into the image of a snapshot what goes with its rows: L, as it was when the snapshot was made.
+///
+/// # Errors
+/// When one of the files can't be read or written.
+pub fn assemble(image: &Path, state: &Path) -> Result<(), Error> {
+    const ASSEMBLING: &str = "put a snapshot together";
+    let conn = connect(image, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    conn.pragma_update(None, "journal_mode", "WAL").doing(ASSEMBLING)?;
+    conn.pragma_update(None, "synchronous", "OFF").doing(ASSEMBLING)?;
+    own::create(&conn)?;
+    conn.execute("ATTACH ?1 AS state", [state.to_string_lossy()]).doing(ASSEMBLING)?;
+    let filled = LOGGED.iter().try_for_each(|table| fill(&conn, table));
+    conn.execute_batch("DETACH state").doing(ASSEMBLING)?;
+    filled
+}
+
+fn fill(conn: &Connection, table: &str) -> Result<(), Error> {
+    const FILLING: &str = "put a snapshot together";
+    let name = format!("{PREFIX}_{table}");
+    // By name: an earlier build may have had its columns in another order, and fewer of them.
+    let names: Vec<String> = conn
+        .prepare("SELECT name FROM pragma_table_info(?1, 'state')")
+        .and_then(|mut statement| statement.query_map([&name], |row| row.get(0))?.collect())
+        .doing(FILLING)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let (names, name) = (names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", "), quote(&name));
+    conn.execute_batch(&format!("INSERT INTO main.{name} ({names}) SELECT {names} FROM state.{name}")).doing(FILLING)
+}
