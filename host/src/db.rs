@@ -36,6 +36,7 @@ mod reconcile;
 mod resolved;
 mod rows;
 mod ruling;
+mod samples;
 mod seal;
 mod shadows;
 mod shortfall;
@@ -220,6 +221,7 @@ pub struct Database {
     trials: BTreeMap<log::Shard, trial::Trial>,
     /// What the log says of policies beyond the places where shards have stopped.
     foresights: BTreeMap<log::Shard, foresight::Foresight>,
+    samples: samples::Samples,
     turns: turns::Turns,
     attachments: Attachments,
     /// Most bytes of a row that is sent.
@@ -289,6 +291,7 @@ impl Database {
             surveys: BTreeMap::new(),
             trials: BTreeMap::new(),
             foresights: BTreeMap::new(),
+            samples: samples::Samples::default(),
             turns: turns::Turns::default(),
             attachments: Attachments::default(),
             row_bytes_max: ROW_BYTES_MAX,

@@ -189,9 +189,23 @@ impl Witness {
         if pending != expected {
             return Err(format!("{pending} keys are pending, and {expected} should be"));
         }
+        self.is_covered(node)?;
         seen.staged = self.folds.iter().any(Fold::has_staged);
         seen.shadows = count(&node.app, "SELECT count(*) FROM __antiphon___shadow") > 0;
         Ok(seen)
+    }
+
+    /// Where a policy has to know L's rows, they are known behind every row that is on its way.
+    fn is_covered(&self, node: &Node) -> Checked<()> {
+        for (table, key) in node.with(|db| db.uncovered()).map_err(|error| error.to_string())? {
+            let Some(table) = Shape::position(&table) else { continue };
+            let key = (table, TABLES[table].fold_key(&key));
+            let rule = self.pending.get(&key).map(|mine| self.folds[mine.shard as usize - 1].rules[table]);
+            if rule.is_some_and(|rule| rule != Rule::Plain) {
+                return Err(format!("{key:?} is on its way, and what the log says of it is not known"));
+            }
+        }
+        Ok(())
     }
 
     /// Folds what the node says it has applied; gives whether that is more than before.

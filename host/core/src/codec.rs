@@ -535,6 +535,12 @@ pub fn decode_policies(bytes: &[u8]) -> Result<Vec<Policy>, Malformed> {
     Ok(policies)
 }
 
+/// A short number that stands for bytes: no secret, and the same on every machine.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
 /// One row as bytes, for tables of our own: shadows and conflict records.
 #[must_use]
 pub fn encode_row(row: &[Value]) -> Vec<u8> {

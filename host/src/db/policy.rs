@@ -3,6 +3,7 @@
 use super::catalog::Tracked;
 use super::foresight::Heir;
 use super::ruling::{PLAIN, deciding, is_plain};
+use super::samples::Asked;
 use super::trial::{Alone, Trial, withhold};
 use super::unit::Unit;
 use super::{Database, Error, overlay::Image};
@@ -219,7 +220,7 @@ impl Database {
         let name = self.tables.get(index).map(|tracked| tracked.table.name.clone()).unwrap_or_default();
         // They may need to see more.
         let has_heirs = !self.heirs(unit.shard, unit.seq, &name).is_empty();
-        let Self { policies, tables, trials, .. } = self;
+        let Self { policies, tables, trials, samples, .. } = self;
         let ruled = tables.get(index).map(|tracked| tracked.rule(unit.shard).policy);
         let Some((at, policy)) = ruled.and_then(|at| Some((at, policies.loaded.get_mut(at)?))) else {
             return Err(Error::Inconsistent("a table without a policy".to_owned()));
@@ -260,6 +261,11 @@ impl Database {
                 let answer = known.next().flatten();
                 answers.extend(answer.or_else(|| Some(Decision::Verdict(verdicts.next()?).into())));
             }
+        }
+        if let Some(table) = policy.views.get(view as usize).and_then(|view| policy.view(view, tables)) {
+            let Unit { shard, seq, .. } = *unit;
+            let asked = Asked { shard, seq, table: &table, policy: &policy.name, nodes: &policy.nodes };
+            samples.take(&asked, &clashes, &answers);
         }
         if answers.iter().any(|answer: &Answer| answer.heir.is_some()) {
             self.note_inherited(unit.shard, unit.seq)?;
