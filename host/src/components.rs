@@ -7,6 +7,7 @@ use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
 use crate::log::{Login, Names};
 use crate::node::{Carrier, Nats, Parts};
+use crate::reload::{self, Reload};
 use crate::replay::{Amounts, Plugin};
 use antiphon_bundle::World;
 use antiphon_core::codec;
@@ -52,7 +53,8 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
     let host = host(config)?;
     let components = Components { config, host: &host, pins, found: BTreeMap::new() };
     let Configured { hasher, held, agreed } = components.load()?;
-    let finder = Finder { host, sources: sources.cloned(), held: Mutex::new(held) };
+    let finder = Arc::new(Finder { host, sources: sources.cloned(), held: Mutex::new(held) });
+    let reload = sources.map(|sources| reloading(Arc::clone(&finder), config.clone(), sources.clone()));
     let find: Find = Arc::new(move |agreed| finder.find(agreed));
     let policies = Policies::new(find, agreed.all_policies());
     let filter = config
@@ -84,6 +86,22 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
         agreed,
         hasher,
         policies,
+        reload,
+    })
+}
+
+/// What looks into a configuration again while the node runs that was started with it.
+fn reloading(finder: Arc<Finder>, running: Config, sources: Sources) -> Reload {
+    let running = Mutex::new(running);
+    Reload::new(move || {
+        let now = Config::load(sources.clone())?.config;
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = reload::plan(&running, &now)?;
+        if !changed.is_empty() {
+            finder.renew(&now);
+            *running = now;
+        }
+        Ok(changed)
     })
 }
 
@@ -226,6 +244,19 @@ struct Finder {
 }
 
 impl Finder {
+    /// Takes up what a configuration says now of what components may use up, and those that are new in it.
+    fn renew(&self, config: &Config) {
+        let pinned = held(config);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|component| pinned.iter().all(|pinned| pinned.name != component.name));
+        for component in held.iter_mut() {
+            if let Some(plugin) = config.plugin.get(&component.name) {
+                component.limits = custom::limits(&plugin.limits);
+            }
+        }
+        held.extend(pinned);
+    }
+
     fn find(&self, agreed: &Agreed) -> Result<Found, String> {
         let Component { name, source, mut limits, .. } = self.component(&agreed.resolver)?;
         if let OnFailure::Park(bounds) = agreed.on_failure {

@@ -55,6 +55,7 @@ pub mod placement;
 mod policies;
 pub mod publish;
 mod reattach;
+pub mod reload;
 pub mod repair;
 pub mod replay;
 pub mod report;

@@ -67,7 +67,7 @@ fn help_of_the_commands_for_components() {
     --- stdout
     Make components, look at them, try them out, and pin them
 
-    Nothing of this touches a database or a log.
+    Nothing of this touches a database or a log; `reload` asks the node that runs.
 
     Usage: antiphon plugin <COMMAND>
 
@@ -83,6 +83,7 @@ fn help_of_the_commands_for_components() {
       test     Test a component: its cases, and for a resolver whole histories of a cluster
       bench    Measure a component: questions a second, fuel, memory, and what a start costs
       pin      Pin a component: write the sha256 of its file into the configuration
+      reload   Have the running node look into its configuration again for its plugins
       help     Print this message or the help of the given subcommand(s)
 
     Options:

@@ -374,6 +374,62 @@ fn t10_t11_answers_that_differ_are_an_alarm() {
     eventually("nothing stops for it", || b.one("SELECT count(*) FROM t") == "3");
 }
 
+/// What a plugin may use up is changed while its node runs, and what had stopped for it goes on. What can change an answer
+/// is refused, with the way that there is.
+#[test]
+fn limits_are_reloaded_while_a_node_runs() {
+    let place = place();
+    // A clash takes about 50 million instructions.
+    let slow = "(local $n i32) (local.set $n (i32.const 10000000))
+        (loop $l (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1))))) (i32.const 0)";
+    let sha256 = component(&place, "mine.wasm", &resolver_guest(slow));
+    let configure = |name: &str, rest: &str| {
+        let config = mine(&format!("sha256 = \"{sha256}\"\n{rest}"));
+        let text = format!("db_path = \"{name}.db\"\n[log]\npath = \"log\"\n{config}");
+        place.file(&format!("{name}.toml"), &text);
+        config
+    };
+    let scant = "limits = { fuel_base = 1000000 }\n";
+    let (mut a, mut b) = (site(&place, "a", &configure("a", scant)), site(&place, "b", &configure("b", scant)));
+    let reload = |name: &str| place.run(["plugin", "reload", "--config", &format!("{name}.toml")]);
+    reload("a").expect(1, &["no node runs beside", "a start reads the configuration"]);
+    a.start();
+    b.start();
+    a.sql("INSERT INTO t VALUES (1, 0)");
+    eventually("the row is everywhere", || b.one("SELECT count(*) FROM t") == "1" && b.is_quiet());
+    assert_eq!(reload("a").stdout, "nothing of the plugins has changed\n");
+    clash(&mut a, &mut b, ["UPDATE t SET v = 1", "UPDATE t SET v = 2"]);
+    for site in [&mut a, &mut b] {
+        site.wait_for_words("it ran out of fuel after");
+    }
+    configure("a", &format!("{scant}on_failure = \"park\"\n"));
+    reload("a").expect(
+        64,
+        &[
+            "nothing was reloaded",
+            "`on_failure` of `[plugin.mine]` is another",
+            "hint: `antiphon policy apply` changes",
+        ],
+    );
+    place.file("a.toml", "db_path = 3");
+    reload("a").expect(64, &["`db_path`"]);
+    for name in ["a", "b"] {
+        configure(name, "limits = { fuel_base = 300000000, calls = 7 }\n");
+        let reloaded = reload(name);
+        assert_eq!(reloaded.code, Some(0), "{}", reloaded.stderr);
+        assert_eq!(
+            reloaded.stdout,
+            "`limits.fuel_base` of `[plugin.mine]` is another\n`limits.calls` of `[plugin.mine]` is another\n"
+        );
+    }
+    eventually("the clash is recorded", || {
+        [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM __antiphon___conflict") == "1")
+    });
+    settled(&[&a, &b]);
+    assert_eq!(a.one("SELECT v FROM t"), "1");
+    assert!(a.said().contains("plugins reloaded"), "{}", a.said());
+}
+
 /// Machine code is never taken from a user, whatever its file is called: it could do anything.
 #[test]
 fn t17_machine_code_is_refused() {

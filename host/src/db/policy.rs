@@ -186,6 +186,17 @@ impl Database {
         self.rulings.held_or_coming(self.shards()).any(asks)
     }
 
+    /// Makes all resolvers anew, with what they may use up by now. What a shard had stopped for is tried again.
+    ///
+    /// # Errors
+    /// When one does not take its tables.
+    pub fn renew_policies(&mut self) -> Result<(), Error> {
+        let Policies { find, loaded, .. } = &mut self.policies;
+        loaded.iter_mut().for_each(|policy| policy.renew(find));
+        self.trials.clear();
+        self.configure_policies()
+    }
+
     /// Tells each resolver its tables, with all columns they have here.
     pub(super) fn configure_policies(&mut self) -> Result<(), Error> {
         let nodes = self.ledger.nodes();
@@ -328,6 +339,15 @@ impl Policy {
             (self.name, self.plugin) = (found.name, found.plugin);
             (found.make)().map_err(|error| error.to_string())
         });
+    }
+
+    /// Looks for its resolver again, and keeps the one it has if there is none to be had.
+    fn renew(&mut self, find: &Find) {
+        if let Ok(found) = find(&self.agreed)
+            && let Ok(resolver) = (found.make)()
+        {
+            (self.name, self.plugin, self.resolver) = (found.name, found.plugin, Ok(resolver));
+        }
     }
 
     /// The component that its resolver is.
