@@ -502,6 +502,8 @@ fn f01_deaths_while_policies_change() {
         if point != "covered" {
             comes_back(&mut other);
         }
+        // What was on its way before there was a policy goes by the order of the log.
+        settled(&[&dying, &other]);
         other.sql("UPDATE total SET n = n + 20");
         settled(&[&dying, &other]);
         eventually("it holds", || place.run(["log", "peek", "--log", "log"]).stdout.contains("holds from here on"));
