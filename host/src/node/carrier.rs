@@ -99,8 +99,8 @@ impl Carrier {
         };
         runtime.block_on(connected).map_err(|_| unreachable(&"no NATS server answers"))?;
         let log = {
-            // It begins a task of its own.
-            let _entered = runtime.enter();
+            // The client starts tasks of its own at once.
+            let _inside = runtime.enter();
             JetStream::new(&connection, nats.settings(String::new()))
         };
         Ok(Some(Look::on_nats(log, runtime)))
