@@ -254,7 +254,7 @@ fn newest(node: &Node) -> u64 {
 #[test]
 fn t08_histories_with_stops_end_alike() {
     let (mut stops, mut lifted) = (0, 0);
-    for seed in 0..150 {
+    for seed in 0..60 {
         let mut dice = Dice::new(seed);
         let log = Arc::new(Memory::new());
         let shards = 1 + u32::try_from(dice.below(3)).unwrap();
@@ -300,5 +300,5 @@ fn t08_histories_with_stops_end_alike() {
         assert_eq!([records(all[1]), records(all[2])], [records(all[0]), records(all[0])], "seed {seed}");
         joins(&log, setup(4), &mut all);
     }
-    assert!(stops > 100 && lifted > 20, "{stops} stops, {lifted} of them lifted at the end");
+    assert!(stops > 40 && lifted > 8, "{stops} stops, {lifted} of them lifted at the end");
 }

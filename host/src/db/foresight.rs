@@ -38,7 +38,9 @@ impl Database {
     #[must_use]
     pub fn halted(&self, shard: Shard, last: u64) -> Option<Halted> {
         let halted = self.halt(shard)?;
-        (self.foresights.get(&shard)?.read >= last).then_some(halted)
+        // Behind the last entry there is nothing to read.
+        let read = self.foresights.get(&shard).map_or(0, |foresight| foresight.read).max(halted.seq);
+        (read >= last).then_some(halted)
     }
 
     fn halt(&self, shard: Shard) -> Option<Halted> {
