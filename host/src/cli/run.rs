@@ -39,7 +39,7 @@ impl Run {
         // Before components are compiled and kept, be it beside a database that is none.
         crate::unread::file(&loaded.config.db_path)?;
         let runtime = super::runtime()?;
-        let opened = super::wait(&runtime, node::open(crate::components::parts(&loaded.config, self.dev.pins())?))?;
+        let opened = super::wait(&runtime, node::open(crate::components::parts_of(&loaded, self.dev.pins())?))?;
         let said = Said::of(&opened, &loaded.config);
         let (node, entered) = super::wait(&runtime, opened.enter())?;
         let stop = CancellationToken::new();
