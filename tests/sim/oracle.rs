@@ -19,6 +19,8 @@ struct Change {
     image: Option<Row>,
     /// Columns that the origin did not have: they keep what L has.
     lacks: Vec<usize>,
+    /// Columns that are not shown to a resolver: those that the origin did not have when the unit ended.
+    hidden: Vec<usize>,
     seen: u64,
     /// The row it was made upon, if its node noted that.
     base: Option<Option<Row>>,
@@ -129,7 +131,7 @@ impl Fold {
         // What it was made upon is not known, so there is nothing to ask.
         let Some(base) = &change.base else { return Some(change.image.clone()) };
         let shape = &TABLES[change.key.0];
-        let shown: Vec<usize> = (0..shape.columns.len()).filter(|column| !change.lacks.contains(column)).collect();
+        let shown: Vec<usize> = (0..shape.columns.len()).filter(|column| !change.hidden.contains(column)).collect();
         let values = |row: &Row| -> Vec<Value> { shown.iter().map(|&column| unrender(&row[column])).collect() };
         let nodes = [stamp.map_or(origin.node, |stamp| stamp.by.node).to_string(), origin.node.to_string()];
         let columns = shown.iter().map(|&column| Column {
@@ -306,18 +308,23 @@ impl Fold {
 /// Each key of a unit once: its first `seen`, its last image.
 fn coalesce(pieces: &[Changes], unit_clock: u64) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
+    let mut hidden = BTreeMap::new();
     for piece in pieces {
         for (key, image, seen, made) in made_of(piece) {
             let (base, clock) = made.map_or((None, unit_clock), |(base, clock)| (Some(base), clock));
             let chunk = piece.chunks.iter().find(|chunk| chunk.table == TABLES[key.0].name);
             let has = |name: &str| chunk.is_some_and(|chunk| chunk.columns.iter().any(|column| column == name));
             let columns = TABLES[key.0].columns.iter().enumerate();
-            let lacks = columns.filter(|(_, name)| !has(name)).map(|(position, _)| position).collect();
+            let lacks: Vec<usize> = columns.filter(|(_, name)| !has(name)).map(|(position, _)| position).collect();
+            hidden.insert(key.0, lacks.clone());
             match changes.iter_mut().find(|change| change.key == key) {
                 Some(earlier) => (earlier.image, earlier.lacks, earlier.clock) = (image, lacks, clock),
-                None => changes.push(Change { key, image, lacks, seen, base, clock }),
+                None => changes.push(Change { key, image, lacks, hidden: Vec::new(), seen, base, clock }),
             }
         }
+    }
+    for change in &mut changes {
+        change.hidden = hidden.get(&change.key.0).cloned().unwrap_or_default();
     }
     changes
 }

@@ -29,4 +29,4 @@ pub use node::{
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
 pub use proxy::{Flow, Proxy};
-pub use rustix::process::Signal;
+pub use rustix::process::{Resource, Signal};
