@@ -27,6 +27,7 @@ mod misuse;
 mod plugin;
 mod repair;
 mod run;
+mod server;
 mod shown;
 mod status;
 mod verify;
@@ -60,6 +61,8 @@ enum Command {
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
+    #[command(name = crate::server::COMMAND, hide = true)]
+    Server(server::Server),
 }
 
 /// Does what the arguments say; the first is the program's own name.
@@ -89,6 +92,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Plugin(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
+        Some(Command::Server(server)) => server.run(),
     }
 }
 
@@ -106,10 +110,15 @@ pub(crate) struct Node {
 impl Node {
     /// The configuration these arguments mean.
     pub(crate) fn load(self, log: Option<PathBuf>, node_id: Option<u64>) -> Result<Loaded, Failure> {
+        self.load_with(Overrides { node_id, log_path: log, ..Overrides::default() })
+    }
+
+    /// The same, with all that flags may say.
+    pub(crate) fn load_with(self, overrides: Overrides) -> Result<Loaded, Failure> {
         Config::load(Sources {
             file: self.config,
             environment: Environment::of_process(),
-            overrides: Overrides { db_path: self.db, node_id, log_path: log },
+            overrides: Overrides { db_path: self.db, ..overrides },
         })
     }
 

@@ -97,7 +97,6 @@ fn what_has_no_effect_is_said() {
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
     warning: `snapshot.enabled`, `snapshot.store` have no effect in this version: no snapshot is taken or restored
     "#);
 }

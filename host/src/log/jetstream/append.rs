@@ -24,7 +24,7 @@ const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// What headers and subject take of a message, at most.
 const OVERHEAD: usize = 4096;
 /// Messages that the server takes in one batch.
-const BATCH_MAX: usize = 1000;
+pub(super) const BATCH_MAX: usize = 1000;
 /// How long the server may take to answer, besides a second for each megabyte.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -207,6 +207,11 @@ fn answered(payload: &[u8]) -> Result<Answer, Error> {
         Response::Err { error } => match error.error_code() {
             ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
                 Ok(Answer::Overtaken)
+            }
+            ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum bytes") => {
+                let said = "it is full: `log_bytes_max` is reached, and `on_full` is `block`; raise it, with \
+                            `update_existing = true` once; what is written meanwhile is kept";
+                Err(Error::Unreachable(said.to_owned()))
             }
             _ => Err(Error::Unreachable(error.to_string())),
         },

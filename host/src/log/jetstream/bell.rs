@@ -45,6 +45,11 @@ impl Bell {
         ring(&self.last, seq);
     }
 
+    /// The last position that it was told of.
+    pub(super) fn told(&self) -> u64 {
+        *self.last.borrow()
+    }
+
     /// Returns when something may stand after a position.
     pub(super) async fn past(&self, after: u64) {
         self.listener.get_or_init(|| {
