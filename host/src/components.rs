@@ -109,10 +109,7 @@ pub(crate) fn carrier(config: &Config) -> Result<Carrier, Failure> {
         names: Names { subject_prefix: nats.subject_prefix.clone(), stream_prefix: nats.stream_prefix.clone() },
         replicas: copies(config.replication_log.replicas, config.replication_log.shards),
         update_existing: config.replication_log.update_existing,
-        limit: Limit {
-            bytes: config.replication_log.log_bytes_max.0,
-            drops: config.replication_log.on_full == "drop",
-        },
+        limit: Limit { bytes: config.replication_log.log_bytes_max.0, drops: config.replication_log.on_full == "drop" },
         monitors: nats.nats_monitor.iter().map(|page| page.reveal().to_owned()).collect(),
         strict_durability: nats.strict_durability,
         managed,

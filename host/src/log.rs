@@ -9,9 +9,9 @@ mod look;
 mod member;
 mod memory;
 
+pub(crate) use jetstream::durability;
 pub use jetstream::{Connection, Durability, JetStream, Limit, Login, Names, Settings};
 pub use lease::{Claimant, Hold, Lease};
-pub(crate) use jetstream::durability;
 pub use local::Local;
 pub use look::{Extent, Look};
 pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Member};

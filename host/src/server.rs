@@ -57,7 +57,10 @@ pub struct Managed {
 
 impl std::fmt::Debug for Managed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Managed").field("database", &self.database).field("bind_address", &self.bind_address).finish_non_exhaustive()
+        f.debug_struct("Managed")
+            .field("database", &self.database)
+            .field("bind_address", &self.bind_address)
+            .finish_non_exhaustive()
     }
 }
 
@@ -123,7 +126,10 @@ impl Managed {
         let keeper = {
             let running = Arc::clone(&running);
             // One thread for the server's whole life: the kernel ends the server with the thread that started it.
-            std::thread::Builder::new().name("nats-server".to_owned()).spawn(move || starts.keep(&running)).map_err(unwritable)?
+            std::thread::Builder::new()
+                .name("nats-server".to_owned())
+                .spawn(move || starts.keep(&running))
+                .map_err(unwritable)?
         };
         let mut server = Server { url: String::new(), monitor: None, running, keeper: Some(keeper) };
         let ports = server.listens(&folder)?;
@@ -131,7 +137,8 @@ impl Managed {
         server.url = local(&ports.nats).unwrap_or_default();
         server.monitor = local(&ports.monitoring);
         // Should it have to be started again, it is to listen where nodes look for it.
-        if let (Some((host, "-1")), Some((_, port))) = (self.bind_address.rsplit_once(':'), server.url.rsplit_once(':')) {
+        if let (Some((host, "-1")), Some((_, port))) = (self.bind_address.rsplit_once(':'), server.url.rsplit_once(':'))
+        {
             self.write(&folder, &name, &format!("{host}:{port}")).map_err(unwritable)?;
         }
         write_private(&folder.join("address"), &server.url).map_err(unwritable)?;
@@ -159,9 +166,15 @@ impl Managed {
             };
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).map(|folder| folder.join("nats-server")).find(|program| is_program(program)).ok_or_else(
-            || missing("`[nats]` names no `urls`, so a NATS server is to be started here, and there is no `nats-server`".to_owned()),
-        )
+        std::env::split_paths(&path)
+            .map(|folder| folder.join("nats-server"))
+            .find(|program| is_program(program))
+            .ok_or_else(|| {
+                missing(
+                    "`[nats]` names no `urls`, so a NATS server is to be started here, and there is no `nats-server`"
+                        .to_owned(),
+                )
+            })
     }
 
     /// An address that the user wrote is obeyed; that it is open to all is worth one word.
@@ -228,7 +241,8 @@ impl Starts {
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
-        let said = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(self.folder.join("output"))?;
+        let said =
+            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(self.folder.join("output"))?;
         Command::new("/proc/self/exe")
             .arg(COMMAND)
             .arg(std::process::id().to_string())
@@ -290,7 +304,10 @@ impl Server {
             let is_there = self.running.child().is_some();
             if (was_there && !is_there) || begun.elapsed() > START {
                 return Err(Failure::new(Kind::Config, format!("the NATS server does not start: {}", quoted(folder)))
-                    .hint(format!("its configuration is `{}`, which ends with yours", folder.join("server.conf").display())));
+                    .hint(format!(
+                        "its configuration is `{}`, which ends with yours",
+                        folder.join("server.conf").display()
+                    )));
             }
             was_there = is_there;
             std::thread::sleep(LOOK);
@@ -329,7 +346,9 @@ impl Drop for Server {
 
 /// Becomes the server, to be killed with the process `parent`. Returns only if that fails.
 pub(crate) fn become_server(parent: u32, program: &Path, arguments: &[std::ffi::OsString]) -> Failure {
-    let cannot = |why: &dyn std::fmt::Display| Failure::new(Kind::General, format!("cannot become `{}`: {why}", program.display()));
+    let cannot = |why: &dyn std::fmt::Display| {
+        Failure::new(Kind::General, format!("cannot become `{}`: {why}", program.display()))
+    };
     if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
         return cannot(&error);
     }

@@ -9,10 +9,10 @@ use crate::log::Shard;
 use crate::node::{Carrier, state_directory};
 use crate::report::{LastError, Report};
 use crate::unread;
+use crate::words::count;
 use antiphon_core::codec;
 use antiphon_core::entry::Body;
 use serde::Serialize;
-use crate::words::count;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -58,7 +58,10 @@ async fn a_large_entry_is_cut_and_put_together() {
     let mut read = Vec::new();
     while read.len() < 5 {
         let placed = log.read(1, after, 1 << 20).await.unwrap();
-        assert!(placed[0].first() == after + 1 && placed[0].from == Sender::Origin(origin(if read.len() < 4 { 1 } else { 2 })));
+        assert!(
+            placed[0].first() == after + 1
+                && placed[0].from == Sender::Origin(origin(if read.len() < 4 { 1 } else { 2 }))
+        );
         after = placed.last().unwrap().seq;
         read.extend(placed);
     }

@@ -20,7 +20,12 @@ fn late(store: &std::path::Path) -> String {
 fn strict_durability_takes_only_servers_that_sync() {
     let place = place();
     let (good, page) = broker("");
-    let mut a = site(&place, "a", "", &format!("urls = ['{}']\nnats_monitor = ['{page}']\nstrict_durability = true", good.url()));
+    let mut a = site(
+        &place,
+        "a",
+        "",
+        &format!("urls = ['{}']\nnats_monitor = ['{page}']\nstrict_durability = true", good.url()),
+    );
     start(&mut a);
     assert_eq!(degraded(&place, "a", "durability"), "");
     let doctor = place.run(["doctor", "--config", "a.toml"]).stdout;
@@ -29,7 +34,8 @@ fn strict_durability_takes_only_servers_that_sync() {
     let (bad, page) = broker(&late(&place.path("store")));
     let nats = format!("urls = ['{}']\nnats_monitor = ['{page}']", bad.url());
     let mut b = site(&place, "b", "", &format!("{nats}\nstrict_durability = true"));
-    b.refused().expect(64, &["`strict_durability` is on", "syncs every 120 seconds", "jetstream { sync_interval: always }"]);
+    b.refused()
+        .expect(64, &["`strict_durability` is on", "syncs every 120 seconds", "jetstream { sync_interval: always }"]);
 
     // Without it the node runs, and says what it does without.
     let mut c = site(&place, "c", "", &nats);
@@ -62,7 +68,9 @@ fn c12_tries_in_vain_are_an_outage_and_no_end() {
     broker.kill();
     a.sql("INSERT INTO t VALUES (1, 'meanwhile')");
     a.wait_for_words("no NATS server can be reached; waiting");
-    eventually("it is shown", || degraded(&place, "a", "connection").starts_with("no NATS server can be reached at 127.0.0.1:"));
+    eventually("it is shown", || {
+        degraded(&place, "a", "connection").starts_with("no NATS server can be reached at 127.0.0.1:")
+    });
     broker.resume();
     eventually("it is over", || degraded(&place, "a", "connection").is_empty() && a.is_quiet());
     a.wait_for_words("a NATS server is reached again");

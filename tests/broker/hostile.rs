@@ -13,10 +13,8 @@ async fn log(broker: &Broker) -> JetStream {
     let pause = Duration::from_millis(100);
     let connection = Connection::open(&[broker.url()], "hostile", Login::default(), pause).await.unwrap();
     connection.wait(10).await;
-    let names = Names {
-        subject_prefix: "harmonylite-change-log".to_owned(),
-        stream_prefix: "harmonylite-changes".to_owned(),
-    };
+    let names =
+        Names { subject_prefix: "harmonylite-change-log".to_owned(), stream_prefix: "harmonylite-changes".to_owned() };
     let place = "elsewhere".to_owned();
     JetStream::new(&connection, Settings { names, replicas: 1, update_existing: false, limit: Limit::default(), place })
 }

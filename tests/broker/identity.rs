@@ -12,16 +12,37 @@ use std::time::{Duration, Instant};
 fn c67_what_differs_is_refused_in_words() {
     let (place, broker) = (place(), Broker::start());
     let nats = |more: &str| format!("urls = ['{}']\n{more}", broker.url());
-    let mut a = site(&place, "a", "", &nats("[conflict]\ndefault = 'last-write-wins'\n[[conflict.table]]\nmatch = 'x'\nuse = 'first-write-wins'"));
+    let mut a = site(
+        &place,
+        "a",
+        "",
+        &nats("[conflict]\ndefault = 'last-write-wins'\n[[conflict.table]]\nmatch = 'x'\nuse = 'first-write-wins'"),
+    );
     start(&mut a);
     a.sql("INSERT INTO t VALUES (1, 'x')");
     eventually("it is sent", || a.is_quiet());
     let policy = "[[conflict.table]]\nmatch = 'x'\nuse = 'first-write-wins'";
     for (name, more, words) in [
-        ("shards", format!("{policy}\n[replication_log]\nshards = 4"), "it has 1 shard, and this node is configured for 4"),
-        ("hasher", format!("{policy}\n[hash]\nuse = 'xxh3'"), "it hashes keys with `fnv@1`, and this node with `xxh3@1`"),
-        ("default", format!("[conflict]\ndefault = 'newest-wins'\n{policy}"), "it resolves clashes with `last-write-wins@1`, and this node with `newest-wins@1`"),
-        ("policies", String::new(), "its policies for single tables are `first-write-wins@1` for `x`, and this node's are none besides"),
+        (
+            "shards",
+            format!("{policy}\n[replication_log]\nshards = 4"),
+            "it has 1 shard, and this node is configured for 4",
+        ),
+        (
+            "hasher",
+            format!("{policy}\n[hash]\nuse = 'xxh3'"),
+            "it hashes keys with `fnv@1`, and this node with `xxh3@1`",
+        ),
+        (
+            "default",
+            format!("[conflict]\ndefault = 'newest-wins'\n{policy}"),
+            "it resolves clashes with `last-write-wins@1`, and this node with `newest-wins@1`",
+        ),
+        (
+            "policies",
+            String::new(),
+            "its policies for single tables are `first-write-wins@1` for `x`, and this node's are none besides",
+        ),
     ] {
         let mut b = site(&place, name, "", &nats(&more));
         b.sql("INSERT INTO t VALUES (2, 'must not go out')");
@@ -39,10 +60,8 @@ async fn c67_a_newer_wire_version_is_refused() {
     let pause = Duration::from_millis(100);
     let connection = Connection::open(&[broker.url()], "newer", Login::default(), pause).await.unwrap();
     connection.wait(10).await;
-    let names = Names {
-        subject_prefix: "harmonylite-change-log".to_owned(),
-        stream_prefix: "harmonylite-changes".to_owned(),
-    };
+    let names =
+        Names { subject_prefix: "harmonylite-change-log".to_owned(), stream_prefix: "harmonylite-changes".to_owned() };
     let settings =
         Settings { names, replicas: 1, update_existing: false, limit: Limit::default(), place: "x".to_owned() };
     let genesis = Genesis {
@@ -131,8 +150,10 @@ fn vouch(clone: &antiphon_harness::Site) {
     let file = std::fs::metadata(&clone.database).unwrap();
     let note = clone.state().join("life");
     let text = std::fs::read_to_string(&note).unwrap();
-    let mut life: serde_json::Value = serde_json::from_str(&text).unwrap();
-    life["device"] = file.dev().into();
-    life["inode"] = file.ino().into();
-    std::fs::write(&note, life.to_string()).unwrap();
+    let lines = text.lines().map(|line| match line.split_once(' ') {
+        Some(("device", _)) => format!("device {}\n", file.dev()),
+        Some(("inode", _)) => format!("inode {}\n", file.ino()),
+        _ => format!("{line}\n"),
+    });
+    std::fs::write(&note, lines.collect::<String>()).unwrap();
 }

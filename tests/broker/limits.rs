@@ -66,8 +66,7 @@ fn other_tools_are_told_how_far_it_came() {
     let broker = Broker::start();
     let place = place();
     let nats = format!("urls = ['{}']", broker.url());
-    let (mut a, mut b) =
-        (site(&place, "a", "seq_map_path = 'map.cbor'", &nats), site(&place, "b", "", &nats));
+    let (mut a, mut b) = (site(&place, "a", "seq_map_path = 'map.cbor'", &nats), site(&place, "b", "", &nats));
     start(&mut a);
     start(&mut b);
     let read = |path: std::path::PathBuf| -> BTreeMap<String, u64> {

@@ -73,11 +73,8 @@ fn f16_a_replaced_seed_is_used_at_the_next_connection() {
     let place = place();
     let (old, new) = (KeyPair::new_user(), KeyPair::new_user());
     let seed = place.file("seed", &old.seed().unwrap());
-    let users = format!(
-        "authorization {{ users: [ {{ nkey: {} }}, {{ nkey: {} }} ] }}",
-        old.public_key(),
-        new.public_key()
-    );
+    let users =
+        format!("authorization {{ users: [ {{ nkey: {} }}, {{ nkey: {} }} ] }}", old.public_key(), new.public_key());
     let broker = Broker::with(&users);
     let nats = format!("urls = ['{}']\nseed_file = {seed:?}", broker.url());
     let mut a = site(&place, "a", "", &nats);
@@ -116,7 +113,9 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, kind: &str) -> String {
                   \"leaf\":-1,\"mem_storage\":-1,\"disk_storage\":-1,\"streams\":-1,\"consumer\":-1}";
     let nats = match kind {
         "account" => format!("{{\"limits\":{limits},\"type\":\"account\",\"version\":2}}"),
-        "user" => "{\"pub\":{},\"sub\":{},\"subs\":-1,\"data\":-1,\"payload\":-1,\"type\":\"user\",\"version\":2}".to_owned(),
+        "user" => {
+            "{\"pub\":{},\"sub\":{},\"subs\":-1,\"data\":-1,\"payload\":-1,\"type\":\"user\",\"version\":2}".to_owned()
+        }
         kind => format!("{{\"type\":\"{kind}\",\"version\":2}}"),
     };
     let claims = format!(
@@ -163,7 +162,12 @@ fn every_login_works_and_no_secret_is_written_down() {
         ("by-file", named.to_owned(), in_file, true),
         ("by-environment", named.to_owned(), password("${env:BOBS}"), true),
         ("by-address", "authorization { user: \"b@b\", password: hunter2-in-a-url }".to_owned(), String::new(), true),
-        ("by-seed", format!("authorization {{ users: [ {{ nkey: {} }} ] }}", keys.public_key()), format!("seed_file = {seed_file:?}"), true),
+        (
+            "by-seed",
+            format!("authorization {{ users: [ {{ nkey: {} }} ] }}", keys.public_key()),
+            format!("seed_file = {seed_file:?}"),
+            true,
+        ),
         ("by-creds", operated, format!("creds_file = {creds_file:?}"), true),
         ("wrong", named.to_owned(), password("hunter2-that-is-wrong"), false),
     ];
@@ -242,15 +246,16 @@ fn permitted(nodes: &[u64]) -> String {
     let template = include_str!("../../examples/nats/permissions.conf");
     let (head, rest) = template.split_once("    # A node, number 1.\n").expect("the template has a node");
     let (node, tail) = rest.split_once("    # End of the node.\n").expect("and an end of it");
-    let filled = nodes.iter().map(|number| {
-        node.replace(".1.", &format!(".{number}.")).replace("node-1", &format!("node-{number}"))
-    });
+    let filled = nodes
+        .iter()
+        .map(|number| node.replace(".1.", &format!(".{number}.")).replace("node-1", &format!("node-{number}")));
     format!("{head}{}{tail}", filled.collect::<String>())
 }
 
 fn member(place: &Place, broker: &Broker, number: u64) -> Site {
     let name = format!("n{number}");
-    let nats = format!("urls = ['{}']\nuser_name = 'node-{number}'\nuser_password = 'change-me-node-{number}'", broker.url());
+    let nats =
+        format!("urls = ['{}']\nuser_name = 'node-{number}'\nuser_password = 'change-me-node-{number}'", broker.url());
     configure(place, &place.site(&name, crate::site::TABLE), &name, &format!("node_id = {number}"), &nats)
 }
 

@@ -135,6 +135,7 @@ fn the_status_of_a_database_that_never_was_replicated() {
       "tables": [],
       "refused": {},
       "troubles": {},
+      "degraded": {},
       "last_error": null,
       "last_error_seconds_ago": null
     }

@@ -27,7 +27,8 @@ const fn flag(name: &'static str, takes: Takes, instead: Option<&'static str>) -
     Flag { name, takes, instead }
 }
 
-const LEAVES: &str = "name leaf servers in a file of the NATS server's own, `server_config` under `[nats]`: `leafnodes { … }`";
+const LEAVES: &str =
+    "name leaf servers in a file of the NATS server's own, `server_config` under `[nats]`: `leafnodes { … }`";
 
 const FLAGS: &[Flag] = &[
     flag("config", Takes::Value, None),
@@ -121,8 +122,11 @@ impl Said {
             ours.extend(["--config".into(), file]);
         }
         // Removing our traces depends on none of these.
-        let flags =
-            [("--node-id", self.node_id), ("--cluster-addr", self.cluster_addr), ("--cluster-peers", self.cluster_peers)];
+        let flags = [
+            ("--node-id", self.node_id),
+            ("--cluster-addr", self.cluster_addr),
+            ("--cluster-peers", self.cluster_peers),
+        ];
         for (flag, value) in flags.into_iter().filter(|_| !self.cleanup) {
             if let Some(value) = value {
                 ours.extend([flag.into(), value]);

@@ -41,7 +41,9 @@ impl Secret {
                 .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
                 .map_err(|error| format!("cannot read `{path}`: {error}")),
             Some(("env", name)) => std::env::var(name).map_err(|_| format!("the variable `{name}` is not set")),
-            _ => Err(format!("`${{{place}}}` names neither a file, as `${{file:PATH}}`, nor a variable, as `${{env:NAME}}`")),
+            _ => Err(format!(
+                "`${{{place}}}` names neither a file, as `${{file:PATH}}`, nor a variable, as `${{env:NAME}}`"
+            )),
         }
     }
 

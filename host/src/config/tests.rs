@@ -597,11 +597,12 @@ fn a_server_is_started_where_none_is_named() {
 
 #[test]
 fn a_server_of_ones_own_and_others_are_two_things() {
-    let text = "db_path = 'a'\n[nats]\nurls = ['nats://h']\nstart_server = true";
     assert_eq!(
-        first_line(&refused(text)),
+        first_line(&refused("[nats]\nurls = ['nats://h']\nstart_server = true")),
         "configuration `antiphon.toml`: `nats.start_server` and `nats.urls` are both set"
     );
-    let text = "db_path = 'a'\n[nats]\ncluster_peers = ['nats://h:1']";
-    assert!(refused(text).contains("`nats.cluster_addr` is not set"), "{}", refused(text));
+    let peers = refused("[nats]\ncluster_peers = ['nats://h:1']");
+    assert!(peers.contains("`nats.cluster_addr` is not set"), "{peers}");
+    let half = refused("[nats]\ncert_file = 'a'");
+    assert!(half.contains("`nats.cert_file` and `nats.key_file` belong together"), "{half}");
 }

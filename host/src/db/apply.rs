@@ -1,10 +1,10 @@
 //! Apply: entries of the log become rows, position and watermarks included, in one transaction.
 
 use super::obstacle::{Obstacle, ObstacleKind};
+use super::own::{meta, set_meta};
 use super::recent::{Keys, Recalled};
 use super::seal::has_marks;
 use super::unit::Unit;
-use super::own::{meta, set_meta};
 use super::{Database, Doing as _, Error, outbox};
 use crate::log::{Placed, Sender, Shard};
 use antiphon_core::codec;
@@ -210,7 +210,11 @@ impl Database {
     }
 
     /// Applies one entry; the inner error says why it can't be applied here and now, and then nothing of it was.
-    fn apply_entry(&mut self, shard: Shard, placed: &Placed) -> Result<Result<(Option<Origin>, usize), Refusal>, Error> {
+    fn apply_entry(
+        &mut self,
+        shard: Shard,
+        placed: &Placed,
+    ) -> Result<Result<(Option<Origin>, usize), Refusal>, Error> {
         let at = placed.placement();
         let blocked = |why: Obstacle| Ok(Err(Refusal::Blocked(why.at(shard, placed.seq))));
         let entry = match codec::decode(&placed.frame) {

@@ -110,6 +110,7 @@ impl Log for JetStream {
     }
 
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
+        self.bucket.is_ours()?;
         self.stream(shard).read(after, bytes_max).await
     }
 
@@ -123,6 +124,7 @@ impl Log for JetStream {
         at: u64,
         bytes_max: usize,
     ) -> Result<(Option<Placement>, Vec<Placed>), Error> {
+        self.bucket.is_ours()?;
         self.stream(shard).read_on(at.max(1), bytes_max).await
     }
 

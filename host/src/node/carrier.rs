@@ -3,7 +3,9 @@
 use super::opened::closed_log;
 use crate::failure::{Failure, Kind};
 use crate::life;
-use crate::log::{self, Durability, durability, Connection, JetStream, Limit, Local, Log, Login, Look, Names, Settings};
+use crate::log::{
+    self, Connection, Durability, JetStream, Limit, Local, Log, Login, Look, Names, Settings, durability,
+};
 use crate::place::Place;
 use crate::server::Managed;
 use std::fmt;
@@ -104,7 +106,9 @@ impl Carrier {
             None => nats.urls.clone(),
             Some(Some(address)) => vec![address],
             Some(None) => {
-                return Err(unreachable(&"this node's NATS server was never started: it runs while `antiphon run` does"));
+                return Err(unreachable(
+                    &"this node's NATS server was never started: it runs while `antiphon run` does",
+                ));
             }
         };
         let open = Connection::open(&urls, &nats.name, nats.login.clone(), nats.pause);
@@ -118,7 +122,12 @@ impl Carrier {
             let why = why.ok().flatten().unwrap_or_else(|| "it does not answer".to_owned());
             return Err(unreachable(&format_args!("no NATS server at {}: {why}", nats.shown)));
         }
-        Ok(Some(Look::on_nats(JetStream::new(&connection, nats.settings(String::new())), runtime)))
+        let log = {
+            // The client starts tasks of its own at once.
+            let _inside = runtime.enter();
+            JetStream::new(&connection, nats.settings(String::new()))
+        };
+        Ok(Some(Look::on_nats(log, runtime)))
     }
 
     /// Opens the log. From then on it is also known where a server of one's own listens.
@@ -156,8 +165,13 @@ fn strict(found: &Durability) -> Result<(), Failure> {
     let refused = Failure::new(Kind::Config, format!("`strict_durability` is on, and {found}"));
     match found {
         Durability::Synced => Ok(()),
-        Durability::Late { .. } => Err(refused.hint(format!("add `{}` to the server's configuration, and start it again", durability::REMEDY))),
-        Durability::Unasked => Err(refused.hint("name their monitoring pages: `nats_monitor = [\"http://host:8222\"]` under `[nats]`, one a server")),
-        Durability::Unknown { .. } => Err(refused.hint("start the server with `http_port: 8222` in its configuration, reachable from here")),
+        Durability::Late { .. } => {
+            Err(refused.hint(format!("add `{}` to the server's configuration, and start it again", durability::REMEDY)))
+        }
+        Durability::Unasked => Err(refused
+            .hint("name their monitoring pages: `nats_monitor = [\"http://host:8222\"]` under `[nats]`, one a server")),
+        Durability::Unknown { .. } => {
+            Err(refused.hint("start the server with `http_port: 8222` in its configuration, reachable from here"))
+        }
     }
 }

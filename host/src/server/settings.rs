@@ -23,7 +23,9 @@ pub(super) fn name(folder: &Path) -> std::io::Result<String> {
 
 /// The whole configuration. What comes later has the last word, and the user's own comes last.
 pub(super) fn text(managed: &Managed, folder: &Path, name: &str, listen: &str) -> String {
-    let mut text = String::from("# Written by Antiphon at each start; what you want otherwise goes into a file of your own, `server_config`.\n");
+    let mut text = String::from(
+        "# Written by Antiphon at each start; what you want otherwise goes into a file of your own, `server_config`.\n",
+    );
     let mut line = |words: String| {
         text.push_str(&words);
         text.push('\n');
@@ -43,8 +45,12 @@ pub(super) fn text(managed: &Managed, folder: &Path, name: &str, listen: &str) -
         line(login(user));
     }
     if !managed.cluster_addr.is_empty() {
-        let routes: Vec<String> =
-            managed.cluster_peers.iter().flat_map(|peer| routes(peer, managed.user.as_ref())).map(|url| quoted(&url)).collect();
+        let routes: Vec<String> = managed
+            .cluster_peers
+            .iter()
+            .flat_map(|peer| routes(peer, managed.user.as_ref()))
+            .map(|url| quoted(&url))
+            .collect();
         line("cluster {".to_owned());
         line(format!("  name: {}", quoted("antiphon")));
         line(format!("  listen: {}", quoted(&managed.cluster_addr)));
@@ -73,7 +79,8 @@ fn routes(peer: &str, user: Option<&(String, String)>) -> Vec<String> {
     if scheme != "dns" {
         return vec![one(host)];
     }
-    let found: Vec<String> = host.to_socket_addrs().map(|found| found.map(|at| one(&at.to_string())).collect()).unwrap_or_default();
+    let found: Vec<String> =
+        host.to_socket_addrs().map(|found| found.map(|at| one(&at.to_string())).collect()).unwrap_or_default();
     // A name that says nothing yet is left to the server, which asks again.
     if found.is_empty() { vec![one(host)] } else { found }
 }

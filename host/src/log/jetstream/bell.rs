@@ -45,9 +45,9 @@ impl Bell {
         ring(&self.last, seq);
     }
 
-    /// The last position that it was told of.
-    pub(super) fn told(&self) -> u64 {
-        *self.last.borrow()
+    /// Whether something was said to stand at this position.
+    pub(super) fn has_rung_for(&self, seq: u64) -> bool {
+        *self.last.borrow() >= seq
     }
 
     /// Returns when something may stand after a position.

@@ -116,8 +116,10 @@ impl Connection {
                 }
             });
         let addresses = way.addresses.clone();
-        let client =
-            options.connect(addresses).await.map_err(|error| Failure::config(format!("cannot connect to NATS: {error}")))?;
+        let client = options
+            .connect(addresses)
+            .await
+            .map_err(|error| Failure::config(format!("cannot connect to NATS: {error}")))?;
         let tending = Tending(tokio::spawn(tend(client.clone(), way.clone())));
         Ok(Self { client, way, _tending: Arc::new(tending), watching: Arc::default() })
     }
@@ -242,7 +244,8 @@ async fn tend(client: Client, way: Arc<Way>) {
             let hosts: Vec<String> =
                 way.addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
             let hosts = hosts.join(", ");
-            if way.set(CONNECTION, Some(format!("no NATS server can be reached at {hosts}: {why}; it goes on trying"))) {
+            if way.set(CONNECTION, Some(format!("no NATS server can be reached at {hosts}: {why}; it goes on trying")))
+            {
                 tracing::warn!(
                     servers = hosts,
                     why,

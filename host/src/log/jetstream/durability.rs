@@ -48,7 +48,10 @@ impl fmt::Display for Durability {
         match self {
             Self::Synced => write!(f, "every NATS server syncs what it acknowledges"),
             Self::Unasked => {
-                write!(f, "it is not known whether the NATS servers sync what they acknowledge: `nats_monitor` names no page of theirs")
+                write!(
+                    f,
+                    "it is not known whether the NATS servers sync what they acknowledge: `nats_monitor` names no page of theirs"
+                )
             }
             Self::Unknown { page, why } => {
                 write!(f, "it is not known whether the NATS server at {page} syncs what it acknowledges: {why}")
@@ -149,7 +152,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_page_says_is_understood() {
-        let always = "HTTP/1.0 200 OK\r\n\r\n{\"jetstream\":{\"config\":{\"sync_interval\":120000000000,\"sync_always\":true}}}";
+        let always =
+            "HTTP/1.0 200 OK\r\n\r\n{\"jetstream\":{\"config\":{\"sync_interval\":120000000000,\"sync_always\":true}}}";
         assert_eq!(asked(always).await, Durability::Synced);
         let late = "HTTP/1.1 200 OK\r\nA: b\r\n\r\n{\"jetstream\":{\"config\":{\"sync_interval\":120000000000}}}";
         assert!(matches!(asked(late).await, Durability::Late { seconds: 120, .. }));

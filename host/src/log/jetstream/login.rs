@@ -101,18 +101,15 @@ impl Login {
     /// What a connection is made with.
     pub(super) fn options(&self) -> ConnectOptions {
         let login = self.clone();
-        let mut options = if self.user.is_some()
-            || self.token.is_some()
-            || self.seed_file.is_some()
-            || self.creds_file.is_some()
-        {
-            ConnectOptions::with_auth_callback(move |nonce| {
-                let auth = login.answer(&nonce).map_err(AuthError::new);
-                async move { auth }
-            })
-        } else {
-            ConnectOptions::new()
-        };
+        let mut options =
+            if self.user.is_some() || self.token.is_some() || self.seed_file.is_some() || self.creds_file.is_some() {
+                ConnectOptions::with_auth_callback(move |nonce| {
+                    let auth = login.answer(&nonce).map_err(AuthError::new);
+                    async move { auth }
+                })
+            } else {
+                ConnectOptions::new()
+            };
         if let Some(file) = &self.ca_file {
             options = options.add_root_certificates(file.clone());
         }

@@ -1,7 +1,8 @@
 //! Out of the stream: messages by their sequence, put together to frames.
 //!
 //! Any server that has a copy may answer, and one may be behind. So a read that finds nothing proves nothing where there
-//! are several copies: then the stream's leader is asked how far it reaches.
+//! are several copies: then the stream's leader is asked how far it reaches. If it says that there is more and does not have
+//! it either, somebody removed what was acknowledged.
 
 use super::Names;
 use super::append::{BATCH_MAX, PART};
@@ -33,6 +34,13 @@ struct Wanted<'a> {
     seq: u64,
     batch: usize,
     max_bytes: usize,
+    next_by_subj: &'a str,
+}
+
+/// The first message from this sequence on.
+#[derive(Serialize)]
+struct Next<'a> {
+    seq: u64,
     next_by_subj: &'a str,
 }
 
@@ -69,11 +77,7 @@ impl Stream {
     }
 
     /// In one request: the message at the position, and the messages after it.
-    pub(super) async fn read_on(
-        &self,
-        at: u64,
-        bytes_max: usize,
-    ) -> Result<(Option<Placement>, Vec<Placed>), Error> {
+    pub(super) async fn read_on(&self, at: u64, bytes_max: usize) -> Result<(Option<Placement>, Vec<Placed>), Error> {
         let bytes_max = bytes_max.min(READ_MAX);
         let mut messages = self.messages_from(at, bytes_max).await?;
         if messages.is_empty() {
@@ -118,15 +122,16 @@ impl Stream {
         let mut waited = None;
         loop {
             let Assembled { mut placed, open } = assemble(&messages);
-            if open == 0 || !placed.is_empty() {
+            placed.retain(|placed| placed.seq > after);
+            let Some(last) = messages.last().map(|message| message.sequence).filter(|_| placed.is_empty()) else {
                 return Ok(placed);
-            }
+            };
             // An entry larger than what is read at once.
-            let next = messages.last().map_or(after, |message| message.sequence) + 1;
-            let more = self.messages_from(next, bytes_max).await?;
+            messages.drain(..messages.len() - open);
+            let more = self.messages_from(last + 1, bytes_max).await?;
             if more.is_empty() {
                 let begun = *waited.get_or_insert_with(tokio::time::Instant::now);
-                if begun.elapsed() > CATCH_UP {
+                if messages.is_empty() || begun.elapsed() > CATCH_UP {
                     // All parts of an entry come at once: what ends without its last part is none.
                     placed.extend(messages.iter().map(alone));
                     return Ok(placed);
@@ -139,21 +144,37 @@ impl Stream {
 
     async fn reaches_past(&self, seq: u64) -> Result<bool, Error> {
         // Who follows was told of whatever came; only a bell that was not heard yet costs a question.
-        Ok(self.bell.told() > seq || self.bounds().await?.last > seq)
+        Ok(self.bell.has_rung_for(seq + 1) || self.bounds().await?.last > seq)
     }
 
     async fn messages_from(&self, seq: u64, bytes_max: usize) -> Result<Vec<StreamMessage>, Error> {
         let begun = tokio::time::Instant::now();
         loop {
             let messages = self.try_messages(seq, bytes_max).await?;
-            if !messages.is_empty() || self.settings.replicas < 2 || self.bounds().await?.last < seq {
+            // One copy alone is not behind itself.
+            let is_all = self.settings.replicas < 2 && seq > 1 && !self.bell.has_rung_for(seq);
+            if !messages.is_empty() || is_all || self.bounds().await?.last < seq {
                 return Ok(messages);
             }
             if begun.elapsed() > CATCH_UP {
-                return Err(Error::Unreachable(format!("the copies of stream `{}` do not catch up", self.name)));
+                return Err(if self.leader_has(seq).await? {
+                    Error::Unreachable(format!("the copies of stream `{}` do not catch up", self.name))
+                } else {
+                    Error::Broken(format!(
+                        "the stream `{}` had message {seq}, and has lost it and all behind it",
+                        self.name
+                    ))
+                });
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Whether the stream's leader has this message, or one behind it.
+    async fn leader_has(&self, seq: u64) -> Result<bool, Error> {
+        let wanted = Next { seq, next_by_subj: &self.names().subjects(self.shard) };
+        let found: Option<serde_json::Value> = self.ask("STREAM.MSG.GET", &wanted).await?;
+        Ok(found.is_some())
     }
 
     async fn try_messages(&self, seq: u64, bytes_max: usize) -> Result<Vec<StreamMessage>, Error> {
@@ -203,7 +224,8 @@ pub(super) async fn direct(
 /// Which part of how many a message is, if it is no whole frame.
 fn part_of(message: &StreamMessage) -> Option<(u64, u64)> {
     let (part, of) = message.headers.get(PART)?.as_str().split_once('/')?;
-    Some((part.parse().ok()?, of.parse().ok()?))
+    let (part, of) = (part.parse().ok()?, of.parse().ok()?);
+    (0 < part && part <= of && of <= BATCH_MAX as u64).then_some((part, of))
 }
 
 /// What tells an entry from others, by its last message alone; `None` if that message is not the last, or too short.
@@ -231,43 +253,43 @@ fn alone(message: &StreamMessage) -> Placed {
     }
 }
 
-/// Entries out of messages. What claims to be a part and does not fit is an entry by itself: no node can read it, so
-/// none goes on past it.
+/// Entries out of messages.
+///
+/// No node leaves a part alone, for all of one entry are taken together. One that somebody else put there is given as an
+/// entry of its own, which can't be read: whoever applies stops at it, and skips nothing.
 fn assemble(messages: &[StreamMessage]) -> Assembled {
     let mut placed = Vec::new();
     let mut open: Vec<&StreamMessage> = Vec::new();
     let mut bytes = 0;
     for message in messages {
         let (part, of) = part_of(message).unwrap_or((1, 1));
-        let fits = part == open.len() as u64 + 1
-            && of <= BATCH_MAX as u64
-            && bytes + message.payload.len() <= FRAME_MAX
+        let follows = bytes + message.payload.len() <= FRAME_MAX
             && open.last().is_none_or(|last| {
                 last.sequence + 1 == message.sequence
                     && last.subject == message.subject
                     && part_of(last).is_some_and(|(_, before)| before == of)
             });
-        if !fits {
+        if part != open.len() as u64 + 1 || !follows {
             placed.extend(open.drain(..).map(alone));
             bytes = 0;
-            if part > 1 || part > of || of > BATCH_MAX as u64 {
-                placed.push(alone(message));
-                continue;
-            }
+        }
+        if part != open.len() as u64 + 1 {
+            placed.push(alone(message));
+            continue;
         }
         bytes += message.payload.len();
         open.push(message);
-        if part < of {
-            continue;
+        if part == of {
+            placed.push(match open.as_slice() {
+                [whole] => alone(whole),
+                parts => {
+                    let frame = parts.iter().flat_map(|part| part.payload.iter().copied()).collect();
+                    Placed { parts: u32::try_from(parts.len()).unwrap_or(u32::MAX), frame, ..alone(message) }
+                }
+            });
+            open.clear();
+            bytes = 0;
         }
-        let frame = match open.as_slice() {
-            [whole] => whole.payload.to_vec(),
-            parts => parts.iter().flat_map(|part| part.payload.iter().copied()).collect(),
-        };
-        let parts = u32::try_from(open.len()).unwrap_or(u32::MAX);
-        open.clear();
-        bytes = 0;
-        placed.push(Placed { parts, frame, ..alone(message) });
     }
     Assembled { placed, open: open.len() }
 }
