@@ -2,13 +2,12 @@
 
 use crate::site::{degraded, place, site, start};
 use antiphon_harness::{Broker, eventually};
-use std::net::TcpListener;
 
-/// A broker with a monitoring page, and the page's address.
+/// A broker with these lines, and its monitoring page.
 fn broker(more: &str) -> (Broker, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let broker = Broker::with(&format!("http: \"127.0.0.1:{port}\"\n{more}"));
-    (broker, format!("http://127.0.0.1:{port}"))
+    let broker = Broker::with(more);
+    let page = broker.monitor();
+    (broker, page)
 }
 
 /// A later block of the same name replaces the one that syncs always.

@@ -113,6 +113,8 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, name: &str, kind: &str) -> String {
                   \"leaf\":-1,\"mem_storage\":-1,\"disk_storage\":-1,\"streams\":-1,\"consumer\":-1}";
     let nats = match kind {
         "account" => format!("{{\"limits\":{limits},\"type\":\"account\",\"version\":2}}"),
+        // The servers' own account stores nothing.
+        "system" => "{\"limits\":{\"subs\":-1,\"data\":-1,\"payload\":-1,\"conn\":-1,\"leaf\":-1},\"type\":\"account\",\"version\":2}".to_owned(),
         "user" => {
             "{\"pub\":{},\"sub\":{},\"subs\":-1,\"data\":-1,\"payload\":-1,\"type\":\"user\",\"version\":2}".to_owned()
         }
@@ -136,6 +138,7 @@ fn every_login_works_and_no_secret_is_written_down() {
     let keys = KeyPair::new_user();
     let seed = keys.seed().unwrap();
     let (operator, account, user) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
+    let system = KeyPair::new_account();
     let creds = format!(
         "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{}\n\
          ------END USER NKEY SEED------\n",
@@ -143,8 +146,11 @@ fn every_login_works_and_no_secret_is_written_down() {
         user.seed().unwrap()
     );
     let operated = format!(
-        "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {} }}",
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{\n{}: {}\n{}: {}\n}}",
         jwt(&operator, &operator, "operator", "operator"),
+        system.public_key(),
+        system.public_key(),
+        jwt(&operator, &system, "SYS", "system"),
         account.public_key(),
         jwt(&operator, &account, "account", "account")
     );
