@@ -11,7 +11,7 @@ pub(crate) struct Authority {
 
 fn openssl(folder: &Path, arguments: &str) {
     let made = Command::new("openssl").current_dir(folder).args(arguments.split_whitespace()).output();
-    let made = made.expect("openssl is missing; on Debian: apt-get install openssl");
+    let made = made.unwrap_or_else(|error| panic!("openssl is missing; on Debian: apt-get install openssl: {error}"));
     assert!(made.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&made.stderr));
 }
 

@@ -16,7 +16,7 @@ fn server(site: &Site) -> u32 {
         let files = std::fs::read_dir(site.state().join("nats")).ok()?.filter_map(Result::ok).map(|file| file.path());
         files.filter(|path| path.extension().is_some_and(|extension| extension == "ports")).last()
     };
-    let name = ports().expect("it listens").file_stem().unwrap().to_str().unwrap().to_owned();
+    let name = ports().unwrap().file_stem().unwrap().to_str().unwrap().to_owned();
     name.rsplit('_').next().unwrap().parse().unwrap()
 }
 

@@ -250,8 +250,8 @@ fn x10_plain_text_to_another_machine_is_said_once_and_shown() {
 /// The template of permissions, filled in for these nodes, with a password for each.
 fn permitted(nodes: &[u64]) -> String {
     let template = include_str!("../../examples/nats/permissions.conf");
-    let (head, rest) = template.split_once("    # A node, number 1.\n").expect("the template has a node");
-    let (node, tail) = rest.split_once("    # End of the node.\n").expect("and an end of it");
+    let (head, rest) = template.split_once("    # A node, number 1.\n").unwrap();
+    let (node, tail) = rest.split_once("    # End of the node.\n").unwrap();
     let filled = nodes
         .iter()
         .map(|number| node.replace(".1.", &format!(".{number}.")).replace("node-1", &format!("node-{number}")));

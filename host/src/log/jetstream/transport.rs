@@ -24,22 +24,22 @@ pub(super) fn fault(info: &ServerInfo, addresses: &[ServerAddr], login: &Login) 
 mod tests {
     use super::*;
 
-    fn is_fault(ip: &str, url: &str, tls: bool, login: Login) -> bool {
+    fn is_fault(ip: &str, url: &str, tls: bool, login: &Login) -> bool {
         let info = ServerInfo { client_ip: ip.to_owned(), tls_required: tls, ..ServerInfo::default() };
-        fault(&info, &[url.parse().unwrap()], &login).is_some()
+        fault(&info, &[url.parse().unwrap()], login).is_some()
     }
 
     #[test]
     fn x10_plain_text_without_a_login_is_a_fault_beyond_this_machine() {
-        let plain = || Login::default();
-        assert!(is_fault("192.0.2.7", "nats://h", false, plain()));
-        assert!(is_fault("2001:db8::7", "nats://h", false, plain()));
-        assert!(is_fault("", "nats://h", false, plain()), "a server that does not tell may be anywhere");
-        assert!(!is_fault("127.0.0.1", "nats://h", false, plain()));
-        assert!(!is_fault("::1", "nats://h", false, plain()));
-        assert!(!is_fault("192.0.2.7", "tls://h", false, plain()));
-        assert!(!is_fault("192.0.2.7", "nats://h", true, plain()));
-        let named = Login { user: Some(("a".to_owned(), "b".to_owned())), ..plain() };
-        assert!(!is_fault("192.0.2.7", "nats://h", false, named));
+        let plain = &Login::default();
+        assert!(is_fault("192.0.2.7", "nats://h", false, plain));
+        assert!(is_fault("2001:db8::7", "nats://h", false, plain));
+        assert!(is_fault("", "nats://h", false, plain), "a server that does not tell may be anywhere");
+        assert!(!is_fault("127.0.0.1", "nats://h", false, plain));
+        assert!(!is_fault("::1", "nats://h", false, plain));
+        assert!(!is_fault("192.0.2.7", "tls://h", false, plain));
+        assert!(!is_fault("192.0.2.7", "nats://h", true, plain));
+        let named = Login { user: Some(("a".to_owned(), "b".to_owned())), ..Login::default() };
+        assert!(!is_fault("192.0.2.7", "nats://h", false, &named));
     }
 }
