@@ -14,6 +14,7 @@ use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 
 mod cleanup;
+mod compile;
 mod config;
 mod conflicts;
 mod demo;
@@ -25,6 +26,7 @@ mod log;
 mod look;
 mod misuse;
 mod plugin;
+mod policy;
 mod repair;
 mod run;
 mod server;
@@ -58,9 +60,13 @@ enum Command {
     Repair(repair::Repair),
     #[command(subcommand)]
     Plugin(plugin::Command),
+    #[command(subcommand)]
+    Policy(policy::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
+    #[command(name = crate::components::COMPILE, hide = true)]
+    Compile(compile::Compile),
     #[command(name = crate::server::COMMAND, hide = true)]
     Server(server::Server),
 }
@@ -90,8 +96,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Log(command)) => command.run(),
         Some(Command::Repair(repair)) => repair.run(),
         Some(Command::Plugin(command)) => command.run(),
+        Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
+        Some(Command::Compile(compile)) => compile.run(),
         Some(Command::Server(server)) => server.run(),
     }
 }

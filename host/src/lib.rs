@@ -19,6 +19,7 @@
 //! | [`placement`] | whether the log is still the one that was applied |
 //! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
 //! | [`seq_map`] | how far each shard was applied, for other tools |
+//! | [`replay`] | clashes that a resolver failed at, as files |
 //! | [`housekeeping`] | what nobody needs any more goes, in short steps |
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
@@ -53,9 +54,12 @@ pub mod log;
 pub mod node;
 pub mod place;
 pub mod placement;
+mod policies;
 pub mod publish;
 mod reattach;
+pub mod reload;
 pub mod repair;
+pub mod replay;
 pub mod report;
 pub mod seq_map;
 pub mod server;

@@ -14,7 +14,7 @@ pub use jetstream::{Connection, Durability, JetStream, Limit, Login, Names, Sett
 pub use lease::{Claimant, Hold, Lease};
 pub use local::Local;
 pub use look::{Extent, Look};
-pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Member};
+pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Difference, Member, Sample};
 pub use memory::{Faults, Memory};
 
 use antiphon_core::codec;
@@ -82,6 +82,10 @@ impl Placed {
         match self.from {
             Sender::Untold => true,
             Sender::Anyone => self.first() == 1 && matches!(entry.body, Body::Genesis(_)),
+            // What has no number is said by a voice of the origin's own, which is another subject.
+            Sender::Origin(origin) if entry.body.is_unnumbered() => {
+                origin == entry.origin || origin == entry.origin.voice()
+            }
             Sender::Origin(origin) => origin == entry.origin,
         }
     }

@@ -1,14 +1,17 @@
 //! The engine that all plugins share, and the clock that bounds their calls.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmBacktraceDetails};
 
 use crate::cache::Cache;
+use crate::compile::Compiler;
 use crate::inert::{self, State};
 
 /// How long an epoch lasts: how exactly a watchdog can be set.
@@ -22,19 +25,32 @@ pub(crate) struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) compiler: Option<Compiler>,
+    /// What was compiled or read in this process, by the sha256 of the bytes.
+    compiled: Mutex<BTreeMap<String, Component>>,
     _ticker: Ticker,
 }
 
 impl Runtime {
-    pub(crate) fn new(cache: Option<Cache>) -> wasmtime::Result<Self> {
+    pub(crate) fn new(cache: Option<Cache>, compiler: Option<Compiler>) -> wasmtime::Result<Self> {
         let engine = Engine::new(&config())?;
         let linker = inert::linker(&engine)?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, cache, _ticker: ticker })
+        Ok(Self { engine, linker, cache, compiler, compiled: Mutex::default(), _ticker: ticker })
+    }
+
+    /// The component of these bytes, if this process had it before.
+    pub(crate) fn known(&self, sha256: &str) -> Option<Component> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).cloned()
+    }
+
+    pub(crate) fn know(&self, sha256: &str, component: &Component) {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled.insert(sha256.to_owned(), component.clone());
     }
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)

@@ -100,6 +100,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("row-size", rows::sizes),
     ("log", log::reachable),
     ("clock", log::clock),
+    ("answers", log::answers),
     ("transport", broker::transport),
     ("durability", broker::durability),
 ];

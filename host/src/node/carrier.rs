@@ -131,7 +131,7 @@ impl Carrier {
     }
 
     /// Opens the log. From then on it is also known where a server of one's own listens.
-    pub(super) async fn open(&mut self, place: &Place) -> Result<Arc<dyn Log>, Failure> {
+    pub(crate) async fn open(&mut self, place: &Place) -> Result<Arc<dyn Log>, Failure> {
         match self {
             Self::Embedded(directory) => {
                 let log = Local::open(directory).map_err(|error| closed_log(&error))?;
