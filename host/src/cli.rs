@@ -29,6 +29,7 @@ mod plugin;
 mod policy;
 mod repair;
 mod run;
+mod server;
 mod shown;
 mod status;
 mod verify;
@@ -66,6 +67,8 @@ enum Command {
     Config(config::Command),
     #[command(name = crate::components::COMPILE, hide = true)]
     Compile(compile::Compile),
+    #[command(name = crate::server::COMMAND, hide = true)]
+    Server(server::Server),
 }
 
 /// Does what the arguments say; the first is the program's own name.
@@ -97,6 +100,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
         Some(Command::Compile(compile)) => compile.run(),
+        Some(Command::Server(server)) => server.run(),
     }
 }
 
@@ -114,10 +118,15 @@ pub(crate) struct Node {
 impl Node {
     /// The configuration these arguments mean.
     pub(crate) fn load(self, log: Option<PathBuf>, node_id: Option<u64>) -> Result<Loaded, Failure> {
+        self.load_with(Overrides { node_id, log_path: log, ..Overrides::default() })
+    }
+
+    /// The same, with all that flags may say.
+    pub(crate) fn load_with(self, overrides: Overrides) -> Result<Loaded, Failure> {
         Config::load(Sources {
             file: self.config,
             environment: Environment::of_process(),
-            overrides: Overrides { db_path: self.db, node_id, log_path: log },
+            overrides: Overrides { db_path: self.db, ..overrides },
         })
     }
 

@@ -191,6 +191,7 @@ impl Config {
         let leaves = keys::check(&source)?;
         let mut config: Self = source.extract()?;
         overrides.apply(&mut config);
+        config.starts_server(&leaves);
         config.settle();
         Ok((config, leaves))
     }
@@ -210,6 +211,14 @@ impl Config {
         let mut name = OsString::from(&self.db_path);
         name.push(".antiphon");
         PathBuf::from(name)
+    }
+
+    /// A section that speaks of NATS and names no servers asks for one. `urls` alone, empty, says nothing.
+    fn starts_server(&mut self, leaves: &[keys::Leaf]) {
+        let mut said = leaves.iter().filter_map(|leaf| leaf.pattern.strip_prefix("nats.")).filter(|key| *key != "urls");
+        if self.nats.urls.is_empty() && leaves.iter().all(|leaf| leaf.pattern != "nats.start_server") {
+            self.nats.start_server |= said.next().is_some();
+        }
     }
 
     /// Fills in what follows from other settings.

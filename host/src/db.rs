@@ -60,7 +60,6 @@ pub use conflicts::{Conflicts, Record};
 pub use founding::Standing;
 pub use handle::Db;
 pub use inspect::{Look, Mark, NodeState, Waiting};
-pub use ledger::Placement;
 pub use look::look;
 pub use obstacle::{Obstacle, ObstacleKind};
 pub use outbox::Unsent;
@@ -464,13 +463,13 @@ impl Database {
 
     /// Where this node stands in a shard: the last entry applied.
     #[must_use]
-    pub fn position(&self, shard: log::Shard) -> Placement {
+    pub fn position(&self, shard: log::Shard) -> log::Placement {
         self.ledger.position(shard)
     }
 
     /// The last entry of a shard of which anything has been applied: past the position while a unit is applied in slices.
     #[must_use]
-    pub fn anchor(&self, shard: log::Shard) -> Placement {
+    pub fn anchor(&self, shard: log::Shard) -> log::Placement {
         self.ledger.cursor(shard).map_or_else(|| self.ledger.position(shard), |cursor| cursor.at)
     }
 }

@@ -5,9 +5,10 @@ use crate::alarm::Alarm;
 use crate::db::Db;
 use crate::failure::{Failure, Kind};
 use crate::life::Life;
-use crate::log::Shard;
+use crate::log::{Log, Shard};
 use crate::place::Place;
 use crate::reload::{self, Reload};
+use crate::report::Board;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ impl Default for Activity {
 /// The task.
 pub(crate) struct Guard {
     pub(crate) db: Db,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) board: Board,
     pub(crate) place: Place,
     pub(crate) state: PathBuf,
     pub(crate) incarnation: u64,
@@ -101,6 +104,7 @@ impl Guard {
             }
             if measured.elapsed() >= MEASURE {
                 self.measure(&mut alarm, &mut waiting).await;
+                self.board.degraded(self.log.degraded());
                 fault!("measured");
                 measured = Instant::now();
             }

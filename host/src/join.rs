@@ -202,6 +202,7 @@ async fn take_over(
             for placed in &entries {
                 if let Ok(entry) = codec::decode(&placed.frame)
                     && db.is_me(entry.origin)
+                    && placed.may_say(&entry)
                 {
                     waiting.retain(|batch| *batch != (entry.number, codec::checksum(&placed.frame)));
                 }
@@ -450,7 +451,7 @@ impl Aside {
 }
 
 fn is_founded(placed: &Placed) -> bool {
-    matches!(codec::decode(&placed.frame), Ok(Entry { body: Body::Founded, .. }))
+    codec::decode(&placed.frame).is_ok_and(|entry| matches!(entry.body, Body::Founded) && placed.may_say(&entry))
 }
 
 /// The log's first entry, if there is one.
@@ -464,6 +465,9 @@ pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, 
         return Err(crate::node::lost_log("cannot follow the log", &log::Error::Broken(lost)));
     }
     match codec::decode(&first.frame) {
+        Ok(entry) if !first.may_say(&entry) => {
+            Err(foreign(&"its first entry says that another node wrote it than the one that sent it"))
+        }
         Ok(Entry { cluster, origin, body: Body::Genesis(genesis), .. }) => Ok(Some((cluster, origin, genesis))),
         Ok(_) => Err(foreign(&"its first entry is no genesis")),
         Err(error) => Err(foreign(&error)),

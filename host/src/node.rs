@@ -10,6 +10,7 @@ use crate::log::{Claim, Log};
 use crate::place::Place;
 use crate::publish::Publisher;
 use crate::report::Board;
+use crate::seq_map::SeqMap;
 use crate::subscribe::Subscriber;
 use crate::watch::Watch;
 use following::Following;
@@ -53,6 +54,7 @@ pub struct Node {
     incarnation: u64,
     reached: Arc<AtomicU64>,
     keep: Keep,
+    seq_map: SeqMap,
     board: Board,
     state: PathBuf,
     place: Place,
@@ -93,6 +95,8 @@ impl Node {
         let activity = Arc::new(Activity::new());
         let guard = Guard {
             db: self.db.clone(),
+            log: self.log.clone(),
+            board: self.board.clone(),
             place: self.place.clone(),
             state: self.state.clone(),
             incarnation: self.incarnation,
@@ -122,6 +126,7 @@ impl Node {
                 moved: Arc::clone(&moved),
                 activity: Arc::clone(&activity),
                 board: self.board.clone(),
+                seq_map: self.seq_map.clone(),
             };
             tasks.spawn(following.run(stop.clone()).instrument(info_span!("apply", shard)));
         }

@@ -79,7 +79,7 @@ fn a_first_start_asks_again() {
     founder.sql("INSERT INTO t (id) VALUES (1)");
     eventually("the founder is done", || founder.is_quiet());
     let site = world.site("late");
-    let overrides = Overrides { db_path: Some(site.database.clone()), node_id: None, log_path: None };
+    let overrides = Overrides { db_path: Some(site.database.clone()), ..Overrides::default() };
     let file = Some(world.place.path("late.toml"));
     let sources = Sources { file, environment: Environment::default(), overrides };
     let config = Config::load(sources).unwrap().config;

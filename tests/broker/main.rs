@@ -10,14 +10,22 @@
 
 mod admin;
 mod cases;
+mod certificates;
 mod cluster;
 mod contract;
+mod durability;
 mod entering;
 mod faults;
+mod hostile;
+mod identity;
 mod large;
+mod limits;
 mod load;
 mod lost;
+mod managed;
 mod scenario;
+mod security;
+mod site;
 mod world;
 
 /// A file that nobody listed would be a test that nobody runs.

@@ -97,7 +97,6 @@ fn what_has_no_effect_is_said() {
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
     warning: `snapshot.enabled`, `snapshot.store` have no effect in this version: no snapshot is taken or restored
     "#);
 }
@@ -165,6 +164,8 @@ fn show_hides_secrets() {
     [replication_log]
     shards = 1
     max_entries = 1024
+    log_bytes_max = "0"
+    on_full = "block"
     replicas = 1
     compress = true
     update_existing = false
@@ -245,6 +246,8 @@ fn show_hides_secrets() {
     urls = []
     subject_prefix = "harmonylite-change-log"
     stream_prefix = "harmonylite-changes"
+    start_server = true
+    nats_server = ""
     server_config = ""
     seed_file = ""
     user_name = "bob"
@@ -252,8 +255,12 @@ fn show_hides_secrets() {
     ca_file = ""
     cert_file = ""
     key_file = ""
+    cluster_addr = ""
+    cluster_peers = []
     bind_address = "127.0.0.1:-1"
     require_tls = false
+    nats_monitor = []
+    strict_durability = false
     creds_file = ""
     connect_retries = 5
     reconnect_wait_seconds = 2

@@ -66,6 +66,12 @@ fn run_help() {
               Number of this node, different on every node; 0 or none: from the configuration, else made
               once at random
 
+          --cluster-addr <ADDR>
+              Start a NATS server, which others of its cluster reach at this `host:port`
+
+          --cluster-peers <URLS>
+              Addresses of those others, as `nats://host:4248`, joined by commas
+
       -h, --help
               Print help (see a summary with '-h')
     "#);

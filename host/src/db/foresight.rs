@@ -63,7 +63,8 @@ impl Database {
         let known = foresight.read.max(halted.seq);
         for placed in entries.iter().filter(|placed| placed.seq > known) {
             foresight.read = placed.seq;
-            let Ok(Entry { cluster: of, body, .. }) = codec::decode(&placed.frame) else { continue };
+            let Some(entry) = codec::decode(&placed.frame).ok().filter(|entry| placed.may_say(entry)) else { continue };
+            let Entry { cluster: of, body, .. } = entry;
             match body {
                 _ if of != cluster => {}
                 Body::Decided(Decision { version, policies }) if shard == 1 => {

@@ -13,6 +13,7 @@ use crate::lock::Lock;
 use crate::log::{self, Claim, Log};
 use crate::place::Place;
 use crate::report::{Board, Report};
+use crate::seq_map::SeqMap;
 use crate::watch::Watch;
 use antiphon_core::entry::Genesis;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub struct Opened {
     reload: Option<crate::reload::Reload>,
     provenance: Provenance,
     keep: Keep,
+    seq_map: SeqMap,
     carrier: Carrier,
     state: PathBuf,
     place: Place,
@@ -76,7 +78,8 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     {
         return Err(elsewhere(no_log(directory), logged.as_deref(), &shown));
     }
-    let log = parts.log.open(&place).await?;
+    let mut carrier = parts.log;
+    let log = carrier.open(&place).await?;
     fault!("opened");
     let note = Life::read(&state);
     let mut provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
@@ -98,7 +101,8 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         reload: parts.reload,
         provenance,
         keep: parts.keep,
-        carrier: parts.log,
+        seq_map: parts.seq_map,
+        carrier,
         state,
         place,
         lock,
@@ -185,6 +189,7 @@ impl Opened {
         let (shards, origin) = (self.db.shards(), self.db.origin());
         let watch = Watch::new(self.db.path());
         let reached = self.db.watch_reached();
+        self.seq_map.note(self.db.positions().into_iter().filter(|(_, position)| *position > 0));
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
         let node = Node {
@@ -200,6 +205,7 @@ impl Opened {
             incarnation: origin.incarnation,
             reached,
             keep: self.keep,
+            seq_map: self.seq_map,
             board: Board::new(self.carrier.to_string()),
             state: self.state,
             place: self.place,

@@ -45,6 +45,16 @@ impl Broker {
         }
     }
 
+    /// Where it tells about itself.
+    pub fn monitor(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
+    }
+
+    /// The program that is started.
+    pub fn program() -> PathBuf {
+        program()
+    }
+
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)

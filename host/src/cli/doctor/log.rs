@@ -53,7 +53,9 @@ pub(super) fn clock(patient: &Patient, found: &mut Found) -> Result<(), Failed> 
         let last = log.bounds(shard)?.last;
         log.each(shard, last.saturating_sub(ENTRIES_ASKED), |placed| {
             taken = taken.max(placed.time / 1_000_000);
-            if let Ok(entry) = codec::decode(&placed.frame) {
+            if let Ok(entry) = codec::decode(&placed.frame)
+                && placed.may_say(&entry)
+            {
                 let clock = written.entry(entry.origin.node).or_default();
                 *clock = entry.clock.max(*clock);
             }

@@ -232,6 +232,11 @@ fn answered(payload: &[u8]) -> Result<Answer, Error> {
             ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
                 Ok(Answer::Overtaken)
             }
+            ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum bytes") => {
+                let said = "it is full: `log_bytes_max` is reached, and `on_full` is `block`; raise it, with \
+                            `update_existing = true` once; what is written meanwhile is kept";
+                Err(Error::Unreachable(said.to_owned()))
+            }
             _ => Err(Error::Unreachable(error.to_string())),
         },
     }
