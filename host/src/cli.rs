@@ -29,6 +29,7 @@ mod repair;
 mod run;
 mod shown;
 mod status;
+mod storage;
 mod verify;
 
 /// Replicates an application's SQLite file: every node may write, nothing is lost.
@@ -57,6 +58,8 @@ enum Command {
     Repair(repair::Repair),
     #[command(subcommand)]
     Plugin(plugin::Command),
+    #[command(subcommand)]
+    Storage(storage::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
@@ -87,6 +90,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Log(command)) => command.run(),
         Some(Command::Repair(repair)) => repair.run(),
         Some(Command::Plugin(command)) => command.run(),
+        Some(Command::Storage(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
     }

@@ -114,7 +114,7 @@ fn bounds(limits: &Limits) -> Bounds {
     }
 }
 
-fn official(world: World, name: &str) -> Result<Source<'static>, Failure> {
+pub(crate) fn official(world: World, name: &str) -> Result<Source<'static>, Failure> {
     let component = antiphon_bundle::find(world, name).ok_or_else(|| {
         Failure::config(format!("there is no official component `{name}`"))
             .hint("`antiphon plugin list` names those there are")

@@ -26,6 +26,7 @@
 //! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
 //! | [`trial`] | components tried out without a node |
 //! | [`failure`] | what went wrong, as the user reads it |
+//! | [`storage`] | where snapshots are kept |
 //! | [`telemetry`] | log lines |
 //! | [`template`] | what a component of the user's own starts from |
 //! | [`flaw`] | planted bugs, for tests alone |
@@ -56,6 +57,7 @@ mod reattach;
 pub mod repair;
 pub mod report;
 pub mod status;
+pub mod storage;
 pub mod subscribe;
 pub mod telemetry;
 pub mod template;

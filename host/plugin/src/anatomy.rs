@@ -10,6 +10,7 @@ use crate::hasher::EXPORTS as HASHER;
 use crate::inert;
 use crate::limits::Limits;
 use crate::resolver::EXPORTS as RESOLVER;
+use crate::storage::EXPORTS as STORAGE;
 use crate::{Source, sha256};
 
 /// A component, looked at and not run.
@@ -98,7 +99,7 @@ const LENT: [&str; 5] = ["log", "types", "objects", "nats-bucket", "ssh-channel"
 
 pub(crate) fn examine(runtime: &Runtime, source: &Source<'_>, limits: &Limits) -> Result<Anatomy, Error> {
     let sha256 = sha256(&source.bytes);
-    let compiled = component::compile(runtime, &source.bytes, &sha256, limits);
+    let compiled = component::compile(&runtime.engine, runtime.cache.as_ref(), &source.bytes, &sha256, limits);
     let component = compiled.map_err(|reason| {
         let subject = Subject { name: source.name.clone(), origin: source.origin.to_string(), sha256 };
         Error::new(&Arc::new(subject), Attempt::Load, reason)
@@ -132,9 +133,7 @@ pub(crate) fn examine(runtime: &Runtime, source: &Source<'_>, limits: &Limits) -
     Ok(Anatomy { world, version, exports, imports, unfit: fit.err() })
 }
 
-const STORAGE: [&str; 2] = ["antiphon:plugin/metadata", "antiphon:plugin/storage"];
-
-fn world(exports: &[String], imports: &[String]) -> Option<World> {
+pub(crate) fn world(exports: &[String], imports: &[String]) -> Option<World> {
     let has = |names: &[String], interface: &str| {
         names.iter().any(|name| name.strip_prefix(interface).is_some_and(|rest| rest.starts_with('@')))
     };

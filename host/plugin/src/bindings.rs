@@ -17,8 +17,23 @@ pub(crate) mod hasher {
     });
 }
 
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+pub(crate) mod storage {
+    // What the storage worlds export is the same in all; what they import is linked by what is lent.
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "storage-file",
+        exports: { default: async },
+        with: {
+            "antiphon:plugin/types": crate::bindings::resolver::antiphon::plugin::types,
+            "antiphon:plugin/log": crate::bindings::resolver::antiphon::plugin::log,
+        },
+    });
+}
+
 pub(crate) use resolver::antiphon::plugin::{log, types};
 pub(crate) use resolver::exports::antiphon::plugin::conflict;
+pub(crate) use storage::antiphon::plugin::objects;
 
 /// The version of the package that the modules above were made from.
 pub(crate) const VERSION: &str = "0.1.0";

@@ -19,7 +19,7 @@ const HASH_BYTES: usize = blake3::OUT_LEN;
 const SECRET_FILE: &str = "secret";
 
 /// A folder of compiled components.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
     secret: [u8; HASH_BYTES],

@@ -4,6 +4,7 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, InstancePre};
 
 use crate::bindings::VERSION;
+use crate::cache::Cache;
 use crate::engine::Runtime;
 use crate::error::Reason;
 use crate::inert::{self, State};
@@ -22,18 +23,24 @@ pub(crate) fn prepare(
     world: &'static str,
     interfaces: &[&str],
 ) -> Result<InstancePre<State>, Reason> {
-    let component = compile(runtime, bytes, sha256, limits)?;
+    let component = compile(&runtime.engine, runtime.cache.as_ref(), bytes, sha256, limits)?;
     check_exports(&runtime.engine, &component, world, interfaces)?;
     check_imports(&runtime.engine, &component, world)?;
     link(runtime, &component)
 }
 
 /// Compiles `bytes`, if they are a component.
-pub(crate) fn compile(runtime: &Runtime, bytes: &[u8], sha256: &str, limits: &Limits) -> Result<Component, Reason> {
+pub(crate) fn compile(
+    engine: &Engine,
+    cache: Option<&Cache>,
+    bytes: &[u8],
+    sha256: &str,
+    limits: &Limits,
+) -> Result<Component, Reason> {
     check_form(bytes, limits)?;
-    let compiled = match &runtime.cache {
-        Some(cache) => cache.compile(&runtime.engine, bytes, sha256),
-        None => Component::from_binary(&runtime.engine, bytes),
+    let compiled = match cache {
+        Some(cache) => cache.compile(engine, bytes, sha256),
+        None => Component::from_binary(engine, bytes),
     };
     compiled.map_err(|err| uncompilable(&err))
 }
@@ -79,7 +86,7 @@ fn uncompilable(err: &wasmtime::Error) -> Reason {
     if why.contains("unexpected end") { Reason::Truncated } else { Reason::Invalid(why) }
 }
 
-fn chain(err: &wasmtime::Error) -> String {
+pub(crate) fn chain(err: &wasmtime::Error) -> String {
     err.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 

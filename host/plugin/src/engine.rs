@@ -35,17 +35,24 @@ impl Runtime {
 }
 
 fn config() -> Config {
+    let mut config = common();
+    config
+        // Both are needed: fuel ends a call at the same instruction on every node, an epoch ends it in time.
+        .consume_fuel(true)
+        // The same input has the same answer on every node, whatever its processor.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true);
+    config
+}
+
+/// What holds for all plugins.
+pub(crate) fn common() -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)
         .concurrency_support(false)
         .max_wasm_stack(WASM_STACK_BYTES)
-        // Both are needed: fuel ends a call at the same instruction on every node, an epoch ends it in time.
-        .consume_fuel(true)
         .epoch_interruption(true)
-        // The same input has the same answer on every node, whatever its processor.
-        .cranelift_nan_canonicalization(true)
-        .relaxed_simd_deterministic(true)
         .wasm_shared_everything_threads(false)
         .wasm_memory64(false)
         .wasm_stack_switching(false)
@@ -65,13 +72,13 @@ pub(crate) fn ticks(duration: Duration) -> u64 {
 
 /// Advances the epoch, on a thread of its own: a guest that spins may hold any worker of an async runtime, and
 /// the one with the timer among them.
-struct Ticker {
+pub(crate) struct Ticker {
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    fn start(engine: &Engine) -> std::io::Result<Self> {
+    pub(crate) fn start(engine: &Engine) -> std::io::Result<Self> {
         let engine = engine.weak();
         let (stop, stopped) = sync_channel::<()>(0);
         let thread = thread::Builder::new().name("plugin-epochs".into()).spawn(move || {

@@ -171,7 +171,7 @@ impl<W: World> Plugin<W> {
                 self.live = Some(Live { store, guest, calls: 0 });
                 Ok(())
             }
-            Err(err) => Err(self.error(attempt, Reason::of(&err, store.data(), &self.limits, fuel))),
+            Err(err) => Err(self.error(attempt, Reason::of(&err, &store.data().meter, &self.limits, fuel))),
         }
     }
 
@@ -199,7 +199,7 @@ impl<W: World> Plugin<W> {
                 self.live = Some(live);
                 Ok(answer)
             }
-            Err(err) => Err(self.error(attempt, Reason::of(&err, live.store.data(), &self.limits, fuel))),
+            Err(err) => Err(self.error(attempt, Reason::of(&err, &live.store.data().meter, &self.limits, fuel))),
         }
     }
 
@@ -215,7 +215,7 @@ impl<W: World> Plugin<W> {
 const NAME_BYTES_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 1024;
 
-fn believed(described: Described, sha256: &str) -> Result<Info, String> {
+pub(crate) fn believed(described: Described, sha256: &str) -> Result<Info, String> {
     let Described { name, version, description, settings_schema, laws } = described;
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(word) {

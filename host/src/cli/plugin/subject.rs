@@ -125,6 +125,7 @@ pub(super) fn world_of(bundled: Bundled) -> World {
     match bundled {
         Bundled::Resolver => World::Resolver,
         Bundled::Hasher => World::Hasher,
+        Bundled::Storage => World::Storage,
     }
 }
 
@@ -168,6 +169,19 @@ pub(super) fn load(
         World::Hasher => Loaded::Hasher(host.hasher(source, settings, limits.clone())?),
         _ => Loaded::Resolver(host.resolver(source, settings, limits.clone())?),
     })
+}
+
+/// What a component of any world says of itself.
+pub(super) fn describe(
+    host: &PluginHost,
+    source: &Source<'_>,
+    limits: &Limits,
+    world: World,
+) -> Result<Info, antiphon_plugin::Error> {
+    if world.is_pure() {
+        return Ok(load(host, source, &[], limits, world)?.info().clone());
+    }
+    host.describe_storage(source, limits.clone())
 }
 
 /// A component that runs.
