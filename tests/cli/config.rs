@@ -98,7 +98,8 @@ fn what_has_no_effect_is_said() {
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
     warning: `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
-    warning: `snapshot.enabled`, `snapshot.store` have no effect in this version: no snapshot is taken or restored
+    warning: `snapshot.enabled` has no effect in this version: no snapshot is taken or restored
+    warning: `snapshot.store` has no effect in this version: no snapshot is taken or restored; only `antiphon storage` uses it so far
     "#);
 }
 
@@ -210,6 +211,7 @@ fn show_hides_secrets() {
     calls = 1000000
 
     [plugin.backup.grants]
+    folder = ""
     http = []
     private_networks = false
 
@@ -217,7 +219,9 @@ fn show_hides_secrets() {
     enabled = true
     interval = 0
     leader_ttl = 0
-    store = "nats"
+    store = "file"
+    parallel = 4
+    bandwidth = "0"
 
     [snapshot.nats]
     replicas = 1
@@ -239,7 +243,7 @@ fn show_hides_secrets() {
     url = "sftp://***@h:22/x"
 
     [snapshot.file]
-    path = ""
+    path = "app.db.antiphon/log/snapshots"
 
     [nats]
     urls = []

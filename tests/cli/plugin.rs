@@ -233,6 +233,9 @@ fn the_official_components_are_listed() {
     xxh3               hasher     0.1.0    laws 1
       sha256    [sha256]
       settings  columns (string): names of key columns joined by commas: rows alike in them share a shard; seed (string): a whole number; another one spreads keys otherwise
+    file               storage    0.1.0    laws 1
+      sha256    [sha256]
+      settings  path (string): the folder
     ");
     let json = dir.words("plugin list --json");
     let lines: Vec<serde_json::Value> = json.lines().skip(2).map(|line| serde_json::from_str(line).unwrap()).collect();

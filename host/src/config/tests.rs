@@ -149,7 +149,8 @@ fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
     `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
     `replication_log.max_entries` has no effect in this version: no entry is dropped; it will bound the log's length
-    `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl`, `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored
+    `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl` have no effect in this version: no snapshot is taken or restored
+    `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored; only `antiphon storage` uses it so far
     `nats.bind_address` has no effect in this version: no server is started; name yours in `urls`
     `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
     `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
@@ -173,12 +174,14 @@ fn nothing_given_means_the_defaults() {
     let config = case.config();
     let db_path = case.folder.path().join("app.db");
     let state = case.folder.path().join("app.db.antiphon");
-    let expected = Config {
+    let mut expected = Config {
         db_path,
         log: Log { path: state.join("log") },
         seq_map_path: state.join("seq-map.cbor"),
         ..Config::default()
     };
+    expected.snapshot.store = "file".to_owned();
+    expected.snapshot.file.path = state.join("log/snapshots");
     assert_eq!(config, expected);
 }
 
