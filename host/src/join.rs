@@ -454,8 +454,9 @@ pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, 
     let foreign = |why: &dyn std::fmt::Display| {
         Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))
     };
-    if first.seq != 1 {
-        return Err(foreign(&format_args!("its first entry stands at position {}", first.seq)));
+    if first.first() != 1 {
+        let lost = format!("shard 1 of the log begins at entry {}; what came before is gone", first.first());
+        return Err(crate::node::lost_log("cannot follow the log", &log::Error::Broken(lost)));
     }
     match codec::decode(&first.frame) {
         Ok(Entry { cluster, origin, body: Body::Genesis(genesis), .. }) => Ok(Some((cluster, origin, genesis))),

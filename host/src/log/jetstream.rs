@@ -77,6 +77,7 @@ impl Log for JetStream {
     }
 
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
+        self.bucket.is_ours()?;
         self.stream(shard).read(after, bytes_max).await
     }
 

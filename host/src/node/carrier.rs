@@ -98,7 +98,12 @@ impl Carrier {
             tokio::time::timeout(PATIENCE, connection.wait(&nats.shown, u32::MAX, nats.pause)).await
         };
         runtime.block_on(connected).map_err(|_| unreachable(&"no NATS server answers"))?;
-        Ok(Some(Look::on_nats(JetStream::new(&connection, nats.settings(String::new())), runtime)))
+        let log = {
+            // The client starts tasks of its own at once.
+            let _inside = runtime.enter();
+            JetStream::new(&connection, nats.settings(String::new()))
+        };
+        Ok(Some(Look::on_nats(log, runtime)))
     }
 
     /// Opens the log.

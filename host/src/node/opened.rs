@@ -77,11 +77,13 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     let log = parts.log.open(&place).await?;
     fault!("opened");
     let note = Life::read(&state);
-    let provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
+    let mut provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
     if provenance != Provenance::Same && db.standing().map_err(|error| unopened(&shown, &error))? == Standing::Apart {
         // It has said nothing in the name it has, and a copy of it may have that name as well.
         db.begin_life().map_err(|error| unopened(&shown, &error))?;
         note_life(&place, &state, &db)?;
+        // As after another start: once it is a member, and the log then stops answering, it must not be taken for a copy.
+        provenance = Provenance::Same;
     }
     fault!("judged");
     Ok(Opened {

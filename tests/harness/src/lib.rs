@@ -15,11 +15,12 @@ mod guests;
 mod node;
 mod policies;
 mod process;
+mod proxy;
 pub mod seeds;
 pub mod vfs;
 
 pub use antiphon::db::Make;
-pub use broker::Broker;
+pub use broker::{Broker, Brokers};
 pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
     Dice, Mishap, Node, Setup, append_floor, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy,
@@ -27,4 +28,5 @@ pub use node::{
 };
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
+pub use proxy::{Flow, Proxy};
 pub use rustix::process::Signal;

@@ -24,7 +24,7 @@ const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// What headers and subject take of a message, at most.
 const OVERHEAD: usize = 4096;
 /// Messages that the server takes in one batch.
-const BATCH_MAX: usize = 1000;
+pub(super) const BATCH_MAX: usize = 1000;
 /// How long the server may take to answer, besides a second for each megabyte.
 const ANSWER: Duration = Duration::from_secs(5);
 

@@ -1,10 +1,11 @@
 //! Out of the stream: messages by their sequence, put together to frames.
 //!
 //! Any server that has a copy may answer, and one may be behind. So a read that finds nothing proves nothing where there
-//! are several copies: then the stream's leader is asked how far it reaches.
+//! are several copies: then the stream's leader is asked how far it reaches. If it says that there is more and does not have
+//! it either, somebody removed what was acknowledged.
 
 use super::Names;
-use super::append::PART;
+use super::append::{BATCH_MAX, PART};
 use super::stream::{Stream, unreachable};
 use crate::log::{Error, Placed};
 use async_nats::StatusCode;
@@ -31,6 +32,13 @@ struct Wanted<'a> {
     next_by_subj: &'a str,
 }
 
+/// The first message from this sequence on.
+#[derive(Serialize)]
+struct Next<'a> {
+    seq: u64,
+    next_by_subj: &'a str,
+}
+
 /// The newest message of every subject that matches.
 #[derive(Serialize)]
 pub(super) struct LastOf<'a> {
@@ -49,13 +57,14 @@ impl Stream {
             messages = self.messages_from(begin, bytes_max).await?;
         }
         loop {
-            let (placed, rest) = assemble(&messages)?;
-            if rest == 0 || !placed.is_empty() {
+            let (mut placed, rest) = assemble(&messages);
+            placed.retain(|placed| placed.seq > after);
+            let Some(last) = messages.last().map(|message| message.sequence).filter(|_| placed.is_empty()) else {
                 return Ok(placed);
-            }
+            };
             // An entry larger than what is read at once.
-            let next = messages.last().map_or(after, |message| message.sequence) + 1;
-            let more = self.messages_from(next, bytes_max).await?;
+            messages.drain(..messages.len() - rest);
+            let more = self.messages_from(last + 1, bytes_max).await?;
             if more.is_empty() {
                 return Ok(placed);
             }
@@ -67,14 +76,30 @@ impl Stream {
         let begun = tokio::time::Instant::now();
         loop {
             let messages = self.try_messages(seq, bytes_max).await?;
-            if !messages.is_empty() || self.settings.replicas < 2 || self.bounds().await?.last < seq {
+            // One copy alone is not behind itself.
+            let is_all = self.settings.replicas < 2 && seq > 1 && !self.bell.has_rung_for(seq);
+            if !messages.is_empty() || is_all || self.bounds().await?.last < seq {
                 return Ok(messages);
             }
             if begun.elapsed() > CATCH_UP {
-                return Err(Error::Unreachable(format!("the copies of stream `{}` do not catch up", self.name)));
+                return Err(if self.leader_has(seq).await? {
+                    Error::Unreachable(format!("the copies of stream `{}` do not catch up", self.name))
+                } else {
+                    Error::Broken(format!(
+                        "the stream `{}` had message {seq}, and has lost it and all behind it",
+                        self.name
+                    ))
+                });
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Whether the stream's leader has this message, or one behind it.
+    async fn leader_has(&self, seq: u64) -> Result<bool, Error> {
+        let wanted = Next { seq, next_by_subj: &self.names().subjects(self.shard) };
+        let found: Option<serde_json::Value> = self.ask("STREAM.MSG.GET", &wanted).await?;
+        Ok(found.is_some())
     }
 
     async fn try_messages(&self, seq: u64, bytes_max: usize) -> Result<Vec<StreamMessage>, Error> {
@@ -124,32 +149,42 @@ pub(super) async fn direct(
 /// Which part of how many a message is, if it is no whole frame.
 fn part_of(message: &StreamMessage) -> Option<(u64, u64)> {
     let (part, of) = message.headers.get(PART)?.as_str().split_once('/')?;
-    Some((part.parse().ok()?, of.parse().ok()?))
+    let (part, of) = (part.parse().ok()?, of.parse().ok()?);
+    (0 < part && part <= of && of <= BATCH_MAX as u64).then_some((part, of))
 }
 
 /// Entries out of messages, and how many messages at the end belong to one that is not complete.
-fn assemble(messages: &[StreamMessage]) -> Result<(Vec<Placed>, usize), Error> {
+///
+/// No node leaves a part alone, for all of one entry are taken together. One that somebody else put there is given as an
+/// entry of its own, which can't be read: whoever applies stops at it, and skips nothing.
+fn assemble(messages: &[StreamMessage]) -> (Vec<Placed>, usize) {
     let mut placed = Vec::new();
     let mut open: Vec<&StreamMessage> = Vec::new();
     for message in messages {
         let (part, of) = part_of(message).unwrap_or((1, 1));
-        let follows = open.last().map_or(0, |last| last.sequence) + 1 == message.sequence;
-        if part != open.len() as u64 + 1 || (part > 1 && !follows) {
-            return Err(Error::Broken(format!("part {part} of an entry stands alone at {}", message.sequence)));
+        let follows =
+            open.last().is_none_or(|last| last.sequence + 1 == message.sequence && last.subject == message.subject);
+        if part != open.len() as u64 + 1 || !follows {
+            placed.extend(open.drain(..).map(|alone| whole(&[alone])));
         }
         open.push(message);
-        if part < of {
-            continue;
+        if part == of || part != open.len() as u64 {
+            placed.push(whole(&open));
+            open.clear();
         }
-        let frame = match open.as_slice() {
-            [whole] => whole.payload.to_vec(),
-            parts => parts.iter().flat_map(|part| part.payload.iter().copied()).collect(),
-        };
-        let parts = u32::try_from(open.len()).unwrap_or(u32::MAX);
-        open.clear();
-        let time = u64::try_from(message.time.unix_timestamp_nanos()).unwrap_or(0);
-        let from = Names::origin(message.subject.as_str());
-        placed.push(Placed { seq: message.sequence, parts, time, from, frame });
     }
-    Ok((placed, open.len()))
+    (placed, open.len())
+}
+
+/// The entry that these messages are.
+fn whole(parts: &[&StreamMessage]) -> Placed {
+    let frame = match parts {
+        [whole] => whole.payload.to_vec(),
+        parts => parts.iter().flat_map(|part| part.payload.iter().copied()).collect(),
+    };
+    let (seq, time, from) = parts.last().map_or((0, 0, None), |last| {
+        let time = u64::try_from(last.time.unix_timestamp_nanos()).unwrap_or(0);
+        (last.sequence, time, Names::origin(last.subject.as_str()))
+    });
+    Placed { seq, parts: u32::try_from(parts.len()).unwrap_or(u32::MAX), time, from, frame }
 }
