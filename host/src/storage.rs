@@ -2,21 +2,26 @@
 //!
 //! | module | noun |
 //! |---|---|
+//! | `bucket` | the bucket of NATS that a storage is lent |
 //! | `steady` | tries again, and goes no faster than it may |
 //! | `content` | size and hash of an object: what was put is what is there |
 //! | `conformance` | the suite that every store passes |
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use antiphon_bundle::World;
 use antiphon_core::store::{ErrorKind, StoreError};
-use antiphon_plugin::{Grants, Limits, Pace, PluginHost, Source, Storage};
+use antiphon_plugin::{Bucket, Grants, Limits, Pace, PluginHost, Source, Storage};
 
+use crate::components;
 use crate::config::{Config, expand, speaks_of_a_secret};
 use crate::custom::{self, Pins};
 use crate::failure::{Failure, Kind};
+use crate::node::Carrier;
 
+mod bucket;
 pub mod conformance;
 mod content;
 mod steady;
@@ -84,7 +89,7 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
         name: name.to_owned(),
         place: component.source.origin.to_string(),
         source: component.source,
-        grants: Grants { folder, secrets: secrets(&settings) },
+        grants: Grants { folder, secrets: secrets(&settings), ..Grants::default() },
         settings,
         limits: component.limits,
     };
@@ -96,6 +101,14 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
             })?;
             parts.place.clone_from(&path);
             parts.grants.folder = Some(PathBuf::from(path));
+        }
+        Some("nats") => {
+            let bucket = take(&mut parts.settings, "bucket").unwrap_or_default();
+            let replicas = take(&mut parts.settings, "replicas").unwrap_or_else(|| "1".to_owned());
+            let replicas = replicas.parse().ok().filter(|replicas| (1..=5).contains(replicas)).ok_or_else(|| {
+                Failure::config(format!("`plugin.{name}.settings.replicas` must be from 1 to 5, found `{replicas}`"))
+            })?;
+            (parts.place, parts.grants.bucket) = lend_bucket(config, bucket, replicas)?;
         }
         Some(_) => {}
         None => {
@@ -111,14 +124,19 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
 fn short(config: &Config, name: &str) -> Result<Parts, Failure> {
     let snapshot = &config.snapshot;
     let source = custom::official(World::Storage, name).map_err(|_| not_there(config, name))?;
-    let (place, settings, folder) = match name {
+    let (place, settings, folder, bucket) = match name {
         "file" => {
             let path = snapshot.file.path.clone();
             if path.as_os_str().is_empty() {
                 return Err(Failure::config("`snapshot.file.path` is not set, and there is no database to be beside")
                     .hint("write `path = \"DIR\"` under `[snapshot.file]`"));
             }
-            (path.display().to_string(), Vec::new(), Some(path))
+            (path.display().to_string(), Vec::new(), Some(path), None)
+        }
+        "nats" => {
+            let nats = &snapshot.nats;
+            let (place, bucket) = lend_bucket(config, nats.bucket.clone(), nats.replicas as usize)?;
+            (place, Vec::new(), None, bucket)
         }
         _ => return Err(not_there(config, name)),
     };
@@ -126,11 +144,33 @@ fn short(config: &Config, name: &str) -> Result<Parts, Failure> {
         name: name.to_owned(),
         place,
         source,
-        grants: Grants { folder, secrets: secrets(&settings) },
+        grants: Grants { folder, bucket, secrets: secrets(&settings) },
         settings,
         limits: Limits::default(),
     })
 }
+
+/// The bucket of that name, or of the usual one, and where it is. It is not connected to before it is asked something.
+fn lend_bucket(config: &Config, name: String, replicas: usize) -> Result<(String, Lent), Failure> {
+    let Carrier::Nats(nats) = components::carrier(config) else {
+        return Err(Failure::config("`nats.urls` names no server, and a bucket of NATS is to keep snapshots")
+            .hint("name one: `urls = [\"nats://host:4222\"]` under `[nats]`"));
+    };
+    let bucket = if name.is_empty() { format!("{}-snapshot-store", nats.names.stream_prefix) } else { name };
+    let place = bucket::Place {
+        urls: nats.urls,
+        shown: nats.shown,
+        name: nats.name,
+        login: nats.login,
+        pause: nats.pause,
+        bucket,
+        replicas: replicas.clamp(1, 5),
+    };
+    Ok((format!("bucket `{}`, {}", place.bucket, place.shown), Some(Arc::new(bucket::NatsBucket::new(place)))))
+}
+
+/// What is lent, if anything is.
+type Lent = Option<Arc<dyn Bucket>>;
 
 fn not_there(config: &Config, name: &str) -> Failure {
     let known: Vec<&str> = antiphon_bundle::ALL
@@ -140,9 +180,8 @@ fn not_there(config: &Config, name: &str) -> Failure {
         .chain(config.plugin.keys().map(String::as_str))
         .collect();
     let meant = crate::words::did_you_mean(name, known.iter().copied());
-    Failure::new(Kind::NotBuilt, format!("there is no storage `{name}` in this version{meant}")).hint(
-        "`store = \"file\"` under `[snapshot]` keeps objects in a folder; `store = \"plugin:NAME\"` in any other place",
-    )
+    Failure::new(Kind::NotBuilt, format!("there is no storage `{name}` in this version{meant}"))
+        .hint("`store` under `[snapshot]` is `file`, `nats`, or `plugin:NAME` for a `[plugin.NAME]`")
 }
 
 fn take(settings: &mut Vec<(String, String)>, name: &str) -> Option<String> {

@@ -236,6 +236,9 @@ fn the_official_components_are_listed() {
     file               storage    0.1.0    laws 1
       sha256    [sha256]
       settings  path (string): the folder
+    nats               storage    0.1.0    laws 1
+      sha256    [sha256]
+      settings  bucket (string): name of the bucket; replicas (string): how many servers keep a copy, if it is made
     ");
     let json = dir.words("plugin list --json");
     let lines: Vec<serde_json::Value> = json.lines().skip(2).map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -10,6 +10,7 @@
 )]
 
 mod file;
+mod nats;
 
 use std::path::Path;
 use std::sync::LazyLock;

@@ -31,6 +31,22 @@ pub(crate) mod storage {
     });
 }
 
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+mod nats {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "storage-nats",
+        imports: { default: async },
+        exports: { default: async },
+        with: {
+            "antiphon:plugin/types": crate::bindings::resolver::antiphon::plugin::types,
+            "antiphon:plugin/log": crate::bindings::resolver::antiphon::plugin::log,
+            "antiphon:plugin/objects": crate::bindings::storage::antiphon::plugin::objects,
+        },
+    });
+}
+
+pub(crate) use nats::antiphon::plugin::nats_bucket;
 pub(crate) use resolver::antiphon::plugin::{log, types};
 pub(crate) use resolver::exports::antiphon::plugin::conflict;
 pub(crate) use storage::antiphon::plugin::objects;

@@ -3,8 +3,12 @@
 //! A storage does real work, so its clocks go and its randomness is random. It has no environment, no arguments, nothing
 //! to print to, and of folders, servers and addresses those that the configuration names.
 
+mod bucket;
+
+use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -22,15 +26,26 @@ use crate::inert;
 use crate::limits::{Limits, Meter};
 use crate::log::GuestLog;
 
+pub use bucket::Bucket;
+
 const RESOURCES_MAX: usize = 1_000;
 
 /// What a storage plugin may reach. The default is nothing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Grants {
     /// The folder that it sees as `/`. It is made if it is not there, for its owner alone.
     pub folder: Option<PathBuf>,
+    /// The bucket of an object store.
+    pub bucket: Option<Arc<dyn Bucket>>,
     /// What the settings hold that nobody may see: it is taken out of whatever the plugin says.
     pub secrets: Vec<String>,
+}
+
+/// Without the secrets.
+impl fmt::Debug for Grants {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grants").field("folder", &self.folder).field("bucket", &self.bucket.is_some()).finish()
+    }
 }
 
 /// Texts that must not get out.
@@ -118,6 +133,7 @@ pub(crate) struct Lent {
     pub(crate) meter: Meter,
     pub(crate) log: GuestLog,
     pub(crate) secrets: Secrets,
+    bucket: Option<Arc<dyn Bucket>>,
 }
 
 impl WasiView for Lent {
@@ -156,6 +172,7 @@ impl Lender {
         let mut linker = Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
         bindings::log::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
+        bindings::nats_bucket::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         linker.instantiate_pre(component).map_err(unlinkable)
     }
 
@@ -167,6 +184,10 @@ impl Lender {
         };
         match interface.split_once('/') {
             Some(("wasi:http", _)) => Err(not_granted("http")),
+            Some(("antiphon:plugin", "nats-bucket")) if self.grants.bucket.is_some() => Ok(()),
+            Some(("antiphon:plugin", "nats-bucket")) => {
+                Err(Reason::NotGranted { import: import.to_owned(), grant: "[snapshot] store = \"nats\"".to_owned() })
+            }
             _ if interface == "antiphon:plugin/objects" || inert::is_linked(import) => Ok(()),
             _ => Err(Reason::UnknownImport(import.to_owned())),
         }
@@ -184,7 +205,14 @@ impl Lender {
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
-        Ok(Lent { wasi: wasi.build(), table, meter: Meter::new(limits), log, secrets: self.secrets.clone() })
+        Ok(Lent {
+            wasi: wasi.build(),
+            table,
+            meter: Meter::new(limits),
+            log,
+            secrets: self.secrets.clone(),
+            bucket: self.grants.bucket.clone(),
+        })
     }
 }
 

@@ -46,7 +46,7 @@ use sha2::{Digest as _, Sha256};
 pub use anatomy::{Anatomy, Fate, Import, World};
 pub use error::{EngineError, Error, Reason, Trace};
 pub use hasher::Hasher;
-pub use lent::Grants;
+pub use lent::{Bucket, Grants};
 pub use limits::{Limits, METER};
 pub use resolver::Resolver;
 pub use storage::{Pace, Storage};

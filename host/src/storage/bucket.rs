@@ -110,8 +110,11 @@ impl Bucket for NatsBucket {
     }
 
     async fn put(&self, name: &Name, body: Vec<u8>) -> Result<(), StoreError> {
-        let meta =
-            ObjectMetadata { name: name.as_str().to_owned(), chunk_size: Some(PIECE_BYTES), ..ObjectMetadata::default() };
+        let meta = ObjectMetadata {
+            name: name.as_str().to_owned(),
+            chunk_size: Some(PIECE_BYTES),
+            ..ObjectMetadata::default()
+        };
         match self.store().await?.put(meta, &mut body.as_slice()).await {
             Ok(_) => Ok(()),
             // The new object is there; the pieces of the one before are waste until it is replaced again.
@@ -132,9 +135,9 @@ impl Bucket for NatsBucket {
             return Err(StoreError::new(ErrorKind::Permanent, why));
         }
         // The whole of it is read in any case, for then it is compared with its digest.
-        let mut body = read(&mut object, size).await.map_err(|why| {
-            StoreError::new(ErrorKind::Temporary, format!("cannot get `{name}`: {why}"))
-        })?;
+        let mut body = read(&mut object, size)
+            .await
+            .map_err(|why| StoreError::new(ErrorKind::Temporary, format!("cannot get `{name}`: {why}")))?;
         let begin = usize::try_from(offset.min(size)).unwrap_or(usize::MAX);
         let end = usize::try_from(offset.saturating_add(length.unwrap_or(size)).min(size)).unwrap_or(usize::MAX);
         body.truncate(end);

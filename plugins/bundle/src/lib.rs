@@ -43,6 +43,7 @@ pub const ALL: &[Component] = &[
     component!("fnv", Hasher, "hash_fnv"),
     component!("xxh3", Hasher, "hash_xxh3"),
     component!("file", Storage, "storage_file"),
+    component!("nats", Storage, "storage_nats"),
 ];
 
 /// The official component of this world and name.
