@@ -30,7 +30,7 @@ pub use content::{Content, get, put};
 pub use steady::{Retry, Steady};
 
 /// The memory of an instance that a storage has at least: objects pass through it.
-const MEMORY_BYTES_MIN: usize = 128 << 20;
+pub(crate) const MEMORY_BYTES_MIN: usize = 128 << 20;
 
 /// A store that a configuration names.
 pub struct Opened {

@@ -80,7 +80,7 @@ fn help_of_the_commands_for_components() {
                has
       check    Check a component: what it is, what it wants, and whether it answers the same questions
                alike
-      test     Test a component: its cases, and for a resolver whole histories of a cluster
+      test     Test a component: its cases, histories of a cluster, or what every storage promises
       bench    Measure a component: questions a second, fuel, memory, and what a start costs
       pin      Pin a component: write the sha256 of its file into the configuration
       help     Print this message or the help of the given subcommand(s)
@@ -135,7 +135,7 @@ fn help_of_the_commands_for_components() {
     assert_snapshot!(dir.words("plugin test --help"), @r"
     exit 0
     --- stdout
-    Test a component: its cases, and for a resolver whole histories of a cluster
+    Test a component: its cases, histories of a cluster, or what every storage promises
 
     A history lets several nodes write the same few rows, send and read; afterwards all nodes must hold
     the same rows. One that goes wrong is shown as short as one was found. Exit code 0 if all is well, 3

@@ -10,6 +10,7 @@
 )]
 
 mod file;
+mod hostile;
 mod nats;
 
 use std::path::Path;

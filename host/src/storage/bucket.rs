@@ -10,7 +10,7 @@ use antiphon_plugin::Bucket;
 use async_nats::jetstream::object_store::{
     Config, DeleteErrorKind, GetErrorKind, InfoErrorKind, ObjectInfo, ObjectMetadata, ObjectStore, PutErrorKind,
 };
-use async_nats::jetstream::{Context, context, stream};
+use async_nats::jetstream::{Context, context};
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
