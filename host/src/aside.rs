@@ -32,11 +32,29 @@ pub(crate) async fn read(aside: &mut Database, log: &dyn Log, shard: Shard, posi
     while aside.position(shard).seq < last {
         match aside.apply(shard, &entries)?.stop {
             None | Some(Stop::Full | Stop::Unsealed) => {}
-            Some(Stop::Blocked(why)) => return Ok(Read::Stuck(why.to_string())),
+            Some(Stop::Blocked(why)) => {
+                if !foresee(aside, log, shard).await? {
+                    return Ok(Read::Stuck(why.to_string()));
+                }
+            }
             Some(Stop::Gap { expected, .. }) => {
                 return Ok(Read::Stuck(format!("the log lacks entry {expected} of shard {shard}")));
             }
         }
     }
     Ok(if last < position { Read::Some } else { Read::All })
+}
+
+/// Where a resolver gives no verdict: reads what is further on for other policies. Says whether there are any.
+pub(crate) async fn foresee(aside: &mut Database, log: &dyn Log, shard: Shard) -> Result<bool, log::Error> {
+    while let Some(after) = aside.foresees_after(shard) {
+        let entries = log.read(shard, after, READ_BYTES_MAX).await?;
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        if aside.foresee(shard, &entries) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

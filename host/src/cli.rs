@@ -14,6 +14,7 @@ use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 
 mod cleanup;
+mod compile;
 mod config;
 mod conflicts;
 mod demo;
@@ -25,6 +26,7 @@ mod log;
 mod look;
 mod misuse;
 mod plugin;
+mod policy;
 mod repair;
 mod run;
 mod shown;
@@ -60,9 +62,13 @@ enum Command {
     Plugin(plugin::Command),
     #[command(subcommand)]
     Storage(storage::Command),
+    #[command(subcommand)]
+    Policy(policy::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
+    #[command(name = crate::components::COMPILE, hide = true)]
+    Compile(compile::Compile),
 }
 
 /// Does what the arguments say; the first is the program's own name.
@@ -91,8 +97,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Repair(repair)) => repair.run(),
         Some(Command::Plugin(command)) => command.run(),
         Some(Command::Storage(command)) => command.run(),
+        Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
+        Some(Command::Compile(compile)) => compile.run(),
     }
 }
 

@@ -1,21 +1,23 @@
 //! From the configuration to the components a node runs with.
 
-use crate::config::Config;
+use crate::config::{Config, Loaded, Sources};
 use crate::custom::{self, Component, Pins};
-use crate::db::{self, Make, Order, Policies, Policy};
+use crate::db::{self, Find, Found, Make, Policies};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
 use crate::log::{Login, Names};
 use crate::node::{Carrier, Nats, Parts};
+use crate::reload::{self, Reload};
+use crate::replay::{Amounts, Plugin};
 use antiphon_bundle::World;
 use antiphon_core::codec;
-use antiphon_core::entry::{Genesis, Policy as Agreed, Settings};
+use antiphon_core::entry::{Genesis, OnFailure, Policy as Agreed, Settings};
 use antiphon_core::hash::{Hash, PluginError};
 use antiphon_core::resolve::Resolve;
-use antiphon_plugin::{HostOptions, PluginHost};
+use antiphon_plugin::{Compiler, HostOptions, PluginHost, sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a missed file event may go unnoticed, unless the user says otherwise.
@@ -26,9 +28,35 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// # Errors
 /// When a component can't be loaded.
 pub fn parts(config: &Config, pins: Pins) -> Result<Parts, Failure> {
+    parts_from(config, None, pins)
+}
+
+/// What nodes would have to agree on, by a configuration.
+///
+/// # Errors
+/// When a component can't be loaded.
+pub fn agreed(loaded: &Loaded, pins: Pins) -> Result<Genesis, Failure> {
+    let config = &loaded.config;
+    let host = host(config)?;
+    Components { config, host: &host, pins, found: BTreeMap::new() }.load().map(|configured| configured.agreed)
+}
+
+/// The same for a node that looks into its configuration again when the log names a component that it lacks.
+///
+/// # Errors
+/// When a component can't be loaded.
+pub fn parts_of(loaded: &Loaded, pins: Pins) -> Result<Parts, Failure> {
+    parts_from(&loaded.config, Some(&loaded.sources), pins)
+}
+
+fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<Parts, Failure> {
     let host = host(config)?;
     let components = Components { config, host: &host, pins, found: BTreeMap::new() };
-    let (hasher, policies, agreed) = components.load()?;
+    let Configured { hasher, held, agreed } = components.load()?;
+    let finder = Arc::new(Finder { host, sources: sources.cloned(), held: Mutex::new(held) });
+    let reload = sources.map(|sources| reloading(Arc::clone(&finder), config.clone(), sources.clone()));
+    let find: Find = Arc::new(move |agreed| finder.find(agreed));
+    let policies = Policies::new(find, agreed.all_policies());
     let filter = config
         .capture
         .filter()
@@ -58,6 +86,22 @@ pub fn parts(config: &Config, pins: Pins) -> Result<Parts, Failure> {
         agreed,
         hasher,
         policies,
+        reload,
+    })
+}
+
+/// What looks into a configuration again while the node runs that was started with it.
+fn reloading(finder: Arc<Finder>, running: Config, sources: Sources) -> Reload {
+    let running = Mutex::new(running);
+    Reload::new(move || {
+        let now = Config::load(sources.clone())?.config;
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = reload::plan(&running, &now)?;
+        if !changed.is_empty() {
+            finder.renew(&now);
+            *running = now;
+        }
+        Ok(changed)
     })
 }
 
@@ -100,7 +144,7 @@ fn copies(replicas: u32, shards: u32) -> usize {
 /// # Errors
 /// When this machine can't run the engine.
 pub fn host(config: &Config) -> Result<PluginHost, Failure> {
-    PluginHost::new(&HostOptions { cache_dir: Some(cache(&config.state_dir())) })
+    PluginHost::new(&HostOptions { cache_dir: Some(cache(&config.state_dir())), compiler: compiler() })
         .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))
 }
 
@@ -112,25 +156,32 @@ struct Components<'a> {
     found: BTreeMap<String, Component>,
 }
 
+/// What a configuration's components come to.
+struct Configured {
+    /// Where a key goes.
+    hasher: Box<dyn Hash>,
+    /// What can decide over clashes.
+    held: Vec<Component>,
+    /// What nodes must agree on of all that.
+    agreed: Genesis,
+}
+
 impl Components<'_> {
-    /// Where a key goes, who decides over which table, and what nodes must agree on of all that.
-    fn load(mut self) -> Result<(Box<dyn Hash>, Policies, Genesis), Failure> {
+    /// Loads what is in use, to know what it is.
+    fn load(mut self) -> Result<Configured, Failure> {
         let config = self.config;
         let Component { source, settings, limits, .. } = self.find(World::Hasher, &config.hash.r#use)?;
         let hasher_settings = told(settings, config.hash.settings.reveal());
         let hasher = self.host.hasher(&source, &hasher_settings, limits).map_err(|error| failed(&error))?;
-        let mut policies = Vec::new();
         let mut agreed = Vec::new();
         for table in &config.conflict.table {
-            let pattern = db::glob(&table.r#match).map_err(|error| {
+            db::glob(&table.r#match).map_err(|error| {
                 Failure::caused(Kind::Config, "a pattern under `[[conflict.table]]` is no glob", &error)
             })?;
-            let (policy, decided) = self.policy(&table.r#use, Some(&pattern), table.settings.reveal())?;
-            policies.push(policy);
+            let decided = self.policy(&table.r#use, table.settings.reveal())?;
             agreed.push(Agreed { pattern: table.r#match.clone(), ..decided });
         }
-        let (policy, default) = self.policy(&config.conflict.default, None, Vec::new())?;
-        policies.push(policy);
+        let default = self.policy(&config.conflict.default, Vec::new())?;
         let genesis = Genesis {
             shards: config.replication_log.shards,
             hasher: hasher.identity().to_owned(),
@@ -141,7 +192,9 @@ impl Components<'_> {
             policies: agreed,
             wire: u32::from(codec::VERSION),
         };
-        Ok((Box::new(hasher), Policies::new(policies), genesis))
+        // Those in use first: they may be ones that somebody works on, and are not pinned.
+        let held = self.found.into_values().chain(held(config)).collect();
+        Ok(Configured { hasher: Box::new(hasher), held, agreed: genesis })
     }
 
     fn find(&mut self, world: World, name: &str) -> Result<Component, Failure> {
@@ -153,27 +206,19 @@ impl Components<'_> {
         Ok(found)
     }
 
-    /// One policy, and what nodes must agree on of it.
-    fn policy(
-        &mut self,
-        name: &str,
-        tables: Option<&globset::Glob>,
-        own: Vec<(String, String)>,
-    ) -> Result<(Policy, Agreed), Failure> {
-        let Component { official, source, settings, limits, on_failure, .. } = self.find(World::Resolver, name)?;
-        let settings = told(settings, own);
-        let load = {
-            let (host, settings) = (self.host.clone(), settings.clone());
-            move || host.resolver(&source, &settings, limits.clone())
+    /// One policy, as nodes agree on it.
+    fn policy(&mut self, name: &str, own: Settings) -> Result<Agreed, Failure> {
+        let component = self.find(World::Resolver, name)?;
+        let Component { source, settings, limits, on_failure, .. } = &component;
+        let settings = told(settings.clone(), own);
+        let resolver = self.host.resolver(source, &settings, limits.clone()).map_err(|error| failed(&error))?;
+        let agreed = Agreed {
+            pattern: String::new(),
+            resolver: resolver.identity().to_owned(),
+            settings,
+            on_failure: *on_failure,
         };
-        let resolver = load().map_err(|error| failed(&error))?;
-        let make: Make = Arc::new(move || Ok(Box::new(load().map_err(PluginError::from)?) as Box<dyn Resolve>));
-        let order = if official.as_deref() == Some(PLAIN) { Order::Log } else { Order::Resolver };
-        // Records of clashes are the same on all nodes, so they name it as it names itself.
-        let policy = Policy::new(&resolver.info().name, order, tables, make)
-            .map_err(|error| Failure::caused(Kind::General, format!("cannot make the resolver `{name}`"), &error))?;
-        let identity = resolver.identity().to_owned();
-        Ok((policy, Agreed { pattern: String::new(), resolver: identity, settings, on_failure }))
+        Ok(agreed)
     }
 }
 
@@ -183,9 +228,97 @@ fn told(plugin: Settings, here: Settings) -> Settings {
     plugin.into_iter().chain(here).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
-/// The one policy for which the order of the log is all there is to know. A component of that name that somebody wrote
-/// may answer otherwise.
-const PLAIN: &str = "last-write-wins";
+/// All components that a configuration names and approves of, whether anything uses them or not.
+fn held(config: &Config) -> Vec<Component> {
+    let approved = |plugin: &crate::config::Plugin| !plugin.source.starts_with("file:") || !plugin.sha256.is_empty();
+    let named = config.plugin.iter().filter(|(_, plugin)| approved(plugin));
+    named.filter_map(|(name, _)| custom::component(config, World::Resolver, name, Pins::Required).ok()).collect()
+}
+
+/// Finds the resolvers that policies of the log name.
+struct Finder {
+    host: PluginHost,
+    /// Where the configuration came from, to look into it again.
+    sources: Option<Sources>,
+    held: Mutex<Vec<Component>>,
+}
+
+impl Finder {
+    /// Takes up what a configuration says now of what components may use up, and those that are new in it.
+    fn renew(&self, config: &Config) {
+        let pinned = held(config);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|component| pinned.iter().all(|pinned| pinned.name != component.name));
+        for component in held.iter_mut() {
+            if let Some(plugin) = config.plugin.get(&component.name) {
+                component.limits = custom::limits(&plugin.limits);
+            }
+        }
+        held.extend(pinned);
+    }
+
+    fn find(&self, agreed: &Agreed) -> Result<Found, String> {
+        let Component { name, source, mut limits, .. } = self.component(&agreed.resolver)?;
+        if let OnFailure::Park(bounds) = agreed.on_failure {
+            limits = custom::limits_of(&bounds, &limits)?;
+        }
+        // Where a failure is an answer, it must not depend on what else was asked.
+        limits.sparing = agreed.on_failure != OnFailure::Stop;
+        let plugin = Plugin {
+            name,
+            source: source.origin.to_string(),
+            sha256: sha256(&source.bytes),
+            settings: agreed.settings.iter().cloned().collect(),
+            limits: Amounts::of(&limits),
+        };
+        let (host, settings) = (self.host.clone(), agreed.settings.clone());
+        let load = move || host.resolver(&source, &settings, limits.clone());
+        let resolver = load().map_err(|error| error.to_string())?;
+        if resolver.identity() != agreed.resolver {
+            return Err(format!(
+                "it decides by `{}`, and this program has `{}`; run the version of it that the other nodes run",
+                agreed.resolver,
+                resolver.identity()
+            ));
+        }
+        // Records of clashes are the same on all nodes, so they name it as it names itself.
+        let name = resolver.info().name.clone();
+        let make: Make = Arc::new(move || Ok(Box::new(load().map_err(PluginError::from)?) as Box<dyn Resolve>));
+        Ok(Found { name, plugin, make })
+    }
+
+    fn component(&self, identity: &str) -> Result<Component, String> {
+        let Some(digest) = identity.strip_prefix("sha256:") else {
+            let name = identity.split('@').next().unwrap_or(identity);
+            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(found) = held.iter().find(|component| component.official.as_deref() == Some(name)) {
+                return Ok(found.clone());
+            }
+            return custom::of_the_program(World::Resolver, name).map_err(|_| {
+                format!(
+                    "it decides by `{identity}`, which this program does not have; run the version of it that the other \
+                     nodes run"
+                )
+            });
+        };
+        let has_digest = |component: &Component| sha256(&component.source.bytes) == digest;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = held.iter().find(|component| has_digest(component)) {
+            return Ok(found.clone());
+        }
+        // It may have been configured since.
+        if let Some(loaded) = self.sources.clone().and_then(|sources| Config::load(sources).ok()) {
+            *held = self::held(&loaded.config);
+        }
+        held.iter().find(|component| has_digest(component)).cloned().ok_or_else(|| {
+            format!(
+                "it decides by the component `sha256:{digest}`, which this node's configuration does not have; take its file \
+                 from another node and add `[plugin.NAME]` with `source = \"file:PATH\"` and `sha256 = \"{digest}\"`; it is \
+                 taken up by itself"
+            )
+        })
+    }
+}
 
 fn failed(error: &antiphon_plugin::Error) -> Failure {
     let failure = Failure::caused(Kind::Config, error.to_string(), error.reason());
@@ -193,6 +326,16 @@ fn failed(error: &antiphon_plugin::Error) -> Failure {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
+}
+
+/// The hidden command that compiles one component.
+pub(crate) const COMPILE: &str = "compile-component";
+
+/// This program again, under a name that stays its own while it is replaced by another version.
+pub(crate) fn compiler() -> Option<Compiler> {
+    let own = PathBuf::from("/proc/self/exe");
+    let program = if own.exists() { own } else { std::env::current_exe().ok()? };
+    Some(Compiler { program, arguments: vec![COMPILE.into()] })
 }
 
 /// Where compiled components of a database are kept.

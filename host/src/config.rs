@@ -145,6 +145,8 @@ pub struct Loaded {
     pub config: Config,
     /// Settings that are understood and without effect in this version.
     pub notices: Vec<Notice>,
+    /// Where they came from.
+    pub sources: Sources,
 }
 
 impl Loaded {
@@ -162,10 +164,9 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong, where it is, and what may have been meant.
     pub fn load(sources: Sources) -> Result<Loaded, Failure> {
-        let file = sources.file.clone();
-        let (config, leaves) = Self::read(sources)?;
-        check::all(&config, file.as_deref(), &leaves)?;
-        Ok(Loaded { config, notices: not_yet::notices(&leaves) })
+        let (config, leaves) = Self::read(sources.clone())?;
+        check::all(&config, sources.file.as_deref(), &leaves)?;
+        Ok(Loaded { config, notices: not_yet::notices(&leaves), sources })
     }
 
     /// The database alone, for a command that needs nothing else: the other settings may be those of a node that this

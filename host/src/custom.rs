@@ -42,16 +42,7 @@ pub struct Component {
 /// # Errors
 /// When there is none, its file can't be read, or its bytes are not those that were pinned.
 pub fn component(config: &Config, world: World, name: &str, pins: Pins) -> Result<Component, Failure> {
-    let Some(plugin) = config.plugin.get(name) else {
-        return Ok(Component {
-            name: name.to_owned(),
-            official: Some(name.to_owned()),
-            source: official(world, name)?,
-            settings: Vec::new(),
-            limits: Limits::default(),
-            on_failure: OnFailure::Stop,
-        });
-    };
+    let Some(plugin) = config.plugin.get(name) else { return of_the_program(world, name) };
     let limits = limits(&plugin.limits);
     let official_name = plugin.source.strip_prefix("builtin:");
     let source = match official_name {
@@ -70,6 +61,21 @@ pub fn component(config: &Config, world: World, name: &str, pins: Pins) -> Resul
         settings: plugin.settings.reveal(),
         limits,
         on_failure,
+    })
+}
+
+/// A component that comes with the program, as no `[plugin.NAME]` says anything of it.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn of_the_program(world: World, name: &str) -> Result<Component, Failure> {
+    Ok(Component {
+        name: name.to_owned(),
+        official: Some(name.to_owned()),
+        source: official(world, name)?,
+        settings: Vec::new(),
+        limits: Limits::default(),
+        on_failure: OnFailure::Stop,
     })
 }
 
@@ -99,6 +105,7 @@ pub fn limits(limits: &PluginLimits) -> Limits {
         fuel_per_byte: limits.fuel_per_byte,
         watchdog: Duration::from_millis(limits.watchdog),
         calls: limits.calls,
+        sparing: false,
     }
 }
 
@@ -112,6 +119,30 @@ fn bounds(limits: &Limits) -> Bounds {
         returned: limits.returned_bytes as u64,
         meter: antiphon_plugin::METER,
     }
+}
+
+/// The limits that nodes have agreed on, and for the rest those of this node.
+///
+/// # Errors
+/// When this program counts otherwise than those nodes.
+pub fn limits_of(bounds: &Bounds, rest: &Limits) -> Result<Limits, String> {
+    if bounds.meter != antiphon_plugin::METER {
+        return Err(format!(
+            "what its components use up is counted another way (meter {}) than by this program (meter {}); run the version \
+             of it that the other nodes run",
+            bounds.meter,
+            antiphon_plugin::METER
+        ));
+    }
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Ok(Limits {
+        fuel_base: bounds.fuel_base,
+        fuel_per_item: bounds.fuel_per_item,
+        fuel_per_byte: bounds.fuel_per_byte,
+        memory_bytes: bytes(bounds.memory),
+        returned_bytes: bytes(bounds.returned),
+        ..rest.clone()
+    })
 }
 
 pub(crate) fn official(world: World, name: &str) -> Result<Source<'static>, Failure> {

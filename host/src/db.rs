@@ -14,6 +14,7 @@ mod compare;
 mod conflicts;
 mod defaults;
 mod expired;
+mod foresight;
 mod founding;
 mod handle;
 mod identity;
@@ -34,11 +35,15 @@ mod recent;
 mod reconcile;
 mod resolved;
 mod rows;
+mod ruling;
+mod samples;
 mod seal;
 mod shadows;
 mod shortfall;
 mod slices;
 mod stamp;
+mod switch;
+mod trial;
 mod turns;
 mod unique;
 mod unit;
@@ -60,10 +65,13 @@ pub use look::look;
 pub use obstacle::{Obstacle, ObstacleKind};
 pub use outbox::Unsent;
 pub use oversize::Oversized;
-pub use policy::{Make, Order, Policies, Policy};
+pub(crate) use policy::Policy;
+pub use policy::{Find, Found, Make, Policies};
 pub(crate) use prune::measure_outbox;
 pub use prune::{Due, Measured, Pruned};
 pub use reconcile::{Reattached, Reconciled};
+pub use switch::{Known, Notice};
+pub use trial::Alone;
 pub(crate) use values::{Bound, owned};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
 
@@ -110,6 +118,9 @@ pub enum Error {
     /// A component failed; nothing was applied.
     #[error("a component failed")]
     Plugin(#[from] PluginError),
+    /// A resolver failed, and its clashes are to be tried one by one before anything is applied.
+    #[error("a resolver gave no verdict on some of the clashes it was asked about")]
+    Undecided,
     /// An entry could not be made.
     #[error("cannot encode a batch")]
     Encode(#[source] codec::Error),
@@ -168,6 +179,8 @@ pub struct Options {
     pub publish: bool,
     /// Apply what others wrote.
     pub replicate: bool,
+    /// Where clashes are kept that a resolver failed at; nowhere if nowhere.
+    pub replays: Option<PathBuf>,
 }
 
 /// Most bytes of rows taken in one seal: what one transaction holds in memory.
@@ -189,6 +202,9 @@ pub struct Database {
     options: Options,
     hasher: Box<dyn Hash>,
     policies: Policies,
+    /// Which of them the log has decided on.
+    rulings: ruling::Rulings,
+    waiting: switch::Waiting,
     encoder: Encoder,
     origin: Origin,
     cluster: Option<Cluster>,
@@ -201,6 +217,11 @@ pub struct Database {
     recent: Recent,
     /// What is known of units that are applied in slices, by shard.
     surveys: BTreeMap<log::Shard, slices::Survey>,
+    /// What is known of clashes that a resolver failed over, by shard.
+    trials: BTreeMap<log::Shard, trial::Trial>,
+    /// What the log says of policies beyond the places where shards have stopped.
+    foresights: BTreeMap<log::Shard, foresight::Foresight>,
+    samples: samples::Samples,
     turns: turns::Turns,
     attachments: Attachments,
     /// Most bytes of a row that is sent.
@@ -255,6 +276,8 @@ impl Database {
             options,
             hasher,
             policies,
+            rulings: ruling::Rulings::default(),
+            waiting: switch::Waiting::default(),
             encoder,
             origin: Origin::default(),
             cluster: None,
@@ -266,6 +289,9 @@ impl Database {
             overlay: Overlay::default(),
             recent: Recent::default(),
             surveys: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            foresights: BTreeMap::new(),
+            samples: samples::Samples::default(),
             turns: turns::Turns::default(),
             attachments: Attachments::default(),
             row_bytes_max: ROW_BYTES_MAX,
@@ -340,6 +366,7 @@ impl Database {
             return Err(Error::Replaced(why));
         }
         (self.origin, self.cluster, self.ledger) = (origin, cluster, ledger);
+        self.rulings = ruling::Rulings::read(&self.conn)?;
         self.known_reached.store(self.ledger.reached(), Ordering::Relaxed);
         for (&shard, &number) in &self.numbered {
             self.ledger.number_above(shard, number);

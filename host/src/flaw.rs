@@ -66,6 +66,8 @@ pub enum Flaw {
     CurrentFromTable,
     /// A stamp moves although the change was overruled.
     StampOnKeep,
+    /// A stamp moves although the change was parked.
+    StampOnPark,
     /// What a change was made upon is taken from the log, not from this node's own last change.
     BaseFromLog,
     /// A row that REPLACE removed is not what the new one was made upon.
@@ -82,11 +84,17 @@ pub enum Flaw {
     SliceEvicts,
     /// Within a unit that is applied in slices, every image of a key counts as one of its own.
     SliceRepeats,
+    /// Stamps from before a policy count as if it had always been there.
+    PolicyWithoutFloor,
+    /// A change whose node did not note what it was made upon is put to the resolver.
+    BaselessResolved,
+    /// A policy comes into force although L's rows behind pending ones are not known.
+    PolicyUncovered,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 42] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -117,6 +125,7 @@ impl Flaw {
         Self::ShadowOmitted,
         Self::CurrentFromTable,
         Self::StampOnKeep,
+        Self::StampOnPark,
         Self::BaseFromLog,
         Self::ReplaceUponNothing,
         Self::SeenByBatch,
@@ -125,6 +134,9 @@ impl Flaw {
         Self::SlicesPendAgain,
         Self::SliceEvicts,
         Self::SliceRepeats,
+        Self::PolicyWithoutFloor,
+        Self::BaselessResolved,
+        Self::PolicyUncovered,
     ];
 }
 

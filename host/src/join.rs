@@ -11,7 +11,7 @@ use crate::life::Provenance;
 use crate::log::{self, Log, Placed, Shard};
 use crate::words::count;
 use antiphon_core::codec;
-use antiphon_core::entry::{Body, Bounds, ClusterId, Entry, Genesis, OnFailure, Origin, Policy};
+use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
 use std::path::Path;
 use std::time::Duration;
 
@@ -116,6 +116,7 @@ async fn come_in(
             }
             (Standing::Apart, Some((cluster, origin, genesis))) => {
                 agree(&genesis, agreed)?;
+                can_decide(db, &genesis)?;
                 if db.is_me(origin) {
                     if !db.publishes() {
                         return Err(Failure::config(
@@ -123,11 +124,11 @@ async fn come_in(
                         )
                         .hint("start once with `publish = true`, until its rows are in the log"));
                     }
-                    db.enter(cluster, genesis.shards, true).map_err(database)?;
+                    db.enter(cluster, &genesis, true).map_err(database)?;
                     return Ok(Entered::Founded);
                 }
                 if db.is_empty().map_err(database)? {
-                    db.enter(cluster, genesis.shards, false).map_err(database)?;
+                    db.enter(cluster, &genesis, false).map_err(database)?;
                     return Ok(Entered::JoinedEmpty);
                 }
                 return compare_and_join(db, log, cluster, &genesis, scratch).await;
@@ -283,6 +284,7 @@ pub async fn force(
         return Err(other_cluster());
     }
     agree(&genesis, agreed)?;
+    can_decide(db, &genesis)?;
     let mut logged = Aside::new(db, cluster, &genesis, scratch)?;
     if in_place {
         logged.read_to_the_place_of(db, log).await?;
@@ -366,7 +368,7 @@ impl Aside {
     fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
         like.copy_schema(scratch).map_err(database)?;
         let mut db = like.reopen(scratch).map_err(database)?;
-        db.enter_quietly(cluster, genesis.shards).map_err(database)?;
+        db.enter_quietly(cluster, genesis).map_err(database)?;
         Ok(Self { db, shards: genesis.shards })
     }
 
@@ -424,6 +426,9 @@ impl Aside {
                 match applied.stop {
                     None | Some(Stop::Full | Stop::Unsealed) => {}
                     Some(Stop::Blocked(reason)) => {
+                        if crate::aside::foresee(&mut self.db, log, shard).await.map_err(unreachable_log)? {
+                            continue;
+                        }
                         return Err(Failure::new(
                             Kind::Data,
                             format!("cannot compare this database with the cluster: {reason}"),
@@ -479,22 +484,6 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
         let hashes = |genesis: &Genesis| format!("`{}`{}", genesis.hasher, said_settings(&genesis.hasher_settings));
         differs.push(format!("it hashes keys with {}, and this node with {}", hashes(cluster), hashes(here)));
     }
-    let default = |genesis: &Genesis| said_resolver(&genesis.resolver, &genesis.resolver_settings, genesis.on_failure);
-    if default(cluster) != default(here) {
-        differs.push(format!("it resolves clashes with {}, and this node with {}", default(cluster), default(here)));
-    }
-    let unlike = |one: &[Policy], other: &[Policy]| {
-        let only = one.iter().filter(|policy| !other.contains(policy)).map(said_policy).collect::<Vec<_>>();
-        if only.is_empty() { "none besides".to_owned() } else { only.join(", ") }
-    };
-    if cluster.policies != here.policies {
-        let (there, mine) = (unlike(&cluster.policies, &here.policies), unlike(&here.policies, &cluster.policies));
-        differs.push(if cluster.policies.len() == here.policies.len() && there == mine {
-            "its policies for single tables stand in another order".to_owned()
-        } else {
-            format!("its policies for single tables are {there}, and this node's are {mine}")
-        });
-    }
     if cluster.wire > here.wire {
         differs.push(format!("it speaks wire version {}, and this build up to {}", cluster.wire, here.wire));
     }
@@ -503,11 +492,7 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
     }
     let failure = Failure::config(format!("this node differs from its cluster: {}", differs.join("; ")))
         .hint("configure this node as the others: `antiphon config show` prints what it has");
-    let identities = |genesis: &Genesis| -> Vec<String> {
-        let tables = genesis.policies.iter().map(|policy| &policy.resolver);
-        tables.chain([&genesis.hasher, &genesis.resolver]).filter(|of| of.starts_with("sha256:")).cloned().collect()
-    };
-    if identities(cluster) == identities(here) {
+    if cluster.hasher == here.hasher || ![&cluster.hasher, &here.hasher].iter().any(|of| of.starts_with("sha256:")) {
         return Err(failure);
     }
     Err(failure.hint(
@@ -516,38 +501,26 @@ fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
     ))
 }
 
-/// A policy as the configuration has it.
-fn said_policy(policy: &Policy) -> String {
-    let Policy { pattern, resolver, settings, on_failure } = policy;
-    let (named, with) = said_parts(resolver, settings, *on_failure);
-    format!("{named} for `{pattern}`{with}")
-}
-
-fn said_resolver(resolver: &str, settings: &[(String, String)], on_failure: OnFailure) -> String {
-    let (named, with) = said_parts(resolver, settings, on_failure);
-    named + &with
-}
-
-/// A resolver, and what it is told and held to.
-fn said_parts(resolver: &str, settings: &[(String, String)], on_failure: OnFailure) -> (String, String) {
-    let mut said = each_setting(settings);
-    if let OnFailure::Park(bounds) = on_failure {
-        let Bounds { fuel_base, fuel_per_item, fuel_per_byte, memory, returned, meter } = bounds;
-        said.push(format!(
-            "on_failure = park, with fuel_base = {fuel_base}, fuel_per_item = {fuel_per_item}, fuel_per_byte = \
-             {fuel_per_byte}, memory = {memory}, returned = {returned}, meter {meter}"
-        ));
-    }
-    (format!("`{resolver}`"), if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) })
-}
-
 /// Settings, in words behind what they are for.
 pub(crate) fn said_settings(settings: &[(String, String)]) -> String {
     if settings.is_empty() { String::new() } else { format!(" ({})", each_setting(settings).join(", ")) }
 }
 
-fn each_setting(settings: &[(String, String)]) -> Vec<String> {
+pub(crate) fn each_setting(settings: &[(String, String)]) -> Vec<String> {
     settings.iter().map(|(name, value)| format!("{name} = {value}")).collect()
+}
+
+/// A node without the components that the log begins with can't read it from there.
+fn can_decide(db: &mut Database, genesis: &Genesis) -> Result<(), Failure> {
+    let Some(missing) = db.lacks(&genesis.all_policies()) else { return Ok(()) };
+    let failure = Failure::config(format!("this node can't decide as its cluster does: {missing}"));
+    if !missing.contains("sha256:") {
+        return Err(failure);
+    }
+    Err(failure.hint(
+        "a component that somebody wrote goes by the sha256 of its bytes: take the file itself from another node, for \
+         one that is built again may differ",
+    ))
 }
 
 fn draw() -> Result<ClusterId, Failure> {

@@ -18,6 +18,7 @@
 //! | [`subscribe`] | from the log to the application's file |
 //! | [`placement`] | whether the log is still the one that was applied |
 //! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
+//! | [`replay`] | clashes that a resolver failed at, as files |
 //! | [`housekeeping`] | what nobody needs any more goes, in short steps |
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
@@ -52,9 +53,12 @@ pub mod log;
 pub mod node;
 pub mod place;
 pub mod placement;
+mod policies;
 pub mod publish;
 mod reattach;
+pub mod reload;
 pub mod repair;
+pub mod replay;
 pub mod report;
 pub mod status;
 pub mod storage;

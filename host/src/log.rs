@@ -13,7 +13,7 @@ pub use jetstream::{Connection, JetStream, Login, Names, Settings};
 pub use lease::{Claimant, Hold, Lease};
 pub use local::Local;
 pub use look::{Extent, Look};
-pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Member};
+pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Difference, Member, Sample};
 pub use memory::{Faults, Memory};
 
 use antiphon_core::entry::Origin;

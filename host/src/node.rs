@@ -48,6 +48,7 @@ pub struct Node {
     poll_interval: Duration,
     sleep_timeout: Duration,
     outbox_bytes_max: u64,
+    reload: Option<crate::reload::Reload>,
     number: u64,
     incarnation: u64,
     reached: Arc<AtomicU64>,
@@ -100,6 +101,7 @@ impl Node {
             activity: Arc::clone(&activity),
             sleep_timeout: self.sleep_timeout,
             outbox_bytes_max: self.outbox_bytes_max,
+            reload: self.reload,
         };
         tasks.spawn(guard.run(stop.clone()).instrument(info_span!("guard")));
         let publishing = Publishing {

@@ -1,12 +1,15 @@
 //! From the application's commits to the log: seal, append, and leave the rest to the echo.
 
-use crate::db::{self, Database, Db};
-use crate::log::{self, Appended, Log, Shard};
+use crate::db::{self, Database, Db, Notice};
+use crate::log::{self, AWAY_AFTER, Announced, Appended, Log, Shard};
 use crate::placement::{self, Loss};
+use crate::policies;
 use crate::reattach::Reattach;
+use antiphon_core::entry::Halted;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Bytes of batches sent in one append: one commit of the log for many of the database's.
 const APPEND_BYTES_MAX: usize = 1 << 20;
@@ -61,6 +64,10 @@ pub struct Publisher {
     sent: BTreeMap<Shard, u64>,
     appended: u64,
     reattach: Reattach,
+    /// Since when something is to be said of policies in a shard.
+    due: BTreeMap<Shard, Instant>,
+    /// Whether the policies of the log were compared with the configured ones.
+    compared: bool,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -80,7 +87,7 @@ impl Publisher {
     #[must_use]
     pub fn with_scratch(db: Db, log: Arc<dyn Log>, scratch: PathBuf) -> Self {
         let reattach = Reattach::new(db.clone(), log.clone(), scratch);
-        Self { db, log, sent: BTreeMap::new(), appended: 0, reattach }
+        Self { db, log, sent: BTreeMap::new(), appended: 0, reattach, due: BTreeMap::new(), compared: false }
     }
 
     /// Seals one piece and appends what waits.
@@ -98,6 +105,7 @@ impl Publisher {
                 return Err(error);
             }
         }
+        self.turn(shards).await?;
         let reattached = self.reattach.step().await?;
         Ok(if reattached == Progress::More { reattached } else { sealed })
     }
@@ -105,6 +113,12 @@ impl Publisher {
     /// How many batches it has appended since this was asked last.
     pub fn take_appended(&mut self) -> u64 {
         std::mem::take(&mut self.appended)
+    }
+
+    /// Whether something is to be said as soon as others have read as far.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !self.due.is_empty()
     }
 
     async fn seal(&self) -> Result<Progress, Error> {
@@ -121,6 +135,66 @@ impl Publisher {
             })
             .await?;
         Ok(if more { Progress::More } else { Progress::Idle })
+    }
+
+    /// Says where decided policies come into force, in each shard that this node has read to its end. Whoever is first
+    /// is believed, and nothing is lost if the others say it as well.
+    async fn turn(&mut self, shards: Shard) -> Result<(), Error> {
+        for shard in 1..=shards {
+            let halted = match self.read_to_the_end(shard).await? {
+                Some(_) => None,
+                None => match self.halted(shard).await? {
+                    Some(halted) => Some(halted),
+                    None => continue,
+                },
+            };
+            if shard == 1 && !std::mem::replace(&mut self.compared, true) {
+                self.compare_policies().await?;
+            }
+            let place = halted.clone();
+            let due = move |db: &mut Database| {
+                Ok((if let Some(at) = place { db.due_where_halted(shard, at)? } else { db.due(shard)? }, db.voice()))
+            };
+            let (due, voice) = self.db.call(due).await?;
+            let Some(Notice { frame, after }) = due else {
+                self.due.remove(&shard);
+                continue;
+            };
+            let waits = self.due.entry(shard).or_insert_with(Instant::now).elapsed() < AWAY_AFTER;
+            let members = self.log.members().await?;
+            if waits && !has_been_read(&members, after) {
+                continue;
+            }
+            // Who decided what this node could not will say it, and it is decided.
+            if halted.is_some_and(|halted| has_been_passed(&members, shard, halted.seq)) {
+                continue;
+            }
+            fault!("turn");
+            self.compare(shard).await?;
+            let last = self.log.last_number(shard, voice).await?;
+            let appended = self.log.append(shard, voice, last + 1, &[frame]).await?;
+            fault!("turned");
+            tracing::debug!(shard, ?appended, "policies come into force");
+        }
+        Ok(())
+    }
+
+    /// Where a shard has stopped for want of a verdict, if this node knows all that the log says of policies behind.
+    async fn halted(&self, shard: Shard) -> Result<Option<Halted>, Error> {
+        let last = self.log.bounds(shard).await?.last;
+        Ok(self.db.call(move |db| Ok(db.halted(shard, last))).await?)
+    }
+
+    /// Says once that the log's policies are others than this node is configured for.
+    async fn compare_policies(&self) -> Result<(), Error> {
+        let (decided, own) = self.db.call(|db| Ok((db.decided(), db.own_policies().to_vec()))).await?;
+        if let Some(difference) = decided.and_then(|decided| policies::difference(&decided.policies, &own)) {
+            tracing::warn!(
+                difference,
+                "the log's policies hold; `antiphon policy apply` makes this configuration's the cluster's"
+            );
+        }
+        Ok(())
     }
 
     async fn send(&mut self, shard: Shard) -> Result<(), Error> {
@@ -211,4 +285,23 @@ impl Publisher {
         };
         Ok(self.db.call(read).await?)
     }
+}
+
+/// Whether all members that are there have read the first shard up to a position. What they send after it says what it
+/// was made upon; who is away will have to look it up.
+fn has_been_read(members: &[Announced], position: u64) -> bool {
+    let read = |announced: &Announced| announced.member.positions.get(&1).is_none_or(|read| *read >= position);
+    present(members).all(read)
+}
+
+/// Whether some member that is there has come past an entry.
+fn has_been_passed(members: &[Announced], shard: Shard, seq: u64) -> bool {
+    present(members).any(|announced| announced.member.positions.get(&shard).is_some_and(|read| *read >= seq))
+}
+
+fn present(members: &[Announced]) -> impl Iterator<Item = &Announced> {
+    let now = members.iter().map(|announced| announced.time).max().unwrap_or(0);
+    members
+        .iter()
+        .filter(move |announced| !announced.member.left && u128::from(now - announced.time) < AWAY_AFTER.as_nanos())
 }

@@ -36,7 +36,7 @@ impl Reattach {
 
     /// Does a part of the work, if there is any.
     pub(crate) async fn step(&mut self) -> Result<Progress, Error> {
-        let Some(Next { table, schema, positions }) = self.next().await? else {
+        let Some(Next { table, schema, positions, covers }) = self.next().await? else {
             self.aside = None;
             return Ok(Progress::Idle);
         };
@@ -45,7 +45,7 @@ impl Reattach {
             Some(aside) => aside,
             None => match self.begin(&table, schema).await? {
                 Ok(aside) => aside,
-                Err(why) => return self.give_up(table, why).await,
+                Err(why) => return self.give_up(table, why, covers).await,
             },
         };
         for (shard, position) in positions {
@@ -56,7 +56,7 @@ impl Reattach {
                     self.aside = Some(aside);
                     return Ok(Progress::More);
                 }
-                Read::Stuck(why) => return self.give_up(table, why).await,
+                Read::Stuck(why) => return self.give_up(table, why, covers).await,
             }
         }
         let compared = self
@@ -64,12 +64,13 @@ impl Reattach {
             .call(move |db| {
                 let compared = {
                     let logged = aside.db.lock().unwrap_or_else(PoisonError::into_inner);
-                    db.reattach(&logged, &aside.table)?
+                    if covers { db.cover(&logged, &aside.table)? } else { db.reattach(&logged, &aside.table)? }
                 };
                 Ok((compared, aside))
             })
             .await?;
         match compared {
+            (Reattached::Done, _) if covers => Ok(Progress::More),
             (Reattached::Done, _) => {
                 tracing::info!(table, "table compared with the log; it follows it again");
                 Ok(Progress::More)
@@ -79,15 +80,19 @@ impl Reattach {
                 Ok(Progress::More)
             }
             (Reattached::Lacks(column), _) => {
-                self.give_up(table, format!("the log has values in column `{column}`, which the table lacks")).await
+                let why = format!("the log has values in column `{column}`, which the table lacks");
+                self.give_up(table, why, covers).await
             }
         }
     }
 
     async fn next(&self) -> Result<Option<Next>, db::Error> {
         let next = |db: &mut Database| {
-            let table = db.to_compare()?;
-            Ok(table.map(|table| Next { table, schema: db.schema_version(), positions: db.positions() }))
+            let (table, covers) = match db.to_compare()? {
+                Some(table) => (Some(table), false),
+                None => (db.to_cover()?, true),
+            };
+            Ok(table.map(|table| Next { table, schema: db.schema_version(), positions: db.positions(), covers }))
         };
         self.db.call(next).await
     }
@@ -99,7 +104,7 @@ impl Reattach {
                 return Ok(Err(format!("shard {shard} of the log begins at entry {first}, and all of it is needed")));
             }
         }
-        tracing::info!(table, "comparing a table that was made anew with the log");
+        tracing::info!(table, "building what the log says of a table");
         let folder = tempfile::Builder::new().prefix(crate::node::SCRATCH).tempdir_in(&self.scratch);
         let folder = match folder {
             Ok(folder) => folder,
@@ -111,8 +116,17 @@ impl Reattach {
         Ok(Ok(Box::new(Aside { table, schema, db: Mutex::new(db), _folder: folder })))
     }
 
-    async fn give_up(&mut self, table: String, why: String) -> Result<Progress, Error> {
+    async fn give_up(&mut self, table: String, why: String, covers: bool) -> Result<Progress, Error> {
         self.aside = None;
+        if covers {
+            self.db
+                .call(move |db| {
+                    db.cannot_cover(&table, &why);
+                    Ok(())
+                })
+                .await?;
+            return Ok(Progress::Idle);
+        }
         let sends = self.db.call(move |db| db.cannot_compare(&table, &why)).await?;
         Ok(if sends { Progress::More } else { Progress::Idle })
     }
@@ -123,4 +137,6 @@ struct Next {
     table: String,
     schema: i64,
     positions: Vec<(Shard, u64)>,
+    /// It is not compared: only the rows behind pending ones are wanted.
+    covers: bool,
 }

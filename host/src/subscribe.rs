@@ -103,9 +103,28 @@ impl Subscriber {
         }
         match applied.stop {
             None | Some(Stop::Full | Stop::Unsealed) => Ok(Progress::More),
+            Some(Stop::Blocked(_)) if self.foresee().await? => Ok(Progress::More),
             Some(Stop::Blocked(reason)) => Ok(Progress::Blocked(reason)),
             Some(Stop::Gap { expected, found }) => Err(self.broken(Loss::Gap { expected, found })),
         }
+    }
+
+    /// Where a resolver gives no verdict: reads some of what is further on for other policies. Says whether there was
+    /// anything.
+    async fn foresee(&self) -> Result<bool, Error> {
+        let shard = self.shard;
+        let Some(after) = self.db.call(move |db| Ok(db.foresees_after(shard))).await? else { return Ok(false) };
+        let entries = self.log.read(shard, after, READ_BYTES_MAX).await?;
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        self.db
+            .call(move |db| {
+                db.foresee(shard, &entries);
+                Ok(true)
+            })
+            .await
+            .map_err(Error::from)
     }
 
     /// Reads again what the latest entries touched.

@@ -60,7 +60,7 @@ fn shortest<T>(mut work: impl FnMut() -> T) -> (Duration, T) {
 
 pub fn run(report: &mut Report, rows: usize) {
     println!("components, batches of {BATCH}");
-    let host = PluginHost::new(&HostOptions { cache_dir: None }).unwrap();
+    let host = PluginHost::new(&HostOptions::default()).unwrap();
     // So few rows are no measurement.
     let judged = |reached: bool| reached || rows < 10_000;
 
@@ -163,7 +163,7 @@ struct Loaded {
 }
 
 fn all(cache: &Path) -> Loaded {
-    let host = PluginHost::new(&HostOptions { cache_dir: Some(cache.to_owned()) }).unwrap();
+    let host = PluginHost::new(&HostOptions { cache_dir: Some(cache.to_owned()), compiler: None }).unwrap();
     let (mut hashers, mut resolvers) = (Vec::new(), Vec::new());
     for component in antiphon_bundle::ALL {
         let source = source(component.world, component.name);

@@ -26,9 +26,11 @@ fn database(path: &Path) -> Database {
         publish: true,
         replicate: true,
         compress: parts.compress,
+        replays: None,
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).unwrap();
-    db.enter(CLUSTER, 1, true).unwrap();
+    db.enter(CLUSTER, &Genesis { shards: 1, resolver: "last-write-wins@1".into(), ..Genesis::default() }, true)
+        .unwrap();
     db
 }
 

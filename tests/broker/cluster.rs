@@ -1,6 +1,6 @@
 //! Nodes that share nothing but the broker.
 
-use antiphon_harness::{Broker, Place, Site, eventually, settled};
+use antiphon_harness::{Broker, Place, Site, eventually, resolver_guest, settled};
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v, n INTEGER DEFAULT 0);";
 
@@ -20,13 +20,16 @@ impl Cluster {
     }
 
     fn configured(&self, name: &str, settings: &str) -> Site {
-        let site = self.place.site(name, TABLE);
+        let config = self.configure(name, settings);
+        self.place.site(name, TABLE).arguments(["run", "--config", config.to_str().unwrap()])
+    }
+
+    fn configure(&self, name: &str, settings: &str) -> std::path::PathBuf {
         let url = self.broker.url();
-        let config = self.place.file(
+        self.place.file(
             &format!("{name}.toml"),
             &format!("db_path = '{name}.db'\n{settings}\n[nats]\nurls = ['{url}']\nreconnect_wait_seconds = 1\n"),
-        );
-        site.arguments(["run", "--config", config.to_str().unwrap()])
+        )
     }
 }
 
@@ -95,6 +98,51 @@ fn large_rows_arrive() {
     let sizes = "SELECT sum(length(v)) FROM t";
     assert_eq!(a.one(sizes), b.one(sizes));
     settled(&[&a, &b]);
+}
+
+/// Policies change for all nodes at one place of the log. Of three, one lacks the component that decides from there on:
+/// it pauses before it, says which line to add, captures on, and goes on by itself when the line is there.
+#[test]
+fn a_node_that_lacks_a_component_waits_for_it() {
+    let cluster = Cluster::new();
+    let place = &cluster.place;
+    let bytes = resolver_guest("(i32.const 0)");
+    std::fs::write(place.path("mine.wasm"), &bytes).unwrap();
+    let sha256 = antiphon_plugin::sha256(&bytes);
+    let plugin = format!("[plugin.mine]\nsource = 'file:mine.wasm'\nsha256 = '{sha256}'\n");
+    let (mut a, mut b, mut c) = (cluster.site("a"), cluster.configured("b", &plugin), cluster.site("c"));
+    start(&mut a);
+    start(&mut b);
+    start(&mut c);
+    a.sql("INSERT INTO t (id, v) VALUES (1, 'x'), (2, 'x')");
+    eventually("the rows are everywhere", || count(&b) == "2" && count(&c) == "2");
+    a.term();
+    cluster.configure("a", &format!("[[conflict.table]]\nmatch = 't'\nuse = 'mine'\n{plugin}"));
+    start(&mut a);
+    let applied = place.run(["policy", "apply", "--config", "a.toml"]);
+    assert_eq!(applied.code, Some(0), "{}", applied.stderr);
+    let paused = || place.run(["status", "--config", "c.toml", "--json"]).stdout.replace('\\', "");
+    let line = format!("`sha256 = \"{sha256}\"`");
+    eventually("it says what to configure", || paused().contains(&line) && paused().contains("[plugin.NAME]"));
+    // The others go on, and it captures.
+    b.sql("UPDATE t SET v = 'meanwhile' WHERE id = 2");
+    c.sql("UPDATE t SET n = 5 WHERE id = 1");
+    eventually("the others go on", || a.one("SELECT v FROM t WHERE id = 2") == "meanwhile");
+    assert_eq!(c.one("SELECT v FROM t WHERE id = 2"), "x");
+    assert!(!paused().contains("\"paused\": []") && c.is_running());
+    cluster.configure("c", &plugin);
+    eventually("it goes on by itself", || c.one("SELECT v FROM t WHERE id = 2") == "meanwhile");
+    settled(&[&a, &b, &c]);
+    // And the component decides everywhere: what stood stays.
+    b.term();
+    c.sql("UPDATE t SET v = 'first' WHERE id = 1");
+    eventually("it is in the log", || c.is_quiet() && a.one("SELECT v FROM t WHERE id = 1") == "first");
+    b.sql("UPDATE t SET v = 'second' WHERE id = 1");
+    start(&mut b);
+    eventually("the clash is recorded", || c.one("SELECT count(*) FROM __antiphon___conflict") == "1");
+    settled(&[&a, &b, &c]);
+    assert_eq!(c.one("SELECT v FROM t WHERE id = 1"), "first");
+    assert_eq!(c.one("SELECT resolver, verdict FROM __antiphon___conflict"), "mine|keep");
 }
 
 /// What looks at a node from outside looks at servers as well, and says so when none answers.

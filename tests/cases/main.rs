@@ -4,6 +4,7 @@
 mod deletes;
 mod echo;
 mod formats;
+mod halting;
 mod hostile;
 mod identity;
 mod kinds;
@@ -15,5 +16,6 @@ mod policies;
 mod reconcile;
 mod schema;
 mod statements;
+mod switching;
 mod tables;
 mod values;

@@ -26,6 +26,7 @@ fn alone_it_prints_its_help() {
       repair     Compare a database with the log, and send what differs
       plugin     Make components, look at them, try them out, and pin them
       storage    Look at the storage of snapshots, try it, and move objects by hand
+      policy     Look at who decides clashes in a cluster, and change it for all nodes
       demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything
       help       Print this message or the help of the given subcommand(s)

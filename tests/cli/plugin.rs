@@ -67,7 +67,7 @@ fn help_of_the_commands_for_components() {
     --- stdout
     Make components, look at them, try them out, and pin them
 
-    Nothing of this touches a database or a log.
+    Nothing of this touches a database or a log; `reload` asks the node that runs.
 
     Usage: antiphon plugin <COMMAND>
 
@@ -83,6 +83,7 @@ fn help_of_the_commands_for_components() {
       test     Test a component: its cases, histories of a cluster, or what every storage promises
       bench    Measure a component: questions a second, fuel, memory, and what a start costs
       pin      Pin a component: write the sha256 of its file into the configuration
+      reload   Have the running node look into its configuration again for its plugins
       help     Print this message or the help of the given subcommand(s)
 
     Options:
@@ -141,10 +142,10 @@ fn help_of_the_commands_for_components() {
     the same rows. One that goes wrong is shown as short as one was found. Exit code 0 if all is well, 3
     if not.
 
-    Usage: antiphon plugin test [OPTIONS] <FILE>
+    Usage: antiphon plugin test [OPTIONS] [FILE]
 
     Arguments:
-      <FILE>
+      [FILE]
               A component's file, the name of an official one, or with `--config` the NAME of a
               `[plugin.NAME]`
 
@@ -170,6 +171,13 @@ fn help_of_the_commands_for_components() {
           --schema <SQL>
               Tables for the histories, as a file of CREATE TABLE statements; else some of every shape
               are made up
+
+          --replay <FILE>
+              Put one clash to the resolver again, and nothing else: a file that a node wrote when the
+              resolver failed
+              
+              The component is the one that failed, with its settings and limits, unless another is
+              named.
 
           --json
               Print JSON
@@ -427,7 +435,8 @@ fn imports_are_said_to_be_had_or_not() {
     ok    form       a component of [size]; 64.0 MiB are allowed
     ok    world      resolver, antiphon:plugin@0.1.0
     FAIL  imports    1 is refused
-                       it imports `wasi:http/outgoing-handler@0.2.0`, and a resolver only computes: it can't have the network
+                       satisfied    antiphon:plugin/log@0.1.0
+                       refused      wasi:http/outgoing-handler@0.2.0: it imports `wasi:http/outgoing-handler@0.2.0`, and a resolver only computes: it can't have the network
 
     1 of 3 checks failed
     ");
@@ -438,6 +447,8 @@ fn imports_are_said_to_be_had_or_not() {
     ok    form       a component of [size]; 64.0 MiB are allowed
     ok    world      storage-nats, antiphon:plugin@0.1.0
     ok    imports    1 satisfied, 1 needs grant
+                       satisfied    antiphon:plugin/nats-bucket@0.1.0
+                       needs grant  wasi:sockets/tcp@0.2.0
     ok    run        a storage component is only looked at: this version runs none
 
     all is well
@@ -530,6 +541,7 @@ fn a_check_draws_the_same_from_the_same_seed() {
     ok    form       a component of [size]; 64.0 MiB are allowed
     ok    world      resolver, antiphon:plugin@0.1.0
     ok    imports    1 satisfied
+                       satisfied    antiphon:plugin/types@0.1.0
     ok    load       it is `mine` 1, laws 1
     ok    configure  it takes its settings and 7 tables
     ok    answers    to 500 clashes
@@ -650,7 +662,7 @@ fn a_resolver_that_fails_is_shown_with_what_it_fails_at() {
         "(if (i32.eq (call $kind (local.get $clash) (i32.const 1)) (i32.const 2)) (then unreachable)) (i32.const 1)";
     assert_snapshot!(checked(picky, ""), @r"
     exit 3
-    FAIL  answers    cannot resolve clashes with plugin `mine` (file:mine.wasm, sha256 [sha256]): it panicked in `decide`, called by `<wasm function 7>`
+    FAIL  answers    cannot resolve clashes with plugin `mine` (file:mine.wasm, sha256 [sha256]): it panicked in `decide`, called by `resolve`
                        table     by_bytes
                        base      x'8d7bf3d7fd506763' | x'880545e9f6' | -7444912782845518387 | inf | -9223372036854775808
                        current   x'8d7bf3d7fd506763' | x'880545e9f6' | -7444912782845518387 | inf | t'6c696e650a627265616b'   (1767225600006 of 2)
@@ -906,5 +918,106 @@ fn what_can_not_be_used_is_not_pinned() {
     error: cannot read the configuration `antiphon.toml`: No such file or directory (os error 2)
 
     hint: write one with `antiphon init app.db`, where `app.db` is the application's database
+    ");
+}
+
+/// A clash as a node keeps it when a resolver failed at it.
+fn replay(sha256: &str) -> String {
+    format!(
+        r#"{{
+  "format": "antiphon replay 1",
+  "plugin": {{
+    "name": "mine", "source": "file:mine.wasm", "sha256": "{sha256}", "settings": {{}},
+    "limits": {{
+      "fuel_base": 200000000, "fuel_per_item": 500000, "fuel_per_byte": 200,
+      "memory": 67108864, "returned": 16777216, "watchdog": 5000
+    }}
+  }},
+  "place": {{ "shard": 1, "seq": 12 }},
+  "nodes": ["1", "2"],
+  "table": {{
+    "name": "t",
+    "columns": [
+      {{ "name": "id", "decl_type": "INTEGER", "pk_position": 1, "collation": "BINARY", "not_null": false }},
+      {{ "name": "v", "decl_type": "", "pk_position": 0, "collation": "BINARY", "not_null": false }}
+    ],
+    "without_rowid": false, "strict": false
+  }},
+  "needs": {{ "current": true, "base": false, "stamps": false }},
+  "clash": {{
+    "key": ["1"], "cause": "same-key", "base": null,
+    "current": {{ "node": 0, "clock": 0, "seq": 0, "row": ["1", "'it''s'"] }},
+    "incoming": {{ "node": 0, "clock": 0, "seq": 0, "row": ["1", "666"] }}
+  }},
+  "why": "it panicked in `decide`, called by `resolve`",
+  "details": []
+}}"#
+    )
+}
+
+#[test]
+fn a_clash_that_a_resolver_failed_at_is_put_to_it_again() {
+    let fussy = "(if (i64.eq (call $number (local.get $clash) (i32.const 1)) (i64.const 666)) (then unreachable)) (i32.const 1)";
+    let guest = resolver_guest(fussy);
+    let dir = Dir::new().bytes("mine.wasm", &guest).file("one.json", &replay(&antiphon_plugin::sha256(&guest)));
+    let dir = dir.bytes("mended.wasm", &resolver_guest(TAKE)).file("no.json", "{}");
+    assert_snapshot!(dir.masked("plugin test --replay one.json"), @r"
+    exit 3
+    --- stdout
+    a clash in table t, entry 12 of shard 1
+      base      none
+      current   1 | 'it''s'
+      incoming  1 | 666
+
+    then      it panicked in `decide`, called by `resolve`
+    now       it panicked in `decide`, called by `resolve`
+      plugin    mine
+      source    file:mine.wasm
+      sha256    [sha256]
+      function  resolve
+      backtrace decide < resolve
+      fuel      180 of 200509000
+      memory    131072 of 67108864 bytes
+    ");
+    assert_snapshot!(dir.masked("plugin test mended.wasm --replay one.json"), @r"
+    exit 0
+    --- stdout
+    a clash in table t, entry 12 of shard 1
+      base      none
+      current   1 | 'it''s'
+      incoming  1 | 666
+
+    the component is another than the one that failed
+      then    sha256 [sha256]
+      now     sha256 [sha256]
+
+    then      it panicked in `decide`, called by `resolve`
+    now       take
+    ");
+    let json = dir.words("plugin test mended.wasm --replay one.json --json");
+    let json: serde_json::Value = serde_json::from_str(json.split_once("--- stdout\n").unwrap().1).unwrap();
+    assert_eq!((&json["verdict"], &json["same_bytes"]), (&"take".into(), &false.into()));
+    assert_snapshot!(dir.words("plugin test --replay no.json"), @r"
+    exit 65
+    --- stderr
+    error: `no.json` is no replay of a clash: missing field `format` at line 1 column 2
+
+    hint: a node writes them into `failed-clashes` in the directory beside its database
+    ");
+    std::fs::remove_file(dir.folder.path().join("mine.wasm")).unwrap();
+    assert_snapshot!(dir.words("plugin test --replay one.json"), @r"
+    exit 66
+    --- stderr
+    error: cannot read the component `mine.wasm`: No such file or directory (os error 2)
+
+    hint: name a `.wasm` file, or an official component: `antiphon plugin list` names them
+    hint: name the component: `antiphon plugin test FILE --replay REPLAY`
+    ");
+    assert_snapshot!(dir.words("plugin test"), @r"
+    exit 2
+    --- stderr
+    error: the following required arguments were not provided: <FILE>
+
+    hint: usage is `antiphon plugin test [OPTIONS] [FILE]`; see `antiphon plugin test --help`
     ");
 }

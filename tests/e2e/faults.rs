@@ -1,6 +1,6 @@
 //! C111–C118, F03, F12, F14: the machine and the application misbehave, and the host waits, goes on, or says why not.
 
-use antiphon_harness::{Place, Signal, Site, eventually, settled};
+use antiphon_harness::{Place, Resource, Signal, Site, eventually, settled};
 use std::process::Command;
 use std::time::Duration;
 
@@ -274,6 +274,47 @@ fn c115_a_full_log_disk_is_waited_for() {
     settled(&[&a, &b]);
     a.term();
     b.term();
+}
+
+/// F05: a limit of this user's says how large a file may become. That is no end of the process, as it would be by itself;
+/// it is waited for like a full disk.
+#[test]
+fn f05_a_limit_of_the_size_of_files_is_waited_for() {
+    const MEGABYTE: u64 = 1 << 20;
+    let place = place();
+    let (mut a, b) = place.pair(TABLE, OF_A, OF_B);
+    a.limit(Resource::Fsize, Some(MEGABYTE));
+    // The application has no such limit. Both its WAL and the log's have to go past it.
+    a.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 200) INSERT INTO t SELECT i, randomblob(20000) FROM i");
+    a.wait_for_words("Unable to publish");
+    b.sql("INSERT INTO t VALUES (1000, 'meanwhile')");
+    assert!(a.is_running());
+    assert_eq!(b.one("SELECT count(*) FROM t"), "1");
+    a.limit(Resource::Fsize, None);
+    eventually("all is everywhere", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "201"));
+    settled(&[&a, &b]);
+    assert_eq!(a.one("PRAGMA integrity_check"), "ok");
+    a.term();
+}
+
+/// F05: no further file may be opened. Rows go through those that are open, and what needs another is said and made up for.
+#[test]
+fn f05_a_limit_of_open_files_is_waited_for() {
+    let place = place();
+    let (mut a, b) = place.pair(TABLE, OF_A, OF_B);
+    eventually("all is quiet", || a.is_quiet());
+    a.limit(Resource::Nofile, Some(0));
+    a.sql("INSERT INTO t VALUES (1, 'of a')");
+    b.sql("INSERT INTO t VALUES (2, 'of b')");
+    eventually("both arrive", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "2"));
+    a.wait_for_words("cannot write what `antiphon status` reads");
+    assert!(a.is_running());
+    a.limit(Resource::Nofile, None);
+    a.sql("CREATE TABLE later (id INTEGER PRIMARY KEY, v)");
+    b.sql("CREATE TABLE later (id INTEGER PRIMARY KEY, v); INSERT INTO later VALUES (1, 'x')");
+    eventually("it goes on", || a.one("SELECT count(*) FROM later") == "1");
+    settled(&[&a, &b]);
+    a.term();
 }
 
 /// The log can't be written to for long: said at each step, and everything is kept.

@@ -21,6 +21,7 @@ mod faults;
 mod joining;
 mod looking;
 mod modes;
+mod policies;
 mod schema;
 mod state;
 mod status;

@@ -1,6 +1,6 @@
 //! Two nodes and an embedded log in real files, and what must be true of them once the disk is sound again.
 
-use antiphon::db::{Database, Db, Filter, Make, Options, Order, Policies, Policy, Standing};
+use antiphon::db::{Database, Db, Filter, Options, Policies, Standing};
 use antiphon::join;
 use antiphon::life::Provenance;
 use antiphon::log::{Local, Log};
@@ -8,7 +8,6 @@ use antiphon::publish::{self, Publisher};
 use antiphon::subscribe::{self, Subscriber};
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::fnv::Fnv;
-use antiphon_core::resolve::LastWriteWins;
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -394,10 +393,9 @@ impl Node {
             compress: false,
             publish: true,
             replicate: true,
+            replays: None,
         };
-        let plain: Make = Arc::new(|| Ok(Box::new(LastWriteWins)));
-        let policies = Policies::new(vec![Policy::new("last-write-wins", Order::Log, None, plain).unwrap()]);
-        Database::open(options, Box::new(Fnv::default()), policies)
+        Database::open(options, Box::new(Fnv::default()), Policies::default())
     }
 
     fn app(&mut self) -> rusqlite::Result<&Connection> {

@@ -29,7 +29,7 @@ impl Folder {
 
     /// A new host, as after a restart.
     pub(crate) fn host(&self) -> PluginHost {
-        PluginHost::new(&HostOptions { cache_dir: Some(self.path()) }).unwrap()
+        PluginHost::new(&HostOptions { cache_dir: Some(self.path()), compiler: None }).unwrap()
     }
 
     /// The one file with a compiled component.

@@ -33,7 +33,7 @@ static HOST: LazyLock<PluginHost> = LazyLock::new(|| PluginHost::new(&HostOption
 /// A host that remembers what it has compiled, from one run of the tests to the next.
 fn cached() -> PluginHost {
     let cache_dir = Some(std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
-    PluginHost::new(&HostOptions { cache_dir }).unwrap()
+    PluginHost::new(&HostOptions { cache_dir, compiler: None }).unwrap()
 }
 
 /// A component of the user's own, from these bytes.

@@ -51,7 +51,7 @@ fn core_module() {
 }
 
 #[test]
-fn compiled_ahead() {
+fn t17_compiled_ahead() {
     insta::assert_snapshot!(refused(&compiled()), @r"
     cannot load plugin `mine` (file:mine.wasm, sha256 [sha256]): it is machine code compiled ahead (`.cwasm`), which can do anything and is never loaded
     Name the component that it was compiled from.
@@ -157,7 +157,7 @@ fn importing(package: &str, import: &str, interface: &str) -> Vec<u8> {
 }
 
 #[test]
-fn imports_that_are_not_to_be_had() {
+fn t19_imports_that_are_not_to_be_had() {
     insta::assert_snapshot!(refused(&importing("wasi:http@0.2.0", "outgoing-handler", "rowhash")), @r"
     cannot load plugin `mine` (file:mine.wasm, sha256 [sha256]): it imports `wasi:http/outgoing-handler@0.2.0`, and a hasher only computes: it can't have the network
     `wasm-tools component wit FILE` shows what it imports.

@@ -183,7 +183,7 @@ fn t04_many_components() {
 
 /// Reading it takes no stack as deep as it is; deeper ones are for the limits of compiling.
 #[test]
-fn t04_components_in_components() {
+fn t04_t18_components_in_components() {
     let bytes = guests::hasher_around(&guests::nested(1_000));
     let kib = alone(|| {
         let before = status_kib("VmRSS");

@@ -3,7 +3,8 @@
 use antiphon_harness::seeds;
 use std::ops::Range;
 
-pub(crate) const USAGE: &str = "usage: cargo sim [--seeds FROM..TO | --seed N [--shrink] | NAME...]";
+pub(crate) const USAGE: &str =
+    "usage: cargo sim [--seeds FROM..TO [--switching] | --seed N [--shrink] | --flaw NAME | NAME...]";
 
 /// What to do.
 pub(crate) enum Asked {
@@ -14,6 +15,8 @@ pub(crate) enum Asked {
     Seed(u64),
     /// A range of histories.
     Seeds(Range<u64>),
+    /// The first history that finds this planted bug.
+    Flaw(String),
     /// Tests whose names contain one of these; all of them if there is none.
     Tests(Vec<String>),
 }
@@ -21,11 +24,13 @@ pub(crate) enum Asked {
 pub(crate) struct Arguments {
     pub(crate) asked: Asked,
     pub(crate) shrink: bool,
+    /// Only histories in which policies change.
+    pub(crate) switching: bool,
 }
 
 impl Arguments {
     pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
-        let (mut asked, mut names, mut shrink) = (None, Vec::new(), false);
+        let (mut asked, mut names, mut shrink, mut switching) = (None, Vec::new(), false, false);
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--help" | "-h" => asked = Some(Asked::Help),
@@ -38,7 +43,9 @@ impl Arguments {
                     let seed = words.next().and_then(|seed| seed.parse().ok());
                     asked = Some(Asked::Seed(seed.ok_or("`--seed` needs a number")?));
                 }
+                "--flaw" => asked = Some(Asked::Flaw(words.next().ok_or("`--flaw` needs a name")?)),
                 "--shrink" => shrink = true,
+                "--switching" => switching = true,
                 // What `cargo test` hands to every suite.
                 "--nocapture" | "--no-capture" | "--quiet" | "-q" | "--exact" | "--include-ignored" => {}
                 word if word.starts_with("--test-threads") || word.starts_with("--format") => {}
@@ -46,6 +53,6 @@ impl Arguments {
                 _ => names.push(word),
             }
         }
-        Ok(Self { asked: asked.unwrap_or(Asked::Tests(names)), shrink })
+        Ok(Self { asked: asked.unwrap_or(Asked::Tests(names)), shrink, switching })
     }
 }

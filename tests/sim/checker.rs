@@ -3,7 +3,7 @@
 //! A [`Witness`] stands beside each node. It sees what the application committed and what the log holds, and
 //! knows from these alone what the node's tables must show: the log's rows, overlaid with its own newest.
 
-use crate::oracle::{Clash, Fold, made_of};
+use crate::oracle::{Clash, Decisions, Fold, made_of};
 use crate::rule::{Rule, Rules};
 use crate::schema::{Key, LATE, Row, Rows, STOCK, Shape, TABLES, rows_of};
 use antiphon_core::codec::{decode, decode_row};
@@ -20,6 +20,8 @@ struct Mine {
     number: u64,
     /// The position at which the key became pending.
     since: u64,
+    /// Its table had no policy then: nobody noted what the change was made upon.
+    baseless: bool,
 }
 
 /// What is known of one node.
@@ -35,7 +37,12 @@ pub(crate) struct Witness {
     before: BTreeMap<Key, Option<Row>>,
     /// Keys of units that are still open, by shard.
     open: BTreeMap<u32, BTreeSet<Key>>,
-    rules: Rules,
+    /// Tables whose rows are noted as they were before they change, now and at the look before.
+    notes: [bool; TABLES.len()],
+    noted: [bool; TABLES.len()],
+    pub(crate) decisions: Decisions,
+    /// Whether any table has a policy, or may get one.
+    counts: bool,
     /// In a batch that has not come back yet.
     pending: BTreeMap<Key, Mine>,
     /// Rows of L that T may lack, for a pending row held their UNIQUE value.
@@ -95,7 +102,7 @@ impl Slicing {
 type Checked<T> = Result<T, String>;
 
 impl Witness {
-    pub(crate) fn new(node: &Node, shards: usize, rules: Rules) -> Self {
+    pub(crate) fn new(node: &Node, shards: usize, rules: Rules, counts: bool) -> Self {
         Self {
             rows: Rows::new(),
             has_late: false,
@@ -104,7 +111,10 @@ impl Witness {
             dirty: BTreeMap::new(),
             before: BTreeMap::new(),
             open: BTreeMap::new(),
-            rules,
+            notes: rules.map(|rule| rule != Rule::Plain),
+            noted: rules.map(|rule| rule != Rule::Plain),
+            decisions: Decisions::new(),
+            counts,
             pending: BTreeMap::new(),
             hidden: BTreeSet::new(),
             was_hidden: BTreeSet::new(),
@@ -138,7 +148,7 @@ impl Witness {
             } else {
                 self.before.entry(key.clone()).or_insert_with(|| old.cloned());
                 self.dirty.insert(key.clone(), new.cloned());
-                if self.rules[key.0] != Rule::Plain && self.before[key].is_none() && new.is_none() {
+                if self.notes[key.0] && self.before[key].is_none() && new.is_none() {
                     // It came and went between two seals: nobody has to hear of it, and a batch may still say so.
                     self.before.remove(key);
                     self.dirty.remove(key);
@@ -155,7 +165,9 @@ impl Witness {
     /// Looks at the node after any step.
     pub(crate) fn observe(&mut self, node: &Node, log: &[Vec<Entry>]) -> Checked<Seen> {
         let mut seen = Seen::default();
+        self.noted = self.notes;
         let moved = self.follow(node, log)?;
+        self.notes = self.notes_now();
         self.look_at_outbox(&node.app, &mut seen)?;
         let folds = &self.folds;
         let origin = self.origin;
@@ -177,9 +189,23 @@ impl Witness {
         if pending != expected {
             return Err(format!("{pending} keys are pending, and {expected} should be"));
         }
+        self.is_covered(node)?;
         seen.staged = self.folds.iter().any(Fold::has_staged);
         seen.shadows = count(&node.app, "SELECT count(*) FROM __antiphon___shadow") > 0;
         Ok(seen)
+    }
+
+    /// Where a policy has to know L's rows, they are known behind every row that is on its way.
+    fn is_covered(&self, node: &Node) -> Checked<()> {
+        for (table, key) in node.with(|db| db.uncovered()).map_err(|error| error.to_string())? {
+            let Some(table) = Shape::position(&table) else { continue };
+            let key = (table, TABLES[table].fold_key(&key));
+            let rule = self.pending.get(&key).map(|mine| self.folds[mine.shard as usize - 1].rules[table]);
+            if rule.is_some_and(|rule| rule != Rule::Plain) {
+                return Err(format!("{key:?} is on its way, and what the log says of it is not known"));
+            }
+        }
+        Ok(())
     }
 
     /// Folds what the node says it has applied; gives whether that is more than before.
@@ -203,7 +229,7 @@ impl Witness {
             }
             let known = (fold.evicted.len(), fold.doubtful.len());
             for entry in &log[shard as usize - 1][at(fold.position)..at(position)] {
-                fold.entry(entry)?;
+                fold.entry(entry, shard == 1, &mut self.decisions)?;
             }
             let evicted = fold.evicted[known.0..].iter().map(|(clash, loser)| (clash, loser));
             let doubtful = fold.doubtful[known.1..].iter().map(|clash| (clash, &clash.1));
@@ -215,6 +241,14 @@ impl Witness {
             }
         }
         Ok(moved)
+    }
+
+    /// Tables that have a policy in some shard, or will.
+    fn notes_now(&self) -> [bool; TABLES.len()] {
+        let least = self.folds.iter().map(|fold| fold.version).min().unwrap();
+        let coming = self.decisions.after(least);
+        let all: Vec<Rules> = self.folds.iter().map(|fold| fold.rules).chain(coming).collect();
+        std::array::from_fn(|table| all.iter().any(|rules| rules[table] != Rule::Plain))
     }
 
     /// Units of which the file says that a part has been applied.
@@ -241,7 +275,7 @@ impl Witness {
                 continue;
             };
             let mut after = before.clone();
-            after.entry(closing)?;
+            after.entry(closing, shard == 0, &mut self.decisions.clone())?;
             let mut slicing = Slicing { shard, by, number: last, after, unit: BTreeSet::new(), done: BTreeSet::new() };
             for entry in &log[shard][..=at(before.position)] {
                 let Body::Changes(changes) = &entry.body else { continue };
@@ -278,7 +312,7 @@ impl Witness {
             let Body::Changes(changes) = entry.body else { continue };
             seen.pieces |= changes.more;
             closed = !changes.more;
-            for (key, image, seen, (base, _)) in made_of(&changes) {
+            for (key, image, seen, made) in made_of(&changes) {
                 let position = batch.get::<_, i64>(4).unwrap().cast_unsigned();
                 // Behind a pending row, the log's row of a key was never shown here: what it was written upon is older.
                 let clean = if self.was_hidden.contains(&key) { seen } else { position };
@@ -286,9 +320,15 @@ impl Witness {
                 let before = self.before.remove(&key);
                 // Within a unit, what a key was first made upon counts.
                 let first = self.open.entry(shard).or_default().insert(key.clone());
-                if first && self.rules[key.0] != Rule::Plain && self.dirty.contains_key(&key) {
-                    let hidden = self.was_hidden.contains(&key);
-                    Self::is_made_upon(&key, before.flatten().as_ref(), base.as_ref(), since, seen, hidden)?;
+                let baseless = made.is_none();
+                if baseless && self.notes[key.0] && self.noted[key.0] {
+                    return Err(format!("batch {number} does not say what {key:?} was made upon"));
+                }
+                let was_baseless = self.pending.get(&key).is_some_and(|mine| mine.baseless);
+                if let Some((base, _)) = made.filter(|_| first && self.dirty.contains_key(&key)) {
+                    // Of rows that went before there was a policy, nobody kept from where on they were on their way.
+                    let loose = was_baseless || self.was_hidden.contains(&key);
+                    Self::is_made_upon(&key, before.flatten().as_ref(), base.as_ref(), since, seen, loose)?;
                 }
                 self.was_hidden.remove(&key);
                 match self.dirty.remove(&key) {
@@ -301,7 +341,10 @@ impl Witness {
                     None if image.is_none() && !self.rows.contains_key(&key) => {}
                     None => return Err(format!("batch {number} has {image:?} for {key:?}, which nobody here wrote")),
                 }
-                self.pending.insert(key, Mine { image, shard, number: number.cast_unsigned(), since });
+                self.pending.insert(
+                    key,
+                    Mine { image, shard, number: number.cast_unsigned(), since, baseless: baseless || was_baseless },
+                );
             }
             if closed {
                 self.open.remove(&shard);
@@ -320,7 +363,7 @@ impl Witness {
 
     /// Whether this is a history with policies.
     pub(crate) fn counts(&self) -> bool {
-        self.rules[STOCK] != Rule::Plain
+        self.counts
     }
 
     /// A change says truly which row it was made upon, and up to where its node had seen the log.
@@ -410,6 +453,7 @@ impl Witness {
     pub(crate) fn is_at_rest(&self, node: &Node, log: &[Vec<Entry>]) -> bool {
         let applied = self.folds.iter().zip(log).all(|(fold, log)| at(fold.position) == log.len());
         applied
+            && self.folds.iter().all(|fold| fold.version == self.decisions.newest())
             && self.pending.is_empty()
             && self.dirty.is_empty()
             && self.is_sealed(&node.app)

@@ -78,12 +78,22 @@ const KINDS: &[&str] = &[
     "clash over a key",
     "clash over a unique value",
     "first-write-wins",
+    "fussy",
     "newest-wins",
     "column-merge",
     "counter",
     "node-priority",
     "count",
     "count and insert",
+    "policies proposed",
+    "policies in force",
+    "a policy waits",
+    "die at decided",
+    "die at in-force",
+    "die at recaptured",
+    "die at covered",
+    "die at turn",
+    "die at turned",
 ];
 
 /// Pairs that exclude one another: a history has one number of shards, and loses its log in one way.
@@ -105,6 +115,13 @@ const RARE: &[&str] = &[
     "die at sliced",
     "die at slice-placed",
     "die at slices-ended",
+    "die at decided",
+    "die at in-force",
+    "die at recaptured",
+    "die at covered",
+    "die at turn",
+    "die at turned",
+    "a policy waits",
 ];
 
 /// What was seen, how often, and in how many histories two of them met.

@@ -16,6 +16,13 @@ fn find(flaw: Flaw) -> Option<(u64, String)> {
     found
 }
 
+/// A bug by its name shows.
+pub(crate) fn one_is_found(name: &str) {
+    let flaw = Flaw::ALL.into_iter().find(|flaw| format!("{flaw:?}") == name).expect("a bug that can be planted");
+    let (seed, failure) = find(flaw).expect("planted and not found");
+    eprintln!("{flaw:?}: seed {seed}: {failure}");
+}
+
 /// Every bug that can be planted shows, within the seeds of a usual run.
 pub(crate) fn every_planted_bug_is_found() {
     let next = AtomicUsize::new(0);

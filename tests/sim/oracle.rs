@@ -2,9 +2,9 @@
 //!
 //! It reads decoded entries one after the other and holds L, who has said how much, and every clash there was.
 
-use crate::rule::{Rule, Rules};
+use crate::rule::{Rule, Rules, rules_of};
 use crate::schema::{Key, NONE, Row, Rows, Shape, TABLES, render, unrender};
-use antiphon_core::entry::{Body, Changes, Chunk, Entry, Origin};
+use antiphon_core::entry::{Body, Changes, Chunk, Entry, InForce, Origin, Policy};
 use antiphon_core::resolve::{Cause, Clash as Question, Side, Stamp as Stamped, Verdict};
 use antiphon_core::schema::{Column, Table};
 use antiphon_core::value::Value;
@@ -19,9 +19,37 @@ struct Change {
     image: Option<Row>,
     /// Columns that the origin did not have: they keep what L has.
     lacks: Vec<usize>,
+    /// Columns that are not shown to a resolver: those that the origin did not have when the unit ended.
+    hidden: Vec<usize>,
     seen: u64,
-    base: Option<Row>,
+    /// The row it was made upon, if its node noted that.
+    base: Option<Option<Row>>,
     clock: u64,
+}
+
+/// What was decided on, as the first shard has it: policies by version.
+#[derive(Clone, Debug)]
+pub(crate) struct Decisions(BTreeMap<u64, Vec<Policy>>);
+
+impl Decisions {
+    /// None but those of the genesis, which no shard has to be told.
+    pub(crate) fn new() -> Self {
+        Self(BTreeMap::from([(0, Vec::new())]))
+    }
+
+    pub(crate) fn newest(&self) -> u64 {
+        *self.0.last_key_value().unwrap().0
+    }
+
+    /// What a version says of each table, if it is not the genesis's.
+    pub(crate) fn rules(&self, version: u64) -> Option<Rules> {
+        (version > 0).then(|| self.0.get(&version).map(|policies| rules_of(policies))).flatten()
+    }
+
+    /// What later versions than this one say of each table.
+    pub(crate) fn after(&self, version: u64) -> impl Iterator<Item = Rules> {
+        self.0.range(version + 1..).map(|(_, policies)| rules_of(policies))
+    }
 }
 
 /// Who changed a row last, where and when, and where anyone else did.
@@ -50,7 +78,11 @@ pub(crate) struct Fold {
     completed: BTreeSet<Key>,
     /// Who changed a key, where, and whether that left no row.
     writers: BTreeMap<Key, Vec<(u64, Origin, bool)>>,
-    rules: Rules,
+    pub(crate) rules: Rules,
+    /// The version of the policies that these are of.
+    pub(crate) version: u64,
+    /// Where each table got stamps last, or lost them.
+    since: [u64; TABLES.len()],
     stamps: BTreeMap<Key, Stamp>,
 }
 
@@ -74,15 +106,32 @@ impl Fold {
         let rule = self.rules[change.key.0];
         let stamp = self.stamps.get(&change.key);
         let last = stamp.map_or(0, |stamp| if stamp.by == origin { stamp.other } else { stamp.at });
-        if rule == Rule::Plain || last <= change.seen {
+        if rule == Rule::Plain {
             return Some(change.image.clone());
         }
         let current = self.rows.get(&change.key);
+        let is_concurrent = if last > 0 {
+            last > change.seen
+        } else {
+            // Nothing is known of what was before the policy but the row.
+            let based = change.base.as_ref().filter(|_| change.seen < self.since[change.key.0]);
+            based.is_some_and(|base| match (base, current) {
+                (Some(base), Some(current)) => {
+                    (0..base.len()).any(|column| !change.lacks.contains(&column) && base[column] != current[column])
+                }
+                (base, current) => base.is_some() || current.is_some(),
+            })
+        };
+        if !is_concurrent {
+            return Some(change.image.clone());
+        }
         if current != change.image.as_ref() {
             self.clashes.insert((self.position, change.key.clone(), false));
         }
+        // What it was made upon is not known, so there is nothing to ask.
+        let Some(base) = &change.base else { return Some(change.image.clone()) };
         let shape = &TABLES[change.key.0];
-        let shown: Vec<usize> = (0..shape.columns.len()).filter(|column| !change.lacks.contains(column)).collect();
+        let shown: Vec<usize> = (0..shape.columns.len()).filter(|column| !change.hidden.contains(column)).collect();
         let values = |row: &Row| -> Vec<Value> { shown.iter().map(|&column| unrender(&row[column])).collect() };
         let nodes = [stamp.map_or(origin.node, |stamp| stamp.by.node).to_string(), origin.node.to_string()];
         let columns = shown.iter().map(|&column| Column {
@@ -99,11 +148,16 @@ impl Fold {
             table: 0,
             key: Vec::new(),
             cause: Cause::SameKey,
-            base: change.base.as_ref().map(values),
+            base: base.as_ref().map(values),
             current: side(0, stamp.map_or(0, |stamp| stamp.clock), stamp.map_or(0, |stamp| stamp.at), current),
             incoming: side(1, change.clock, self.position, change.image.as_ref()),
         };
-        match twin.resolve(&[question]).unwrap().remove(0) {
+        let Ok(mut verdicts) = twin.resolve(&[question]) else {
+            // Parked: what stands stays, no stamp moves, and a record says so, even of rows that are alike.
+            self.clashes.insert((self.position, change.key.clone(), false));
+            return None;
+        };
+        match verdicts.remove(0) {
             Verdict::Keep => None,
             Verdict::Take => Some(change.image.clone()),
             Verdict::Remove => Some(None),
@@ -130,10 +184,27 @@ impl Fold {
     }
 
     /// Folds the next entry.
-    pub(crate) fn entry(&mut self, entry: &Entry) -> Result<(), String> {
+    pub(crate) fn entry(&mut self, entry: &Entry, is_first: bool, decisions: &mut Decisions) -> Result<(), String> {
         self.position += 1;
-        if matches!(entry.body, Body::Genesis(_)) {
-            return Ok(());
+        match &entry.body {
+            Body::Genesis(_) => return Ok(()),
+            Body::Decided(decision) => {
+                if is_first && decision.version == decisions.newest() + 1 {
+                    decisions.0.insert(decision.version, decision.policies.clone());
+                }
+                return Ok(());
+            }
+            Body::InForce(InForce { decision, .. }) => {
+                let Some(decided) = decisions.0.get(&decision.version) else {
+                    return Err(format!("version {} of the policies was never decided on", decision.version));
+                };
+                if decision.version > self.version && *decided == decision.policies {
+                    self.version = decision.version;
+                    self.switch(rules_of(decided));
+                }
+                return Ok(());
+            }
+            _ => {}
         }
         let received = self.received.entry(entry.origin).or_default();
         if entry.number <= *received {
@@ -153,8 +224,21 @@ impl Fold {
         Ok(())
     }
 
+    /// Other policies hold from here on. With a table's first policy its rows get stamps, with its last one they lose
+    /// them; what was noted of clashes by then is forgotten likewise.
+    fn switch(&mut self, rules: Rules) {
+        for (table, (rule, was)) in rules.into_iter().zip(self.rules).enumerate() {
+            if (rule == Rule::Plain) != (was == Rule::Plain) {
+                self.since[table] = self.position;
+                self.stamps.retain(|key, _| key.0 != table);
+                self.writers.retain(|key, _| key.0 != table);
+            }
+        }
+        self.rules = rules;
+    }
+
     fn unit(&mut self, origin: Origin, clock: u64, pieces: &[Changes]) {
-        let mut changes = coalesce(pieces);
+        let mut changes = coalesce(pieces, clock);
         let seq = self.position;
         for change in &mut changes {
             let (Some(image), Some(row)) = (&mut change.image, self.rows.get(&change.key)) else { continue };
@@ -222,20 +306,25 @@ impl Fold {
 }
 
 /// Each key of a unit once: its first `seen`, its last image.
-fn coalesce(pieces: &[Changes]) -> Vec<Change> {
+fn coalesce(pieces: &[Changes], unit_clock: u64) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
+    let mut hidden = BTreeMap::new();
     for piece in pieces {
         for (key, image, seen, made) in made_of(piece) {
-            let (base, clock) = made;
+            let (base, clock) = made.map_or((None, unit_clock), |(base, clock)| (Some(base), clock));
             let chunk = piece.chunks.iter().find(|chunk| chunk.table == TABLES[key.0].name);
             let has = |name: &str| chunk.is_some_and(|chunk| chunk.columns.iter().any(|column| column == name));
             let columns = TABLES[key.0].columns.iter().enumerate();
-            let lacks = columns.filter(|(_, name)| !has(name)).map(|(position, _)| position).collect();
+            let lacks: Vec<usize> = columns.filter(|(_, name)| !has(name)).map(|(position, _)| position).collect();
+            hidden.insert(key.0, lacks.clone());
             match changes.iter_mut().find(|change| change.key == key) {
                 Some(earlier) => (earlier.image, earlier.lacks, earlier.clock) = (image, lacks, clock),
-                None => changes.push(Change { key, image, lacks, seen, base, clock }),
+                None => changes.push(Change { key, image, lacks, hidden: Vec::new(), seen, base, clock }),
             }
         }
+    }
+    for change in &mut changes {
+        change.hidden = hidden.get(&change.key.0).cloned().unwrap_or_default();
     }
     changes
 }
@@ -244,12 +333,12 @@ fn coalesce(pieces: &[Changes]) -> Vec<Change> {
 pub(crate) type Made = (Option<Row>, u64);
 
 /// Key, image and `seen` of everything in one entry, and what it was made upon.
-pub(crate) fn made_of(changes: &Changes) -> Vec<(Key, Option<Row>, u64, Made)> {
+pub(crate) fn made_of(changes: &Changes) -> Vec<(Key, Option<Row>, u64, Option<Made>)> {
     let made = changes.chunks.iter().flat_map(|chunk| {
         let shape = &TABLES[Shape::position(&chunk.table).unwrap()];
-        (0..chunk.len()).map(move |change| match chunk.made.get(change) {
-            Some(made) => (made.base.as_ref().map(|base| row_of(shape, chunk, base)), made.clock),
-            None => (None, 0),
+        (0..chunk.len()).map(move |change| {
+            let made = chunk.made.get(change)?;
+            Some((made.base.as_ref().map(|base| row_of(shape, chunk, base)), made.clock))
         })
     });
     changes_of(changes).into_iter().zip(made).map(|((key, image, seen), made)| (key, image, seen, made)).collect()

@@ -21,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) sticky: bool,
     /// Who decides clashes, table by table.
     pub(crate) rules: Rules,
+    /// They change in the middle of the history.
+    pub(crate) switches: bool,
 }
 
 /// What happens in a step.
@@ -44,6 +46,8 @@ pub(crate) enum Act {
     Widen,
     /// The node's clock is set.
     Jump,
+    /// Somebody proposes other policies.
+    Propose,
     /// The log loses its newest entries, although it acknowledged them.
     LoseTail,
     /// The log lets go of its oldest entries.
@@ -80,6 +84,16 @@ impl Plan {
         if slices.chance(40) {
             plan.config.atomic_max =
                 [(); 3].map(|()| slices.weighted(&[(25, 100_000), (30, 1), (20, 2), (15, 3), (10, 5)]));
+        }
+        // Drawn apart as well.
+        let mut switches = Random::new(seed ^ 0x5_01c1_e500);
+        if switches.chance(40) {
+            plan.config.switches = true;
+            for mark in 0..switches.within(1, 3) {
+                let at = usize::try_from(switches.within(15, plan.steps.len() as u64 - 20)).unwrap();
+                let node = usize::try_from(switches.below(plan.config.nodes as u64)).unwrap();
+                plan.steps.insert(at, Step { mark: 801 + mark, node, act: Act::Propose, seed: switches.next() });
+            }
         }
         if random.chance(15) {
             let mark = random.within(121, 191);
@@ -124,7 +138,16 @@ impl Plan {
             }
         }
         Self {
-            config: Config { nodes, shards, changes_max, atomic_max: [100_000; 3], before, rules: rules(seed), sticky },
+            config: Config {
+                nodes,
+                shards,
+                changes_max,
+                atomic_max: [100_000; 3],
+                before,
+                rules: rules(seed),
+                switches: false,
+                sticky,
+            },
             steps,
         }
     }

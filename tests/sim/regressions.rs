@@ -9,6 +9,10 @@ const SEEDS: &[(&str, &[u64])] = &[
     ("entries were applied over rows that no trigger had seen, which then went out again as this node's", &[0]),
     ("a column that the origin lacked was filled from T, not from the shadow", &[62, 249, 356, 405]),
     ("a row that stood as it came was taken for a clash, for want of a column", &[114, 248, 318]),
+    (
+        "the serial fold showed a resolver other columns than the fold where a column came amid a unit",
+        &[12078, 16116, 48584],
+    ),
     ("clashes remembered entries that had been rolled back", &[177]),
 ];
 

@@ -5,16 +5,16 @@ use crate::coverage::Coverage;
 use crate::oracle::changes_of;
 use crate::plan::{Act, Plan, Step};
 use crate::random::Random;
-use crate::rule::Rule;
-use crate::schema::{DDL, LATE_DDL, TABLES, WATCH_DDL, WIDEN_DDL};
+use crate::rule::{Rule, other, rules_of};
+use crate::schema::{DDL, LATE_DDL, STOCK, TABLES, WATCH_DDL, WIDEN_DDL};
 use crate::workload;
 use antiphon::clock::testing as clock;
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Log as _, Memory};
 use antiphon::{publish, subscribe};
 use antiphon_core::codec::decode;
-use antiphon_core::entry::{Body, Entry, Origin};
-use antiphon_harness::{Node, Setup};
+use antiphon_core::entry::{Body, Bounds, Entry, InForce, OnFailure, Origin};
+use antiphon_harness::{Node, Setup, decision};
 use futures::executor::block_on;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -83,9 +83,13 @@ struct World<'a> {
     /// The log has lost something.
     has_lost: bool,
     has_rolled: bool,
+    /// A node needs entries that were rolled out, and says so.
+    is_stuck: bool,
     /// The last clock of each origin in each shard.
     clocks: BTreeMap<(usize, Origin), (u64, u64)>,
     sticky: bool,
+    /// Policies change in this history.
+    switches: bool,
     trace: &'a mut Vec<String>,
     coverage: &'a mut Coverage,
 }
@@ -117,11 +121,14 @@ impl<'a> World<'a> {
                 .filter(|(_, rule)| *rule != Rule::Plain)
                 .map(|(shape, rule)| (shape.name, rule.name(), rule.make()))
                 .collect(),
+            on_failure: OnFailure::Park(Bounds::default()),
+            resolvers: Rule::ALL.iter().map(|rule| (rule.name(), rule.make())).collect(),
             ..Setup::default()
         };
         let nodes: Vec<Node> = (0..config.nodes).map(|node| Node::new(&log, setup(node), DDL)).collect();
         let shards = config.shards as usize;
-        let witnesses = nodes.iter().map(|node| Witness::new(node, shards, config.rules)).collect();
+        let counts = config.switches || config.rules[STOCK] != Rule::Plain;
+        let witnesses = nodes.iter().map(|node| Witness::new(node, shards, config.rules, counts)).collect();
         for node in &nodes {
             node.app.execute_batch("PRAGMA foreign_keys = ON").unwrap();
             node.app.execute_batch(WATCH_DDL).unwrap();
@@ -142,8 +149,10 @@ impl<'a> World<'a> {
             stranded: vec![vec![None; shards]; config.nodes],
             has_lost: false,
             has_rolled: false,
+            is_stuck: false,
             clocks: BTreeMap::new(),
             sticky: config.sticky,
+            switches: config.switches,
             trace,
             coverage,
         };
@@ -222,10 +231,32 @@ impl<'a> World<'a> {
                 self.offsets[step.node] = offset;
                 self.note(step, &format!("clock off by {offset} ms"));
             }
+            Act::Propose => self.propose(step),
             Act::LoseTail | Act::RollOver | Act::Recreate => self.lose(step),
             Act::Seal | Act::Publish | Act::Apply | Act::Housekeep => return self.host(step),
         }
         Ok(())
+    }
+
+    /// Other policies are proposed upon those that this node knows of; another may have been quicker.
+    fn propose(&mut self, step: &Step) {
+        if self.stranded[step.node].iter().any(Option::is_some) {
+            return;
+        }
+        let mut random = Random::new(step.seed);
+        let (node, witness) = (&self.nodes[step.node], &self.witnesses[step.node]);
+        let newest = witness.decisions.newest();
+        let before = witness.decisions.rules(newest).unwrap_or(witness.folds[0].rules);
+        let rules = other(&mut random, before);
+        let named = TABLES.iter().zip(rules).filter(|(_, rule)| *rule != Rule::Plain);
+        let named: Vec<(&str, &str)> = named.map(|(shape, rule)| (shape.name, rule.name())).collect();
+        let mut decision = decision(newest + 1, &named);
+        for policy in &mut decision.policies {
+            policy.on_failure = OnFailure::Park(Bounds::default());
+        }
+        node.propose(decision);
+        self.coverage.see("policies proposed");
+        self.note(step, &format!("proposes version {} of the policies: {named:?}", newest + 1));
     }
 
     fn widen(&mut self, node: usize) {
@@ -338,11 +369,17 @@ impl<'a> World<'a> {
                 for node in 0..self.nodes.len() {
                     self.observe(node)?;
                 }
+                if sound.first().is_some_and(|node| self.witnesses[*node].decisions.newest() > 0) {
+                    self.coverage.see("policies in force");
+                }
                 for (_, _, unique) in self.witnesses[0].folds.iter().flat_map(|fold| &fold.clashes) {
                     self.coverage.see(if *unique { "clash over a unique value" } else { "clash over a key" });
                 }
                 return checker::at_rest(&self.nodes, &self.witnesses, &sound, self.has_rolled, &self.entries);
             }
+        }
+        if self.is_stuck {
+            return Ok(());
         }
         let log: Vec<usize> = self.entries.iter().map(Vec::len).collect();
         let places: Vec<Vec<u64>> =
@@ -354,6 +391,12 @@ impl<'a> World<'a> {
     fn trace_log(&mut self) {
         for (shard, entries) in self.entries.iter().enumerate() {
             for (index, entry) in entries.iter().enumerate() {
+                if let Body::Decided(decision) | Body::InForce(InForce { decision, .. }) = &entry.body {
+                    let which = if matches!(entry.body, Body::Decided(_)) { "decided" } else { "in force" };
+                    let said = format!("version {} {which}: {:?}", decision.version, rules_of(&decision.policies));
+                    self.trace.push(format!("log {}/{} n{} {said}", shard + 1, index + 1, entry.origin.node));
+                    continue;
+                }
                 let Body::Changes(changes) = &entry.body else { continue };
                 let said: Vec<String> = changes_of(changes)
                     .into_iter()

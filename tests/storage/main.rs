@@ -23,7 +23,7 @@ use antiphon_plugin::{HostOptions, Origin, PluginHost, Source};
 /// One host for all tests, which remembers what it has compiled from one run to the next.
 static HOST: LazyLock<PluginHost> = LazyLock::new(|| {
     let cache_dir = Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"));
-    PluginHost::new(&HostOptions { cache_dir }).unwrap()
+    PluginHost::new(&HostOptions { cache_dir, ..HostOptions::default() }).unwrap()
 });
 
 fn official(name: &str) -> Source<'static> {

@@ -12,7 +12,8 @@
 
 use crate::cbor::{self, Malformed, Reader};
 use crate::entry::{
-    Body, Bounds, Changes, Chunk, Entry, Genesis, Made, OnFailure, Origin, Policy, Route, Rows, Settings,
+    Body, Bounds, Changes, Chunk, Decision, Entry, Genesis, Halted, InForce, Made, OnFailure, Origin, Policy, Route,
+    Rows, Settings,
 };
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_64;
@@ -144,6 +145,8 @@ const FOUNDED: u64 = 1;
 const ROUTE: u64 = 2;
 const CHANGES: u64 = 3;
 const FLOOR: u64 = 4;
+const DECIDED: u64 = 5;
+const IN_FORCE: u64 = 6;
 
 fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     cbor::write_array(out, 7);
@@ -163,10 +166,7 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
             write_settings(out, &genesis.resolver_settings);
             write_on_failure(out, genesis.on_failure);
             cbor::write_uint(out, u64::from(genesis.wire));
-            cbor::write_array(out, genesis.policies.len());
-            for policy in &genesis.policies {
-                write_policy(out, policy);
-            }
+            write_policies(out, &genesis.policies);
         }
         Body::Founded => {
             cbor::write_uint(out, FOUNDED);
@@ -182,6 +182,23 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
             cbor::write_uint(out, FLOOR);
             cbor::write_uint(out, *floor);
         }
+        Body::Decided(decided) => {
+            cbor::write_uint(out, DECIDED);
+            write_decided(out, decided);
+        }
+        Body::InForce(InForce { decision, halted }) => {
+            cbor::write_uint(out, IN_FORCE);
+            cbor::write_array(out, 2);
+            write_decided(out, decision);
+            match halted {
+                Some(halted) => {
+                    cbor::write_array(out, 2);
+                    cbor::write_uint(out, halted.seq);
+                    cbor::write_text(out, &halted.table);
+                }
+                None => cbor::write_array(out, 0),
+            }
+        }
         Body::Changes(changes) => {
             cbor::write_uint(out, CHANGES);
             cbor::write_array(out, 3);
@@ -192,6 +209,19 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
                 write_chunk(out, chunk);
             }
         }
+    }
+}
+
+fn write_decided(out: &mut Vec<u8>, decided: &Decision) {
+    cbor::write_array(out, 2);
+    cbor::write_uint(out, decided.version);
+    write_policies(out, &decided.policies);
+}
+
+fn write_policies(out: &mut Vec<u8>, policies: &[Policy]) {
+    cbor::write_array(out, policies.len());
+    for policy in policies {
+        write_policy(out, policy);
     }
 }
 
@@ -310,7 +340,7 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
                 resolver_settings: read_settings(reader)?,
                 on_failure: read_on_failure(reader)?,
                 wire: reader.uint32()?,
-                policies: (0..reader.array()?).map(|_| read_policy(reader)).collect::<Result<_, _>>()?,
+                policies: read_policies(reader)?,
             })
         }
         FOUNDED => {
@@ -322,6 +352,17 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
             Body::Route(Route { table: reader.text()?.to_owned(), whole: reader.bool()? })
         }
         FLOOR => Body::Floor(reader.uint()?),
+        DECIDED => Body::Decided(read_decided(reader)?),
+        IN_FORCE => {
+            reader.array_of(2)?;
+            let decision = read_decided(reader)?;
+            let halted = match reader.array()? {
+                0 => None,
+                2 => Some(Halted { seq: reader.uint()?, table: reader.text()?.to_owned() }),
+                other => return Err(Malformed::OutOfBounds(other as u64).into()),
+            };
+            Body::InForce(InForce { decision, halted })
+        }
         CHANGES => {
             reader.array_of(3)?;
             let (more, seen) = (reader.bool()?, reader.uint()?);
@@ -334,6 +375,15 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
         0 => Ok(Entry { cluster, origin, number, clock, body }),
         left => Err(Malformed::Trailing(left).into()),
     }
+}
+
+fn read_decided(reader: &mut Reader<'_>) -> Result<Decision, Malformed> {
+    reader.array_of(2)?;
+    Ok(Decision { version: reader.uint()?, policies: read_policies(reader)? })
+}
+
+fn read_policies(reader: &mut Reader<'_>) -> Result<Vec<Policy>, Malformed> {
+    (0..reader.array()?).map(|_| read_policy(reader)).collect()
 }
 
 fn read_policy(reader: &mut Reader<'_>) -> Result<Policy, Malformed> {
@@ -466,6 +516,31 @@ fn read_rows(reader: &mut Reader<'_>, width: usize) -> Result<Rows, Malformed> {
     Ok(Rows::from_values(width, values))
 }
 
+/// Policies as bytes, for a table of our own.
+#[must_use]
+pub fn encode_policies(policies: &[Policy]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_policies(&mut out, policies);
+    out
+}
+
+/// Reads what [`encode_policies`] wrote.
+///
+/// # Errors
+/// When the bytes are no policies.
+pub fn decode_policies(bytes: &[u8]) -> Result<Vec<Policy>, Malformed> {
+    let mut reader = Reader::new(bytes);
+    let policies = read_policies(&mut reader)?;
+    reader.finish()?;
+    Ok(policies)
+}
+
+/// A short number that stands for bytes: no secret, and the same on every machine.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
 /// One row as bytes, for tables of our own: shadows and conflict records.
 #[must_use]
 pub fn encode_row(row: &[Value]) -> Vec<u8> {
@@ -592,6 +667,12 @@ mod tests {
                 wire: 1,
             }),
             Body::Route(Route { table: "a\"b".into(), whole: true }),
+            Body::Decided(Decision { version: 1, policies: vec![Policy::default()] }),
+            Body::InForce(Decision { version: u64::MAX, policies: Vec::new() }.into()),
+            Body::InForce(InForce {
+                decision: Decision::default(),
+                halted: Some(Halted { seq: 7, table: "a\"b".into() }),
+            }),
         ] {
             let entry = entry(body);
             assert_eq!(decode(&Encoder::new(None).encode(&entry).unwrap()), Ok(entry));

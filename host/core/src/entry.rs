@@ -14,6 +14,20 @@ pub struct Origin {
     pub incarnation: u64,
 }
 
+impl Origin {
+    /// The name in which an origin appends entries without a number: the log fences those with one by its own.
+    #[must_use]
+    pub fn voice(self) -> Self {
+        Self { incarnation: !self.incarnation, ..self }
+    }
+
+    /// Whether it is such a name. Incarnations are drawn below 2^63.
+    #[must_use]
+    pub fn is_voice(self) -> bool {
+        self.incarnation > u64::MAX >> 1
+    }
+}
+
 /// An entry of one shard's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -21,7 +35,7 @@ pub struct Entry {
     pub cluster: ClusterId,
     /// Who wrote it.
     pub origin: Origin,
-    /// 1, 2, 3… per shard and origin; 0 for the genesis, which no outbox holds.
+    /// 1, 2, 3… per shard and origin; 0 for what no outbox holds: see [`Body::is_unnumbered`].
     pub number: u64,
     /// The writer's hybrid logical time.
     pub clock: u64,
@@ -40,11 +54,23 @@ pub enum Body {
     Route(Route),
     /// What stands at or before this position counts as forgotten, by all nodes from here on: stamps and tombstones.
     Floor(u64),
+    /// Policies that are to follow those of now; in the first shard, the first one of a version holds for ever.
+    Decided(Decision),
+    /// From here on these decided policies hold in this shard.
+    InForce(InForce),
     /// Rows written and rows gone.
     Changes(Changes),
 }
 
-/// What every node of a cluster agrees to; a node that differs is refused.
+impl Body {
+    /// Whether no outbox holds such an entry, and it has no number: to read it twice changes nothing.
+    #[must_use]
+    pub fn is_unnumbered(&self) -> bool {
+        matches!(self, Self::Genesis(_) | Self::Decided(_) | Self::InForce(_))
+    }
+}
+
+/// What every node of a cluster agrees to. A node that differs is refused, but for policies, which may change later.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Genesis {
     /// Shards the log is cut into.
@@ -106,6 +132,53 @@ pub struct Bounds {
     pub returned: u64,
     /// How the engine counts; raised when the same call can use up another amount of any of these.
     pub meter: u32,
+}
+
+/// All policies of a cluster, in one of their versions; those of the genesis are version 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// 1, 2, 3…
+    pub version: u64,
+    /// The first whose pattern matches a table holds. The last one is for all other tables, and has no pattern.
+    pub policies: Vec<Policy>,
+}
+
+/// Decided policies hold in a shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// They.
+    pub decision: Decision,
+    /// Where whoever says so had stopped, for the policy before gave no verdict; all others have stopped there as well.
+    pub halted: Option<Halted>,
+}
+
+/// A shard stops before an entry, for its resolver gives no verdict on a clash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Halted {
+    /// The entry.
+    pub seq: u64,
+    /// The clash's table.
+    pub table: String,
+}
+
+impl From<Decision> for InForce {
+    fn from(decision: Decision) -> Self {
+        Self { decision, halted: None }
+    }
+}
+
+impl Genesis {
+    /// All policies, as [`Decision::policies`] has them.
+    #[must_use]
+    pub fn all_policies(&self) -> Vec<Policy> {
+        let default = Policy {
+            pattern: String::new(),
+            resolver: self.resolver.clone(),
+            settings: self.resolver_settings.clone(),
+            on_failure: self.on_failure,
+        };
+        self.policies.iter().cloned().chain([default]).collect()
+    }
 }
 
 /// Where a table's rows go.

@@ -74,6 +74,19 @@ pub enum Verdict {
     Remove,
 }
 
+/// A resolver gave no verdict on a clash that it was asked about alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failed {
+    /// Why, in one line.
+    pub why: String,
+    /// Any node finds the same: the resolver ran into it by itself, and not because of the machine it is on.
+    pub is_verdict: bool,
+    /// What else is known, by name: for the person who looks for the fault.
+    pub details: Vec<(String, String)>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
 /// Decides clashes. A resolver is pure: every node asks its own and must hear the same.
 pub trait Resolve: Send {
     /// Tells the resolver the nodes and tables that clashes will name by number; says what it wants to see.
@@ -87,6 +100,21 @@ pub trait Resolve: Send {
     /// # Errors
     /// When the resolver failed; no verdict may be assumed then.
     fn resolve(&mut self, batch: &[Clash]) -> Result<Vec<Verdict>, PluginError>;
+
+    /// The verdict of a resolver that was never asked anything else, and knows this table and these nodes alone: what
+    /// comes of it is the same on every node, failure included. It has to be configured again afterwards.
+    ///
+    /// # Errors
+    /// When it gives none.
+    fn resolve_alone(&mut self, nodes: &[String], table: &Table, clash: &Clash) -> Result<Verdict, Failed> {
+        let failed = |why: String, is_verdict| Failed { why, is_verdict, ..Failed::default() };
+        self.configure(nodes, std::slice::from_ref(table)).map_err(|error| failed(error.to_string(), false))?;
+        let verdicts = self.resolve(std::slice::from_ref(clash)).map_err(|error| failed(error.to_string(), true))?;
+        match <[Verdict; 1]>::try_from(verdicts) {
+            Ok([verdict]) => Ok(verdict),
+            Err(verdicts) => Err(failed(format!("{} verdicts for one clash", verdicts.len()), true)),
+        }
+    }
 }
 
 /// The native twin of the component `last-write-wins`: what comes later in the log wins.

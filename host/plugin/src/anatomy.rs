@@ -99,7 +99,7 @@ const LENT: [&str; 5] = ["log", "types", "objects", "nats-bucket", "ssh-channel"
 
 pub(crate) fn examine(runtime: &Runtime, source: &Source<'_>, limits: &Limits) -> Result<Anatomy, Error> {
     let sha256 = sha256(&source.bytes);
-    let compiled = component::compile(&runtime.engine, runtime.cache.as_ref(), &source.bytes, &sha256, limits);
+    let compiled = component::compile(runtime, &source.bytes, &sha256, limits, source.foreign());
     let component = compiled.map_err(|reason| {
         let subject = Subject { name: source.name.clone(), origin: source.origin.to_string(), sha256 };
         Error::new(&Arc::new(subject), Attempt::Load, reason)

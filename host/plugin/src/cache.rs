@@ -19,7 +19,7 @@ const HASH_BYTES: usize = blake3::OUT_LEN;
 const SECRET_FILE: &str = "secret";
 
 /// A folder of compiled components.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
     secret: [u8; HASH_BYTES],
@@ -38,25 +38,47 @@ impl Cache {
         }
     }
 
-    /// The component that `bytes` are, compiled before or now. `sha256` is that of `bytes`.
-    pub(crate) fn compile(&self, engine: &Engine, bytes: &[u8], sha256: &str) -> wasmtime::Result<Component> {
+    /// The component whose bytes have this sha256, if it was compiled before.
+    pub(crate) fn find(&self, engine: &Engine, sha256: &str) -> Option<Component> {
         let key = key(engine, sha256);
-        let path = self.folder.join(format!("{}.compiled", key.to_hex()));
+        let path = self.path(&key);
         match self.load(engine, &path, &key) {
-            Ok(component) => return Ok(component),
-            Err(Unusable::Missing) => {}
+            Ok(component) => Some(component),
+            Err(Unusable::Missing) => None,
             Err(Unusable::Damaged(why)) => {
                 tracing::warn!(file = %path.display(), why, "a compiled plugin is damaged, compiling it again");
-                // If it can't be removed, the new one replaces it below.
+                // If it can't be removed, the new one replaces it.
                 let _ = fs::remove_file(&path);
+                None
             }
+        }
+    }
+
+    /// Keeps the code of the component whose bytes have this sha256: what the engine made of them, and nothing else.
+    pub(crate) fn keep(&self, engine: &Engine, sha256: &str, code: &[u8]) -> io::Result<()> {
+        let key = key(engine, sha256);
+        self.store(&self.path(&key), &key, code)
+    }
+
+    /// The component that `bytes` are, compiled before or now. `sha256` is that of `bytes`.
+    pub(crate) fn compile(&self, engine: &Engine, bytes: &[u8], sha256: &str) -> wasmtime::Result<Component> {
+        if let Some(component) = self.find(engine, sha256) {
+            return Ok(component);
         }
         let component = Component::from_binary(engine, bytes)?;
         let stored = component.serialize().map_err(|err| err.to_string());
-        if let Err(err) = stored.and_then(|body| self.store(&path, &key, &body).map_err(|err| err.to_string())) {
-            tracing::warn!(file = %path.display(), error = err, "cannot keep a compiled plugin");
+        if let Err(err) = stored.and_then(|code| self.keep(engine, sha256, &code).map_err(|err| err.to_string())) {
+            tracing::warn!(folder = %self.folder.display(), error = err, "cannot keep a compiled plugin");
         }
         Ok(component)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn path(&self, key: &blake3::Hash) -> PathBuf {
+        self.folder.join(format!("{}.compiled", key.to_hex()))
     }
 
     fn load(&self, engine: &Engine, path: &Path, key: &blake3::Hash) -> Result<Component, Unusable> {

@@ -14,7 +14,8 @@ const WASM_MAGIC: &[u8] = b"\0asm";
 /// What follows the magic of a core module; a component has another number and layer there.
 const CORE_VERSION: &[u8] = &[1, 0, 0, 0];
 
-/// Compiles `bytes` and links them, if they are a component of `world`, which exports `interfaces`.
+/// Compiles `bytes` and links them, if they are a component of `world`, which exports `interfaces`. `foreign` is the name
+/// of one that somebody wrote.
 pub(crate) fn prepare(
     runtime: &Runtime,
     bytes: &[u8],
@@ -22,8 +23,9 @@ pub(crate) fn prepare(
     limits: &Limits,
     world: &'static str,
     interfaces: &[&str],
+    foreign: Option<&str>,
 ) -> Result<InstancePre<State>, Reason> {
-    let component = compile(&runtime.engine, runtime.cache.as_ref(), bytes, sha256, limits)?;
+    let component = compile(runtime, bytes, sha256, limits, foreign)?;
     check_exports(&runtime.engine, &component, world, interfaces)?;
     check_imports(&runtime.engine, &component, world)?;
     link(runtime, &component)
@@ -31,23 +33,60 @@ pub(crate) fn prepare(
 
 /// Compiles `bytes`, if they are a component.
 pub(crate) fn compile(
-    engine: &Engine,
-    cache: Option<&Cache>,
+    runtime: &Runtime,
     bytes: &[u8],
     sha256: &str,
     limits: &Limits,
+    foreign: Option<&str>,
 ) -> Result<Component, Reason> {
     check_form(bytes, limits)?;
-    let compiled = match cache {
-        Some(cache) => cache.compile(engine, bytes, sha256),
-        None => Component::from_binary(engine, bytes),
-    };
-    compiled.map_err(|err| uncompilable(&err))
+    if let Some(component) = runtime.known(sha256) {
+        return Ok(component);
+    }
+    let component = compile_anew(runtime, bytes, sha256, limits, foreign)?;
+    runtime.know(sha256, &component);
+    Ok(component)
 }
 
 /// Gives a component that only computes its imports.
 pub(crate) fn link(runtime: &Runtime, component: &Component) -> Result<InstancePre<State>, Reason> {
     runtime.linker.instantiate_pre(component).map_err(|err| Reason::Unlinkable(chain(&err)))
+}
+
+/// Compiles what came with the program here, and what somebody wrote in a process of its own, if there is a way to.
+fn compile_anew(
+    runtime: &Runtime,
+    bytes: &[u8],
+    sha256: &str,
+    limits: &Limits,
+    foreign: Option<&str>,
+) -> Result<Component, Reason> {
+    let engine = &runtime.engine;
+    let (Some(name), Some(compiler)) = (foreign, &runtime.compiler) else {
+        let compiled = match &runtime.cache {
+            Some(cache) => cache.compile(engine, bytes, sha256),
+            None => Component::from_binary(engine, bytes),
+        };
+        return compiled.map_err(|err| Reason::uncompilable(&chain(&err)));
+    };
+    let lost = || Reason::Engine("the process that compiles left nothing that can be believed".to_owned());
+    if let Some(cache) = &runtime.cache {
+        if let Some(component) = cache.find(engine, sha256) {
+            return Ok(component);
+        }
+        match compiler.compile(name, cache.folder(), bytes, limits) {
+            // The folder may be full, or not to be written to; then the code is kept for this start alone.
+            Err(Reason::Engine(why)) => tracing::warn!(plugin = name, why, "cannot keep a compiled plugin"),
+            compiled => {
+                compiled?;
+                return cache.find(engine, sha256).ok_or_else(lost);
+            }
+        }
+    }
+    let folder = tempfile::tempdir().map_err(|err| Reason::Engine(format!("no folder to compile in: {err}")))?;
+    let cache = Cache::open(folder.path()).ok_or_else(lost)?;
+    compiler.compile(name, folder.path(), bytes, limits)?;
+    cache.find(engine, sha256).ok_or_else(lost)
 }
 
 /// What the bytes are, as far as their beginning tells.
@@ -78,12 +117,6 @@ fn is_text(bytes: &[u8]) -> bool {
         Err(err) => err.error_len().is_none(),
     };
     valid && !start.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace())
-}
-
-fn uncompilable(err: &wasmtime::Error) -> Reason {
-    let why = chain(err);
-    // The parser tells the two apart in words only.
-    if why.contains("unexpected end") { Reason::Truncated } else { Reason::Invalid(why) }
 }
 
 pub(crate) fn chain(err: &wasmtime::Error) -> String {

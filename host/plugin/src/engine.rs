@@ -1,14 +1,17 @@
 //! The engine that all plugins share, and the clock that bounds their calls.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmBacktraceDetails};
 
 use crate::cache::Cache;
+use crate::compile::Compiler;
 use crate::inert::{self, State};
 
 /// How long an epoch lasts: how exactly a watchdog can be set.
@@ -22,37 +25,43 @@ pub(crate) struct Runtime {
     pub(crate) engine: Engine,
     pub(crate) linker: Linker<State>,
     pub(crate) cache: Option<Cache>,
+    pub(crate) compiler: Option<Compiler>,
+    /// What was compiled or read in this process, by the sha256 of the bytes.
+    compiled: Mutex<BTreeMap<String, Component>>,
     _ticker: Ticker,
 }
 
 impl Runtime {
-    pub(crate) fn new(cache: Option<Cache>) -> wasmtime::Result<Self> {
+    pub(crate) fn new(cache: Option<Cache>, compiler: Option<Compiler>) -> wasmtime::Result<Self> {
         let engine = Engine::new(&config())?;
         let linker = inert::linker(&engine)?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, cache, _ticker: ticker })
+        Ok(Self { engine, linker, cache, compiler, compiled: Mutex::default(), _ticker: ticker })
+    }
+
+    /// The component of these bytes, if this process had it before.
+    pub(crate) fn known(&self, sha256: &str) -> Option<Component> {
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner).get(sha256).cloned()
+    }
+
+    pub(crate) fn know(&self, sha256: &str, component: &Component) {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled.insert(sha256.to_owned(), component.clone());
     }
 }
 
-fn config() -> Config {
-    let mut config = common();
-    config
-        // Both are needed: fuel ends a call at the same instruction on every node, an epoch ends it in time.
-        .consume_fuel(true)
-        // The same input has the same answer on every node, whatever its processor.
-        .cranelift_nan_canonicalization(true)
-        .relaxed_simd_deterministic(true);
-    config
-}
-
-/// What holds for all plugins.
-pub(crate) fn common() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)
         .concurrency_support(false)
         .max_wasm_stack(WASM_STACK_BYTES)
+        // Both are needed: fuel ends a call at the same instruction on every node, an epoch ends it in time.
+        .consume_fuel(true)
         .epoch_interruption(true)
+        // The same input has the same answer on every node, whatever its processor.
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
         .wasm_shared_everything_threads(false)
         .wasm_memory64(false)
         .wasm_stack_switching(false)
@@ -72,13 +81,13 @@ pub(crate) fn ticks(duration: Duration) -> u64 {
 
 /// Advances the epoch, on a thread of its own: a guest that spins may hold any worker of an async runtime, and
 /// the one with the timer among them.
-pub(crate) struct Ticker {
+struct Ticker {
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: &Engine) -> std::io::Result<Self> {
+    fn start(engine: &Engine) -> std::io::Result<Self> {
         let engine = engine.weak();
         let (stop, stopped) = sync_channel::<()>(0);
         let thread = thread::Builder::new().name("plugin-epochs".into()).spawn(move || {

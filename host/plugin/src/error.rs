@@ -28,6 +28,22 @@ struct Failure {
     subject: Arc<Subject>,
     attempt: Attempt,
     reason: Reason,
+    spent: Option<Spent>,
+}
+
+/// What a call had used up when it failed, and what its guest had written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Fuel used.
+    pub fuel: u64,
+    /// Fuel given.
+    pub fuel_max: u64,
+    /// Bytes of memory.
+    pub memory_bytes: usize,
+    /// Bytes of memory it may have.
+    pub memory_bytes_max: usize,
+    /// The last lines it wrote to stdout and stderr.
+    pub words: Vec<String>,
 }
 
 impl fmt::Display for Failure {
@@ -40,7 +56,48 @@ impl std::error::Error for Failure {}
 
 impl Error {
     pub(crate) fn new(subject: &Arc<Subject>, attempt: Attempt, reason: Reason) -> Self {
-        Self(Box::new(Failure { subject: Arc::clone(subject), attempt, reason }))
+        Self(Box::new(Failure { subject: Arc::clone(subject), attempt, reason, spent: None }))
+    }
+
+    /// The same error, with what the call had used up.
+    pub(crate) fn after(mut self, spent: Spent) -> Self {
+        self.0.spent = Some(spent);
+        self
+    }
+
+    /// What the call had used up, if it came to one.
+    #[must_use]
+    pub fn spent(&self) -> Option<&Spent> {
+        self.0.spent.as_ref()
+    }
+
+    /// Whether it came of a question about clashes, and not of getting ready for one.
+    pub(crate) fn is_about_clashes(&self) -> bool {
+        self.0.attempt == Attempt::Resolve
+    }
+
+    /// Everything there is to say, by name: what a report shows one below the other.
+    #[must_use]
+    pub fn details(&self) -> Vec<(String, String)> {
+        let Failure { subject, attempt, reason, spent } = &*self.0;
+        let mut details = vec![
+            ("plugin".to_owned(), subject.name.clone()),
+            ("source".to_owned(), subject.origin.clone()),
+            ("sha256".to_owned(), subject.sha256.clone()),
+            ("function".to_owned(), attempt.function().to_owned()),
+        ];
+        let mut add = |name: &str, value: String| details.push((name.to_owned(), value));
+        if let Some(trace) = reason.trace().filter(|trace| !trace.0.is_empty()) {
+            add("backtrace", trace.0.join(" < "));
+        }
+        if let Some(spent) = spent {
+            add("fuel", format!("{} of {}", spent.fuel, spent.fuel_max));
+            add("memory", format!("{} of {} bytes", spent.memory_bytes, spent.memory_bytes_max));
+            for line in &spent.words {
+                add("it wrote", line.clone());
+            }
+        }
+        details
     }
 
     /// The engine failed before there was anything of the plugin.
@@ -94,6 +151,19 @@ pub(crate) enum Attempt {
     Store(&'static str),
 }
 
+impl Attempt {
+    /// The function of the guest that it is about.
+    fn function(self) -> &'static str {
+        match self {
+            Self::Load => "describe",
+            Self::Configure => "configure",
+            Self::Hash => "hash",
+            Self::Resolve => "resolve",
+            Self::Store(_) => "session",
+        }
+    }
+}
+
 impl fmt::Display for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -141,6 +211,12 @@ pub enum Reason {
         /// The largest allowed.
         size_max: usize,
     },
+    /// Compiling the component takes longer than it may.
+    #[error("compiling it takes more than {} seconds of processor time", .0.as_secs())]
+    CompileTime(Duration),
+    /// Compiling the component takes more memory than it may.
+    #[error("compiling it takes more than {0} bytes of memory")]
+    CompileMemory(u64),
     /// The component is malformed, or uses a feature of WebAssembly that is off.
     #[error("it is no valid component: {0}")]
     Invalid(String),
@@ -275,12 +351,62 @@ impl Trace {
 }
 
 impl Reason {
+    /// Whether any node finds the same, whatever its machine: the guest ran into it by itself. Where a stack ends
+    /// depends on the processor, and how long a call takes on everything.
+    #[must_use]
+    pub fn is_verdict(&self) -> bool {
+        match self {
+            Self::Fuel(_)
+            | Self::Memory(_)
+            | Self::Panic(_)
+            | Self::Crash { .. }
+            | Self::Returned(_)
+            | Self::Said(_)
+            | Self::Answer(_) => true,
+            Self::Empty
+            | Self::Text
+            | Self::Foreign(_)
+            | Self::CoreModule
+            | Self::Precompiled
+            | Self::Truncated
+            | Self::TooLarge { .. }
+            | Self::CompileTime(_)
+            | Self::CompileMemory(_)
+            | Self::Invalid(_)
+            | Self::NoWorld { .. }
+            | Self::OtherTypes(_)
+            | Self::OtherWorld { .. }
+            | Self::OtherVersion { .. }
+            | Self::Network { .. }
+            | Self::UnknownImport(_)
+            | Self::Unlinkable(_)
+            | Self::Stack(_)
+            | Self::Watchdog(_)
+            | Self::TimeOut(_)
+            | Self::NotGranted { .. }
+            | Self::Unlendable { .. }
+            | Self::NotConfigured
+            | Self::Engine(_) => false,
+        }
+    }
+
+    /// The functions it went through.
+    fn trace(&self) -> Option<&Trace> {
+        match self {
+            Self::Panic(at) | Self::Stack(at) | Self::Crash { at, .. } => Some(at),
+            _ => None,
+        }
+    }
+
     /// Why a call into a guest came back without an answer.
     pub(crate) fn of(err: &wasmtime::Error, meter: &Meter, limits: &Limits, fuel: u64) -> Self {
         // The engine reports this one only in words, from a type of its own.
         const RETURNED: &str = "fuel allocated for hostcalls has been exhausted";
         if meter.exceeded() {
             return Self::Memory(limits.memory_bytes);
+        }
+        if meter.starved() {
+            return Self::Engine("this machine has no memory left".to_owned());
         }
         if let Some(OtherTypes(why)) = err.downcast_ref() {
             return Self::OtherTypes(why.clone());
@@ -308,6 +434,12 @@ impl Reason {
         }
     }
 
+    /// Why a component can't be compiled, in the engine's words.
+    pub(crate) fn uncompilable(why: &str) -> Self {
+        // The parser tells the two apart in words only.
+        if why.contains("unexpected end") { Self::Truncated } else { Self::Invalid(printable(why, SAID_BYTES_MAX)) }
+    }
+
     /// What a guest said, fit to be printed.
     pub(crate) fn said(text: &str) -> Self {
         Self::Said(printable(text, SAID_BYTES_MAX))
@@ -331,6 +463,12 @@ impl Reason {
             }
             Self::OtherWorld { .. } => "See that the plugin is named under the setting that it is made for.",
             Self::Network { .. } | Self::UnknownImport(_) => "`wasm-tools component wit FILE` shows what it imports.",
+            Self::CompileTime(_) => {
+                "Make it smaller, or raise the plugin's `compile_seconds`, if you know where it comes from."
+            }
+            Self::CompileMemory(_) => {
+                "Make it smaller, or raise the plugin's `compile_memory`, if you know where it comes from."
+            }
             Self::Fuel(_) => "Raise the plugin's fuel, on all nodes alike, if its work is worth that.",
             Self::Memory(_) => "Raise the plugin's memory, on all nodes alike, if its work is worth that.",
             _ => return None,

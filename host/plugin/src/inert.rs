@@ -15,6 +15,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, Was
 use crate::bindings;
 use crate::limits::{HANDED_BYTES_MAX, HOST_CALL_FUEL, Limits, Meter};
 use crate::log::GuestLog;
+use crate::words::Words;
 
 /// 2026-01-01T00:00:00Z. Some guests take a clock at zero for one that is not set.
 const NOW: Duration = Duration::from_secs(1_767_225_600);
@@ -27,12 +28,14 @@ pub(crate) struct State {
     table: ResourceTable,
     pub(crate) meter: Meter,
     pub(crate) log: GuestLog,
+    pub(crate) words: Words,
 }
 
 impl State {
     pub(crate) fn new(limits: &Limits, log: GuestLog) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
+        let words = Words::default();
         let wasi = WasiCtx::builder()
             .wall_clock(Stopped)
             .monotonic_clock(Stopped)
@@ -40,11 +43,13 @@ impl State {
             .insecure_random(fixed_randomness())
             .insecure_random_seed(0)
             .max_random_size(1 << 12)
+            .stdout(words.clone())
+            .stderr(words.clone())
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .build();
-        Self { wasi, table, meter: Meter::new(limits), log }
+        Self { wasi, table, meter: Meter::new(limits), log, words }
     }
 }
 

@@ -18,9 +18,8 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker, ResourceTable
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
 
 use crate::bindings;
-use crate::cache::Cache;
 use crate::component::chain;
-use crate::engine::{Ticker, common};
+use crate::engine::Runtime;
 use crate::error::Reason;
 use crate::inert;
 use crate::limits::{Limits, Meter};
@@ -67,19 +66,14 @@ impl Secrets {
     }
 }
 
-/// What all storage plugins share: their engine, and the threads that read and write for them.
+/// What all storage plugins share: the engine, and the threads that read and write for them.
 pub(crate) struct Lending {
-    pub(crate) engine: Engine,
-    pub(crate) cache: Option<Cache>,
+    pub(crate) runtime: Arc<Runtime>,
     tokio: Option<Tokio>,
-    _ticker: Ticker,
 }
 
 impl Lending {
-    pub(crate) fn new(cache: Option<Cache>) -> Result<Self, String> {
-        // No fuel: how long a call may take is a matter of time, and counting would cost a tenth of it.
-        let engine = Engine::new(&common()).map_err(|err| err.to_string())?;
-        let ticker = Ticker::start(&engine).map_err(|err| err.to_string())?;
+    pub(crate) fn new(runtime: Arc<Runtime>) -> Result<Self, String> {
         let tokio = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("storage")
@@ -87,7 +81,7 @@ impl Lending {
             .enable_all()
             .build()
             .map_err(|err| err.to_string())?;
-        Ok(Self { engine, cache, tokio: Some(tokio), _ticker: ticker })
+        Ok(Self { runtime, tokio: Some(tokio) })
     }
 
     /// Runs a future to its end on this thread; what it waits for comes from other ones.

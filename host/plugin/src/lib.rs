@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `engine` | the engine all plugins share, and its clock |
 //! | `cache` | components compiled before |
+//! | `compile` | compiling what somebody wrote, in a process of its own |
 //! | `component` | bytes -> a component of the world wanted, or why not |
 //! | `inert` | what a plugin that only computes can import |
 //! | `anatomy` | what a component is made of, looked at and not run |
@@ -17,12 +18,13 @@
 //! | `storage` | the storage worlds as a `Store`: a pool of instances, each call bounded |
 //! | `lent` | what a storage plugin can reach: what its grants name, and nothing else |
 //! | `convert` | core's types <-> the worlds' |
-//! | `log` | what guests say |
+//! | `log`, `words` | what guests say, and the last words of one that failed |
 //! | `error` | what went wrong, why, and what to do |
 
 mod anatomy;
 mod bindings;
 mod cache;
+mod compile;
 mod component;
 mod convert;
 mod engine;
@@ -35,6 +37,7 @@ mod log;
 mod plugin;
 mod resolver;
 mod storage;
+mod words;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -44,7 +47,8 @@ use std::sync::{Arc, OnceLock};
 use sha2::{Digest as _, Sha256};
 
 pub use anatomy::{Anatomy, Fate, Import, World};
-pub use error::{EngineError, Error, Reason, Trace};
+pub use compile::{Compiled, Compiler, compile_here};
+pub use error::{EngineError, Error, Reason, Spent, Trace};
 pub use hasher::Hasher;
 pub use lent::{Bucket, Grants};
 pub use limits::{Limits, METER};
@@ -61,6 +65,8 @@ use plugin::Plugin;
 pub struct HostOptions {
     /// Where compiled components are kept; `None` = they are compiled at each start. The folder is made ours alone.
     pub cache_dir: Option<PathBuf>,
+    /// How components that somebody wrote are compiled; `None` = in this process, without a cap.
+    pub compiler: Option<Compiler>,
 }
 
 /// Where plugins come to life. Cheap to clone; plugins keep alive what they need of it.
@@ -80,6 +86,13 @@ pub struct Source<'a> {
     pub origin: Origin,
     /// The component's bytes: those that are hashed are those that are compiled.
     pub bytes: Cow<'a, [u8]>,
+}
+
+impl Source<'_> {
+    /// Its name, if somebody wrote it.
+    pub(crate) fn foreign(&self) -> Option<&str> {
+        (self.origin != Origin::Official).then_some(&*self.name)
+    }
 }
 
 /// Where a component comes from; it decides what nodes have to agree on.
@@ -127,7 +140,7 @@ impl PluginHost {
     /// When this machine can't run it. A cache that can't be used is a warning in the log, not an error.
     pub fn new(options: &HostOptions) -> Result<Self, EngineError> {
         let cache = options.cache_dir.as_deref().and_then(Cache::open);
-        let runtime = Runtime::new(cache).map_err(|err| EngineError(err.to_string()))?;
+        let runtime = Runtime::new(cache, options.compiler.clone()).map_err(|err| EngineError(err.to_string()))?;
         Ok(Self { runtime: Arc::new(runtime), lending: Arc::default() })
     }
 
@@ -189,7 +202,7 @@ impl PluginHost {
         if let Some(lending) = self.lending.get() {
             return Ok(Arc::clone(lending));
         }
-        let made = Lending::new(self.runtime.cache.clone()).map_err(|why| Error::engine(source, why))?;
+        let made = Lending::new(Arc::clone(&self.runtime)).map_err(|why| Error::engine(source, why))?;
         // Of two that are made at once, one is enough.
         Ok(Arc::clone(self.lending.get_or_init(|| Arc::new(made))))
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wasmtime::{ResourceLimiter, Result, bail};
+use wasmtime::{Error, ResourceLimiter, Result, bail};
 
 const MIB: usize = 1 << 20;
 
@@ -34,6 +34,9 @@ pub struct Limits {
     pub watchdog: Duration,
     /// Calls after which an instance is replaced by a new one.
     pub calls: u64,
+    /// What a resolver succeeds at among others, it must succeed at alone: a batch may use up no more than half of what
+    /// each of its clashes may use up alone, in an instance that was just made.
+    pub sparing: bool,
 }
 
 impl Default for Limits {
@@ -49,6 +52,7 @@ impl Default for Limits {
             fuel_per_byte: 200,
             watchdog: Duration::from_secs(5),
             calls: 1_000_000,
+            sparing: false,
         }
     }
 }
@@ -84,11 +88,12 @@ pub(crate) struct Meter {
     memory_bytes_max: usize,
     memory_bytes: usize,
     exceeded: bool,
+    starved: bool,
 }
 
 impl Meter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { host_calls: 0, memory_bytes_max: limits.memory_bytes, memory_bytes: 0, exceeded: false }
+        Self { host_calls: 0, memory_bytes_max: limits.memory_bytes, memory_bytes: 0, exceeded: false, starved: false }
     }
 
     /// Counts a call into the host, which was handed so many bytes.
@@ -109,6 +114,11 @@ impl Meter {
     /// Whether it was refused memory.
     pub(crate) fn exceeded(&self) -> bool {
         self.exceeded
+    }
+
+    /// Whether this machine had no memory for it: that says nothing about the plugin.
+    pub(crate) fn starved(&self) -> bool {
+        self.starved
     }
 
     /// Whether so little is left that a new instance is better. Linear memory never shrinks.
@@ -137,6 +147,22 @@ impl ResourceLimiter for Meter {
             bail!("a table of {desired} elements is more than allowed");
         }
         Ok(true)
+    }
+
+    // Guests would be told -1, and what follows would differ from a machine with more memory.
+    fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
+        // More than a memory can ever have is the guest's own mistake.
+        if error.to_string().contains("memory type's limits") {
+            self.exceeded = true;
+        } else {
+            self.starved = true;
+        }
+        Err(error)
+    }
+
+    fn table_grow_failed(&mut self, error: Error) -> Result<()> {
+        self.starved = true;
+        Err(error)
     }
 
     fn instances(&self) -> usize {

@@ -7,7 +7,7 @@ use wasmtime::component::InstancePre;
 
 use crate::component;
 use crate::engine::{Runtime, ticks};
-use crate::error::{Attempt, Error, Reason, Subject};
+use crate::error::{Attempt, Error, Reason, Spent, Subject};
 use crate::inert::{self, State};
 use crate::limits::Limits;
 use crate::log::{GuestLog, printable};
@@ -66,7 +66,9 @@ impl<W: World> Plugin<W> {
         let subject = Subject { name: source.name.clone(), origin: source.origin.to_string(), sha256 };
         let subject = Arc::new(subject);
         let refused = |reason| Error::new(&subject, Attempt::Load, reason);
-        let linked = component::prepare(runtime, &source.bytes, &subject.sha256, &limits, W::NAME, &W::EXPORTS);
+        let sha256 = &subject.sha256;
+        let foreign = source.foreign();
+        let linked = component::prepare(runtime, &source.bytes, sha256, &limits, W::NAME, &W::EXPORTS, foreign);
         let world = W::new(linked.map_err(refused)?)
             .map_err(|err| refused(Reason::OtherTypes(err.root_cause().to_string())))?;
         let mut plugin = Self {
@@ -171,7 +173,30 @@ impl<W: World> Plugin<W> {
                 self.live = Some(Live { store, guest, calls: 0 });
                 Ok(())
             }
-            Err(err) => Err(self.error(attempt, Reason::of(&err, &store.data().meter, &self.limits, fuel))),
+            Err(err) => {
+                let reason = Reason::of(&err, &store.data().meter, &self.limits, fuel);
+                Err(self.error(attempt, reason).after(self.spent(&store, fuel)))
+            }
+        }
+    }
+
+    fn spent(&self, store: &Store<State>, fuel: u64) -> Spent {
+        let state = store.data();
+        Spent {
+            fuel: fuel - store.get_fuel().unwrap_or(0).min(fuel),
+            fuel_max: fuel,
+            memory_bytes: state.meter.memory_bytes(),
+            memory_bytes_max: self.limits.memory_bytes,
+            words: state.words.last_lines(),
+        }
+    }
+
+    /// The error of an instance that is at work, which gave an answer that can't be used.
+    pub(crate) fn error_of_live(&self, attempt: Attempt, reason: Reason, fuel: u64) -> Error {
+        let error = self.error(attempt, reason);
+        match &self.live {
+            Some(live) => error.after(self.spent(&live.store, fuel)),
+            None => error,
         }
     }
 
@@ -199,7 +224,10 @@ impl<W: World> Plugin<W> {
                 self.live = Some(live);
                 Ok(answer)
             }
-            Err(err) => Err(self.error(attempt, Reason::of(&err, &live.store.data().meter, &self.limits, fuel))),
+            Err(err) => {
+                let reason = Reason::of(&err, &live.store.data().meter, &self.limits, fuel);
+                Err(self.error(attempt, reason).after(self.spent(&live.store, fuel)))
+            }
         }
     }
 

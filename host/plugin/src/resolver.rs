@@ -2,7 +2,7 @@
 
 use antiphon_core::hash::PluginError;
 use antiphon_core::key::KeyEncoder;
-use antiphon_core::resolve::{Clash, Needs, Resolve, Verdict};
+use antiphon_core::resolve::{Clash, Failed, Needs, Resolve, Verdict};
 use antiphon_core::schema::{Column, Table};
 use antiphon_core::value::{Row, Value};
 use wasmtime::Store;
@@ -23,6 +23,8 @@ pub struct Resolver {
     settings: Settings,
     known: Option<Known>,
     needs: Needs,
+    /// How many clashes to ask about at once, where it has to be sparing.
+    several: usize,
 }
 
 /// What a resolver is configured with, kept for its next instance.
@@ -59,7 +61,7 @@ impl World for ResolverPre<State> {
 
 impl Resolver {
     pub(crate) fn new(plugin: Plugin<ResolverPre<State>>, settings: Settings) -> Self {
-        Self { plugin, settings, known: None, needs: Needs::default() }
+        Self { plugin, settings, known: None, needs: Needs::default(), several: 1 }
     }
 
     /// What it says of itself.
@@ -89,7 +91,7 @@ impl Resolver {
     /// The same component once more, with these settings and not configured. It is not compiled again.
     #[must_use]
     pub fn again(&self, settings: &[(String, String)]) -> Self {
-        Self { plugin: self.plugin.again(), settings: settings.to_vec(), known: None, needs: Needs::default() }
+        Self::new(self.plugin.again(), settings.to_vec())
     }
 
     /// Makes an instance that is never asked, and drops it with the one that was at work: what a start costs.
@@ -125,24 +127,70 @@ impl Resolver {
         }
     }
 
+    /// Asks about as many clashes at once as may be.
     fn ask(&mut self, batch: &[Clash]) -> Result<Vec<Verdict>, Error> {
+        if !self.plugin.limits().sparing {
+            let weight = batch.iter().map(|clash| weight(clash, self.needs)).sum();
+            let fuel = self.plugin.limits().fuel(batch.len(), weight);
+            return self.ask_within(batch, fuel);
+        }
+        let mut verdicts = Vec::with_capacity(batch.len());
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let (some, others) = rest.split_at(self.several.min(rest.len()).max(1));
+            let least = some.iter().map(|clash| self.fuel_alone(clash)).min().unwrap_or_default();
+            match self.ask_within(some, least / 2) {
+                Ok(some) => verdicts.extend(some),
+                Err(error) => {
+                    self.several = 1;
+                    return Err(error);
+                }
+            }
+            // As many as would take a quarter of that: then most batches fit, whatever the guest is made of.
+            let each = (self.plugin.fuel_used() / some.len() as u64).max(1);
+            self.several = usize::try_from(least / 8 / each).unwrap_or(usize::MAX).max(1);
+            rest = others;
+        }
+        Ok(verdicts)
+    }
+
+    /// The fuel of a clash that is asked about alone.
+    fn fuel_alone(&self, clash: &Clash) -> u64 {
+        self.plugin.limits().fuel(1, weight(clash, self.needs))
+    }
+
+    fn ask_within(&mut self, batch: &[Clash], fuel: u64) -> Result<Vec<Verdict>, Error> {
         self.wake(Attempt::Resolve)?;
         let needs = self.needs;
-        let fuel = self.plugin.limits().fuel(batch.len(), batch.iter().map(|clash| weight(clash, needs)).sum());
         let clashes: Vec<_> = batch.iter().map(|clash| convert::clash(clash, needs)).collect();
         let answer = self.plugin.call(Attempt::Resolve, fuel, |guest, store| {
             guest.antiphon_plugin_conflict().call_resolve(store, &clashes)
         })?;
-        self.plugin.retire_if_worn();
-        let verdicts = answer.map_err(|why| self.plugin.error(Attempt::Resolve, Reason::said(&why)))?;
+        let unusable = |plugin: &mut Plugin<_>, reason| {
+            let error = plugin.error_of_live(Attempt::Resolve, reason, fuel);
+            // It is broken, and what else it got wrong is not known.
+            plugin.drop_instance();
+            error
+        };
+        let verdicts = answer.map_err(|why| unusable(&mut self.plugin, Reason::said(&why)))?;
         let verdicts: Vec<Verdict> = verdicts.into_iter().map(convert::verdict).collect();
         let tables = self.known.as_ref().map_or(&[][..], |known| &known.tables);
-        check_verdicts(tables, batch, &verdicts).map_err(|why| {
-            // It is broken, and what else it got wrong is not known.
-            self.plugin.drop_instance();
-            self.plugin.error(Attempt::Resolve, Reason::Answer(why))
-        })?;
+        check_verdicts(tables, batch, &verdicts).map_err(|why| unusable(&mut self.plugin, Reason::Answer(why)))?;
+        self.plugin.retire_if_worn();
         Ok(verdicts)
+    }
+
+    /// Asks a new instance, which knows this table and these nodes alone.
+    fn ask_alone(&mut self, nodes: &[String], table: &Table, clash: &Clash) -> Result<Verdict, Error> {
+        self.plugin.drop_instance();
+        self.known = Some(Known { nodes: nodes.to_vec(), tables: vec![table.clone()] });
+        // Until it is configured it has not said what it wants to see, and fuel goes by that.
+        self.wake(Attempt::Configure)?;
+        let fuel = self.fuel_alone(clash);
+        let verdict = self.ask_within(std::slice::from_ref(clash), fuel);
+        self.plugin.drop_instance();
+        self.known = None;
+        verdict.map(|mut verdicts| verdicts.remove(0))
     }
 }
 
@@ -162,6 +210,16 @@ impl Resolve for Resolver {
 
     fn resolve(&mut self, batch: &[Clash]) -> Result<Vec<Verdict>, PluginError> {
         Ok(self.ask(batch)?)
+    }
+
+    fn resolve_alone(&mut self, nodes: &[String], table: &Table, clash: &Clash) -> Result<Verdict, Failed> {
+        self.ask_alone(nodes, table, clash).map_err(|error| Failed {
+            why: error.reason().to_string(),
+            // What befalls it while it is configured is not about the clash.
+            is_verdict: error.reason().is_verdict() && error.is_about_clashes(),
+            details: error.details(),
+            hint: error.hint(),
+        })
     }
 }
 

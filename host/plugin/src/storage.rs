@@ -271,8 +271,8 @@ fn link(
     subject: &Subject,
     limits: &Limits,
 ) -> Result<InstancePre<Lent>, Reason> {
-    let engine = &lending.engine;
-    let component = compile(engine, lending.cache.as_ref(), &source.bytes, &subject.sha256, limits)?;
+    let engine = &lending.runtime.engine;
+    let component = compile(&lending.runtime, &source.bytes, &subject.sha256, limits, source.foreign())?;
     check_exports(engine, &component, "storage", &EXPORTS)?;
     lender.link(engine, &component, &source.name)
 }
@@ -318,10 +318,12 @@ impl Shared {
 
     async fn instantiate(&self) -> Result<(wasmtime::Store<Lent>, Guest), Reason> {
         let lent = self.lender.lend(&self.limits, self.log.clone())?;
-        let mut store = wasmtime::Store::new(&self.lending.engine, lent);
+        let mut store = wasmtime::Store::new(&self.lending.runtime.engine, lent);
         store.limiter(|lent| &mut lent.meter);
         store.set_hostcall_fuel(self.limits.returned_bytes);
         store.set_max_component_handles(1_000);
+        // What ends a call is time.
+        store.set_fuel(u64::MAX).map_err(|err| Reason::Engine(err.to_string()))?;
         // At each tick a guest that spins lets the clock of its call have a look.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);

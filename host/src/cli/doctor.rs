@@ -99,6 +99,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("row-size", rows::sizes),
     ("log", log::reachable),
     ("clock", log::clock),
+    ("answers", log::answers),
 ];
 
 /// Findings, as they are made.

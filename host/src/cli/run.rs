@@ -39,7 +39,8 @@ impl Run {
         // Before components are compiled and kept, be it beside a database that is none.
         crate::unread::file(&loaded.config.db_path)?;
         let runtime = super::runtime()?;
-        let opened = super::wait(&runtime, node::open(crate::components::parts(&loaded.config, self.dev.pins())?))?;
+        let _full = files_end_by_error(&runtime)?;
+        let opened = super::wait(&runtime, node::open(crate::components::parts_of(&loaded, self.dev.pins())?))?;
         let said = Said::of(&opened, &loaded.config);
         let (node, entered) = super::wait(&runtime, opened.enter())?;
         let stop = CancellationToken::new();
@@ -51,6 +52,17 @@ impl Run {
     }
 }
 
+/// A file that may grow no further, by this user's limits, is a full disk like any other: an error at the write, which
+/// is waited for. Unless somebody listens, the system ends the process instead.
+fn files_end_by_error(runtime: &Runtime) -> Result<Signal, Failure> {
+    let _context = runtime.enter();
+    watch(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
+}
+
+fn watch(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::new(Kind::General, format!("cannot watch for signals: {error}")))
+}
+
 /// SIGTERM and SIGINT. From the moment this exists neither ends the process by itself.
 struct Signals {
     terminate: Signal,
@@ -60,9 +72,6 @@ struct Signals {
 impl Signals {
     fn watch(runtime: &Runtime) -> Result<Self, Failure> {
         let _context = runtime.enter();
-        let watch = |kind| {
-            signal(kind).map_err(|error| Failure::new(Kind::General, format!("cannot watch for signals: {error}")))
-        };
         Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
     }
 

@@ -66,8 +66,9 @@ impl Which {
             environment: Environment::of_process(),
             overrides: Overrides { db_path: self.db, ..Overrides::default() },
         })?;
-        let host = PluginHost::new(&HostOptions { cache_dir: components::user_cache() })
-            .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))?;
+        let host =
+            PluginHost::new(&HostOptions { cache_dir: components::user_cache(), compiler: components::compiler() })
+                .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))?;
         open(&config, &host, self.plugin.as_deref(), self.dev.pins())
     }
 }

@@ -3,6 +3,7 @@
 use super::obstacle::{Obstacle, ObstacleKind};
 use super::recent::{Keys, Recalled};
 use super::seal::has_marks;
+use super::trial::Next;
 use super::unit::Unit;
 use super::{Database, Doing as _, Error, ledger, outbox};
 use crate::log::{Placed, Shard};
@@ -66,7 +67,15 @@ impl Database {
             }
         }
         self.refresh_schema()?;
+        if self.policies.find_missing() {
+            self.configure_policies()?;
+        }
+        let entries = match self.on_trial(shard, entries)? {
+            Next::Apply(entries) => entries,
+            Next::Done(applied) => return Ok(applied),
+        };
         match self.apply_or_slice(shard, entries) {
+            Err(Error::Undecided) => self.try_clashes(shard),
             Err(Error::Sqlite { source, .. }) if is_constraint(&source) => self.misfit(shard, entries, &source),
             applied => applied,
         }
@@ -176,7 +185,7 @@ impl Database {
             }
             match self.apply_entry(shard, placed)? {
                 Ok((origin, changes)) => {
-                    moved.push(origin);
+                    moved.extend(origin);
                     applied.entries += 1;
                     applied.changes += changes;
                 }
@@ -207,7 +216,11 @@ impl Database {
     }
 
     /// Applies one entry; the inner error says why it can't be applied here and now, and then nothing of it was.
-    fn apply_entry(&mut self, shard: Shard, placed: &Placed) -> Result<Result<(Origin, usize), Refusal>, Error> {
+    fn apply_entry(
+        &mut self,
+        shard: Shard,
+        placed: &Placed,
+    ) -> Result<Result<(Option<Origin>, usize), Refusal>, Error> {
         let at = ledger::Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
         let blocked = |why: Obstacle| Ok(Err(Refusal::Blocked(why.at(shard, placed.seq))));
         let entry = match codec::decode(&placed.frame) {
@@ -220,7 +233,7 @@ impl Database {
         fault!("decoded");
         let Entry { origin, number, clock, body, .. } = entry;
         let received = self.ledger.received(shard, origin);
-        let is_genesis = matches!(body, Body::Genesis(_));
+        let is_numbered = !body.is_unnumbered();
         if origin == self.origin && !outbox::is_mine(&self.conn, shard, number, at.checksum)? {
             let why = format!(
                 "it has this node's name and number {number}, and other content than this file's outbox; \
@@ -228,7 +241,7 @@ impl Database {
             );
             return blocked(why.into());
         }
-        if !is_genesis && number > received + 1 {
+        if is_numbered && number > received + 1 {
             let why = format!(
                 "node {} sent number {number} after {received}; what lies between is missing in the log",
                 origin.node
@@ -237,10 +250,20 @@ impl Database {
         }
         let repeated = number <= received && !crate::flaw!(WatermarkSkipped);
         let mut changes = 0;
-        if !is_genesis && !repeated {
+        if !is_numbered || !repeated {
             let unit = Unit { shard, seq: placed.seq, origin, number, clock, sliced: false };
             match body {
                 Body::Genesis(_) | Body::Founded => {}
+                Body::Decided(decision) => {
+                    if let Err(reason) = self.take_decision(shard, placed.seq, &decision)? {
+                        return blocked(reason);
+                    }
+                }
+                Body::InForce(in_force) => {
+                    if let Err(reason) = self.take_in_force(shard, placed.seq, &in_force)? {
+                        return blocked(reason);
+                    }
+                }
                 Body::Floor(floor) => self.ledger.raise_floor(shard, floor),
                 Body::Route(route) => {
                     if self.ledger.set_route(&self.conn, &route.table, route.whole)? {
@@ -256,11 +279,13 @@ impl Database {
                     Err(Refusal::Large) => return Ok(Err(Refusal::Large)),
                 },
             }
-            self.ledger.receive(shard, origin, number);
+            if is_numbered {
+                self.ledger.receive(shard, origin, number);
+            }
         }
         self.ledger.clock = self.ledger.clock.max(clock);
         self.ledger.advance(shard, at);
-        Ok(Ok((origin, changes)))
+        Ok(Ok((is_numbered.then_some(origin), changes)))
     }
 
     /// Remembers what entries before the position touched, as if they had just been applied.
@@ -287,7 +312,7 @@ impl Database {
     ) -> Result<Result<usize, Refusal>, Error> {
         let Unit { shard, origin, number, .. } = *unit;
         self.adapt(&mut last);
-        if let Err(reason) = self.readable(&last) {
+        if let Err(reason) = self.readable(shard, &last) {
             return Ok(Err(Refusal::Blocked(reason)));
         }
         let changes: usize = last.chunks.iter().map(Chunk::len).sum();
@@ -306,7 +331,7 @@ impl Database {
             if let Body::Changes(mut changes) = staged.body {
                 self.adapt(&mut changes);
                 // Its table may have gone since it was staged.
-                if let Err(reason) = self.readable(&changes) {
+                if let Err(reason) = self.readable(shard, &changes) {
                     return Ok(Err(Refusal::Blocked(reason)));
                 }
                 pieces.push(changes);
@@ -324,7 +349,7 @@ impl Database {
     }
 
     /// Whether everything these changes name exists here; else what is missing, and what to do.
-    pub(super) fn readable(&self, changes: &Changes) -> Result<(), Obstacle> {
+    pub(super) fn readable(&self, shard: Shard, changes: &Changes) -> Result<(), Obstacle> {
         for chunk in &changes.chunks {
             if !self.options.filter.wants(&chunk.table) {
                 continue;
@@ -354,6 +379,10 @@ impl Database {
             };
             if let Some(obstacle) = self.attachments.obstacle(&tracked.table.name) {
                 return Err(obstacle.into());
+            }
+            if let Some(missing) = self.policies.is_missing(tracked.rule(shard).policy) {
+                let words = format!("it changes table `{}`, whose policy can't decide here: {missing}", chunk.table);
+                return Err(Obstacle::new(ObstacleKind::Component, words));
             }
             if self.captures && !tracked.captured {
                 let words = format!(

@@ -5,7 +5,8 @@
 //! rows are compared with L, built aside. Until that is done, nothing of the log is applied to it.
 
 use super::catalog::Tracked;
-use super::own::ours;
+use super::own::{meta, ours, set_meta};
+use super::switch::open;
 use super::{Database, Doing as _, Error};
 use crate::log::{Placed, Shard};
 use antiphon_core::capture::{PREFIX, change_log};
@@ -287,6 +288,9 @@ impl Database {
                 [then, now],
             )
             .doing(FOLLOWING)?;
+        if meta(&self.conn, &open(then))?.is_some() {
+            set_meta(&self.conn, &open(now), 1)?;
+        }
         Ok(())
     }
 
@@ -440,7 +444,7 @@ impl Database {
         let cluster = self.cluster.ok_or_else(|| Error::Inconsistent("there is no cluster to follow".to_owned()))?;
         self.copy_schema(path)?;
         let mut aside = self.reopen_as(path, super::Filter::of_names(tables))?;
-        aside.enter_quietly(cluster.id, cluster.shards)?;
+        aside.enter_with(cluster, self.rulings.policies(0).unwrap_or_else(|| self.policies.own()))?;
         Ok(aside)
     }
 

@@ -91,7 +91,12 @@ impl Database {
         Ok(moved.into_iter().map(|(_, now)| now.to_ascii_lowercase()).collect())
     }
 
-    fn install_table(&mut self, index: usize, mark_rows: bool, renamed: &BTreeSet<String>) -> Result<bool, Error> {
+    pub(super) fn install_table(
+        &mut self,
+        index: usize,
+        mark_rows: bool,
+        renamed: &BTreeSet<String>,
+    ) -> Result<bool, Error> {
         const INSTALLING: &str = "install the triggers";
         let Some(tracked) = self.tables.get(index).filter(|tracked| !tracked.captured) else { return Ok(false) };
         let name = tracked.table.name.clone();
@@ -105,7 +110,10 @@ impl Database {
         // name; then the rows are known already. A table that was made anew has none.
         // One that lost some of those that every table has was not watched for a while.
         let found = self.drop_triggers(&name)? >= EVERY_TABLES || renamed.contains(&name.to_ascii_lowercase());
-        let renewed = self.fit_change_log(&table, found)? && found;
+        let fitted = self.fit_change_log(&table, found)?;
+        let renewed = fitted && found;
+        // Marks that could not be carried over: what they spoke of is found by comparing rows with the log.
+        let mark_rows = mark_rows || !fitted;
         self.conn.execute_batch(&create_change_log(&table)).doing(INSTALLING)?;
         for sql in create_triggers(&table) {
             if crate::flaw!(MoveForgotten) && sql.contains("_on_move") {
@@ -179,6 +187,12 @@ impl Database {
             return Ok(true);
         }
         let log = quote(&name);
+        let sql = format!("SELECT 1 FROM main.{log} LIMIT 1");
+        if !self.conn.prepare(&sql).and_then(|mut statement| statement.exists([])).doing(FITTING)? {
+            self.conn.execute_batch(&format!("DROP TABLE main.{log}")).doing(FITTING)?;
+            self.end_fresh(&table.name)?;
+            return Ok(true);
+        }
         let carried = if same_table { self.carried_over(table, &found, &wanted)? } else { None };
         let Some(carried) = carried else {
             self.conn.execute_batch(&format!("DROP TABLE main.{log}")).doing(FITTING)?;
@@ -215,7 +229,7 @@ impl Database {
             };
             carried.push(value);
         }
-        Ok(was("created_at").is_some().eq(&table.resolved).then(|| carried.join(", ")))
+        Ok((!table.resolved || was("created_at").is_some()).then(|| carried.join(", ")))
     }
 
     /// Removes a table's triggers; says how many it had of those that every table has.

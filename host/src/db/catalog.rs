@@ -2,7 +2,9 @@
 
 use super::defaults::defaults;
 use super::overlay::TableId;
+use super::policy::Rule;
 use super::{Database, Doing as _, Error};
+use crate::log::Shard;
 use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
 use antiphon_core::schema::{Column, ROWIDS, Table, Unique, quote};
@@ -83,8 +85,8 @@ pub(super) struct Tracked {
     /// Positions of the key's columns.
     pub(super) key: Vec<usize>,
     pub(super) encoder: KeyEncoder,
-    /// Who decides clashes over its rows.
-    pub(super) policy: usize,
+    /// Who decides clashes over its rows, shard by shard.
+    pub(super) rules: Vec<Rule>,
     /// What each column holds in a row that was written before there was such a column, if that can be known.
     pub(super) defaults: Vec<Option<Value>>,
     /// All rows go to one shard.
@@ -98,6 +100,12 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
+    /// What holds for it in a shard.
+    pub(super) fn rule(&self, shard: Shard) -> Rule {
+        let at = usize::try_from(shard).unwrap_or(usize::MAX).saturating_sub(1);
+        self.rules.get(at).copied().unwrap_or(Rule { policy: 0, resolved: self.table.resolved, since: 0 })
+    }
+
     /// A column that a row's writer did not have holds its default, as it does in T.
     pub(super) fn fill(&self, image: &mut [Option<Value>]) {
         for (slot, default) in image.iter_mut().zip(&self.defaults) {
@@ -115,6 +123,8 @@ impl Database {
         if version == self.schema_version {
             return Ok(false);
         }
+        // A resolver that failed over a table may take it as it is now.
+        self.trials.clear();
         self.reload()?;
         Ok(true)
     }
@@ -130,8 +140,8 @@ impl Database {
         self.surveys.clear();
         self.refused = refused;
         for mut table in tables {
-            let (policy, resolved) = self.policies.of(&table.name);
-            table.resolved = resolved;
+            table.resolved = self.notes_rows(&table.name);
+            let rules = self.rules(&table.name);
             let route = self.ledger.route(&table.name);
             if route == Some(false) && shards > 1 && !table.uniques.is_empty() && !crate::flaw!(UniqueSpread) {
                 self.refused.push(Refused {
@@ -170,7 +180,7 @@ impl Database {
                 id: self.overlay.intern(&table.name),
                 key: table.key_columns(),
                 encoder: KeyEncoder::new(&table),
-                policy,
+                rules,
                 defaults: defaults(&self.conn, &table)?,
                 whole: route.unwrap_or(!table.uniques.is_empty()),
                 captured,

@@ -3,9 +3,11 @@
 use super::catalog::Tracked;
 use super::overlay::{Image, TableOverlay};
 use super::own::ours;
+use super::policy::Decision;
 use super::rows::whole;
 use super::unit::{Change, TableChanges, Unit, whole_row};
 use super::{Database, Doing as _, Error};
+pub(super) use crate::replay::cause_name;
 use antiphon_core::codec;
 use antiphon_core::entry::Origin;
 use antiphon_core::hash::PluginError;
@@ -17,13 +19,15 @@ impl Database {
     /// Changes whose origin had not seen another's latest change to the same key.
     pub(super) fn clashes(&mut self, unit: &Unit, table: &TableChanges) -> Result<Vec<(usize, Origin)>, Error> {
         let Some(tracked) = self.tables.get(table.index) else { return Ok(Vec::new()) };
-        let lowest = table.changes.iter().map(|change| change.seen).min().unwrap_or(unit.seq);
+        // What was there before the policy was the default one is not remembered on all nodes.
+        let since = tracked.rule(unit.shard).since;
+        let lowest = table.changes.iter().map(|change| change.seen).min().unwrap_or(unit.seq).max(since);
         if !self.recent.unseen(unit.shard, unit.origin, lowest) {
             return Ok(Vec::new());
         }
         let recent = &mut self.recent;
         let found = table.changes.iter().enumerate().filter_map(|(index, change)| {
-            let unseen = recent.clash(unit.shard, unit.origin, change.seen, tracked.id, &change.key)?;
+            let unseen = recent.clash(unit.shard, unit.origin, change.seen.max(since), tracked.id, &change.key)?;
             // Two deletes agree. The log alone says so: of a pending key this node may not know L's row.
             (!unseen.gone || change.image.is_some()).then_some((index, unseen.origin))
         });
@@ -52,8 +56,9 @@ impl Database {
             if !stands(current.as_ref(), change.image.as_ref()) {
                 let record = Overruled {
                     cause: Cause::SameKey,
-                    resolver: self.policy_name(tracked.policy),
+                    resolver: self.policy_name(tracked.rule(unit.shard).policy),
                     verdict: &Verdict::Take,
+                    parked: None,
                     key: &change.key_values,
                     winner: (unit.origin.node, change.image.as_ref()),
                     loser: (loser, current.as_ref()),
@@ -75,7 +80,7 @@ impl Database {
     ) -> Result<(), Error> {
         let Some(tracked) = self.tables.get(index) else { return Ok(()) };
         let columns: Vec<usize> = (0..tracked.table.columns.len()).collect();
-        let verdicts = self.decide(index, &columns, &[unit.origin.node], |seen| {
+        let answers = self.decide(unit, index, &columns, &[unit.origin.node], |seen| {
             let incoming = Stamp { node: seen.node(unit.origin.node), clock: 0, seq: unit.seq };
             changes
                 .map(|change| Clash {
@@ -89,7 +94,7 @@ impl Database {
                 .collect()
         })?;
         // Clashes of such tables are found by a bounded memory, so their outcome must not depend on being asked.
-        if verdicts.iter().any(|verdict| *verdict != Verdict::Take) {
+        if answers.iter().any(|answer| answer.decision != Decision::Verdict(Verdict::Take)) {
             let text = "the resolver of default tables overruled the order of the log, and only `take` is sound there";
             return Err(PluginError(text.to_owned()).into());
         }
@@ -102,6 +107,8 @@ pub(super) struct Overruled<'a> {
     pub(super) cause: Cause,
     pub(super) resolver: &'a str,
     pub(super) verdict: &'a Verdict,
+    /// Why it gave no verdict, if it gave none: then what stands stays.
+    pub(super) parked: Option<&'a str>,
     pub(super) key: &'a Row,
     /// Whose row stands, and the row.
     pub(super) winner: (u64, Option<&'a Image>),
@@ -117,22 +124,20 @@ impl Overruled<'_> {
         let columns: Vec<Value> =
             tracked.table.columns.iter().map(|column| Value::from(column.name.as_str())).collect();
         let stored = |image: Option<&Image>| image.map(|image| codec::encode_row(&whole_row(image)));
-        let cause = match self.cause {
-            Cause::SameKey => "same-key",
-            Cause::UniqueIndex => "unique-index",
-        };
-        let verdict = match self.verdict {
-            Verdict::Keep => "keep",
-            Verdict::Take => "take",
-            Verdict::Merge(_) => "merge",
-            Verdict::Remove => "remove",
+        let cause = cause_name(self.cause);
+        let verdict = match (self.parked, self.verdict) {
+            (Some(_), _) => "park",
+            (None, Verdict::Keep) => "keep",
+            (None, Verdict::Take) => "take",
+            (None, Verdict::Merge(_)) => "merge",
+            (None, Verdict::Remove) => "remove",
         };
         conn.prepare_cached(concat!(
             "INSERT INTO ",
             ours!("conflict"),
             " (shard, seq, clock, noted, tbl, key, cause, resolver, verdict, winner_node, loser_node,
-             columns, winner, loser, merged)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+             columns, winner, loser, merged, reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
         ))
         .and_then(|mut statement| {
             statement.execute((
@@ -152,6 +157,7 @@ impl Overruled<'_> {
                 stored(self.winner.1),
                 stored(self.loser.1),
                 stored(self.merged),
+                self.parked,
             ))
         })
         .doing("record a clash")?;

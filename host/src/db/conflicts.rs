@@ -156,6 +156,7 @@ fn read(names: &[String], values: Row) -> Result<Record, Error> {
                 record.more.push((name.clone(), value));
             }
             "time" => record.time_ms = integer(&value).map(|ns| ns.cast_unsigned() / 1_000_000).filter(|ms| *ms > 0),
+            "reason" if value == Value::Null => {}
             // When this node heard of it, for housekeeping.
             "noted" => {}
             _ => record.more.push((name.clone(), value)),

@@ -2,11 +2,12 @@
 
 use super::ledger::Ledger;
 use super::own::ours;
+use super::ruling::Rulings;
 use super::values::owned;
 use super::{Cluster, Database, Doing as _, Error, identity, own};
 use crate::log::Shard;
 use antiphon_core::capture::change_log;
-use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
+use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin, Policy};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
 use antiphon_core::schema::{Table, quote};
 use rusqlite::Connection;
@@ -63,10 +64,11 @@ impl Database {
     ///
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
-    pub fn enter(&mut self, cluster: ClusterId, shards: u32, founder: bool) -> Result<(), Error> {
+    pub fn enter(&mut self, cluster: ClusterId, genesis: &Genesis, founder: bool) -> Result<(), Error> {
         self.transaction(|db| {
-            let cluster = Cluster { id: cluster, shards };
+            let cluster = Cluster { id: cluster, shards: genesis.shards };
             identity::set_cluster(&db.conn, cluster, founder)?;
+            Rulings::begin(&db.conn, &genesis.all_policies())?;
             fault!("enter");
             db.cluster = Some(cluster);
             Ok(())
@@ -80,8 +82,16 @@ impl Database {
     ///
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
-    pub fn enter_quietly(&mut self, cluster: ClusterId, shards: u32) -> Result<(), Error> {
-        self.transaction(|db| identity::set_cluster(&db.conn, Cluster { id: cluster, shards }, false))?;
+    pub fn enter_quietly(&mut self, cluster: ClusterId, genesis: &Genesis) -> Result<(), Error> {
+        self.enter_with(Cluster { id: cluster, shards: genesis.shards }, &genesis.all_policies())
+    }
+
+    /// The same, by what another member knows.
+    pub(super) fn enter_with(&mut self, cluster: Cluster, policies: &[Policy]) -> Result<(), Error> {
+        self.transaction(|db| {
+            identity::set_cluster(&db.conn, cluster, false)?;
+            Rulings::begin(&db.conn, policies)
+        })?;
         self.reload()
     }
 
@@ -97,7 +107,7 @@ impl Database {
     pub(super) fn reopen_as(&self, path: &std::path::Path, filter: super::Filter) -> Result<Self, Error> {
         let options = super::Options { path: path.to_owned(), node: 0, filter, ..self.options.clone() };
         // Nothing is sealed there, so nothing is hashed; clashes are decided as anywhere.
-        let mut db = Self::open(options, Box::new(Unhashed), self.policies.again()?)?;
+        let mut db = Self::open(options, Box::new(Unhashed), self.policies.again())?;
         db.captures = false;
         db.options.replicate = true;
         self.copy_attachments(&db)?;
@@ -194,9 +204,17 @@ impl Database {
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
         }
         identity::set_cluster(&self.conn, cluster, false)?;
-        for table in
-            [ours!("position"), ours!("received"), ours!("staged"), ours!("stamp"), ours!("conflict"), ours!("route")]
-        {
+        for table in [
+            ours!("position"),
+            ours!("received"),
+            ours!("staged"),
+            ours!("stamp"),
+            ours!("conflict"),
+            ours!("route"),
+            ours!("decided"),
+            ours!("in_force"),
+            ours!("inherited"),
+        ] {
             self.conn.execute(&format!("DELETE FROM {table}"), []).doing(ADOPTING)?;
             let mut read = other.conn.prepare(&format!("SELECT * FROM {table}")).doing(ADOPTING)?;
             let width = read.column_count();

@@ -25,6 +25,16 @@ pub enum ObstacleKind {
     },
     /// Nodes have still to agree over which shards a table spreads. It ends by itself.
     Route,
+    /// Policies hold here whose decision the first shard has not come to. It ends by itself.
+    Undecided,
+    /// A table's policy has to know rows of the log that this node does not have at hand. They are being built from the
+    /// log, unless they can't be.
+    Uncovered {
+        /// They can't be.
+        stuck: bool,
+    },
+    /// A policy names a component that this node does not have.
+    Component,
     /// The entry is another cluster's.
     Cluster,
     /// Anything else.

@@ -7,8 +7,9 @@
 use super::attachment::Attachments;
 use super::catalog::Tracked;
 use super::ledger::Ledger;
-use super::own::ours;
+use super::own::{ours, set_meta};
 use super::shadows::{Shadow, Shadows};
+use super::switch::open;
 use super::values::values;
 use super::{Doing as _, Error, values};
 use crate::log::Shard;
@@ -281,6 +282,10 @@ pub(super) fn read_image(tracked: &Tracked, columns: &[u8], values: &[u8]) -> Op
 
 /// Writes a shadow to the file.
 pub(super) fn store_shadow(conn: &Connection, tracked: &Tracked, key: &[u8], shadow: &Shadow) -> Result<(), Error> {
+    if shadow.image.as_ref().is_some_and(|image| image.contains(&None)) {
+        // Which columns it lacks is not to be seen any more once the table has others.
+        set_meta(conn, &open(&tracked.table.name), 1)?;
+    }
     let (columns, image) = stored_image(tracked, shadow.image.as_ref());
     conn.prepare_cached(concat!(
         "INSERT INTO ",

@@ -47,13 +47,22 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
         "CREATE TABLE IF NOT EXISTS ",
         ours!("conflict"),
         " (id INTEGER PRIMARY KEY, shard, seq, clock, noted, tbl, key, cause, resolver, verdict,
-             winner_node, loser_node, columns, winner, loser, merged);",
+             winner_node, loser_node, columns, winner, loser, merged, reason);",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("stamp"),
         " (tbl, key, seq, node, incarnation, other, clock, PRIMARY KEY (tbl, key));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("route"),
         " (tbl TEXT PRIMARY KEY, whole);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("decided"),
+        " (version INTEGER PRIMARY KEY, seq, policies);",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("in_force"),
+        " (shard, version, seq, PRIMARY KEY (shard, version));",
+        "CREATE TABLE IF NOT EXISTS ",
+        ours!("inherited"),
+        " (shard, seq, PRIMARY KEY (shard, seq));",
         "CREATE TABLE IF NOT EXISTS ",
         ours!("scan"),
         " (tbl TEXT PRIMARY KEY, key);",
@@ -69,7 +78,9 @@ pub(super) fn create(conn: &Connection) -> Result<(), Error> {
     ))
     .doing("create the host's tables")?;
     // Files of earlier builds have these tables without these columns.
-    for (table, column) in [("__antiphon___conflict", "noted"), ("__antiphon___staged", "changes")] {
+    for (table, column) in
+        [("__antiphon___conflict", "noted"), ("__antiphon___conflict", "reason"), ("__antiphon___staged", "changes")]
+    {
         if !has_column(conn, table, column).doing("look at the host's tables")? {
             conn.execute_batch(&format!("ALTER TABLE main.\"{table}\" ADD COLUMN {column}"))
                 .doing("create the host's tables")?;

@@ -75,7 +75,7 @@ struct Settler<'a> {
 impl Settler<'_> {
     /// Whether the change to `key` goes to T; if not, it is known there already, or goes behind a pending row.
     fn writes(&mut self, key: &[u8], image: impl FnOnce() -> Option<Image>) -> Result<bool, Error> {
-        let TableOverlay { pending, shadows, .. } = &mut *self.overlay;
+        let TableOverlay { pending, shadows, clocks, .. } = &mut *self.overlay;
         if pending.is_empty() && shadows.is_empty() {
             return Ok(true);
         }
@@ -83,6 +83,7 @@ impl Settler<'_> {
         if let Some(&number) = pending.get(key) {
             if self.own && number <= self.unit.number && !crate::flaw!(EchoIgnored) {
                 pending.remove(key);
+                clocks.remove(key);
                 echoed = true;
             } else if !crate::flaw!(NoShadow) {
                 let seen = shadows.get(key).map_or(self.unit.seq - 1, |shadow| shadow.seen);

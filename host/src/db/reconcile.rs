@@ -432,12 +432,12 @@ impl Database {
 }
 
 /// Where each column of the table here stands in the one aside.
-fn places(here: &Tracked, there: &Tracked) -> Result<Vec<usize>, Error> {
+pub(super) fn places(here: &Tracked, there: &Tracked) -> Result<Vec<usize>, Error> {
     let places: Option<Vec<usize>> = here.table.columns.iter().map(|column| there.table.column(&column.name)).collect();
     places.ok_or_else(|| Error::Inconsistent(format!("the columns of `{}` changed meanwhile", here.table.name)))
 }
 
-fn picked(row: &Row, places: &[usize]) -> Row {
+pub(super) fn picked(row: &Row, places: &[usize]) -> Row {
     places.iter().map(|&place| row.get(place).cloned().unwrap_or_default()).collect()
 }
 

@@ -2,7 +2,9 @@
 
 use super::clash::{Overruled, logged_row, stands};
 use super::overlay::Image;
+use super::policy::{Answer, Decision};
 use super::rows::whole;
+use super::ruling::PLAIN;
 use super::stamp::{Stamped, Stamps};
 use super::unit::{Change, TableChanges, Unit, image_of};
 use super::{Database, Error};
@@ -16,6 +18,8 @@ struct Concurrent {
     at: usize,
     stamp: Option<Stamped>,
     current: Option<Image>,
+    /// Nobody is asked: its node did not note what it was made upon, so it goes by the order of the log.
+    taken: bool,
 }
 
 impl Database {
@@ -23,29 +27,37 @@ impl Database {
     pub(super) fn apply_resolved(&mut self, unit: &Unit, mut table: TableChanges) -> Result<(), Error> {
         let concurrent = self.concurrent(unit, &table)?;
         let mut kept = vec![false; table.changes.len()];
+        let mut moved = Vec::new();
         if !concurrent.is_empty() {
-            let verdicts = self.verdicts(unit, &table, &concurrent)?;
-            for (clash, verdict) in concurrent.iter().zip(verdicts) {
+            let mut answers = self.verdicts(unit, &table, &concurrent)?.into_iter();
+            for clash in &concurrent {
+                let answer = if clash.taken { Some(Decision::Verdict(Verdict::Take).into()) } else { answers.next() };
+                let Some(answer) = answer else { break };
                 let Some(change) = table.changes.get_mut(clash.at) else { continue };
-                let merged = self.carry_out(unit, table.index, &table.columns, clash, change, &verdict)?;
-                match verdict {
-                    Verdict::Keep => {
-                        if let Some(kept) = kept.get_mut(clash.at) {
-                            *kept = true;
-                        }
+                let merged = self.carry_out(unit, table.index, &table.columns, clash, change, &answer)?;
+                let stays = match answer.decision {
+                    Decision::Parked(_) if crate::flaw!(StampOnPark) => {
+                        moved.push((change.key.clone(), change.clock));
+                        true
                     }
-                    Verdict::Take => {}
-                    Verdict::Merge(_) | Verdict::Remove => change.image = merged,
+                    Decision::Parked(_) | Decision::Verdict(Verdict::Keep) => true,
+                    Decision::Verdict(Verdict::Take) => false,
+                    Decision::Verdict(Verdict::Merge(_) | Verdict::Remove) => {
+                        change.image = merged;
+                        false
+                    }
+                };
+                if let Some(kept) = kept.get_mut(clash.at) {
+                    *kept = stays;
                 }
             }
         }
         let mut left_out = Vec::new();
-        let mut overruled = Vec::new();
         let mut kept = kept.into_iter();
         table.changes.retain_mut(|change| {
             let keep = kept.next() == Some(true);
             if keep && crate::flaw!(StampOnKeep) {
-                overruled.push((change.key.clone(), change.clock));
+                moved.push((change.key.clone(), change.clock));
             }
             if keep {
                 left_out.push(std::mem::take(&mut change.key));
@@ -54,7 +66,7 @@ impl Database {
         });
         if let Some(tracked) = self.tables.get(table.index) {
             let mut stamps = Stamps::new(&self.conn, tracked);
-            for (key, clock) in overruled {
+            for (key, clock) in moved {
                 let before = stamps.get(&key)?;
                 stamps.set(&key, &Stamped::moved(before, unit.seq, unit.origin, clock))?;
             }
@@ -66,35 +78,48 @@ impl Database {
     fn concurrent(&mut self, unit: &Unit, table: &TableChanges) -> Result<Vec<Concurrent>, Error> {
         let floor = self.ledger.floor(unit.shard);
         let Some(tracked) = self.tables.get(table.index) else { return Ok(Vec::new()) };
+        let since = tracked.rule(unit.shard).since;
+        let forgotten = floor.max(since);
         let overlay = self.overlay.table(tracked.id);
         let mut stamps = Stamps::new(&self.conn, tracked);
         let mut found = Vec::new();
         for (at, change) in table.changes.iter().enumerate() {
             let stamp = stamps.get(&change.key)?;
-            if Stamped::unseen_by(stamp, unit.origin, change.seen, floor) {
-                let current = if crate::flaw!(CurrentFromTable) {
-                    whole(&self.conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())
-                } else {
-                    logged_row(&self.conn, tracked, overlay, change)?
-                };
-                found.push(Concurrent { at, stamp: stamp.filter(|stamp| stamp.seq > floor), current });
+            let last = Stamped::last_by_another(stamp, unit.origin);
+            let taken = change.baseless && !crate::flaw!(BaselessResolved);
+            let unseen = if last > forgotten {
+                last > change.seen
+            } else if since >= floor {
+                // No stamp tells; whether anyone else changed the row is told by the row itself.
+                change.seen < since && !taken
+            } else {
+                change.seen < floor
+            };
+            if !unseen {
+                continue;
             }
+            let current = if crate::flaw!(CurrentFromTable) {
+                whole(&self.conn, tracked, &change.key_values)?.map(|row| row.into_iter().map(Some).collect())
+            } else {
+                logged_row(&self.conn, tracked, overlay, change)?
+            };
+            if last <= forgotten && since >= floor && !is_other(&table.columns, change.base.as_ref(), current.as_ref())
+            {
+                continue;
+            }
+            let stamp = stamp.filter(|stamp| stamp.seq > forgotten);
+            found.push(Concurrent { at, stamp, current, taken });
         }
         Ok(found)
     }
 
-    fn verdicts(
-        &mut self,
-        unit: &Unit,
-        table: &TableChanges,
-        concurrent: &[Concurrent],
-    ) -> Result<Vec<Verdict>, Error> {
+    fn verdicts(&mut self, unit: &Unit, table: &TableChanges, concurrent: &[Concurrent]) -> Result<Vec<Answer>, Error> {
         let mut nodes: Vec<u64> =
             concurrent.iter().filter_map(|clash| clash.stamp.map(|stamp| stamp.origin.node)).collect();
         nodes.push(unit.origin.node);
         nodes.sort_unstable();
         nodes.dedup();
-        self.decide(table.index, &table.columns, &nodes, |seen| {
+        self.decide(unit, table.index, &table.columns, &nodes, |seen| {
             let side = |clock: u64, seq: u64, origin: Origin, image: Option<&Image>| Side {
                 stamp: Stamp { node: seen.node(origin.node), clock, seq },
                 row: image.map(|image| seen.row(image)),
@@ -113,7 +138,7 @@ impl Database {
                     incoming: side(change.clock, unit.seq, unit.origin, change.image.as_ref()),
                 })
             };
-            concurrent.iter().filter_map(clash).collect()
+            concurrent.iter().filter(|clash| !clash.taken).filter_map(clash).collect()
         })
     }
 
@@ -125,9 +150,13 @@ impl Database {
         columns: &[usize],
         clash: &Concurrent,
         change: &Change,
-        verdict: &Verdict,
+        Answer { decision, heir }: &Answer,
     ) -> Result<Option<Image>, Error> {
         let Some(tracked) = self.tables.get(index) else { return Ok(None) };
+        let (verdict, parked) = match decision {
+            Decision::Verdict(verdict) => (verdict, None),
+            Decision::Parked(why) => (&Verdict::Keep, Some(why.as_str())),
+        };
         let merged = match verdict {
             Verdict::Merge(row) => Some(merge(image_of(tracked, columns, row.iter().cloned()), clash, change)),
             _ => None,
@@ -136,14 +165,17 @@ impl Database {
             (None, None) => true,
             (current, image) => stands(current.as_ref(), image.as_ref()),
         };
-        if !agree {
+        // That nobody decided is worth a word even where nobody lost.
+        if !agree || parked.is_some() {
             let before = (clash.stamp.map_or(0, |stamp| stamp.origin.node), clash.current.as_ref());
             let after = (unit.origin.node, change.image.as_ref());
             let (winner, loser) = if *verdict == Verdict::Keep { (before, after) } else { (after, before) };
+            let policy = heir.map_or(tracked.rule(unit.shard).policy, |heir| heir.policy);
             let record = Overruled {
                 cause: Cause::SameKey,
-                resolver: self.policy_name(tracked.policy),
+                resolver: if clash.taken { PLAIN } else { self.policy_name(policy) },
                 verdict,
+                parked,
                 key: &change.key_values,
                 winner,
                 loser,
@@ -152,6 +184,15 @@ impl Database {
             record.store(&self.conn, unit, tracked)?;
         }
         Ok(merged)
+    }
+}
+
+/// Whether a row is another than the one a change was made upon, in the columns that its node has.
+fn is_other(columns: &[usize], base: Option<&Image>, current: Option<&Image>) -> bool {
+    match (base, current) {
+        (None, None) => false,
+        (Some(base), Some(current)) => columns.iter().any(|&column| base.get(column) != current.get(column)),
+        _ => true,
     }
 }
 

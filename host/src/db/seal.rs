@@ -11,6 +11,7 @@ use super::oversize::{Oversize, oversized_base, row_bytes};
 use super::rows::whole;
 use super::shadows::Shadow;
 use super::stamp::Stamps;
+use super::unique::key_values;
 use super::unit::whole_row;
 use super::values::{owned, values};
 use super::{Database, Doing as _, Error, SEAL_BYTES_MAX, outbox};
@@ -409,6 +410,21 @@ impl Database {
         deps.iter().all(|(origin, number)| self.ledger.received(shard, *origin) >= *number)
     }
 
+    /// Keys that wait for their echo and behind which the log's row is not kept, with their tables.
+    ///
+    /// # Errors
+    /// When a key can't be read.
+    pub fn uncovered(&self) -> Result<Vec<(String, Row)>, Error> {
+        let mut found = Vec::new();
+        for tracked in &self.tables {
+            let Some(overlay) = self.overlay.peek(tracked.id) else { continue };
+            for key in overlay.pending.keys().filter(|key| !overlay.shadows.contains(key)) {
+                found.push((tracked.table.name.clone(), key_values(key)?));
+            }
+        }
+        Ok(found)
+    }
+
     /// Keys that wait for their echo.
     #[must_use]
     pub fn pending_len(&self) -> usize {
@@ -450,7 +466,9 @@ fn uncover(
         if let Some(shadow) = overlay.shadows.get(key).filter(|_| crate::flaw!(BaseFromLog)) {
             made.base = shadow.image.as_ref().map(whole_row);
         }
-        if !overlay.shadows.contains(key) && !crate::flaw!(ShadowOmitted) {
+        // Of a key that was pending before its table got a policy, this node does not know L's row.
+        let knows = !overlay.pending.contains_key(key);
+        if knows && !overlay.shadows.contains(key) && !crate::flaw!(ShadowOmitted) {
             let image = made.base.as_ref().map(|row| row.iter().cloned().map(Some).collect());
             let shadow = Shadow { image, seen };
             store_shadow(conn, tracked, key, &shadow)?;

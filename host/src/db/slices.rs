@@ -164,7 +164,7 @@ impl Database {
         let mut bytes = 0;
         for &number in &survey.numbers {
             let piece = self.piece(unit, last, number)?;
-            if let Err(reason) = self.readable(&piece) {
+            if let Err(reason) = self.readable(unit.shard, &piece) {
                 return Ok(Err(reason));
             }
             for chunk in &piece.chunks {
@@ -183,7 +183,7 @@ impl Database {
                 survey.heads.push(Head { index, columns, uniques });
                 let keys = Keys::of(tracked, chunk);
                 hashes.extend(keys.packed().iter().map(|key| hash(index, key)));
-                if !tracked.table.resolved && bytes <= BYTES_MAX {
+                if !tracked.rule(unit.shard).resolved && bytes <= BYTES_MAX {
                     bytes += keys.weight();
                     survey.touched.push(keys);
                 }
@@ -397,7 +397,15 @@ impl Database {
                 None => None,
             };
             let key_values = codec::decode_row(&winner).map_err(|_| damaged())?;
-            let change = Change { key: Box::default(), key_values, image, seen: 0, base: None, clock: unit.clock };
+            let change = Change {
+                key: Box::default(),
+                key_values,
+                image,
+                seen: 0,
+                base: None,
+                baseless: true,
+                clock: unit.clock,
+            };
             let key = key.into_boxed_slice();
             replace(&self.conn, &tracked, &key)?;
             let overlay = self.overlay.table(tracked.id);

@@ -33,10 +33,10 @@ impl Stamped {
         Self { seq, origin, other, clock }
     }
 
-    /// Whether a change by `origin`, made upon what it had `seen`, was made unaware of another's. What is at or below
-    /// the floor is forgotten by all nodes at once.
-    pub(super) fn unseen_by(before: Option<Self>, origin: Origin, seen: u64, floor: u64) -> bool {
-        let last = match before {
+    /// Where anyone but `origin` made the last change; 0 = nobody did. What is at or below the floor is forgotten by all
+    /// nodes at once, and so is what is from before a policy.
+    pub(super) fn last_by_another(before: Option<Self>, origin: Origin) -> u64 {
+        match before {
             None => 0,
             Some(before) if before.origin == origin => {
                 if crate::flaw!(OneStamp) {
@@ -46,8 +46,7 @@ impl Stamped {
                 }
             }
             Some(before) => before.seq,
-        };
-        if last <= floor { seen < floor } else { last > seen }
+        }
     }
 }
 

@@ -65,7 +65,7 @@ impl Database {
                     touched.push(holder.key);
                 }
             }
-            if tracked.table.resolved {
+            if tracked.rule(unit.shard).resolved {
                 let mut stamps = Stamps::new(&self.conn, &tracked);
                 let before = stamps.get(&change.key)?;
                 stamps.set(&change.key, &Stamped::moved(before, unit.seq, unit.origin, change.clock))?;
@@ -86,7 +86,7 @@ impl Database {
         change: &Change,
         holder: &Holder,
     ) -> Result<(), Error> {
-        if tracked.table.resolved {
+        if tracked.rule(unit.shard).resolved {
             let mut stamps = Stamps::new(&self.conn, tracked);
             let before = stamps.get(&holder.key)?;
             stamps.set(&holder.key, &Stamped::moved(before, unit.seq, unit.origin, unit.clock))?;
@@ -95,8 +95,9 @@ impl Database {
         }
         let record = Overruled {
             cause: Cause::UniqueIndex,
-            resolver: self.policy_name(tracked.policy),
+            resolver: self.policy_name(tracked.rule(unit.shard).policy),
             verdict: &Verdict::Take,
+            parked: None,
             key: &change.key_values,
             winner: (unit.origin.node, change.image.as_ref()),
             loser: (0, Some(&holder.image)),

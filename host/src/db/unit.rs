@@ -38,6 +38,8 @@ pub(super) struct Change {
     pub(super) seen: u64,
     /// The row it was made upon, where the policy asks.
     pub(super) base: Option<Image>,
+    /// Its node did not note what it was made upon: the policy did not ask for that there yet.
+    pub(super) baseless: bool,
     /// When it was made.
     pub(super) clock: u64,
 }
@@ -76,7 +78,7 @@ impl Database {
         for table in self.localise(pieces, unit.clock) {
             count += table.changes.len();
             let Some(tracked) = self.tables.get(table.index) else { continue };
-            if !tracked.table.resolved {
+            if !tracked.rule(unit.shard).resolved {
                 let mut keys = Keys::new(tracked.id);
                 for change in &table.changes {
                     keys.push(&change.key, change.image.is_none());
@@ -106,10 +108,10 @@ impl Database {
 
     /// Applies the changes of one table, or those of them that are in a slice.
     pub(super) fn apply_table(&mut self, unit: &Unit, mut table: TableChanges) -> Result<(), Error> {
-        self.complete(&mut table)?;
+        self.complete(unit.shard, &mut table)?;
         let Some(tracked) = self.tables.get(table.index) else { return Ok(()) };
         let plain = table.uniques.is_empty() && tracked.table.uniques.is_empty();
-        if tracked.table.resolved {
+        if tracked.rule(unit.shard).resolved {
             return self.apply_resolved(unit, table);
         }
         let clashes = self.clashes(unit, &table)?;
@@ -126,7 +128,7 @@ impl Database {
         let Some(index) = self.tracked(&chunk.table) else { return Ok(None) };
         let Some(tracked) = self.tables.get(index) else { return Ok(None) };
         let lowest = chunk.seen.iter().map(|(_, seen)| *seen).chain([seen]).min().unwrap_or(seen);
-        let plain = chunk.uniques.is_empty() && tracked.table.uniques.is_empty() && !tracked.table.resolved;
+        let plain = chunk.uniques.is_empty() && tracked.table.uniques.is_empty() && !tracked.rule(unit.shard).resolved;
         if !plain || self.recent.unseen(unit.shard, unit.origin, lowest) {
             return Ok(None);
         }
@@ -141,7 +143,7 @@ impl Database {
 
     /// Columns that the origin lacks keep what L has, which may stand in a shadow and not in T. Where L's row is
     /// not known, as behind a pending one, they are left open: the row that is pending came from wherever it was last.
-    fn complete(&mut self, table: &mut TableChanges) -> Result<(), Error> {
+    fn complete(&mut self, shard: Shard, table: &mut TableChanges) -> Result<(), Error> {
         let Some(tracked) = self.tables.get(table.index) else { return Ok(()) };
         let overlay = self.overlay.table(tracked.id);
         let is_open = |change: &&mut Change| change.image.as_ref().is_some_and(|image| image.contains(&None));
@@ -152,7 +154,7 @@ impl Database {
                     *slot = kept;
                 }
             }
-            if let Some(image) = change.image.as_mut().filter(|_| tracked.table.resolved) {
+            if let Some(image) = change.image.as_mut().filter(|_| tracked.rule(shard).resolved) {
                 tracked.fill(image);
             }
         }
@@ -250,9 +252,11 @@ pub(super) fn localise_chunk<'a>(
         let mut key = Vec::new();
         tracked.encoder.write(&mut key, key_values.iter());
         let seen = exceptions.get(&index).copied().unwrap_or(seen);
-        let made = made.next().unwrap_or(Made { base: None, clock });
+        let noted = made.next();
+        let baseless = noted.is_none();
+        let made = noted.unwrap_or(Made { base: None, clock });
         let base = base_of(tracked, columns, made.base);
-        Change { key: key.into_boxed_slice(), key_values, image, seen, base, clock: made.clock }
+        Change { key: key.into_boxed_slice(), key_values, image, seen, base, baseless, clock: made.clock }
     })
 }
 

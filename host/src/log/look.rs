@@ -137,9 +137,11 @@ impl Look {
     /// # Errors
     /// When the log can't be read.
     pub fn origins(&self) -> Result<Vec<(Shard, Origin, u64)>, Error> {
-        match &self.0 {
+        let mut origins = match &self.0 {
             Kind::Embedded(log) => log.origins(),
             Kind::Nats(log, runtime) => runtime.block_on(log.origins()),
-        }
+        }?;
+        origins.retain(|(_, origin, _)| !origin.is_voice());
+        Ok(origins)
     }
 }

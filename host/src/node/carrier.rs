@@ -107,7 +107,7 @@ impl Carrier {
     }
 
     /// Opens the log.
-    pub(super) async fn open(&self, place: &Place) -> Result<Arc<dyn Log>, Failure> {
+    pub(crate) async fn open(&self, place: &Place) -> Result<Arc<dyn Log>, Failure> {
         match self {
             Self::Embedded(directory) => {
                 let log = Local::open(directory).map_err(|error| closed_log(&error))?;

@@ -33,6 +33,7 @@ pub struct Opened {
     poll_interval: Duration,
     sleep_timeout: Duration,
     outbox_bytes_max: u64,
+    reload: Option<crate::reload::Reload>,
     provenance: Provenance,
     keep: Keep,
     carrier: Carrier,
@@ -66,6 +67,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         compress: parts.compress,
         publish: parts.publish,
         replicate: parts.replicate,
+        replays: Some(state.join(crate::replay::FOLDER)),
     };
     let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
     if let Carrier::Embedded(directory) = &parts.log
@@ -93,6 +95,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         poll_interval: parts.poll_interval,
         sleep_timeout: parts.sleep_timeout,
         outbox_bytes_max: parts.outbox_bytes_max,
+        reload: parts.reload,
         provenance,
         keep: parts.keep,
         carrier: parts.log,
@@ -192,6 +195,7 @@ impl Opened {
             poll_interval: self.poll_interval,
             sleep_timeout: self.sleep_timeout,
             outbox_bytes_max: self.outbox_bytes_max,
+            reload: self.reload,
             number: origin.node,
             incarnation: origin.incarnation,
             reached,

@@ -3,6 +3,7 @@
 use super::carrier::Carrier;
 use crate::db::{Filter, Policies};
 use crate::housekeeping::Keep;
+use crate::reload::Reload;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ pub struct Parts {
     pub hasher: Box<dyn Hash>,
     /// Who wins a clash, table by table.
     pub policies: Policies,
+    /// Looks into the configuration again, if there is one.
+    pub reload: Option<Reload>,
 }
 
 impl std::fmt::Debug for Parts {

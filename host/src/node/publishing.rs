@@ -20,6 +20,9 @@ const SEAL_INTERVAL: Duration = Duration::from_millis(2);
 /// How long a stop waits for the batch in hand to reach the log.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
+/// How often it is looked how far others have read.
+const OTHERS_POLL: Duration = Duration::from_millis(500);
+
 /// The name of the sending task in the status.
 const PUBLISH: &str = "publish";
 
@@ -55,6 +58,7 @@ impl Publishing {
                         biased;
                         () = stop.cancelled() => break,
                         () = self.wait() => {}
+                        () = tokio::time::sleep(OTHERS_POLL), if self.publisher.waits() => {}
                     }
                 }
                 Err(error) if is_lasting(&error) => {

@@ -8,7 +8,7 @@ use super::dice::Dice;
 use super::draw;
 use super::notation::{Brief, exact_row};
 use super::tables;
-use crate::db::{self, Bound, Database, Db, Filter, Make, Options, Order, Policies, Policy, Standing};
+use crate::db::{self, Bound, Database, Db, Filter, Find, Found, Make, Options, Policies, Standing};
 use crate::log::{Log, Memory};
 use crate::publish::{self, Publisher};
 use crate::subscribe::{self, Subscriber};
@@ -24,6 +24,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+/// What the resolver under trial is called.
+const TRIED: &str = "under trial";
+
+fn genesis(shards: u32) -> Genesis {
+    Genesis {
+        shards,
+        hasher: "fnv".to_owned(),
+        resolver: TRIED.to_owned(),
+        wire: u32::from(antiphon_core::codec::VERSION),
+        ..Genesis::default()
+    }
+}
 
 /// What happens in a cluster, in order.
 #[derive(Clone, Debug)]
@@ -432,8 +445,13 @@ impl Member {
             compress: false,
             publish: true,
             replicate: true,
+            replays: None,
         };
-        let policies = Policies::new(vec![Policy::new("under trial", Order::Resolver, None, Arc::clone(make))?]);
+        // One that can't be made is no resolver that a node waits for.
+        drop(make()?);
+        let make = Arc::clone(make);
+        let find: Find = Arc::new(move |_| Ok(Found::native(TRIED, Arc::clone(&make))));
+        let policies = Policies::new(find, genesis(1).all_policies());
         Ok(Db::inline(Database::open(options, Box::new(Fnv::default()), policies)?))
     }
 
@@ -455,20 +473,16 @@ impl Member {
 
     fn enter(&self, log: &Memory, shards: u32) -> Result<(), Failed> {
         const CLUSTER: [u8; 16] = [7; 16];
+
         let broken = |error: db::Error| Failed::broken(&error);
         if block_on(self.db.call(|db| db.standing())).map_err(broken)? != Standing::Apart {
             return Ok(());
         }
-        let genesis = Genesis {
-            shards,
-            hasher: "fnv".to_owned(),
-            resolver: "under trial".to_owned(),
-            wire: u32::from(antiphon_core::codec::VERSION),
-            ..Genesis::default()
-        };
-        let frame = block_on(self.db.call(move |db| db.genesis(CLUSTER, genesis))).map_err(broken)?;
+        let genesis = genesis(shards);
+        let first = genesis.clone();
+        let frame = block_on(self.db.call(move |db| db.genesis(CLUSTER, first))).map_err(broken)?;
         let founder = block_on(log.begin(1, &frame)).map_err(|error| Failed::broken(&error))?;
-        block_on(self.db.call(move |db| db.enter(CLUSTER, shards, founder))).map_err(broken)
+        block_on(self.db.call(move |db| db.enter(CLUSTER, &genesis, founder))).map_err(broken)
     }
 
     fn write(&self, tables: &[Table], deed: &Deed) -> rusqlite::Result<usize> {

@@ -358,7 +358,7 @@ fn compare<A: Ask>(
     })
 }
 
-/// Which question alone makes it fail, if one does.
+/// Which question alone makes it fail, if one does: found by halves.
 fn blame<A: Ask>(
     asked: &mut A,
     field: &Field,
@@ -366,16 +366,21 @@ fn blame<A: Ask>(
     error: &PluginError,
     tick: &mut dyn FnMut(),
 ) -> Unasked {
-    for question in questions {
-        tick();
-        if asked.begin(field).is_err() {
-            break;
-        }
-        if let Err(alone) = asked.ask(std::slice::from_ref(question)) {
-            return Unasked::Failed { why: alone.to_string(), question: A::shown(question, field) };
-        }
+    let mut fails = |questions: &[A::Question]| {
+        asked.begin(field).ok()?;
+        in_batches(asked, questions, |_| BATCH, tick).err()
+    };
+    let mut suspects = questions;
+    while suspects.len() > 1 {
+        let (first, second) = suspects.split_at(suspects.len() / 2);
+        suspects = if fails(first).is_some() { first } else { second };
     }
-    Unasked::Failed { why: error.to_string(), question: Vec::new() }
+    match (suspects.first(), fails(suspects)) {
+        (Some(question), Some(alone)) => {
+            Unasked::Failed { why: alone.to_string(), question: A::shown(question, field) }
+        }
+        _ => Unasked::Failed { why: error.to_string(), question: Vec::new() },
+    }
 }
 
 /// The same nodes and tables among others, in the order in which a node knows them.

@@ -50,7 +50,7 @@ pub fn resolver_guest_with(verdict: &str, more: &str) -> Vec<u8> {
         (else (i64.const 0))))
     {more}
     (func $decide (param $clash i32) (result i32) {verdict})
-    (func (export "antiphon:plugin/conflict@0.1.0#resolve") (param $clashes i32) (param $count i32) (result i32)
+    (func $resolve (export "antiphon:plugin/conflict@0.1.0#resolve") (param $clashes i32) (param $count i32) (result i32)
       (local $out i32) (local $at i32)
       (local.set $out
         (call $take (i32.const 0) (i32.const 0) (i32.const 4) (i32.mul (local.get $count) (i32.const 12))))

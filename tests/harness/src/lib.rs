@@ -24,11 +24,11 @@ pub use antiphon::db::Make;
 pub use broker::{Broker, Brokers};
 pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
-    Dice, Mishap, Node, Setup, append_floor, append_foreign, dump, foreign, found, mishap, pair, pair_with, policy,
-    settle, trio, trio_with,
+    Dice, Mishap, Node, Setup, agreed, append_floor, append_foreign, decision, dump, foreign, found, mishap, pair,
+    pair_with, policy, settle, trio, trio_with,
 };
-pub use policies::{ColumnMerge, Counter, FirstWriteWins, NewestWins, NodePriority};
+pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
 pub use proxy::{Flow, Proxy};
-pub use rustix::process::Signal;
+pub use rustix::process::{Resource, Signal};
 pub use storages::storage_guest;

@@ -1,12 +1,12 @@
 //! A node: an application's connection, and a host without threads beside it.
 
-use antiphon::db::{Applied, Database, Db, Filter, Make, Options, Order, Policies, Policy, Standing, glob};
+use antiphon::db::{Applied, Database, Db, Filter, Find, Found, Make, Options, Policies, Standing};
 use antiphon::flaw::testing::on_fault;
 use antiphon::log::{Log, Memory, Placed};
 use antiphon::publish::{self, Publisher};
 use antiphon::subscribe::{self, Subscriber};
 use antiphon_core::codec::{self, Encoder};
-use antiphon_core::entry::{Body, Changes, Chunk, Entry, Genesis, Origin};
+use antiphon_core::entry::{Body, Changes, Chunk, Decision, Entry, Genesis, OnFailure, Origin, Policy};
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
 use antiphon_core::resolve::{Clash, LastWriteWins, Needs, Resolve, Verdict};
 use antiphon_core::schema::Table;
@@ -93,6 +93,10 @@ pub struct Setup {
     pub replicate: bool,
     /// Names and makers of policies for tables that match a glob; all others follow the order of the log.
     pub policies: Vec<(&'static str, &'static str, Make)>,
+    /// What becomes of a clash that one of them fails at.
+    pub on_failure: OnFailure,
+    /// Names and makers of resolvers that the node has besides, for policies that come later.
+    pub resolvers: Vec<(&'static str, Make)>,
     /// Where the databases lie; in memory if nowhere.
     pub folder: Option<PathBuf>,
 }
@@ -108,20 +112,57 @@ impl Default for Setup {
             publish: true,
             replicate: true,
             policies: Vec::new(),
+            on_failure: OnFailure::Stop,
+            resolvers: Vec::new(),
             folder: None,
         }
     }
 }
 
+/// The default policy's name.
+const PLAIN: &str = "last-write-wins";
+
 impl Setup {
     fn policies(&self) -> Policies {
-        let own = self.policies.iter().map(|(tables, name, make)| {
-            let order = if *name == "last-write-wins" { Order::Log } else { Order::Resolver };
-            Policy::new(name, order, Some(&glob(tables).unwrap()), Arc::clone(make)).unwrap()
+        let named = self.policies.iter().map(|(_, name, make)| (*name, Arc::clone(make)));
+        let known: Vec<(&str, Make)> = named.chain(self.resolvers.iter().cloned()).collect();
+        let find: Find = Arc::new(move |agreed| {
+            if agreed.resolver == PLAIN {
+                return Ok(Found::native(PLAIN, Arc::new(|| Ok(Box::new(Resolver)))));
+            }
+            let found = known.iter().find(|(name, _)| *name == agreed.resolver);
+            let (name, make) = found.ok_or_else(|| format!("this node lacks the resolver `{}`", agreed.resolver))?;
+            Ok(Found::native(name, Arc::clone(make)))
         });
-        let plain: Make = Arc::new(|| Ok(Box::new(Resolver)));
-        Policies::new(own.chain([Policy::new("last-write-wins", Order::Log, None, plain).unwrap()]).collect())
+        Policies::new(find, self.genesis().all_policies())
     }
+
+    /// What this node would agree to.
+    fn genesis(&self) -> Genesis {
+        let own = self
+            .policies
+            .iter()
+            .map(|(tables, name, _)| Policy { on_failure: self.on_failure, ..agreed(tables, name) });
+        Genesis {
+            shards: self.shards,
+            hasher: "test".into(),
+            resolver: PLAIN.into(),
+            policies: own.collect(),
+            wire: 1,
+            ..Genesis::default()
+        }
+    }
+}
+
+/// A policy by its tables and its resolver's name.
+pub fn agreed(tables: &str, name: &str) -> Policy {
+    Policy { pattern: tables.to_owned(), resolver: name.to_owned(), ..Policy::default() }
+}
+
+/// Policies for these tables, as nodes decide on them; the order of the log decides over all others.
+pub fn decision(version: u64, policies: &[(&str, &str)]) -> Decision {
+    let own = policies.iter().map(|(tables, name)| agreed(tables, name));
+    Decision { version, policies: own.chain([agreed("", PLAIN)]).collect() }
 }
 
 /// A policy for `Setup::policies`: its tables, its name, and the twin that decides.
@@ -194,6 +235,7 @@ impl Node {
             compress: false,
             publish: setup.publish,
             replicate: setup.replicate,
+            replays: None,
         };
         Db::inline(Database::open(options, Box::new(Spread::default()), setup.policies()).unwrap())
     }
@@ -221,6 +263,11 @@ impl Node {
     /// Other tables are replicated from the next start on.
     pub fn set_filter(&mut self, filter: Filter) {
         self.setup.filter = filter;
+    }
+
+    /// The node has other resolvers besides from the next start on.
+    pub fn set_resolvers(&mut self, resolvers: Vec<(&'static str, Make)>) {
+        self.setup.resolvers = resolvers;
     }
 
     /// Another connection of the application's.
@@ -358,19 +405,19 @@ impl Node {
         if self.with(|db| db.standing().unwrap()) != Standing::Apart {
             return;
         }
-        let genesis = Genesis {
-            shards: self.setup.shards,
-            hasher: "test".into(),
-            hasher_settings: Vec::new(),
-            resolver: "test".into(),
-            wire: 1,
-            ..Genesis::default()
-        };
-        let frame = self.with(move |db| db.genesis([9; 16], genesis).unwrap());
+        let genesis = self.setup.genesis();
+        let first = genesis.clone();
+        let frame = self.with(move |db| db.genesis([9; 16], first).unwrap());
         let founder = block_on(self.log.begin(1, &frame)).unwrap();
-        let shards = self.setup.shards;
         assert!(founder || self.with(|db| db.is_empty().unwrap()), "a node with rows joins by comparing");
-        self.with(move |db| db.enter([9; 16], shards, founder).unwrap());
+        self.with(move |db| db.enter([9; 16], &genesis, founder).unwrap());
+    }
+
+    /// Proposes policies, as whoever runs `antiphon policy apply` does.
+    pub fn propose(&self, decision: Decision) {
+        let (frame, voice) = self.with(move |db| (db.unnumbered(Body::Decided(decision)).unwrap(), db.voice()));
+        let last = block_on(self.log.last_number(1, voice)).unwrap();
+        block_on(self.log.append(1, voice, last + 1, &[frame])).unwrap();
     }
 
     /// Entries in the log, decoded.

@@ -7,7 +7,7 @@ use crate::node::{dump, rows};
 use antiphon_core::codec;
 use antiphon_core::entry::Entry;
 use rusqlite::{Connection, OpenFlags};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -333,6 +333,13 @@ impl Site {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(self.child.as_ref().unwrap());
         kill_process(pid, signal).unwrap();
+    }
+
+    /// Limits what the host may have of something; `None` = as much as whoever started it.
+    pub fn limit(&self, what: Resource, to: Option<u64>) {
+        let pid = Pid::from_child(self.child.as_ref().unwrap());
+        let ours = getrlimit(what);
+        prlimit(Some(pid), what, Rlimit { current: to.or(ours.current), ..ours }).unwrap();
     }
 
     /// Ends the host as a power cut would: at once, wherever it is.

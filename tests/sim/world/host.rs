@@ -44,6 +44,12 @@ impl World<'_> {
         } else if step.act == Act::Apply && random.chance(20) {
             // What was done is undone, and done again with other entries beside it.
             self.death.wanted.set(Some(random.pick(&["applied", "commit"])));
+        } else if self.switches && random.chance(25) {
+            let point = match step.act {
+                Act::Apply => random.pick(&["decided", "in-force", "recaptured"]),
+                _ => random.pick(&["covered", "covered", "turn", "turned"]),
+            };
+            self.death.wanted.set(Some(point));
         }
         let direct = random.chance(30) && self.stranded[step.node].iter().all(Option::is_none);
         let lives_on = random.chance(50);
@@ -149,12 +155,17 @@ impl World<'_> {
         let excused = match obstacle.kind() {
             ObstacleKind::Table(table) => table == "late" && !witness.has_late,
             ObstacleKind::Column { column, .. } => column == "extra" && !witness.is_wide,
-            ObstacleKind::Route => self.entries.len() > 1,
+            ObstacleKind::Route | ObstacleKind::Undecided => self.entries.len() > 1,
+            ObstacleKind::Uncovered { stuck } => !stuck || self.has_rolled,
             ObstacleKind::Cluster => self.stranded[node].contains(&Some(0)),
-            ObstacleKind::Other => false,
+            ObstacleKind::Component | ObstacleKind::Other => false,
         };
         if excused {
             self.coverage.see("blocked");
+            if let ObstacleKind::Uncovered { stuck } = obstacle.kind() {
+                self.coverage.see("a policy waits");
+                self.is_stuck |= stuck;
+            }
             Ok(format!("blocked: {obstacle}"))
         } else {
             Err(obstacle.into())

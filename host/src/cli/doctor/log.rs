@@ -7,6 +7,7 @@ use antiphon_core::codec;
 
 use super::super::shown::count;
 use super::{Failed, Found, Patient};
+use crate::log::{Announced, Difference};
 use crate::node::Carrier;
 
 /// A clock that is ahead by more than this is wrong, not late.
@@ -83,6 +84,27 @@ pub(super) fn clock(patient: &Patient, found: &mut Found) -> Result<(), Failed> 
             why,
             remedy,
         );
+    }
+    Ok(())
+}
+
+/// Whether resolvers answer alike on all nodes, by what members say of it.
+pub(super) fn answers(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
+    let Some(log) = patient.log.look()? else { return Ok(()) };
+    for Announced { member, .. } in log.members()? {
+        for Difference { node, shard, seq, table, policy } in &member.differences {
+            found.error(
+                Some(table),
+                format!(
+                    "the resolver `{policy}` answered the clash of entry {seq} of shard {shard} otherwise on node {} than on \
+                     node {node}",
+                    member.node
+                ),
+                "what it answers must depend on the clash alone; so the rows of the two may differ from there on",
+                "see with `antiphon plugin check` whether it only computes, put another in its place with `antiphon policy \
+                 apply`, and then take the rows of the node that is right with `antiphon join --discard-local` on the other",
+            );
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use antiphon_core::codec;
-use antiphon_core::entry::{Body, Changes, Chunk, Entry, Origin};
+use antiphon_core::entry::{Body, Changes, Chunk, Entry, InForce, Origin};
 use antiphon_core::value::Value;
 use serde::Serialize;
 
@@ -276,6 +276,17 @@ impl<W: Write> Printer<W> {
                         format!("table {} goes to one shard whole", name(&route.table))
                     }
                     Body::Route(route) => format!("table {} is spread by key", name(&route.table)),
+                    Body::Decided(decision) => {
+                        format!("version {} of the policies is decided on", decision.version)
+                    }
+                    Body::InForce(InForce { decision, halted: None }) => {
+                        format!("version {} of the policies holds from here on", decision.version)
+                    }
+                    Body::InForce(InForce { decision, halted: Some(halted) }) => format!(
+                        "version {} of the policies holds from here on, and from entry {} on where those before gave no \
+                         verdict",
+                        decision.version, halted.seq
+                    ),
                     Body::Floor(position) => format!("times and tombstones up to entry {position} are forgotten"),
                     Body::Changes(_) => return Ok(()),
                 };

@@ -82,7 +82,7 @@ fn measure(subject: &Subject) -> Result<Measured, Failure> {
     // A cache of its own, so that one start is cold and the next is not, whatever was compiled before.
     let folder = tempfile::tempdir()
         .map_err(|error| Failure::caused(Kind::General, "cannot make a folder for compiled components", &error))?;
-    let options = HostOptions { cache_dir: Some(folder.path().join("components")) };
+    let options = HostOptions { cache_dir: Some(folder.path().join("components")), compiler: None };
     let host = start(&options)?;
     let began = Instant::now();
     let anatomy = subject.examine(&host).map_err(|error| unusable(&error))?;

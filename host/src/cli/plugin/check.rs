@@ -259,9 +259,14 @@ fn shape(report: &mut Report, anatomy: &Anatomy) -> Option<World> {
         }
         (None, None) => return None,
     }
+    let imports = anatomy.imports.iter().map(|import| match &import.fate {
+        Fate::Refused(reason) => format!("refused      {}: {reason}", import.name),
+        fate => format!("{:12} {}", super::inspect::fate(fate), import.name),
+    });
+    let imports: Vec<String> = imports.collect();
     if !refused.is_empty() {
         report.bad("imports", format!("{} refused", count(refused.len() as u64, "is", "are")));
-        report.detail(refused);
+        report.detail(imports);
         return None;
     }
     let number =
@@ -270,6 +275,7 @@ fn shape(report: &mut Report, anatomy: &Anatomy) -> Option<World> {
     let fates: Vec<String> =
         fates.iter().filter(|(number, _)| *number > 0).map(|(number, fate)| format!("{number} {fate}")).collect();
     report.good("imports", if fates.is_empty() { "none".to_owned() } else { fates.join(", ") });
+    report.detail(imports);
     anatomy.world
 }
 

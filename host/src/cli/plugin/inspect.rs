@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use antiphon_plugin::{Anatomy, Fate, Info, Limits, sha256};
 use serde::Serialize;
 
+use super::progress::Progress;
 use super::subject::{Subject, Told, Which, host, unusable};
 use crate::cli::shown::{self, bytes};
 use crate::failure::{Failure, Kind};
@@ -73,11 +74,14 @@ impl Inspect {
     pub(in crate::cli) fn run(self) -> Result<(), Failure> {
         let subject = self.which.find(Told::default())?;
         let host = host()?;
+        let mut progress = Progress::new("inspected");
+        progress.say("compiling");
         let anatomy = subject.examine(&host).map_err(|error| unusable(&error))?;
         let loaded = match anatomy.world {
             Some(world) if world.is_pure() && anatomy.unfit.is_none() => Some(subject.load(&host, world)),
             _ => None,
         };
+        drop(progress);
         let (loaded, error) = match loaded {
             Some(Ok(loaded)) => (Some(loaded), None),
             Some(Err(error)) => (None, Some(error.reason().to_string())),

@@ -7,6 +7,7 @@ use antiphon_plugin::{Limits, Origin, PluginHost, Source, sha256};
 use serde::Serialize;
 
 use super::inspect::{settings, settings_line};
+use super::progress::Progress;
 use super::subject::{configuration, configured, describe, host, unusable, world_of};
 use crate::cli::{json_line, shown};
 use crate::config::Config;
@@ -63,7 +64,9 @@ impl List {
         let config = self.config.as_deref().map(configuration).transpose()?;
         let host = host()?;
         let mut lines = Vec::new();
+        let mut progress = Progress::new("listed");
         for component in antiphon_bundle::ALL {
+            progress.say(&format!("compiling {}", component.name));
             let world = world_of(component.world);
             let source = configured(component.name, &format!("builtin:{}", component.name), &Limits::default())?;
             let info = describe(&host, &source, &Limits::default(), world).map_err(|error| unusable(&error))?;
@@ -82,6 +85,7 @@ impl List {
             });
         }
         for (name, plugin) in config.iter().flat_map(|config| &config.plugin) {
+            progress.say(&format!("compiling {}", shown::name(name)));
             let used_by = config.as_ref().map(|config| used_by(config, name)).unwrap_or_default();
             let mut line = Line {
                 name: name.clone(),
@@ -103,6 +107,7 @@ impl List {
             }
             lines.push(line);
         }
+        drop(progress);
         let mut out = io::stdout().lock();
         if self.json {
             lines.iter().try_for_each(|line| json_line(&mut out, line))?;

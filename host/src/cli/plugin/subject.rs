@@ -18,10 +18,10 @@ use crate::failure::{Failure, Kind};
 pub(super) struct Which {
     /// A component's file, the name of an official one, or with `--config` the NAME of a `[plugin.NAME]`
     #[arg(value_name = "FILE")]
-    plugin: String,
+    pub(super) plugin: String,
     /// The configuration that has a `[plugin.NAME]`
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
 }
 
 /// What it is told.
@@ -220,7 +220,7 @@ impl Loaded {
 
 /// The engine, with what this user's programs compiled before.
 pub(super) fn host() -> Result<PluginHost, Failure> {
-    start(&HostOptions { cache_dir: components::user_cache() })
+    start(&HostOptions { cache_dir: components::user_cache(), compiler: components::compiler() })
 }
 
 /// The engine.

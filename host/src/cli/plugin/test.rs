@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::check::{schema, seed};
 use super::progress::Progress;
+use super::replay;
 use super::subject::{Loaded, Told, Which, host, unusable};
 use crate::cli::shown::{self, bytes, count};
 use crate::db::Make;
@@ -27,8 +28,12 @@ use crate::trial::history::History;
 /// One that goes wrong is shown as short as one was found. Exit code 0 if all is well, 3 if not.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Test {
-    #[command(flatten)]
-    which: Which,
+    /// A component's file, the name of an official one, or with `--config` the NAME of a `[plugin.NAME]`
+    #[arg(value_name = "FILE", required_unless_present = "replay")]
+    plugin: Option<String>,
+    /// The configuration that has a `[plugin.NAME]`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     told: Told,
     /// A file of cases, or a folder of such `.toml` files
@@ -43,6 +48,11 @@ pub(in crate::cli) struct Test {
     /// Tables for the histories, as a file of CREATE TABLE statements; else some of every shape are made up
     #[arg(long, value_name = "SQL")]
     schema: Option<PathBuf>,
+    /// Put one clash to the resolver again, and nothing else: a file that a node wrote when the resolver failed
+    ///
+    /// The component is the one that failed, with its settings and limits, unless another is named.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cases", "settings", "schema"])]
+    replay: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -98,8 +108,13 @@ const SHRINK: Duration = Duration::from_secs(10);
 
 impl Test {
     pub(in crate::cli) fn run(self) -> Result<(), Failure> {
+        let which = self.plugin.map(|plugin| Which { plugin, config: self.config });
+        if let Some(file) = &self.replay {
+            return replay::run(file, which, self.json);
+        }
+        let which = which.ok_or_else(|| Failure::usage("no component is named"))?;
         let seed = seed(self.seed)?;
-        let subject = self.which.clone().find(self.told)?;
+        let subject = which.clone().find(self.told)?;
         let host = host()?;
         let anatomy = subject.examine(&host).map_err(|error| unusable(&error))?;
         let Some(world) = anatomy.world else {
@@ -107,7 +122,7 @@ impl Test {
             return Err(Failure::new(Kind::Data, why));
         };
         if !world.is_pure() {
-            return suite::run(&host, &self.which, &subject, self.json);
+            return suite::run(&host, &which, &subject, self.json);
         }
         let mut loaded = subject.load(&host, world).map_err(|error| unusable(&error))?;
         let files = self.cases.as_deref().map(read).transpose()?.unwrap_or_default();
