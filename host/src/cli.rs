@@ -32,6 +32,7 @@ mod run;
 mod server;
 mod shown;
 mod status;
+mod storage;
 mod verify;
 
 /// Replicates an application's SQLite file: every node may write, nothing is lost.
@@ -60,6 +61,8 @@ enum Command {
     Repair(repair::Repair),
     #[command(subcommand)]
     Plugin(plugin::Command),
+    #[command(subcommand)]
+    Storage(storage::Command),
     #[command(subcommand)]
     Policy(policy::Command),
     Demo(demo::Demo),
@@ -96,6 +99,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Log(command)) => command.run(),
         Some(Command::Repair(repair)) => repair.run(),
         Some(Command::Plugin(command)) => command.run(),
+        Some(Command::Storage(command)) => command.run(),
         Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),

@@ -29,6 +29,7 @@
 //! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
 //! | [`trial`] | components tried out without a node |
 //! | [`failure`] | what went wrong, as the user reads it |
+//! | [`storage`] | where snapshots are kept |
 //! | [`telemetry`] | log lines |
 //! | [`template`] | what a component of the user's own starts from |
 //! | [`flaw`] | planted bugs, for tests alone |
@@ -64,6 +65,7 @@ pub mod report;
 pub mod seq_map;
 pub mod server;
 pub mod status;
+pub mod storage;
 pub mod subscribe;
 pub mod telemetry;
 pub mod template;

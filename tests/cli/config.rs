@@ -97,7 +97,8 @@ fn what_has_no_effect_is_said() {
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `snapshot.enabled`, `snapshot.store` have no effect in this version: no snapshot is taken or restored
+    warning: `snapshot.enabled` has no effect in this version: no snapshot is taken or restored
+    warning: `snapshot.store` has no effect in this version: no snapshot is taken or restored; only `antiphon storage` uses it so far
     "#);
 }
 
@@ -211,6 +212,7 @@ fn show_hides_secrets() {
     calls = 1000000
 
     [plugin.backup.grants]
+    folder = ""
     http = []
     private_networks = false
 
@@ -218,7 +220,9 @@ fn show_hides_secrets() {
     enabled = true
     interval = 0
     leader_ttl = 0
-    store = "nats"
+    store = "file"
+    parallel = 4
+    bandwidth = "0"
 
     [snapshot.nats]
     replicas = 1
@@ -240,7 +244,7 @@ fn show_hides_secrets() {
     url = "sftp://***@h:22/x"
 
     [snapshot.file]
-    path = ""
+    path = "app.db.antiphon/log/snapshots"
 
     [nats]
     urls = []

@@ -15,6 +15,7 @@
 //! | [`capture`] | schema -> SQL text of change tables and triggers |
 //! | [`hash`] | key -> 64-bit number -> shard |
 //! | [`resolve`] | who wins a clash |
+//! | [`store`] | objects by name; what a storage is asked |
 
 pub mod capture;
 pub mod cbor;
@@ -24,4 +25,5 @@ pub mod hash;
 pub mod key;
 pub mod resolve;
 pub mod schema;
+pub mod store;
 pub mod value;

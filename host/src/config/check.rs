@@ -295,6 +295,7 @@ fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str
 }
 
 fn snapshots(config: &Config) -> Verdict {
+    within("snapshot.parallel", config.snapshot.parallel.into(), 1, 64)?;
     let store = config.snapshot.store.as_str();
     match store.strip_prefix("plugin:") {
         Some(name) if config.plugin.contains_key(name) => Ok(()),

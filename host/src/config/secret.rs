@@ -203,7 +203,7 @@ fn shown(name: &str, value: &toml::Value) -> toml::Value {
     }
 }
 
-pub(super) fn speaks_of_a_secret(name: &str) -> bool {
+pub(crate) fn speaks_of_a_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["secret", "password", "passwd", "passphrase", "key", "token", "credential"].iter().any(|word| name.contains(word))
 }

@@ -148,7 +148,8 @@ fn all_their_keys_parse_with_their_meaning() {
 fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
     `replication_log.max_entries` has no effect in this version: without snapshots no entry is dropped
-    `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl`, `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored
+    `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl` have no effect in this version: no snapshot is taken or restored
+    `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored; only `antiphon storage` uses it so far
     `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
     `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
     "#);
@@ -171,12 +172,14 @@ fn nothing_given_means_the_defaults() {
     let config = case.config();
     let db_path = case.folder.path().join("app.db");
     let state = case.folder.path().join("app.db.antiphon");
-    let expected = Config {
+    let mut expected = Config {
         db_path,
         log: Log { path: state.join("log") },
         seq_map_path: state.join("seq-map.cbor"),
         ..Config::default()
     };
+    expected.snapshot.store = "file".to_owned();
+    expected.snapshot.file.path = state.join("log/snapshots");
     assert_eq!(config, expected);
 }
 

@@ -167,7 +167,20 @@ impl Connection {
         self.way.degraded().clone()
     }
 
-    pub(super) fn context(&self) -> Context {
+    /// Waits until a server was reached, at most for so long; says whether one was.
+    pub(crate) async fn within(&self, time: Duration) -> bool {
+        let mut waited = Duration::ZERO;
+        while self.client.connection_state() != State::Connected {
+            if waited >= time {
+                return false;
+            }
+            tokio::time::sleep(LOOK).await;
+            waited += LOOK;
+        }
+        true
+    }
+
+    pub(crate) fn context(&self) -> Context {
         jetstream::new(self.client.clone())
     }
 
