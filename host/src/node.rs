@@ -33,6 +33,7 @@ mod publishing;
 mod retry;
 mod scratch;
 
+pub(crate) use carrier::NEVER_STARTED;
 pub use carrier::{Carrier, Nats};
 pub(crate) use failing::lost_log;
 pub use opened::{Opened, open};

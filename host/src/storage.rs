@@ -19,7 +19,7 @@ use crate::components;
 use crate::config::{Config, expand, speaks_of_a_secret};
 use crate::custom::{self, Pins};
 use crate::failure::{Failure, Kind};
-use crate::node::Carrier;
+use crate::node::{Carrier, NEVER_STARTED};
 
 mod bucket;
 pub mod conformance;
@@ -152,13 +152,14 @@ fn short(config: &Config, name: &str) -> Result<Parts, Failure> {
 
 /// The bucket of that name, or of the usual one, and where it is. It is not connected to before it is asked something.
 fn lend_bucket(config: &Config, name: String, replicas: usize) -> Result<(String, Lent), Failure> {
-    let Carrier::Nats(nats) = components::carrier(config) else {
+    let Carrier::Nats(nats) = components::carrier(config)? else {
         return Err(Failure::config("`nats.urls` names no server, and a bucket of NATS is to keep snapshots")
             .hint("name one: `urls = [\"nats://host:4222\"]` under `[nats]`"));
     };
+    let urls = nats.addresses().ok_or_else(|| Failure::new(Kind::Busy, NEVER_STARTED).hint("start the node first"))?;
     let bucket = if name.is_empty() { format!("{}-snapshot-store", nats.names.stream_prefix) } else { name };
     let place = bucket::Place {
-        urls: nats.urls,
+        urls,
         shown: nats.shown,
         name: nats.name,
         login: nats.login,

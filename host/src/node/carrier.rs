@@ -56,7 +56,18 @@ pub struct Nats {
     pub managed: Option<Managed>,
 }
 
+/// Why a server of one's own can't be asked.
+pub(crate) const NEVER_STARTED: &str = "this node's NATS server was never started: it runs while `antiphon run` does";
+
 impl Nats {
+    /// Where the servers are; nothing if one of one's own was never started.
+    pub(crate) fn addresses(&self) -> Option<Vec<String>> {
+        match self.managed.as_ref().map(Managed::address) {
+            None => Some(self.urls.clone()),
+            Some(address) => address.map(|address| vec![address]),
+        }
+    }
+
     fn settings(&self, place: String) -> Settings {
         let Self { names, replicas, update_existing, limit, .. } = self;
         Settings { names: names.clone(), replicas: *replicas, update_existing: *update_existing, limit: *limit, place }
@@ -102,15 +113,7 @@ impl Carrier {
             .enable_all()
             .build()
             .map_err(|error| unreachable(&error))?;
-        let urls = match nats.managed.as_ref().map(Managed::address) {
-            None => nats.urls.clone(),
-            Some(Some(address)) => vec![address],
-            Some(None) => {
-                return Err(unreachable(
-                    &"this node's NATS server was never started: it runs while `antiphon run` does",
-                ));
-            }
-        };
+        let urls = nats.addresses().ok_or_else(|| unreachable(&NEVER_STARTED))?;
         let open = Connection::open(&urls, &nats.name, nats.login.clone(), nats.pause);
         let connection = runtime.block_on(open).map_err(|failure| unreachable(&failure))?;
         let connected = async {

@@ -246,7 +246,7 @@ mod tests {
         assert!(rests.lock().unwrap()[0] >= asked);
         // But not an hour: the thread is somebody's.
         let (steady, rests) =
-            super::tests::steady(Flaky { failures: 1.into(), retry_after: Some(asked * 999), ..Flaky::default() }, 0);
+            steady(Flaky { failures: 1.into(), retry_after: Some(asked * 999), ..Flaky::default() }, 0);
         steady.check().unwrap();
         assert!(rests.lock().unwrap()[0] <= Duration::from_secs(45));
     }
@@ -267,7 +267,7 @@ mod tests {
         steady.put(&name(), b"mine", Put::IfAbsent).unwrap();
         // Another's is not.
         assert_eq!(steady.put(&name(), b"mine", Put::IfAbsent).unwrap_err().kind, ErrorKind::Exists);
-        let (steady, _) = super::tests::steady(Flaky { failures: 1.into(), ..Flaky::default() }, 0);
+        let (steady, _) = steady(Flaky { failures: 1.into(), ..Flaky::default() }, 0);
         *steady.store.held.lock().unwrap() = Some(b"theirs".to_vec());
         assert_eq!(steady.put(&name(), b"mine", Put::IfAbsent).unwrap_err().kind, ErrorKind::Exists);
     }
