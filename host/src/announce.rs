@@ -7,10 +7,13 @@ use crate::db::Db;
 use crate::log::{ANNOUNCE_INTERVAL, Difference, Log, Member};
 use crate::report::Board;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error};
 
+/// How often it is looked whether resolvers were asked anything.
+const LOOK: Duration = Duration::from_millis(400);
 /// How long a stop waits for the last words to reach the log.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -31,12 +34,18 @@ impl Announcer {
 
     /// Announces itself until told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        let sampled = self.db.call(|db| Ok(db.sampled())).await.unwrap_or_default();
         loop {
+            let told = sampled.load(Ordering::Relaxed);
             self.say(false).await;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(ANNOUNCE_INTERVAL) => {}
+            let begun = Instant::now();
+            // What resolvers answered is told soon, so that one which goes its own way does no more harm than it must.
+            while begun.elapsed() < ANNOUNCE_INTERVAL && sampled.load(Ordering::Relaxed) == told {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
             }
         }
     }

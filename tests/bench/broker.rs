@@ -236,7 +236,7 @@ pub fn run(report: &mut Report, rows: usize) {
     drop(cluster);
     bytes(report, Kind::Ordinary, rows, 30.0);
     bytes(report, Kind::Random, rows.min(50_000), 105.0);
-    for shape in shapes(is_enough(rows)) {
+    for shape in shapes(rows >= 200_000) {
         throughput(report, &Cluster::start(shape), rows);
     }
 }

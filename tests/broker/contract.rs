@@ -72,6 +72,23 @@ async fn a_large_entry_is_cut_and_put_together() {
     assert_eq!(log.last_number(1, origin(1)).await.unwrap(), 4);
 }
 
+/// What waited for long is many entries, more than the server takes at once: they follow each other in several batches.
+#[tokio::test]
+async fn many_entries_are_taken_at_once() {
+    let broker = Broker::start();
+    let connection = connect(&broker).await;
+    let log = JetStream::new(&connection, settings("log", "here"));
+    let frames: Vec<Vec<u8>> = (0..2500u32).map(|number| number.to_le_bytes().to_vec()).collect();
+    assert_eq!(log.append(1, origin(1), 1, &frames).await.unwrap(), Appended::At(2500));
+    assert_eq!(log.append(1, origin(1), 2400, &frames).await.unwrap(), Appended::Fenced { last: 2500 });
+    assert_eq!(log.append(1, origin(1), 2501, &frames[..1]).await.unwrap(), Appended::At(2501));
+    let mut read = Vec::new();
+    while read.len() < 2500 {
+        read.extend(log.read(1, read.len() as u64, 1 << 20).await.unwrap().into_iter().map(|placed| placed.frame));
+    }
+    assert!(read[..2500] == frames);
+}
+
 /// A claim is one process's, until it is silent for some seconds; the same place takes it over at once.
 #[tokio::test]
 async fn c31_one_process_speaks_for_an_origin() {

@@ -6,6 +6,7 @@
 use crate::oracle::{Clash, Decisions, Fold, made_of};
 use crate::rule::{Rule, Rules};
 use crate::schema::{Key, LATE, Row, Rows, STOCK, Shape, TABLES, rows_of};
+use antiphon::log::{Announced, Member};
 use antiphon_core::codec::{decode, decode_row};
 use antiphon_core::entry::{Body, Entry, Origin};
 use antiphon_core::value::Value;
@@ -461,6 +462,25 @@ impl Witness {
     }
 }
 
+/// Resolvers were asked and answered the same everywhere, as far as samples tell.
+fn same_answers(nodes: &[Node]) -> Checked<()> {
+    let said: Vec<Announced> = nodes
+        .iter()
+        .map(|node| {
+            let (origin, samples) = node.with(|db| (db.origin(), db.samples()));
+            let Origin { node, incarnation } = origin;
+            Announced { member: Member { node, incarnation, samples, ..Member::default() }, time: 0 }
+        })
+        .collect();
+    for node in nodes {
+        let said = said.clone();
+        if let Some(difference) = node.with(move |db| db.compare_samples(&said)).first() {
+            return Err(format!("an answer differs: {difference:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// What must hold when nothing moves any more.
 pub(crate) fn at_rest(
     nodes: &[Node],
@@ -469,6 +489,7 @@ pub(crate) fn at_rest(
     has_rolled: bool,
     log: &[Vec<Entry>],
 ) -> Checked<()> {
+    same_answers(nodes)?;
     for (node, witness) in sound.iter().map(|&node| (&nodes[node], &witnesses[node])) {
         let who = witness.origin.node;
         let rows: Rows = witness.folds.iter().flat_map(|fold| fold.rows.clone()).collect();

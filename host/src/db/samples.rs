@@ -10,6 +10,8 @@ use antiphon_core::codec::{digest, encode_row};
 use antiphon_core::resolve::{Cause, Clash, Side, Verdict};
 use antiphon_core::schema::Table;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Clashes of one question that are kept.
 const SAMPLED: usize = 4;
@@ -29,6 +31,8 @@ pub(super) struct Samples {
     latest: VecDeque<Kept>,
     landmarks: VecDeque<Kept>,
     differences: Vec<Difference>,
+    /// How many were taken.
+    taken: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Debug)]
@@ -148,6 +152,7 @@ impl Samples {
                 let sample = asked.sample(clash, answer);
                 let (table, policy) = (asked.table.name.clone(), asked.policy.to_owned());
                 self.keep(Kept { sample, table, policy });
+                self.taken.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -163,6 +168,12 @@ impl Database {
         let older: Vec<Sample> = older.filter(|sample| !samples.contains(sample)).take(ANNOUNCED).collect();
         samples.extend(older);
         samples
+    }
+
+    /// How many samples were taken, for whoever waits for more.
+    #[must_use]
+    pub fn sampled(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.samples.taken)
     }
 
     /// Where other nodes' resolvers answered otherwise than here.
