@@ -33,16 +33,6 @@ fn c67_what_differs_is_refused_in_words() {
             format!("{policy}\n[hash]\nuse = 'xxh3'"),
             "it hashes keys with `fnv@1`, and this node with `xxh3@1`",
         ),
-        (
-            "default",
-            format!("[conflict]\ndefault = 'newest-wins'\n{policy}"),
-            "it resolves clashes with `last-write-wins@1`, and this node with `newest-wins@1`",
-        ),
-        (
-            "policies",
-            String::new(),
-            "its policies for single tables are `first-write-wins@1` for `x`, and this node's are none besides",
-        ),
     ] {
         let mut b = site(&place, name, "", &nats(&more));
         b.sql("INSERT INTO t VALUES (2, 'must not go out')");
