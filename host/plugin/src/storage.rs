@@ -221,7 +221,7 @@ impl Storage {
         drop(turn);
         match answer {
             Some(Ok(answer)) => Ok(answer),
-            Some(Err(Failed::Said(said))) => Err(shared.said(said)),
+            Some(Err(Failed::Said(said))) => Err(shared.said(&said)),
             Some(Err(Failed::Plugin(reason))) => Err(shared.broken(attempt, reason)),
             None => Err(shared.broken(attempt, Reason::NotConfigured)),
         }
@@ -369,7 +369,7 @@ impl Shared {
     }
 
     /// What a guest said went wrong, fit to be shown.
-    fn said(&self, said: objects::Error) -> StoreError {
+    fn said(&self, said: &objects::Error) -> StoreError {
         let kind = match said.kind {
             objects::Kind::NotFound => ErrorKind::NotFound,
             objects::Kind::Exists => ErrorKind::Exists,

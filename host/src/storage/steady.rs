@@ -206,7 +206,7 @@ mod tests {
 
     type Rests = Arc<Mutex<Vec<Duration>>>;
 
-    fn steady(store: Flaky, bandwidth: u64) -> (Steady<Flaky>, Rests) {
+    fn made(store: Flaky, bandwidth: u64) -> (Steady<Flaky>, Rests) {
         let rests = Rests::default();
         let noted = rests.clone();
         let mut steady = Steady::new(store, Retry::default(), bandwidth);
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn what_may_work_later_is_tried_again_after_longer_and_longer_pauses() {
-        let (steady, rests) = steady(Flaky { failures: 3.into(), ..Flaky::default() }, 0);
+        let (steady, rests) = made(Flaky { failures: 3.into(), ..Flaky::default() }, 0);
         steady.check().unwrap();
         let rests = rests.lock().unwrap();
         assert_eq!(rests.len(), 3);
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn f10_it_is_not_tried_for_ever() {
-        let (steady, rests) = steady(Flaky { failures: 1000.into(), ..Flaky::default() }, 0);
+        let (steady, rests) = made(Flaky { failures: 1000.into(), ..Flaky::default() }, 0);
         let error = steady.check().unwrap_err();
         assert_eq!(error.to_string(), "503; tried 5 times");
         assert_eq!((steady.store.calls.load(Ordering::Relaxed), rests.lock().unwrap().len()), (5, 4));
@@ -241,12 +241,12 @@ mod tests {
     #[test]
     fn f10_who_asks_for_a_pause_has_it() {
         let asked = Duration::from_secs(7);
-        let (steady, rests) = steady(Flaky { failures: 1.into(), retry_after: Some(asked), ..Flaky::default() }, 0);
+        let (steady, rests) = made(Flaky { failures: 1.into(), retry_after: Some(asked), ..Flaky::default() }, 0);
         steady.check().unwrap();
         assert!(rests.lock().unwrap()[0] >= asked);
         // But not an hour: the thread is somebody's.
         let (steady, rests) =
-            steady(Flaky { failures: 1.into(), retry_after: Some(asked * 999), ..Flaky::default() }, 0);
+            made(Flaky { failures: 1.into(), retry_after: Some(asked * 999), ..Flaky::default() }, 0);
         steady.check().unwrap();
         assert!(rests.lock().unwrap()[0] <= Duration::from_secs(45));
     }
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn what_will_not_work_is_not_tried_again() {
         for kind in [ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Permanent, ErrorKind::Unsupported] {
-            let (steady, rests) = steady(Flaky { failures: 1.into(), kind: Some(kind), ..Flaky::default() }, 0);
+            let (steady, rests) = made(Flaky { failures: 1.into(), kind: Some(kind), ..Flaky::default() }, 0);
             assert_eq!(steady.check().unwrap_err().kind, kind);
             assert!(rests.lock().unwrap().is_empty());
         }
@@ -263,18 +263,18 @@ mod tests {
     /// The first try was stored and its answer lost: the second finds the object there, and it is the caller's own.
     #[test]
     fn an_object_that_a_lost_answer_stored_is_ours() {
-        let (steady, _) = steady(Flaky { failures: 1.into(), stores: true, ..Flaky::default() }, 0);
+        let (steady, _) = made(Flaky { failures: 1.into(), stores: true, ..Flaky::default() }, 0);
         steady.put(&name(), b"mine", Put::IfAbsent).unwrap();
         // Another's is not.
         assert_eq!(steady.put(&name(), b"mine", Put::IfAbsent).unwrap_err().kind, ErrorKind::Exists);
-        let (steady, _) = steady(Flaky { failures: 1.into(), ..Flaky::default() }, 0);
+        let (steady, _) = made(Flaky { failures: 1.into(), ..Flaky::default() }, 0);
         *steady.store.held.lock().unwrap() = Some(b"theirs".to_vec());
         assert_eq!(steady.put(&name(), b"mine", Put::IfAbsent).unwrap_err().kind, ErrorKind::Exists);
     }
 
     #[test]
     fn no_more_is_moved_than_may_be() {
-        let (steady, rests) = steady(Flaky::default(), 1 << 20);
+        let (steady, rests) = made(Flaky::default(), 1 << 20);
         // Each is a second's worth, and the first need not wait.
         let body = vec![0; 1 << 20];
         for turn in 0..3 {
