@@ -4,7 +4,7 @@
 //! own directory. It listens on this machine alone unless told otherwise, and syncs whatever it acknowledges.
 //!
 //! The server must not outlive the host, however that ends. So what is started is this program itself, which asks the
-//! kernel to be killed with its parent and then becomes the server: see [`become_server`].
+//! kernel to be killed with its parent and then becomes the server: see `become_server`.
 
 use crate::failure::{Failure, Kind};
 use crate::node::state_directory;

@@ -1,4 +1,4 @@
-//! Where snapshots are kept: from the configuration to a [`Store`], and what is done around every store.
+//! Where snapshots are kept: from the configuration to a `Store`, and what is done around every store.
 //!
 //! | module | noun |
 //! |---|---|

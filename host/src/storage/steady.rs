@@ -245,8 +245,7 @@ mod tests {
         steady.check().unwrap();
         assert!(rests.lock().unwrap()[0] >= asked);
         // But not an hour: the thread is somebody's.
-        let (steady, rests) =
-            made(Flaky { failures: 1.into(), retry_after: Some(asked * 999), ..Flaky::default() }, 0);
+        let (steady, rests) = made(Flaky { failures: 1.into(), retry_after: Some(asked * 999), ..Flaky::default() }, 0);
         steady.check().unwrap();
         assert!(rests.lock().unwrap()[0] <= Duration::from_secs(45));
     }
