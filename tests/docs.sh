@@ -24,6 +24,8 @@ done
 path=$folder:/usr/local/bin:/usr/bin:/bin
 cargo=$(command -v cargo || true)
 [ -z "$cargo" ] || path=$path:$(dirname "$cargo")
+# The NATS server that tests/run brought.
+[ ! -x target/tools/nats-server ] || path=$path:$PWD/target/tools
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0

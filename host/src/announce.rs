@@ -4,13 +4,16 @@
 //! worth no more than a word.
 
 use crate::db::Db;
-use crate::log::{ANNOUNCE_INTERVAL, Log, Member};
+use crate::log::{ANNOUNCE_INTERVAL, Difference, Log, Member};
 use crate::report::Board;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, error};
 
+/// How often it is looked whether resolvers were asked anything.
+const LOOK: Duration = Duration::from_millis(400);
 /// How long a stop waits for the last words to reach the log.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -31,12 +34,18 @@ impl Announcer {
 
     /// Announces itself until told to stop.
     pub async fn run(self, stop: CancellationToken) {
+        let sampled = self.db.call(|db| Ok(db.sampled())).await.unwrap_or_default();
         loop {
+            let told = sampled.load(Ordering::Relaxed);
             self.say(false).await;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(ANNOUNCE_INTERVAL) => {}
+            let begun = Instant::now();
+            // What resolvers answered is told soon, so that one which goes its own way does no more harm than it must.
+            while begun.elapsed() < ANNOUNCE_INTERVAL && sampled.load(Ordering::Relaxed) == told {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
             }
         }
     }
@@ -57,6 +66,8 @@ impl Announcer {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 positions: db.positions().into_iter().collect(),
                 schemas: db.schemas(),
+                samples: db.samples(),
+                differences: db.differences().to_vec(),
                 left: false,
             };
             let tables: Vec<String> = db.table_names().map(str::to_owned).collect();
@@ -74,6 +85,32 @@ impl Announcer {
         self.board.shortfalls(&shortfalls);
         if let Err(error) = self.log.announce(&Member { left, ..member }).await {
             debug!(%error, "cannot announce this node");
+        } else if !left {
+            self.compare().await;
+        }
+    }
+
+    /// Looks whether other nodes' resolvers answer as those here do.
+    async fn compare(&self) {
+        let members = match self.log.members().await {
+            Ok(members) => members,
+            Err(error) => {
+                debug!(%error, "cannot hear of the other nodes");
+                return;
+            }
+        };
+        let found = self.db.call(move |db| Ok((db.origin().node, db.compare_samples(&members)))).await;
+        let Ok((here, found)) = found else { return };
+        for Difference { node, shard, seq, table, policy } in found {
+            error!(
+                policy,
+                table,
+                shard,
+                seq,
+                nodes = format!("{here} and {node}"),
+                "a resolver answered the same clash otherwise on two nodes, so their rows may differ; \
+                 `antiphon plugin check` tells whether it only computes"
+            );
         }
     }
 }

@@ -29,8 +29,10 @@ mod plugin;
 mod policy;
 mod repair;
 mod run;
+mod server;
 mod shown;
 mod status;
+mod storage;
 mod verify;
 
 /// Replicates an application's SQLite file: every node may write, nothing is lost.
@@ -60,12 +62,16 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::Command),
     #[command(subcommand)]
+    Storage(storage::Command),
+    #[command(subcommand)]
     Policy(policy::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
     #[command(name = crate::components::COMPILE, hide = true)]
     Compile(compile::Compile),
+    #[command(name = crate::server::COMMAND, hide = true)]
+    Server(server::Server),
 }
 
 /// Does what the arguments say; the first is the program's own name.
@@ -93,10 +99,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Log(command)) => command.run(),
         Some(Command::Repair(repair)) => repair.run(),
         Some(Command::Plugin(command)) => command.run(),
+        Some(Command::Storage(command)) => command.run(),
         Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
         Some(Command::Compile(compile)) => compile.run(),
+        Some(Command::Server(server)) => server.run(),
     }
 }
 
@@ -114,10 +122,15 @@ pub(crate) struct Node {
 impl Node {
     /// The configuration these arguments mean.
     pub(crate) fn load(self, log: Option<PathBuf>, node_id: Option<u64>) -> Result<Loaded, Failure> {
+        self.load_with(Overrides { node_id, log_path: log, ..Overrides::default() })
+    }
+
+    /// The same, with all that flags may say.
+    pub(crate) fn load_with(self, overrides: Overrides) -> Result<Loaded, Failure> {
         Config::load(Sources {
             file: self.config,
             environment: Environment::of_process(),
-            overrides: Overrides { db_path: self.db, node_id, log_path: log },
+            overrides: Overrides { db_path: self.db, ..overrides },
         })
     }
 

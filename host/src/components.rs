@@ -5,9 +5,12 @@ use crate::custom::{self, Component, Pins};
 use crate::db::{self, Find, Found, Make, Policies};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
-use crate::log::{Login, Names};
+use crate::log::{Limit, Login, Names};
 use crate::node::{Carrier, Nats, Parts};
+use crate::reload::{self, Reload};
 use crate::replay::{Amounts, Plugin};
+use crate::seq_map::SeqMap;
+use crate::server::Managed;
 use antiphon_bundle::World;
 use antiphon_core::codec;
 use antiphon_core::entry::{Genesis, OnFailure, Policy as Agreed, Settings};
@@ -52,7 +55,8 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
     let host = host(config)?;
     let components = Components { config, host: &host, pins, found: BTreeMap::new() };
     let Configured { hasher, held, agreed } = components.load()?;
-    let finder = Finder { host, sources: sources.cloned(), held: Mutex::new(held) };
+    let finder = Arc::new(Finder { host, sources: sources.cloned(), held: Mutex::new(held) });
+    let reload = sources.map(|sources| reloading(Arc::clone(&finder), config.clone(), sources.clone()));
     let find: Find = Arc::new(move |agreed| finder.find(agreed));
     let policies = Policies::new(find, agreed.all_policies());
     let filter = config
@@ -62,7 +66,7 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
     Ok(Parts {
         database: config.db_path.clone(),
         node: config.node_id,
-        log: carrier(config),
+        log: carrier(config)?,
         filter,
         changes_max: config.scan_max_changes.max(1) as usize,
         atomic_max: config.atomic_max as usize,
@@ -81,26 +85,63 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
             bytes: config.outbox_keep_bytes,
             records: (config.conflict.keep > 0).then(|| Duration::from_millis(config.conflict.keep)),
         },
+        seq_map: SeqMap::new(config.seq_map_path.clone(), config.nats.stream_prefix.clone()),
         agreed,
         hasher,
         policies,
+        reload,
     })
 }
 
-/// What carries the log: NATS if servers are named, else the directory.
-pub(crate) fn carrier(config: &Config) -> Carrier {
+/// What looks into a configuration again while the node runs that was started with it.
+fn reloading(finder: Arc<Finder>, running: Config, sources: Sources) -> Reload {
+    let running = Mutex::new(running);
+    Reload::new(move || {
+        let now = Config::load(sources.clone())?.config;
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = reload::plan(&running, &now)?;
+        if !changed.is_empty() {
+            finder.renew(&now);
+            *running = now;
+        }
+        Ok(changed)
+    })
+}
+
+/// What carries the log: NATS if servers are named or one is to be started, else the directory.
+///
+/// # Errors
+/// When a secret can't be had from where it is said to stand.
+pub(crate) fn carrier(config: &Config) -> Result<Carrier, Failure> {
     let nats = &config.nats;
-    if nats.urls.is_empty() {
-        return Carrier::Embedded(config.log.path.clone());
+    if nats.urls.is_empty() && !nats.start_server {
+        return Ok(Carrier::Embedded(config.log.path.clone()));
     }
     let given = |path: &Path| (!path.as_os_str().is_empty()).then(|| path.to_owned());
-    Carrier::Nats(Box::new(Nats {
+    let password = nats
+        .user_password
+        .resolve()
+        .map_err(|why| Failure::config(format!("cannot use `nats.user_password`: {why}")))?;
+    let user = (!nats.user_name.is_empty()).then(|| (nats.user_name.clone(), password));
+    let managed = nats.start_server.then(|| Managed {
+        database: config.db_path.clone(),
+        program: given(&nats.nats_server),
+        bind_address: nats.bind_address.clone(),
+        cluster_addr: nats.cluster_addr.clone(),
+        cluster_peers: nats.cluster_peers.iter().map(|peer| peer.reveal().to_owned()).collect(),
+        server_config: given(&nats.server_config),
+        user: user.clone(),
+    });
+    Ok(Carrier::Nats(Box::new(Nats {
         urls: nats.urls.iter().map(|url| url.reveal().to_owned()).collect(),
-        shown: nats.urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        shown: match &managed {
+            Some(_) => "a NATS server started here".to_owned(),
+            None => nats.urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        },
         name: format!("antiphon-node-{}", config.node_id),
         login: Login {
-            user: (!nats.user_name.is_empty())
-                .then(|| (nats.user_name.clone(), nats.user_password.reveal().to_owned())),
+            user,
+            token: None,
             seed_file: given(&nats.seed_file),
             creds_file: given(&nats.creds_file),
             ca_file: given(&nats.ca_file),
@@ -112,7 +153,11 @@ pub(crate) fn carrier(config: &Config) -> Carrier {
         names: Names { subject_prefix: nats.subject_prefix.clone(), stream_prefix: nats.stream_prefix.clone() },
         replicas: copies(config.replication_log.replicas, config.replication_log.shards),
         update_existing: config.replication_log.update_existing,
-    }))
+        limit: Limit { bytes: config.replication_log.log_bytes_max.0, drops: config.replication_log.on_full == "drop" },
+        monitors: nats.nats_monitor.iter().map(|page| page.reveal().to_owned()).collect(),
+        strict_durability: nats.strict_durability,
+        managed,
+    })))
 }
 
 /// How many servers keep a copy of a stream: as many as asked for; 0 is half of the shards and one.
@@ -226,6 +271,19 @@ struct Finder {
 }
 
 impl Finder {
+    /// Takes up what a configuration says now of what components may use up, and those that are new in it.
+    fn renew(&self, config: &Config) {
+        let pinned = held(config);
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|component| pinned.iter().all(|pinned| pinned.name != component.name));
+        for component in held.iter_mut() {
+            if let Some(plugin) = config.plugin.get(&component.name) {
+                component.limits = custom::limits(&plugin.limits);
+            }
+        }
+        held.extend(pinned);
+    }
+
     fn find(&self, agreed: &Agreed) -> Result<Found, String> {
         let Component { name, source, mut limits, .. } = self.component(&agreed.resolver)?;
         if let OnFailure::Park(bounds) = agreed.on_failure {

@@ -9,6 +9,7 @@
 //! | `section` | the declaration of a table, from which all else follows |
 //! | `general`, `nats`, `snapshot`, `observe`, `plugins` | the tables |
 //! | `secret`, `size` | values that don't show; amounts of bytes |
+//! | `expand` | secrets that stand in a file or a variable |
 //! | `sources` | file, environment and flags |
 //! | `keys` | names and types: found, refused, guessed |
 //! | `check` | values that make no sense |
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 mod check;
 pub mod example;
+mod expand;
 mod general;
 mod keys;
 mod nats;
@@ -32,11 +34,13 @@ mod size;
 mod snapshot;
 mod sources;
 
+pub use expand::expand;
 pub use general::{Capture, Log, ReplicationLog};
 pub use nats::Nats;
 pub use not_yet::Notice;
 pub use observe::{HealthCheck, Logging, Prometheus};
 pub use plugins::{Conflict, ConflictTable, Grants, HASHERS, Hash, Plugin, PluginLimits, Plugins, RESOLVERS};
+pub(crate) use secret::speaks_of_a_secret;
 pub use secret::{Secret, Settings, Url};
 pub use section::{Key, Kind, Section};
 pub use size::Size;
@@ -191,6 +195,7 @@ impl Config {
         let leaves = keys::check(&source)?;
         let mut config: Self = source.extract()?;
         overrides.apply(&mut config);
+        config.starts_server(&leaves);
         config.settle();
         Ok((config, leaves))
     }
@@ -212,13 +217,27 @@ impl Config {
         PathBuf::from(name)
     }
 
+    /// A section that speaks of NATS and names no servers asks for one. `urls` alone, empty, says nothing.
+    fn starts_server(&mut self, leaves: &[keys::Leaf]) {
+        let mut said = leaves.iter().filter_map(|leaf| leaf.pattern.strip_prefix("nats.")).filter(|key| *key != "urls");
+        if self.nats.urls.is_empty() && leaves.iter().all(|leaf| leaf.pattern != "nats.start_server") {
+            self.nats.start_server |= said.next().is_some();
+        }
+    }
+
     /// Fills in what follows from other settings.
     fn settle(&mut self) {
+        if self.snapshot.store.is_empty() {
+            self.snapshot.store = if self.nats.urls.is_empty() { "file" } else { "nats" }.to_owned();
+        }
         if self.db_path.as_os_str().is_empty() {
             return; // `check` refuses it with a better sentence
         }
         if self.log.path.as_os_str().is_empty() {
             self.log.path = self.state_dir().join("log");
+        }
+        if self.snapshot.file.path.as_os_str().is_empty() {
+            self.snapshot.file.path = self.log.path.join("snapshots");
         }
         if self.seq_map_path.as_os_str().is_empty() {
             self.seq_map_path = self.state_dir().join("seq-map.cbor");

@@ -145,7 +145,7 @@ pub fn limits_of(bounds: &Bounds, rest: &Limits) -> Result<Limits, String> {
     })
 }
 
-fn official(world: World, name: &str) -> Result<Source<'static>, Failure> {
+pub(crate) fn official(world: World, name: &str) -> Result<Source<'static>, Failure> {
     let component = antiphon_bundle::find(world, name).ok_or_else(|| {
         Failure::config(format!("there is no official component `{name}`"))
             .hint("`antiphon plugin list` names those there are")

@@ -37,6 +37,7 @@ mod reconcile;
 mod resolved;
 mod rows;
 mod ruling;
+mod samples;
 mod seal;
 mod shadows;
 mod shortfall;
@@ -61,7 +62,6 @@ pub use drain::{assemble, copy};
 pub use founding::Standing;
 pub use handle::Db;
 pub use inspect::{Look, Mark, NodeState, Waiting};
-pub use ledger::Placement;
 pub use look::look;
 pub use obstacle::{Obstacle, ObstacleKind};
 pub use outbox::Unsent;
@@ -222,6 +222,7 @@ pub struct Database {
     trials: BTreeMap<log::Shard, trial::Trial>,
     /// What the log says of policies beyond the places where shards have stopped.
     foresights: BTreeMap<log::Shard, foresight::Foresight>,
+    samples: samples::Samples,
     turns: turns::Turns,
     attachments: Attachments,
     /// Most bytes of a row that is sent.
@@ -293,6 +294,7 @@ impl Database {
             surveys: BTreeMap::new(),
             trials: BTreeMap::new(),
             foresights: BTreeMap::new(),
+            samples: samples::Samples::default(),
             turns: turns::Turns::default(),
             attachments: Attachments::default(),
             row_bytes_max: ROW_BYTES_MAX,
@@ -466,13 +468,13 @@ impl Database {
 
     /// Where this node stands in a shard: the last entry applied.
     #[must_use]
-    pub fn position(&self, shard: log::Shard) -> Placement {
+    pub fn position(&self, shard: log::Shard) -> log::Placement {
         self.ledger.position(shard)
     }
 
     /// The last entry of a shard of which anything has been applied: past the position while a unit is applied in slices.
     #[must_use]
-    pub fn anchor(&self, shard: log::Shard) -> Placement {
+    pub fn anchor(&self, shard: log::Shard) -> log::Placement {
         self.ledger.cursor(shard).map_or_else(|| self.ledger.position(shard), |cursor| cursor.at)
     }
 }

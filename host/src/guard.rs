@@ -3,10 +3,12 @@
 
 use crate::alarm::Alarm;
 use crate::db::Db;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::life::Life;
-use crate::log::Shard;
+use crate::log::{Log, Shard};
 use crate::place::Place;
+use crate::reload::{self, Reload};
+use crate::report::Board;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,6 +63,8 @@ impl Default for Activity {
 /// The task.
 pub(crate) struct Guard {
     pub(crate) db: Db,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) board: Board,
     pub(crate) place: Place,
     pub(crate) state: PathBuf,
     pub(crate) incarnation: u64,
@@ -70,6 +74,7 @@ pub(crate) struct Guard {
     pub(crate) activity: Arc<Activity>,
     pub(crate) sleep_timeout: Duration,
     pub(crate) outbox_bytes_max: u64,
+    pub(crate) reload: Option<Reload>,
 }
 
 /// Bytes that wait in a shard: of numbers above the one that came back last, up to this one.
@@ -94,8 +99,12 @@ impl Guard {
             }
             self.place.check()?;
             fault!("looked");
+            if let Some(asked) = reload::requested(&self.state) {
+                self.reload(asked).await;
+            }
             if measured.elapsed() >= MEASURE {
                 self.measure(&mut alarm, &mut waiting).await;
+                self.board.degraded(self.log.degraded());
                 fault!("measured");
                 measured = Instant::now();
             }
@@ -110,6 +119,32 @@ impl Guard {
         }
         self.note(&mut written);
         Ok(())
+    }
+
+    /// Looks into the configuration again, for whoever asked.
+    async fn reload(&self, asked: String) {
+        let reloaded = match &self.reload {
+            Some(reload) => reload.run(),
+            None => Err(Failure::config("this node was started without a configuration")),
+        };
+        let reloaded = match reloaded {
+            Ok(changed) if !changed.is_empty() => {
+                let renewed = self.db.call(|db| db.renew_policies()).await;
+                renewed.map(|()| changed).map_err(|error| {
+                    Failure::caused(
+                        Kind::General,
+                        "the limits have changed, and a resolver can't be made with them",
+                        &error,
+                    )
+                })
+            }
+            reloaded => reloaded,
+        };
+        match &reloaded {
+            Ok(changed) => info!(changed = changed.join("; "), "plugins reloaded"),
+            Err(failure) => warn!(%failure, "plugins not reloaded"),
+        }
+        reload::answer(&self.state, asked, reloaded);
     }
 
     /// Whether nothing waits for the log: while it is away nothing happens, and that is no rest.

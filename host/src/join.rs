@@ -202,6 +202,7 @@ async fn take_over(
             for placed in &entries {
                 if let Ok(entry) = codec::decode(&placed.frame)
                     && db.is_me(entry.origin)
+                    && placed.may_say(&entry)
                 {
                     waiting.retain(|batch| *batch != (entry.number, codec::checksum(&placed.frame)));
                 }
@@ -450,7 +451,7 @@ impl Aside {
 }
 
 fn is_founded(placed: &Placed) -> bool {
-    matches!(codec::decode(&placed.frame), Ok(Entry { body: Body::Founded, .. }))
+    codec::decode(&placed.frame).is_ok_and(|entry| matches!(entry.body, Body::Founded) && placed.may_say(&entry))
 }
 
 /// The log's first entry, if there is one.
@@ -459,10 +460,14 @@ pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, 
     let foreign = |why: &dyn std::fmt::Display| {
         Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))
     };
-    if first.seq != 1 {
-        return Err(foreign(&format_args!("its first entry stands at position {}", first.seq)));
+    if first.first() != 1 {
+        let lost = format!("shard 1 of the log begins at entry {}; what came before is gone", first.first());
+        return Err(crate::node::lost_log("cannot follow the log", &log::Error::Broken(lost)));
     }
     match codec::decode(&first.frame) {
+        Ok(entry) if !first.may_say(&entry) => {
+            Err(foreign(&"its first entry says that another node wrote it than the one that sent it"))
+        }
         Ok(Entry { cluster, origin, body: Body::Genesis(genesis), .. }) => Ok(Some((cluster, origin, genesis))),
         Ok(_) => Err(foreign(&"its first entry is no genesis")),
         Err(error) => Err(foreign(&error)),

@@ -18,15 +18,18 @@
 //! | [`subscribe`] | from the log to the application's file |
 //! | [`placement`] | whether the log is still the one that was applied |
 //! | [`announce`], [`report`], [`status`] | what a node tells the others, and whoever asks for its status |
+//! | [`seq_map`] | how far each shard was applied, for other tools |
 //! | [`replay`] | clashes that a resolver failed at, as files |
 //! | [`housekeeping`] | what nobody needs any more goes, in short steps |
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
+//! | [`server`] | a NATS server of this node's own |
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
 //! | [`place`], [`life`] | where a database lies; what tells it from a copy of it |
 //! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
 //! | [`trial`] | components tried out without a node |
 //! | [`failure`] | what went wrong, as the user reads it |
+//! | [`storage`] | where snapshots are kept |
 //! | [`telemetry`] | log lines |
 //! | [`template`] | what a component of the user's own starts from |
 //! | [`flaw`] | planted bugs, for tests alone |
@@ -55,10 +58,14 @@ pub mod placement;
 mod policies;
 pub mod publish;
 mod reattach;
+pub mod reload;
 pub mod repair;
 pub mod replay;
 pub mod report;
+pub mod seq_map;
+pub mod server;
 pub mod status;
+pub mod storage;
 pub mod subscribe;
 pub mod telemetry;
 pub mod template;

@@ -9,18 +9,43 @@ mod look;
 mod member;
 mod memory;
 
-pub use jetstream::{Connection, JetStream, Login, Names, Settings};
+pub(crate) use jetstream::durability;
+pub use jetstream::{Connection, Durability, JetStream, Limit, Login, Names, Settings};
 pub use lease::{Claimant, Hold, Lease};
 pub use local::Local;
 pub use look::{Extent, Look};
-pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Member};
+pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Difference, Member, Sample};
 pub use memory::{Faults, Memory};
 
-use antiphon_core::entry::Origin;
+use antiphon_core::codec;
+use antiphon_core::entry::{Body, Entry, Origin};
 use async_trait::async_trait;
+use std::collections::BTreeMap;
 
 /// A shard's number, from 1.
 pub type Shard = u32;
+
+/// One entry in one place of the log: a stream that was made anew, or rolled back, has another one there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Position in the shard; 0 = before the first entry.
+    pub seq: u64,
+    /// When the log took it, by the log's own clock.
+    pub time: u64,
+    /// The entry's checksum.
+    pub checksum: u64,
+}
+
+/// Who appended an entry, as far as the log itself knows: what the entry says of it is the writer's own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The log doesn't look: whoever can write to it may say anything.
+    Untold,
+    /// It stands where any node may write, which is where a shard's first entry goes.
+    Anyone,
+    /// It came by the way that only this origin has.
+    Origin(Origin),
+}
 
 /// One entry in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +57,8 @@ pub struct Placed {
     /// When the log took it, in nanoseconds of the log's own clock. With the frame's checksum it tells one
     /// placement from another that came to stand at the same position later.
     pub time: u64,
-    /// Who appended it, if the log knows that better than the frame.
-    pub from: Option<Origin>,
+    /// Who appended it, as far as the log itself knows.
+    pub from: Sender,
     /// The bytes that were appended.
     pub frame: Vec<u8>,
 }
@@ -42,7 +67,27 @@ impl Placed {
     /// An entry in one part, by whoever it says.
     #[must_use]
     pub fn whole(seq: u64, time: u64, frame: Vec<u8>) -> Self {
-        Self { seq, parts: 1, time, from: None, frame }
+        Self { seq, parts: 1, time, from: Sender::Untold, frame }
+    }
+
+    /// What tells it from another that may come to stand in its place.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        Placement { seq: self.seq, time: self.time, checksum: codec::checksum(&self.frame) }
+    }
+
+    /// Whether the entry in it may be by whom it says. Anybody may found a cluster, and nothing else without a name.
+    #[must_use]
+    pub fn may_say(&self, entry: &Entry) -> bool {
+        match self.from {
+            Sender::Untold => true,
+            Sender::Anyone => self.first() == 1 && matches!(entry.body, Body::Genesis(_)),
+            // What has no number is said by a voice of the origin's own, which is another subject.
+            Sender::Origin(origin) if entry.body.is_unnumbered() => {
+                origin == entry.origin || origin == entry.origin.voice()
+            }
+            Sender::Origin(origin) => origin == entry.origin,
+        }
     }
 
     /// The position that its first part has.
@@ -127,6 +172,24 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// Entries after a position, about `bytes_max` of them.
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error>;
 
+    /// What stands at a position of a shard, or the first that comes after it if that is gone; `None` if nothing does.
+    async fn stands(&self, shard: Shard, at: u64) -> Result<Option<Placement>, Error> {
+        let there = self.read(shard, at.saturating_sub(1), 1).await?;
+        Ok(there.first().map(Placed::placement))
+    }
+
+    /// What [`Log::stands`] at a position, and what [`Log::read`] gives after it. The entries are never older than the
+    /// answer: if another entry stands there by now, that is seen.
+    async fn read_on(
+        &self,
+        shard: Shard,
+        at: u64,
+        bytes_max: usize,
+    ) -> Result<(Option<Placement>, Vec<Placed>), Error> {
+        let entries = self.read(shard, at, bytes_max).await?;
+        Ok((self.stands(shard, at).await?, entries))
+    }
+
     /// How far a shard reaches.
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error>;
 
@@ -147,6 +210,11 @@ pub trait Log: Send + Sync + std::fmt::Debug {
 
     /// Returns when something may have come after `after`; may also return for no reason.
     async fn changed(&self, shard: Shard, after: u64);
+
+    /// What is not as it should be with the log or the way to it, though it can be used: subject and words.
+    fn degraded(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 
     /// Says what a node says of itself, in place of what this origin said before.
     async fn announce(&self, member: &Member) -> Result<(), Error>;

@@ -10,6 +10,7 @@ use crate::log::{Claim, Log};
 use crate::place::Place;
 use crate::publish::Publisher;
 use crate::report::Board;
+use crate::seq_map::SeqMap;
 use crate::subscribe::Subscriber;
 use crate::watch::Watch;
 use following::Following;
@@ -32,6 +33,7 @@ mod publishing;
 mod retry;
 mod scratch;
 
+pub(crate) use carrier::NEVER_STARTED;
 pub use carrier::{Carrier, Nats};
 pub(crate) use failing::lost_log;
 pub use opened::{Opened, open};
@@ -48,10 +50,12 @@ pub struct Node {
     poll_interval: Duration,
     sleep_timeout: Duration,
     outbox_bytes_max: u64,
+    reload: Option<crate::reload::Reload>,
     number: u64,
     incarnation: u64,
     reached: Arc<AtomicU64>,
     keep: Keep,
+    seq_map: SeqMap,
     board: Board,
     state: PathBuf,
     place: Place,
@@ -92,6 +96,8 @@ impl Node {
         let activity = Arc::new(Activity::new());
         let guard = Guard {
             db: self.db.clone(),
+            log: self.log.clone(),
+            board: self.board.clone(),
             place: self.place.clone(),
             state: self.state.clone(),
             incarnation: self.incarnation,
@@ -100,6 +106,7 @@ impl Node {
             activity: Arc::clone(&activity),
             sleep_timeout: self.sleep_timeout,
             outbox_bytes_max: self.outbox_bytes_max,
+            reload: self.reload,
         };
         tasks.spawn(guard.run(stop.clone()).instrument(info_span!("guard")));
         let publishing = Publishing {
@@ -120,6 +127,7 @@ impl Node {
                 moved: Arc::clone(&moved),
                 activity: Arc::clone(&activity),
                 board: self.board.clone(),
+                seq_map: self.seq_map.clone(),
             };
             tasks.spawn(following.run(stop.clone()).instrument(info_span!("apply", shard)));
         }

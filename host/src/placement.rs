@@ -4,9 +4,7 @@
 //! then go on growing, so that positions alone look as they should; what its clock said when it took the entry, and
 //! the entry's checksum, do not.
 
-use crate::db::Placement;
-use crate::log::{Error, Log, Shard};
-use antiphon_core::codec;
+use crate::log::{Error, Log, Placed, Placement, Shard};
 use std::fmt;
 
 /// How a log is no longer the one that was applied. Its words follow "shard 1 of the log".
@@ -63,8 +61,6 @@ impl fmt::Display for Loss {
 
 /// Compares the entry at `position` with the one that was applied there; gives what is wrong with the log.
 ///
-/// Asked after a read, it vouches for what was read: a log that loses entries in between has another one here.
-///
 /// # Errors
 /// When the log can't be read.
 pub async fn compare(log: &dyn Log, shard: Shard, position: Placement) -> Result<Option<Loss>, Error> {
@@ -75,13 +71,39 @@ pub async fn compare(log: &dyn Log, shard: Shard, position: Placement) -> Result
         let first = log.bounds(shard).await?.first;
         return Ok((first > 1).then_some(Loss::Rolled { first, applied: 0 }));
     }
-    let there = log.read(shard, position.seq - 1, 1).await?.into_iter().next();
+    judge(log, shard, position, log.stands(shard, position.seq).await?).await
+}
+
+/// Reads what comes after `position`, and says whether it comes after what was applied there: a log that loses entries
+/// in between has another one there.
+///
+/// # Errors
+/// When the log can't be read.
+pub async fn read(
+    log: &dyn Log,
+    shard: Shard,
+    position: Placement,
+    bytes_max: usize,
+) -> Result<Result<Vec<Placed>, Loss>, Error> {
+    if position.seq == 0 || crate::flaw!(PlacementUnchecked) {
+        let entries = log.read(shard, position.seq, bytes_max).await?;
+        return Ok(compare(log, shard, position).await?.map_or(Ok(entries), Err));
+    }
+    let (there, entries) = log.read_on(shard, position.seq, bytes_max).await?;
+    Ok(judge(log, shard, position, there).await?.map_or(Ok(entries), Err))
+}
+
+/// What is wrong with a log in which `there` stands at a position, or after it.
+async fn judge(
+    log: &dyn Log,
+    shard: Shard,
+    position: Placement,
+    there: Option<Placement>,
+) -> Result<Option<Loss>, Error> {
     Ok(match there {
         None => Some(Loss::Tail { last: log.bounds(shard).await?.last, applied: position.seq }),
         Some(there) if there.seq != position.seq => Some(Loss::Rolled { first: there.seq, applied: position.seq }),
-        Some(there) if (there.time, codec::checksum(&there.frame)) != (position.time, position.checksum) => {
-            Some(Loss::Other { position: position.seq })
-        }
+        Some(there) if there != position => Some(Loss::Other { position: position.seq }),
         Some(_) => None,
     })
 }

@@ -3,7 +3,7 @@
 use crate::db::Known;
 use crate::failure::{Failure, Kind};
 use crate::join::{each_setting, unreachable_log};
-use crate::log::{Log, Shard};
+use crate::log::{Log, Placed, Shard};
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{Body, Bounds, ClusterId, Decision, Entry, InForce, OnFailure, Origin, Policy};
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(crate) async fn standing(
             let entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(unreachable_log)?;
             let Some(last) = entries.last() else { break };
             after = last.seq;
-            for entry in entries.iter().filter_map(|placed| codec::decode(&placed.frame).ok()) {
+            for entry in entries.iter().filter_map(said_by) {
                 match entry.body {
                     Body::Decided(decision) if shard == 1 && decision.version == known.decided.version + 1 => {
                         decided.insert(decision.version, decision.policies.clone());
@@ -55,6 +55,11 @@ pub(crate) async fn standing(
         }
     }
     Ok(known)
+}
+
+/// The entry in its place, if it is by whom it says.
+fn said_by(placed: &Placed) -> Option<Entry> {
+    codec::decode(&placed.frame).ok().filter(|entry| placed.may_say(entry))
 }
 
 /// Proposes policies to all nodes of a cluster: they hold from an entry of the log on, which comes after this.

@@ -41,6 +41,8 @@ pub struct Report {
     pub refused: BTreeMap<String, String>,
     /// What is not well, by part: `publish`, `shard 1`.
     pub troubles: BTreeMap<String, Trouble>,
+    /// What this node does without, though it goes on: `connection`, `durability`, `transport`.
+    pub degraded: BTreeMap<String, String>,
     /// The last error of any part, though it may be over.
     pub last_error: Option<LastError>,
     /// Changes of other nodes and echoes applied a second, of late.
@@ -205,6 +207,17 @@ impl Board {
             drop(noted);
             self.0.changed.notify_one();
         }
+    }
+
+    /// What this node does without, though it goes on. Whoever knows of it has said it.
+    pub fn degraded(&self, degraded: BTreeMap<String, String>) {
+        let mut noted = self.noted();
+        if noted.report.degraded == degraded {
+            return;
+        }
+        noted.report.degraded = degraded;
+        drop(noted);
+        self.0.changed.notify_one();
     }
 
     /// What stays behind, by table; of all other tables nothing does any more.

@@ -9,6 +9,7 @@ use crate::log::Shard;
 use crate::node::{Carrier, state_directory};
 use crate::report::{LastError, Report};
 use crate::unread;
+use crate::words::count;
 use antiphon_core::codec;
 use antiphon_core::entry::Body;
 use serde::Serialize;
@@ -63,6 +64,8 @@ pub struct Status {
     pub refused: BTreeMap<String, String>,
     /// What is not well, by part: `publish`, `shard 1`.
     pub troubles: BTreeMap<String, Trouble>,
+    /// What it does without, though it goes on: `connection`, `durability`, `transport`; and what was `forged`.
+    pub degraded: BTreeMap<String, String>,
     /// The last error, though it may be over.
     pub last_error: Option<LastError>,
     /// How long ago that was.
@@ -288,8 +291,19 @@ impl Status {
             ..Self::default()
         };
         status.look_at_log(carrier, &stored.positions, now_ms);
+        if stored.forged > 0 {
+            let entries = count(stored.forged, "entry", "entries");
+            let words = format!(
+                "{entries} of the log said that another node wrote it than the one that sent it, and was left out; see who \
+                 may publish to the log's subjects"
+            );
+            status.degraded.insert("forged".to_owned(), words);
+        }
         if let Some(report) = report {
             status.tables = report.tables;
+            if running {
+                status.degraded.extend(report.degraded);
+            }
             status.refused = report.refused;
             status.last_error_seconds_ago = report.last_error.as_ref().map(|last| ago(last.at_ms, now_ms));
             status.last_error = report.last_error;

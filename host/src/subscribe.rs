@@ -47,6 +47,7 @@ pub struct Subscriber {
     shard: Shard,
     remembers: bool,
     applied: u64,
+    reached: Option<u64>,
 }
 
 impl std::fmt::Debug for Subscriber {
@@ -59,7 +60,7 @@ impl Subscriber {
     /// A subscriber of one shard.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>, shard: Shard) -> Self {
-        Self { db, log, shard, remembers: false, applied: 0 }
+        Self { db, log, shard, remembers: false, applied: 0, reached: None }
     }
 
     /// Reads some entries and applies what fits one transaction.
@@ -79,6 +80,11 @@ impl Subscriber {
         std::mem::take(&mut self.applied)
     }
 
+    /// Where it has come to, if it has moved since this was asked last.
+    pub fn take_reached(&mut self) -> Option<u64> {
+        self.reached.take()
+    }
+
     async fn try_step(&mut self) -> Result<Progress, Error> {
         let shard = self.shard;
         if !self.remembers {
@@ -87,16 +93,23 @@ impl Subscriber {
             self.remembers = true;
         }
         let (position, anchor) = self.db.call(move |db| Ok((db.position(shard), db.anchor(shard)))).await?;
-        let entries = self.log.read(shard, position.seq, READ_BYTES_MAX).await?;
-        // After the read, so that entries are never applied upon others than they came after.
-        if let Some(what) = placement::compare(&*self.log, shard, anchor).await? {
-            return Err(self.broken(what));
-        }
+        let entries = if anchor == position {
+            placement::read(&*self.log, shard, position, READ_BYTES_MAX).await?.map_err(|what| self.broken(what))?
+        } else {
+            // Of a large unit a part was applied: it is its last piece that must still be there.
+            let entries = self.log.read(shard, position.seq, READ_BYTES_MAX).await?;
+            if let Some(what) = placement::compare(&*self.log, shard, anchor).await? {
+                return Err(self.broken(what));
+            }
+            entries
+        };
         if entries.is_empty() {
             return Ok(Progress::Idle(position.seq));
         }
         fault!("read");
-        let applied = self.db.call(move |db| db.apply(shard, &entries)).await?;
+        let (applied, reached) =
+            self.db.call(move |db| Ok((db.apply(shard, &entries)?, db.position(shard).seq))).await?;
+        self.reached = (reached > position.seq).then_some(reached).or(self.reached);
         self.applied += applied.changes as u64;
         if applied.entries > 0 {
             tracing::debug!(shard, entries = applied.entries, changes = applied.changes, "entries applied");

@@ -13,7 +13,7 @@ const CLUSTER: [u8; 16] = [7; 16];
 
 /// A member of a cluster, with the official components.
 fn database(path: &Path) -> Database {
-    let overrides = Overrides { db_path: Some(path.to_owned()), node_id: None, log_path: None };
+    let overrides = Overrides { db_path: Some(path.to_owned()), ..Overrides::default() };
     let config = Config::load(Sources { file: None, environment: Environment::default(), overrides }).unwrap().config;
     let parts = components::parts(&config, antiphon::custom::Pins::Required).unwrap();
     let options = antiphon::db::Options {

@@ -16,8 +16,17 @@ pub(crate) struct Host(Child);
 impl Host {
     fn start(database: &Path, log: &Path, config: Option<&Path>) -> Self {
         let config = config.into_iter().flat_map(|file| [Path::new("--config"), file]);
+        Self::run([Path::new("run"), database, Path::new("--log"), log].into_iter().chain(config))
+    }
+
+    /// One that is told everything by a file.
+    pub(crate) fn configured(config: &Path) -> Self {
+        Self::run([Path::new("run"), Path::new("--config"), config])
+    }
+
+    fn run<'a>(arguments: impl IntoIterator<Item = &'a Path>) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_antiphon"))
-            .args([Path::new("run"), database, Path::new("--log"), log].into_iter().chain(config))
+            .args(arguments)
             .env("ANTIPHON_LOG", "warn")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -51,7 +60,7 @@ pub(crate) fn count(conn: &Connection) -> usize {
 }
 
 /// Whether the host beside this database has founded a cluster or joined one.
-fn is_member(conn: &Connection) -> bool {
+pub(crate) fn is_member(conn: &Connection) -> bool {
     let sql = "SELECT 1 FROM \"__antiphon___meta\" WHERE name = 'cluster'";
     conn.prepare(sql).is_ok_and(|mut statement| statement.exists([]).unwrap_or(false))
 }
@@ -88,7 +97,7 @@ impl Two {
 }
 
 /// Whether a mark can be judged with so few rows.
-fn is_enough(rows: usize) -> bool {
+pub(crate) fn is_enough(rows: usize) -> bool {
     rows >= 10_000
 }
 

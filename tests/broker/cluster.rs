@@ -1,6 +1,6 @@
 //! Nodes that share nothing but the broker.
 
-use antiphon_harness::{Broker, Place, Signal, Site, eventually, resolver_guest, settled};
+use antiphon_harness::{Broker, Place, Site, eventually, resolver_guest, settled};
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v, n INTEGER DEFAULT 0);";
 
@@ -62,27 +62,6 @@ fn rows_go_between_nodes_that_share_only_a_broker() {
     }
 }
 
-/// C11, C12: nothing that could not be sent counts as sent, and nobody gives up.
-#[test]
-fn c11_c12_what_is_written_while_the_broker_is_away_arrives() {
-    let mut cluster = Cluster::new();
-    let (mut a, mut b) = (cluster.site("a"), cluster.site("b"));
-    start(&mut a);
-    start(&mut b);
-    a.sql("INSERT INTO t (id) VALUES (0)");
-    eventually("it works", || count(&b) == "1");
-    cluster.broker.kill();
-    for id in 1..=500 {
-        a.sql(&format!("INSERT INTO t (id) VALUES ({id})"));
-    }
-    b.sql("INSERT INTO t (id) VALUES (1000)");
-    a.wait_for_words("Unable to publish");
-    cluster.broker.resume();
-    eventually("all rows arrive", || count(&a) == "502" && count(&b) == "502");
-    settled(&[&a, &b]);
-    assert!(a.is_running() && b.is_running());
-}
-
 /// A node that starts while no server is there waits, says so, and what is written meanwhile is sent.
 #[test]
 fn a_start_waits_for_the_broker() {
@@ -99,94 +78,6 @@ fn a_start_waits_for_the_broker() {
     cluster.broker.resume();
     eventually("all rows arrive", || count(&b) == "2");
     settled(&[&a, &b]);
-}
-
-/// C04: an append whose answer was never read has taken place all the same, and nothing is counted twice.
-#[test]
-fn c04_a_process_killed_at_an_append_repeats_nothing() {
-    let counter = "[[conflict.table]]\nmatch = 't'\nuse = 'counter'\nsettings = { columns = 'n' }";
-    let cluster = Cluster::new();
-    let (mut a, mut b) = (cluster.configured("a", counter), cluster.configured("b", counter));
-    a.sql("INSERT INTO t (id) VALUES (1)");
-    start(&mut a);
-    start(&mut b);
-    eventually("it works", || count(&b) == "1");
-    for point in ["append", "appended", "sent", "commit", "committed"] {
-        for _ in 0..10 {
-            a.sql("UPDATE t SET n = n + 1");
-            b.sql("UPDATE t SET n = n + 1");
-        }
-        a.kill9();
-        a.set("ANTIPHON_DIE_AT", Some(format!("{point}:1")));
-        a.spawn();
-        a.sql("UPDATE t SET n = n + 1");
-        a.wait();
-        a.set("ANTIPHON_DIE_AT", None::<String>);
-        start(&mut a);
-    }
-    eventually("each addition counts once", || a.one("SELECT n FROM t") == "105" && b.one("SELECT n FROM t") == "105");
-    settled(&[&a, &b]);
-}
-
-/// C09: a host that stood still while others went on has no double effect.
-#[test]
-fn c09_a_host_that_stood_still_goes_on() {
-    let cluster = Cluster::new();
-    let (mut a, mut b) = (cluster.site("a"), cluster.site("b"));
-    start(&mut a);
-    start(&mut b);
-    // Before it stands still: it may hold the write lock then, as any process may that is stopped.
-    b.sql("INSERT INTO t (id, v) VALUES (1000, 1)");
-    b.signal(Signal::STOP);
-    for id in 0..300 {
-        a.sql(&format!("INSERT INTO t (id, v) VALUES ({id}, 1)"));
-    }
-    b.signal(Signal::CONT);
-    eventually("all rows arrive", || count(&a) == "301" && count(&b) == "301");
-    settled(&[&a, &b]);
-}
-
-/// The broker in one piece, killed while rows are written: nothing that it acknowledged is lost.
-#[test]
-fn f02_a_broker_killed_under_writes_comes_back() {
-    let mut cluster = Cluster::new();
-    let (mut a, mut b) = (cluster.site("a"), cluster.site("b"));
-    start(&mut a);
-    start(&mut b);
-    for round in 0..5 {
-        for id in 0..100 {
-            let id = round * 100 + id;
-            a.sql(&format!("INSERT INTO t (id) VALUES ({id})"));
-            b.sql(&format!("INSERT INTO t (id) VALUES ({})", id + 10_000));
-            if id % 100 == 50 {
-                cluster.broker.kill();
-            }
-            if id % 100 == 70 {
-                cluster.broker.resume();
-            }
-        }
-    }
-    eventually("all rows arrive", || count(&a) == "1000" && count(&b) == "1000");
-    settled(&[&a, &b]);
-}
-
-/// A stream that was deleted is not taken for an empty one: both nodes stop and say so, and no row is touched.
-#[test]
-fn f08_a_deleted_log_stops_the_nodes() {
-    let mut cluster = Cluster::new();
-    let (mut a, mut b) = (cluster.site("a"), cluster.site("b"));
-    start(&mut a);
-    start(&mut b);
-    a.sql("INSERT INTO t (id) VALUES (1)");
-    eventually("it works", || count(&b) == "1");
-    settled(&[&a, &b]);
-    cluster.broker.kill();
-    std::fs::remove_dir_all(cluster.broker.store()).unwrap();
-    cluster.broker.resume();
-    assert_eq!(a.wait().code(), Some(65), "{}", a.said());
-    assert_eq!(b.wait().code(), Some(65), "{}", b.said());
-    assert!(a.said().contains("its tail is lost"), "{}", a.said());
-    assert_eq!((count(&a), count(&b)), ("1".to_owned(), "1".to_owned()));
 }
 
 /// Rows and transactions larger than the broker takes in one message.
@@ -252,4 +143,25 @@ fn a_node_that_lacks_a_component_waits_for_it() {
     settled(&[&a, &b, &c]);
     assert_eq!(c.one("SELECT v FROM t WHERE id = 1"), "first");
     assert_eq!(c.one("SELECT resolver, verdict FROM __antiphon___conflict"), "mine|keep");
+}
+
+/// What looks at a node from outside looks at servers as well, and says so when none answers.
+#[test]
+fn a_node_and_its_log_can_be_looked_at() {
+    let mut cluster = Cluster::new();
+    let mut a = cluster.site("a");
+    start(&mut a);
+    a.sql("INSERT INTO t (id) VALUES (1)");
+    settled(&[&a]);
+    let run = |verb: &[&str]| cluster.place.run(verb.iter().chain(&["--config", "a.toml"]));
+    eventually("it is well", || run(&["status"]).code == Some(0));
+    let log = run(&["log", "info"]);
+    log.expect(0, &[]);
+    assert!(log.stdout.contains("shard 1"), "{}", log.stdout);
+    let doctor = run(&["doctor"]);
+    doctor.expect(0, &[]);
+    cluster.broker.kill();
+    let run = |verb: &[&str]| cluster.place.run(verb.iter().chain(&["--config", "a.toml"]));
+    let said = run(&["status"]).expect(3, &[]).stdout.clone();
+    assert!(said.contains("no NATS server at "), "{said}");
 }

@@ -1,6 +1,6 @@
 //! The contract of a log, kept by JetStream.
 
-use antiphon::log::{Appended, Connection, JetStream, Log, Login, Names, Settings, conformance};
+use antiphon::log::{Appended, Connection, JetStream, Limit, Log, Login, Names, Sender, Settings, conformance};
 use antiphon_core::entry::Origin;
 use antiphon_harness::Broker;
 use std::cell::Cell;
@@ -9,13 +9,13 @@ use std::time::Duration;
 async fn connect(broker: &Broker) -> Connection {
     let pause = Duration::from_millis(100);
     let connection = Connection::open(&[broker.url()], "test", Login::default(), pause).await.unwrap();
-    connection.wait("the broker", 10, pause).await;
+    connection.wait(10).await;
     connection
 }
 
 fn settings(prefix: &str, place: &str) -> Settings {
     let names = Names { subject_prefix: format!("{prefix}-subject"), stream_prefix: prefix.to_owned() };
-    Settings { names, replicas: 1, update_existing: false, place: place.to_owned() }
+    Settings { names, replicas: 1, update_existing: false, limit: Limit::default(), place: place.to_owned() }
 }
 
 fn origin(node: u64) -> Origin {
@@ -58,7 +58,10 @@ async fn a_large_entry_is_cut_and_put_together() {
     let mut read = Vec::new();
     while read.len() < 5 {
         let placed = log.read(1, after, 1 << 20).await.unwrap();
-        assert!(placed[0].first() == after + 1 && placed[0].from == Some(origin(if read.len() < 4 { 1 } else { 2 })));
+        assert!(
+            placed[0].first() == after + 1
+                && placed[0].from == Sender::Origin(origin(if read.len() < 4 { 1 } else { 2 }))
+        );
         after = placed.last().unwrap().seq;
         read.extend(placed);
     }
@@ -70,6 +73,23 @@ async fn a_large_entry_is_cut_and_put_together() {
     let again = log.read(1, read[1].seq - 1, 1).await.unwrap();
     assert_eq!(again[0], read[1]);
     assert_eq!(log.last_number(1, origin(1)).await.unwrap(), 4);
+}
+
+/// What waited for long is many entries, more than the server takes at once: they follow each other in several batches.
+#[tokio::test]
+async fn many_entries_are_taken_at_once() {
+    let broker = Broker::start();
+    let connection = connect(&broker).await;
+    let log = JetStream::new(&connection, settings("log", "here"));
+    let frames: Vec<Vec<u8>> = (0..2500u32).map(|number| number.to_le_bytes().to_vec()).collect();
+    assert_eq!(log.append(1, origin(1), 1, &frames).await.unwrap(), Appended::At(2500));
+    assert_eq!(log.append(1, origin(1), 2400, &frames).await.unwrap(), Appended::Fenced { last: 2500 });
+    assert_eq!(log.append(1, origin(1), 2501, &frames[..1]).await.unwrap(), Appended::At(2501));
+    let mut read = Vec::new();
+    while read.len() < 2500 {
+        read.extend(log.read(1, read.len() as u64, 1 << 20).await.unwrap().into_iter().map(|placed| placed.frame));
+    }
+    assert!(read[..2500] == frames);
 }
 
 /// A claim is one process's, until it is silent for some seconds; the same place takes it over at once.

@@ -1,8 +1,32 @@
 //! The log between machines, on real NATS servers.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test that can't go on ends there")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "a test that can't go on ends there"
+)]
 
+mod admin;
+mod cases;
+mod certificates;
 mod cluster;
 mod contract;
+mod durability;
+mod entering;
+mod faults;
+mod hostile;
+mod identity;
+mod large;
+mod limits;
+mod load;
+mod lost;
+mod managed;
+mod scenario;
+mod security;
+mod site;
+mod world;
 
 /// A file that nobody listed would be a test that nobody runs.
 #[test]

@@ -7,7 +7,7 @@ use antiphon_core::hash::PluginError;
 use antiphon_core::resolve::{Clash, Needs, Resolve, Verdict};
 use antiphon_core::schema::Table;
 use antiphon_core::value::Value;
-use antiphon_harness::{Counter, Node, Setup, decision, found, policy, settle};
+use antiphon_harness::{ColumnMerge, Counter, Dice, Node, Setup, decision, found, policy, settle};
 use std::sync::Arc;
 
 const STOCK: &str = "CREATE TABLE stock (id INTEGER PRIMARY KEY, a, b, n INTEGER)";
@@ -37,6 +37,7 @@ fn setup(node: u64, limit: i64) -> Setup {
         resolvers: vec![
             ("counter", Arc::new(|| Ok(Box::new(Counter::new(&["n"]))))),
             ("refuses too", Arc::new(|| Ok(Box::new(Refuses(0))))),
+            ("column-merge", Arc::new(|| Ok(Box::new(ColumnMerge)))),
         ],
         ..Setup::default()
     }
@@ -240,4 +241,64 @@ fn t08_without_a_stop_nothing_is_said_of_one() {
         .filter_map(|body| if let Body::InForce(in_force) = body { Some(in_force.halted.is_some()) } else { None })
         .collect();
     assert!(!said.is_empty() && !said.contains(&true));
+}
+
+/// The version of the last policies in the log, whoever has come to them.
+fn newest(node: &Node) -> u64 {
+    let version = |body: &Body| if let Body::Decided(decision) = body { decision.version } else { 0 };
+    node.log_entries(1).iter().map(version).max().unwrap_or(0)
+}
+
+/// Nodes that write, die, stop and change policies in any order end with the same rows and records, and so does one that
+/// reads the log when all is over.
+#[test]
+fn t08_histories_with_stops_end_alike() {
+    let (mut stops, mut lifted) = (0, 0);
+    for seed in 0..60 {
+        let mut dice = Dice::new(seed);
+        let log = Arc::new(Memory::new());
+        let shards = 1 + u32::try_from(dice.below(3)).unwrap();
+        let atomic_max = *dice.pick(&[100_000, 3]);
+        let setup = |node| Setup { shards, atomic_max, ..setup(node, 60) };
+        let mut nodes = [1, 2, 3].map(|node| Node::new(&log, setup(node), STOCK));
+        let [a, b, c] = &mut nodes;
+        found(&mut [&mut *a, &mut *b, &mut *c]);
+        a.sql("INSERT INTO stock VALUES (1, 0, 0, 10), (2, 0, 0, 20), (3, 0, 0, 30), (4, 0, 0, 40), (5, 0, 0, 50)");
+        settle(&mut [&mut *a, &mut *b, &mut *c]);
+        for _ in 0..100 {
+            let at = usize::try_from(dice.below(3)).unwrap();
+            let (id, n) = (1 + dice.below(6), dice.below(100));
+            let node = &mut nodes[at];
+            match dice.below(24) {
+                0..=7 => node.sql(&format!("UPDATE stock SET n = {n} WHERE id = {id}")),
+                8 => node.sql(&format!("UPDATE stock SET a = {n}, n = n + 1 WHERE id <= {id}")),
+                9 => node.sql(&format!("DELETE FROM stock WHERE id = {id}")),
+                10 => node.sql(&format!("INSERT OR IGNORE INTO stock VALUES ({id}, 0, 0, {n})")),
+                11..=16 => drop(node.publish_step()),
+                17..=21 => stops += usize::from(node.apply().is_some()),
+                22 if dice.below(3) == 0 => {
+                    let next = *dice.pick(&["counter", "column-merge", "refuses", "refuses too", "last-write-wins"]);
+                    node.propose(decision(newest(node) + 1, &[("stock", next)]));
+                }
+                23 if dice.below(3) == 0 => node.crash(),
+                _ => {}
+            }
+        }
+        let [a, b, c] = &mut nodes;
+        let mut all = [a, b, c];
+        for _ in 0..4 {
+            if rounds(&mut all).iter().all(Option::is_none) {
+                break;
+            }
+            lifted += 1;
+            let version = newest(all[0]) + 1;
+            all[0].propose(decision(version, &[("stock", "counter")]));
+        }
+        let waits = rounds(&mut all);
+        assert!(waits.iter().all(Option::is_none), "seed {seed}: {waits:?}");
+        settle(&mut all);
+        assert_eq!([records(all[1]), records(all[2])], [records(all[0]), records(all[0])], "seed {seed}");
+        joins(&log, setup(4), &mut all);
+    }
+    assert!(stops > 40 && lifted > 8, "{stops} stops, {lifted} of them lifted at the end");
 }

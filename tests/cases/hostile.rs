@@ -2,8 +2,8 @@
 
 use crate::kinds::NAMES;
 use antiphon::db::Stop;
-use antiphon::log::Placed;
-use antiphon_core::entry::{Chunk, Rows};
+use antiphon::log::{Placed, Sender};
+use antiphon_core::entry::{Chunk, Origin, Rows};
 use antiphon_core::value::Value;
 use antiphon_harness::{Dice, Node, append_foreign, foreign, pair, settle};
 
@@ -158,4 +158,36 @@ fn x04_ten_thousand_nasty_names() {
         assert!(refusal(&a, hostile).is_some(), "{name:?}");
     }
     assert_eq!(everything(&a), before);
+}
+
+/// Who speaks in another's name is not heard, on any node, and the number that he took is not taken.
+#[test]
+fn x01_an_entry_in_anothers_name_is_left_out() {
+    let (a, mut b) = victims("");
+    let seq = b.with(|db| db.position(1).seq) + 1;
+    let claimed = Origin { node: 99, incarnation: 1 };
+    let says = |number: u64, id: i64| {
+        let mut chunk = chunk("t", &["id", "v"], None);
+        chunk.written = Rows::new(2);
+        chunk.written.push(vec![Value::Integer(id), Value::Integer(7)]);
+        foreign(number, vec![chunk])
+    };
+    let placed = |seq, from, number, id| Placed { from, ..Placed::whole(seq, seq, says(number, id)) };
+    let other = Origin { node: 98, incarnation: 1 };
+    let entries = vec![
+        placed(seq, Sender::Origin(other), 1, 1),
+        placed(seq + 1, Sender::Anyone, 1, 1),
+        placed(seq + 2, Sender::Origin(Origin { incarnation: 2, ..claimed }), 1, 1),
+        placed(seq + 3, Sender::Origin(claimed), 1, 5),
+        placed(seq + 4, Sender::Untold, 2, 6),
+    ];
+    for node in [&a, &b] {
+        let applied = node.apply_placed(1, entries.clone());
+        assert_eq!((applied.entries, applied.changes, applied.stop), (5, 2, None));
+        assert_eq!(node.rows("SELECT id, v FROM t ORDER BY id"), ["1|safe", "5|7", "6|7"]);
+        assert_eq!(node.one("SELECT value FROM __antiphon___meta WHERE name = 'forged'"), "3");
+        assert_eq!(node.rows("SELECT count(*) FROM __antiphon___received WHERE node = 98"), ["0"]);
+    }
+    b.crash();
+    assert_eq!(b.with(|db| db.position(1).seq), seq + 4);
 }

@@ -97,8 +97,8 @@ fn what_has_no_effect_is_said() {
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
-    warning: `snapshot.enabled`, `snapshot.store` have no effect in this version: no snapshot is taken or restored
+    warning: `snapshot.enabled` has no effect in this version: no snapshot is taken or restored
+    warning: `snapshot.store` has no effect in this version: no snapshot is taken or restored; only `antiphon storage` uses it so far
     "#);
 }
 
@@ -165,6 +165,8 @@ fn show_hides_secrets() {
     [replication_log]
     shards = 1
     max_entries = 1024
+    log_bytes_max = "0"
+    on_full = "block"
     replicas = 1
     compress = true
     update_existing = false
@@ -210,6 +212,7 @@ fn show_hides_secrets() {
     calls = 1000000
 
     [plugin.backup.grants]
+    folder = ""
     http = []
     private_networks = false
 
@@ -217,7 +220,9 @@ fn show_hides_secrets() {
     enabled = true
     interval = 0
     leader_ttl = 0
-    store = "nats"
+    store = "file"
+    parallel = 4
+    bandwidth = "0"
 
     [snapshot.nats]
     replicas = 1
@@ -239,12 +244,14 @@ fn show_hides_secrets() {
     url = "sftp://***@h:22/x"
 
     [snapshot.file]
-    path = ""
+    path = "app.db.antiphon/log/snapshots"
 
     [nats]
     urls = []
     subject_prefix = "harmonylite-change-log"
     stream_prefix = "harmonylite-changes"
+    start_server = true
+    nats_server = ""
     server_config = ""
     seed_file = ""
     user_name = "bob"
@@ -252,8 +259,12 @@ fn show_hides_secrets() {
     ca_file = ""
     cert_file = ""
     key_file = ""
+    cluster_addr = ""
+    cluster_peers = []
     bind_address = "127.0.0.1:-1"
     require_tls = false
+    nats_monitor = []
+    strict_durability = false
     creds_file = ""
     connect_retries = 5
     reconnect_wait_seconds = 2

@@ -25,6 +25,7 @@ fn alone_it_prints_its_help() {
       log        Look at the log: which changes it holds, from whom, and how far it reaches
       repair     Compare a database with the log, and send what differs
       plugin     Make components, look at them, try them out, and pin them
+      storage    Look at the storage of snapshots, try it, and move objects by hand
       policy     Look at who decides clashes in a cluster, and change it for all nodes
       demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything
@@ -65,6 +66,12 @@ fn run_help() {
           --node-id <N>
               Number of this node, different on every node; 0 or none: from the configuration, else made
               once at random
+
+          --cluster-addr <ADDR>
+              Start a NATS server, which others of its cluster reach at this `host:port`
+
+          --cluster-peers <URLS>
+              Addresses of those others, as `nats://host:4248`, joined by commas
 
       -h, --help
               Print help (see a summary with '-h')

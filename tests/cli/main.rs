@@ -135,6 +135,7 @@ fn the_status_of_a_database_that_never_was_replicated() {
       "tables": [],
       "refused": {},
       "troubles": {},
+      "degraded": {},
       "last_error": null,
       "last_error_seconds_ago": null
     }
@@ -309,12 +310,12 @@ fn flags_as_harmonylites_users_type_them() {
 
     hint: `antiphon snapshot create` will take its place with the snapshots
     "#);
-    assert_snapshot!(dir.words("-config c.toml -cluster-addr 127.0.0.1:4221"), @r#"
+    assert_snapshot!(dir.words("-config c.toml -leaf-servers nats://h:7422"), @r#"
     exit 69
     --- stderr
-    error: the flag `-cluster-addr` is not part of this version
+    error: the flag `-leaf-servers` is not part of this version
 
-    hint: this version starts no NATS server: start your own `nats-server -js`, and name it under `[nats]` as `urls`
+    hint: name leaf servers in a file of the NATS server's own, `server_config` under `[nats]`: `leafnodes { … }`
     "#);
     assert_snapshot!(dir.words("-config"), @r#"
     exit 2

@@ -67,7 +67,7 @@ fn help_of_the_commands_for_components() {
     --- stdout
     Make components, look at them, try them out, and pin them
 
-    Nothing of this touches a database or a log.
+    Nothing of this touches a database or a log; `reload` asks the node that runs.
 
     Usage: antiphon plugin <COMMAND>
 
@@ -80,9 +80,10 @@ fn help_of_the_commands_for_components() {
                has
       check    Check a component: what it is, what it wants, and whether it answers the same questions
                alike
-      test     Test a component: its cases, and for a resolver whole histories of a cluster
+      test     Test a component: its cases, histories of a cluster, or what every storage promises
       bench    Measure a component: questions a second, fuel, memory, and what a start costs
       pin      Pin a component: write the sha256 of its file into the configuration
+      reload   Have the running node look into its configuration again for its plugins
       help     Print this message or the help of the given subcommand(s)
 
     Options:
@@ -135,7 +136,7 @@ fn help_of_the_commands_for_components() {
     assert_snapshot!(dir.words("plugin test --help"), @r"
     exit 0
     --- stdout
-    Test a component: its cases, and for a resolver whole histories of a cluster
+    Test a component: its cases, histories of a cluster, or what every storage promises
 
     A history lets several nodes write the same few rows, send and read; afterwards all nodes must hold
     the same rows. One that goes wrong is shown as short as one was found. Exit code 0 if all is well, 3
@@ -240,6 +241,12 @@ fn the_official_components_are_listed() {
     xxh3               hasher     0.1.0    laws 1
       sha256    [sha256]
       settings  columns (string): names of key columns joined by commas: rows alike in them share a shard; seed (string): a whole number; another one spreads keys otherwise
+    file               storage    0.1.0    laws 1
+      sha256    [sha256]
+      settings  path (string): the folder
+    nats               storage    0.1.0    laws 1
+      sha256    [sha256]
+      settings  bucket (string): name of the bucket; replicas (string): how many servers keep a copy, if it is made
     ");
     let json = dir.words("plugin list --json");
     let lines: Vec<serde_json::Value> = json.lines().skip(2).map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -239,7 +239,8 @@ fn watching_goes_on_until_interrupted() {
         let found: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
         assert_eq!(found["host"]["running"], true);
     }
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::INT).unwrap();
+    // Not by SIGINT, which a shell lets those ignore that it starts behind itself.
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());
 }
 

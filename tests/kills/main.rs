@@ -201,7 +201,7 @@ const ALL: &[Who] = &[Founder, Joiner, Equal];
 
 /// The points named in the program, who passes them for sure, and the passing at which it dies. `commit` ends every
 /// transaction of the host's, so its first passings are those of founding and joining. Those with nobody beside them
-/// are passed in `deaths_off_the_way` and `deaths_between_slices`.
+/// are passed in `deaths_off_the_way`, `deaths_between_slices` and `deaths_while_policies_change`.
 const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("checked", ALL, &[1]),
     ("created", &[Founder], &[1]),
@@ -257,6 +257,12 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("measured", &[Founder], &[1]),
     ("pruned", &[], &[]),
     ("settle", &[], &[]),
+    ("decided", &[], &[]),
+    ("recaptured", &[], &[]),
+    ("in-force", &[], &[]),
+    ("turn", &[], &[]),
+    ("turned", &[], &[]),
+    ("covered", &[], &[]),
     ("begin-life", &[], &[]),
     ("uninstall", &[], &[]),
     ("stopping", &[], &[]),
@@ -450,6 +456,58 @@ fn f01_deaths_between_slices() {
         assert_eq!(a.one("SELECT count(*) FROM item WHERE note = 'large'"), (round * 2700).to_string(), "{passing}");
         assert_eq!(a.one("SELECT v FROM item WHERE id = 'b'"), (round + 2).to_string(), "{passing}");
         b.term();
+    }
+}
+
+/// Policies change while a node dies, whatever of it was done: they hold afterwards, and nothing counts twice.
+#[test]
+fn f01_deaths_while_policies_change() {
+    for point in ["decided", "recaptured", "in-force", "turn", "turned", "covered"] {
+        let place = place();
+        let configure = |name: &str, more: &str| {
+            let text = format!("db_path = '{name}.db'\n[log]\npath = 'log'\n{more}");
+            place.file(&format!("{name}.toml"), &text);
+        };
+        let site = |name: &str| {
+            configure(name, "");
+            place.site(name, TABLES).arguments(["run", "--config", &format!("{name}.toml")])
+        };
+        let (mut dying, mut other) = (site("dying"), site("other"));
+        dying.start();
+        other.start();
+        dying.sql("INSERT INTO total VALUES (1, 100)");
+        settled(&[&dying, &other]);
+        dying.term();
+        let mut n = 120;
+        if point == "covered" {
+            // Its row is on its way while the other node goes on to other policies.
+            n += 1;
+            dying.set(DIE_AT, Some("append:1"));
+            dying.spawn();
+            dying.sql("UPDATE total SET n = n + 1");
+            dies(&mut dying);
+        } else {
+            other.term();
+        }
+        configure("dying", "[[conflict.table]]\nmatch = 'total'\nuse = 'counter'\nsettings = { columns = 'n' }\n");
+        let applied = place.run(["policy", "apply", "--config", "dying.toml"]);
+        assert_eq!(applied.code, Some(0), "{}", applied.stderr);
+        if point == "covered" {
+            eventually("it holds", || place.run(["log", "peek", "--log", "log"]).stdout.contains("holds from here on"));
+        }
+        dying.set(DIE_AT, Some(format!("{point}:1")));
+        dying.spawn();
+        dies(&mut dying);
+        comes_back(&mut dying);
+        if point != "covered" {
+            comes_back(&mut other);
+        }
+        // What was on its way before there was a policy goes by the order of the log.
+        settled(&[&dying, &other]);
+        other.sql("UPDATE total SET n = n + 20");
+        settled(&[&dying, &other]);
+        eventually("it holds", || place.run(["log", "peek", "--log", "log"]).stdout.contains("holds from here on"));
+        assert_eq!(dying.one("SELECT n FROM total"), n.to_string(), "{point}");
     }
 }
 

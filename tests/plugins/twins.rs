@@ -290,6 +290,7 @@ fn official_components_say_who_they_are() {
         let info = match component.world {
             World::Hasher => HOST.hasher(&source, &[], Limits::default()).unwrap().info().clone(),
             World::Resolver => HOST.resolver(&source, &[], Limits::default()).unwrap().info().clone(),
+            World::Storage => HOST.describe_storage(&source, Limits::default()).unwrap(),
         };
         assert_eq!(info.name, component.name);
         assert_eq!(info.sha256, antiphon_plugin::sha256(component.bytes));

@@ -6,6 +6,7 @@
 use crate::oracle::{Clash, Decisions, Fold, made_of};
 use crate::rule::{Rule, Rules};
 use crate::schema::{Key, LATE, Row, Rows, STOCK, Shape, TABLES, rows_of};
+use antiphon::log::{Announced, Member};
 use antiphon_core::codec::{decode, decode_row};
 use antiphon_core::entry::{Body, Entry, Origin};
 use antiphon_core::value::Value;
@@ -189,9 +190,23 @@ impl Witness {
         if pending != expected {
             return Err(format!("{pending} keys are pending, and {expected} should be"));
         }
+        self.is_covered(node)?;
         seen.staged = self.folds.iter().any(Fold::has_staged);
         seen.shadows = count(&node.app, "SELECT count(*) FROM __antiphon___shadow") > 0;
         Ok(seen)
+    }
+
+    /// Where a policy has to know L's rows, they are known behind every row that is on its way.
+    fn is_covered(&self, node: &Node) -> Checked<()> {
+        for (table, key) in node.with(|db| db.uncovered()).map_err(|error| error.to_string())? {
+            let Some(table) = Shape::position(&table) else { continue };
+            let key = (table, TABLES[table].fold_key(&key));
+            let rule = self.pending.get(&key).map(|mine| self.folds[mine.shard as usize - 1].rules[table]);
+            if rule.is_some_and(|rule| rule != Rule::Plain) {
+                return Err(format!("{key:?} is on its way, and what the log says of it is not known"));
+            }
+        }
+        Ok(())
     }
 
     /// Folds what the node says it has applied; gives whether that is more than before.
@@ -447,6 +462,25 @@ impl Witness {
     }
 }
 
+/// Resolvers were asked and answered the same everywhere, as far as samples tell.
+fn same_answers(nodes: &[Node]) -> Checked<()> {
+    let said: Vec<Announced> = nodes
+        .iter()
+        .map(|node| {
+            let (origin, samples) = node.with(|db| (db.origin(), db.samples()));
+            let Origin { node, incarnation } = origin;
+            Announced { member: Member { node, incarnation, samples, ..Member::default() }, time: 0 }
+        })
+        .collect();
+    for node in nodes {
+        let said = said.clone();
+        if let Some(difference) = node.with(move |db| db.compare_samples(&said)).first() {
+            return Err(format!("an answer differs: {difference:?}"));
+        }
+    }
+    Ok(())
+}
+
 /// What must hold when nothing moves any more.
 pub(crate) fn at_rest(
     nodes: &[Node],
@@ -455,6 +489,7 @@ pub(crate) fn at_rest(
     has_rolled: bool,
     log: &[Vec<Entry>],
 ) -> Checked<()> {
+    same_answers(nodes)?;
     for (node, witness) in sound.iter().map(|&node| (&nodes[node], &witnesses[node])) {
         let who = witness.origin.node;
         let rows: Rows = witness.folds.iter().flat_map(|fold| fold.rows.clone()).collect();

@@ -122,6 +122,7 @@ const RARE: &[&str] = &[
     "die at in-force",
     "die at recaptured",
     "die at covered",
+    "die at turn",
     "die at turned",
     "a policy waits",
 ];

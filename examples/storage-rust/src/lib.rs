@@ -11,6 +11,7 @@ mod bindings {
 }
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -74,7 +75,8 @@ impl storage::GuestSession for Session {
 
     fn put(&self, key: String, body: Vec<u8>, if_absent: bool) -> Result<(), Error> {
         let path = self.folder.join(&key);
-        let aside = self.folder.join(format!("{key}~"));
+        // Another instance may be writing the same object: each call has a name of its own.
+        let aside = self.folder.join(format!("{key}~{:016x}", RandomState::new().hash_one(0)));
         let place = || {
             fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
             fs::write(&aside, body)?;
@@ -128,6 +130,10 @@ impl storage::GuestSession for Session {
 
 fn object(folder: &Path, key: String) -> io::Result<Object> {
     let known = fs::metadata(folder.join(&key))?;
+    if known.is_dir() {
+        // Others have keys below it.
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let modified = known.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     Ok(Object { key, size: known.len(), modified_ms: modified.map(|time| time.as_millis() as u64), etag: None })
 }
@@ -139,7 +145,7 @@ fn walk(folder: &Path, above: &str, keys: &mut Vec<String>) -> io::Result<()> {
         let key = format!("{above}{}", entry.file_name().to_string_lossy());
         if entry.file_type()?.is_dir() {
             walk(&entry.path(), &format!("{key}/"), keys)?;
-        } else if !key.ends_with('~') {
+        } else if !key.contains('~') {
             keys.push(key);
         }
     }
@@ -149,7 +155,7 @@ fn walk(folder: &Path, above: &str, keys: &mut Vec<String>) -> io::Result<()> {
 /// The kind decides whether the host tries again.
 fn failed(what: &str, key: &str, err: &io::Error) -> Error {
     let kind = match err.kind() {
-        io::ErrorKind::NotFound => Kind::NotFound,
+        io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => Kind::NotFound,
         io::ErrorKind::AlreadyExists => Kind::Exists,
         io::ErrorKind::PermissionDenied => Kind::Denied,
         io::ErrorKind::StorageFull | io::ErrorKind::Interrupted => Kind::Temporary,

@@ -535,6 +535,12 @@ pub fn decode_policies(bytes: &[u8]) -> Result<Vec<Policy>, Malformed> {
     Ok(policies)
 }
 
+/// A short number that stands for bytes: no secret, and the same on every machine.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
 /// One row as bytes, for tables of our own: shadows and conflict records.
 #[must_use]
 pub fn encode_row(row: &[Value]) -> Vec<u8> {
@@ -619,12 +625,12 @@ mod tests {
         }
 
         #[test]
-        fn any_body_is_read_or_refused(body in any::<Vec<u8>>()) {
+        fn x02_any_body_is_read_or_refused(body in any::<Vec<u8>>()) {
             let _ = read_entry(&body);
         }
 
         #[test]
-        fn a_body_with_one_byte_changed_is_read_or_refused(chunk in any_chunk(), at: prop::sample::Index, byte: u8) {
+        fn x02_a_body_with_one_byte_changed_is_read_or_refused(chunk in any_chunk(), at: prop::sample::Index, byte: u8) {
             let mut body = Vec::new();
             write_entry(&mut body, &entry(Body::Changes(Changes { chunks: vec![chunk], ..Changes::default() })));
             let at = at.index(body.len());
@@ -674,7 +680,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_ends_at_its_own_claim() {
+    fn x03_a_bomb_ends_at_its_own_claim() {
         let zeros = vec![0u8; 64 << 20];
         let packed = zstd::bulk::compress(&zeros, 3).unwrap();
         let mut frame = MAGIC.to_vec();
@@ -684,6 +690,46 @@ mod tests {
         let sum = xxh3_64(&frame);
         frame.extend(sum.to_le_bytes());
         assert_eq!(decode(&frame), Err(Error::Compression));
+    }
+
+    /// Claims beyond the limit are refused unread, and one within it costs a moment.
+    #[test]
+    fn x03_ten_gigabytes_in_few_bytes_are_refused_at_once() {
+        // A block header that says: this byte, 128 KiB of it.
+        let mut packed = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x58];
+        for _ in 0..(10usize << 30) / (128 << 10) {
+            packed.extend([0x02, 0x00, 0x10, 0x00]);
+        }
+        for claim in [1000, 1 << 20, u32::MAX] {
+            let mut frame = MAGIC.to_vec();
+            frame.extend([VERSION, FLAG_ZSTD]);
+            frame.extend(claim.to_le_bytes());
+            frame.extend(&packed);
+            let sum = xxh3_64(&frame);
+            frame.extend(sum.to_le_bytes());
+            let begun = std::time::Instant::now();
+            let expected = if claim == u32::MAX { Error::TooLarge(claim as usize) } else { Error::Compression };
+            assert_eq!(decode(&frame), Err(expected));
+            assert!(begun.elapsed() < std::time::Duration::from_millis(250), "{claim}: {:?}", begun.elapsed());
+        }
+    }
+
+    /// What follows an entry, lengths that are not said, numbers where texts belong: none of it is an entry.
+    #[test]
+    fn x02_what_is_not_of_the_form_is_refused() {
+        let mut body = Vec::new();
+        write_entry(&mut body, &entry(Body::Founded));
+        assert!(read_entry(&body).is_ok());
+        assert!(read_entry(&[body.as_slice(), &[0]].concat()).is_err(), "trailing bytes");
+        let mut endless = body.clone();
+        endless[0] = 0x9f;
+        endless.push(0xff);
+        assert!(read_entry(&endless).is_err(), "an array of no length");
+        let mut deep = vec![0x87];
+        deep.extend(std::iter::repeat_n(0x81, 1_000_000));
+        assert!(read_entry(&deep).is_err(), "arrays in arrays");
+        assert!(read_entry(&[0xa1, 0x00, 0x00]).is_err(), "a map");
+        assert!(read_entry(&[0xc1, 0x87]).is_err(), "a tag");
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! | [`hash`] | key -> 64-bit number -> shard |
 //! | [`resolve`] | who wins a clash |
 //! | [`snapshot`] | what can be thought through of snapshots without a file |
+//! | [`store`] | objects by name; what a storage is asked |
 
 pub mod capture;
 pub mod cbor;
@@ -26,4 +27,5 @@ pub mod key;
 pub mod resolve;
 pub mod schema;
 pub mod snapshot;
+pub mod store;
 pub mod value;

@@ -10,6 +10,7 @@ use crate::hasher::EXPORTS as HASHER;
 use crate::inert;
 use crate::limits::Limits;
 use crate::resolver::EXPORTS as RESOLVER;
+use crate::storage::EXPORTS as STORAGE;
 use crate::{Source, sha256};
 
 /// A component, looked at and not run.
@@ -132,9 +133,7 @@ pub(crate) fn examine(runtime: &Runtime, source: &Source<'_>, limits: &Limits) -
     Ok(Anatomy { world, version, exports, imports, unfit: fit.err() })
 }
 
-const STORAGE: [&str; 2] = ["antiphon:plugin/metadata", "antiphon:plugin/storage"];
-
-fn world(exports: &[String], imports: &[String]) -> Option<World> {
+pub(crate) fn world(exports: &[String], imports: &[String]) -> Option<World> {
     let has = |names: &[String], interface: &str| {
         names.iter().any(|name| name.strip_prefix(interface).is_some_and(|rest| rest.starts_with('@')))
     };

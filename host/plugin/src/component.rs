@@ -119,7 +119,7 @@ fn is_text(bytes: &[u8]) -> bool {
     valid && !start.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace())
 }
 
-fn chain(err: &wasmtime::Error) -> String {
+pub(crate) fn chain(err: &wasmtime::Error) -> String {
     err.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 

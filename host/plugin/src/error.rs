@@ -7,9 +7,9 @@ use std::time::Duration;
 use antiphon_core::hash::PluginError;
 use wasmtime::{Trap, WasmBacktrace};
 
-use crate::inert::State;
-use crate::limits::{HANDED_BYTES_MAX, Limits};
+use crate::limits::{HANDED_BYTES_MAX, Limits, Meter};
 use crate::log::printable;
+use crate::{Source, sha256};
 
 /// The WebAssembly engine does not start: nothing of any plugin.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +100,13 @@ impl Error {
         details
     }
 
+    /// The engine failed before there was anything of the plugin.
+    pub(crate) fn engine(source: &Source<'_>, why: String) -> Self {
+        let sha256 = sha256(&source.bytes);
+        let subject = Subject { name: source.name.clone(), origin: source.origin.to_string(), sha256 };
+        Self::new(&Arc::new(subject), Attempt::Load, Reason::Engine(why))
+    }
+
     /// Why it failed.
     #[must_use]
     pub fn reason(&self) -> &Reason {
@@ -140,6 +147,8 @@ pub(crate) enum Attempt {
     Configure,
     Hash,
     Resolve,
+    /// What is asked of a storage.
+    Store(&'static str),
 }
 
 impl Attempt {
@@ -150,6 +159,7 @@ impl Attempt {
             Self::Configure => "configure",
             Self::Hash => "hash",
             Self::Resolve => "resolve",
+            Self::Store(_) => "session",
         }
     }
 }
@@ -161,6 +171,7 @@ impl fmt::Display for Attempt {
             Self::Configure => "configure",
             Self::Hash => "hash keys with",
             Self::Resolve => "resolve clashes with",
+            Self::Store(what) => what,
         })
     }
 }
@@ -284,6 +295,25 @@ pub enum Reason {
     /// The answer can't be used.
     #[error("its answer makes no sense: {0}")]
     Answer(String),
+    /// It took too long.
+    #[error("it was not done after {0:?}")]
+    TimeOut(Duration),
+    /// It wants what the configuration does not grant.
+    #[error("it imports `{import}`, and `{grant}` grants it nothing of that")]
+    NotGranted {
+        /// What it imports.
+        import: String,
+        /// The setting that would grant it.
+        grant: String,
+    },
+    /// What the configuration grants can't be lent.
+    #[error("cannot lend it {what}: {why}")]
+    Unlendable {
+        /// What was to be lent.
+        what: String,
+        /// Why that can't be.
+        why: String,
+    },
     /// It was called before it was configured with success.
     #[error("it is not configured")]
     NotConfigured,
@@ -352,6 +382,9 @@ impl Reason {
             | Self::Unlinkable(_)
             | Self::Stack(_)
             | Self::Watchdog(_)
+            | Self::TimeOut(_)
+            | Self::NotGranted { .. }
+            | Self::Unlendable { .. }
             | Self::NotConfigured
             | Self::Engine(_) => false,
         }
@@ -366,13 +399,13 @@ impl Reason {
     }
 
     /// Why a call into a guest came back without an answer.
-    pub(crate) fn of(err: &wasmtime::Error, state: &State, limits: &Limits, fuel: u64) -> Self {
+    pub(crate) fn of(err: &wasmtime::Error, meter: &Meter, limits: &Limits, fuel: u64) -> Self {
         // The engine reports this one only in words, from a type of its own.
         const RETURNED: &str = "fuel allocated for hostcalls has been exhausted";
-        if state.meter.exceeded() {
+        if meter.exceeded() {
             return Self::Memory(limits.memory_bytes);
         }
-        if state.meter.starved() {
+        if meter.starved() {
             return Self::Engine("this machine has no memory left".to_owned());
         }
         if let Some(OtherTypes(why)) = err.downcast_ref() {

@@ -15,6 +15,8 @@
 //! | `limits` | what it may use up |
 //! | `plugin` | the life of its instances |
 //! | `hasher`, `resolver` | the worlds as traits |
+//! | `storage` | the storage worlds as a `Store`: a pool of instances, each call bounded |
+//! | `lent` | what a storage plugin can reach: what its grants name, and nothing else |
 //! | `convert` | core's types <-> the worlds' |
 //! | `log`, `words` | what guests say, and the last words of one that failed |
 //! | `error` | what went wrong, why, and what to do |
@@ -29,16 +31,18 @@ mod engine;
 mod error;
 mod hasher;
 mod inert;
+mod lent;
 mod limits;
 mod log;
 mod plugin;
 mod resolver;
+mod storage;
 mod words;
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest as _, Sha256};
 
@@ -46,11 +50,14 @@ pub use anatomy::{Anatomy, Fate, Import, World};
 pub use compile::{Compiled, Compiler, compile_here};
 pub use error::{EngineError, Error, Reason, Spent, Trace};
 pub use hasher::Hasher;
+pub use lent::{Bucket, Grants};
 pub use limits::{Limits, METER};
 pub use resolver::Resolver;
+pub use storage::{Pace, Storage};
 
 use cache::Cache;
 use engine::Runtime;
+use lent::Lending;
 use plugin::Plugin;
 
 /// How a host is made.
@@ -66,6 +73,8 @@ pub struct HostOptions {
 #[derive(Clone)]
 pub struct PluginHost {
     runtime: Arc<Runtime>,
+    /// Made when the first storage is loaded: most nodes of a cluster have one, and most commands none.
+    lending: Arc<OnceLock<Arc<Lending>>>,
 }
 
 /// A component, and where it comes from.
@@ -132,7 +141,7 @@ impl PluginHost {
     pub fn new(options: &HostOptions) -> Result<Self, EngineError> {
         let cache = options.cache_dir.as_deref().and_then(Cache::open);
         let runtime = Runtime::new(cache, options.compiler.clone()).map_err(|err| EngineError(err.to_string()))?;
-        Ok(Self { runtime: Arc::new(runtime) })
+        Ok(Self { runtime: Arc::new(runtime), lending: Arc::default() })
     }
 
     /// Looks at what a component imports and exports, of whatever world it is. It is compiled and not run.
@@ -164,6 +173,38 @@ impl PluginHost {
     ) -> Result<Resolver, Error> {
         let plugin = Plugin::load(&self.runtime, source, sha256(&source.bytes), limits)?;
         Ok(Resolver::new(plugin, settings.to_vec()))
+    }
+
+    /// Loads a storage, and lends it what `grants` say. It is opened when it is asked something.
+    ///
+    /// # Errors
+    /// When the bytes are no storage, or one that wants more than it is granted.
+    pub fn storage(
+        &self,
+        source: &Source<'_>,
+        settings: &[(String, String)],
+        grants: Grants,
+        limits: Limits,
+        pace: Pace,
+    ) -> Result<Storage, Error> {
+        Storage::load(self.lending(source)?, source, settings.to_vec(), grants, limits, pace)
+    }
+
+    /// Asks a storage what it is. It is lent nothing for that.
+    ///
+    /// # Errors
+    /// When the bytes are no storage.
+    pub fn describe_storage(&self, source: &Source<'_>, limits: Limits) -> Result<Info, Error> {
+        Storage::describe(self.lending(source)?, source, limits)
+    }
+
+    fn lending(&self, source: &Source<'_>) -> Result<Arc<Lending>, Error> {
+        if let Some(lending) = self.lending.get() {
+            return Ok(Arc::clone(lending));
+        }
+        let made = Lending::new(Arc::clone(&self.runtime)).map_err(|why| Error::engine(source, why))?;
+        // Of two that are made at once, one is enough.
+        Ok(Arc::clone(self.lending.get_or_init(|| Arc::new(made))))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::bindings::log::{Host, Level};
 use crate::inert::State;
+use crate::lent::Lent;
 
 const LINE_BYTES_MAX: usize = 1 << 10;
 const BURST_BYTES: f64 = 65_536.0;
@@ -66,6 +67,12 @@ impl GuestLog {
             Level::Warn => tracing::warn!(plugin, line, "plugin says"),
             Level::Error => tracing::error!(plugin, line, "plugin says"),
         }
+    }
+}
+
+impl Host for Lent {
+    fn write(&mut self, level: Level, message: String) {
+        self.log.write(level, &self.secrets.hidden(&message));
     }
 }
 

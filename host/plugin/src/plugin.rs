@@ -174,7 +174,7 @@ impl<W: World> Plugin<W> {
                 Ok(())
             }
             Err(err) => {
-                let reason = Reason::of(&err, store.data(), &self.limits, fuel);
+                let reason = Reason::of(&err, &store.data().meter, &self.limits, fuel);
                 Err(self.error(attempt, reason).after(self.spent(&store, fuel)))
             }
         }
@@ -225,7 +225,7 @@ impl<W: World> Plugin<W> {
                 Ok(answer)
             }
             Err(err) => {
-                let reason = Reason::of(&err, live.store.data(), &self.limits, fuel);
+                let reason = Reason::of(&err, &live.store.data().meter, &self.limits, fuel);
                 Err(self.error(attempt, reason).after(self.spent(&live.store, fuel)))
             }
         }
@@ -243,7 +243,7 @@ impl<W: World> Plugin<W> {
 const NAME_BYTES_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 1024;
 
-fn believed(described: Described, sha256: &str) -> Result<Info, String> {
+pub(crate) fn believed(described: Described, sha256: &str) -> Result<Info, String> {
     let Described { name, version, description, settings_schema, laws } = described;
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(word) {

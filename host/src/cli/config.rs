@@ -69,7 +69,7 @@ impl Command {
                 warn(&loaded);
                 custom::check(&loaded.config, super::Dev::default().pins())?;
                 let Config { db_path, replication_log, .. } = &loaded.config;
-                let carrier = match crate::components::carrier(&loaded.config) {
+                let carrier = match crate::components::carrier(&loaded.config)? {
                     Carrier::Embedded(directory) => format!("embedded log in `{}`", directory.display()),
                     Carrier::Nats(nats) => format!("log on {}", nats.shown),
                 };

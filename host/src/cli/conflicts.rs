@@ -145,7 +145,7 @@ impl Opened {
         let asked = source.log.is_some();
         let config = source.node.load(source.log, None)?.config;
         let opened = look::database(&config.db_path)?;
-        let log = match look::log(&crate::components::carrier(&config)) {
+        let log = match look::log(&crate::components::carrier(&config)?) {
             Ok(log) => Some(log),
             Err(failure) if asked => return Err(failure),
             Err(_) => None,

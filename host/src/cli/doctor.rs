@@ -15,6 +15,7 @@ use crate::db::{self, Filter, Look, NodeState, Refused};
 use crate::failure::{Failure, Kind};
 use crate::node::Carrier;
 
+mod broker;
 mod file;
 mod library;
 mod log;
@@ -99,6 +100,9 @@ const CHECKS: &[(&str, Check)] = &[
     ("row-size", rows::sizes),
     ("log", log::reachable),
     ("clock", log::clock),
+    ("answers", log::answers),
+    ("transport", broker::transport),
+    ("durability", broker::durability),
 ];
 
 /// Findings, as they are made.
@@ -146,7 +150,7 @@ impl Doctor {
             .capture
             .filter()
             .map_err(|error| Failure::caused(Kind::Config, "a pattern under `[capture]` is no glob", &error))?;
-        let carrier = crate::components::carrier(&config);
+        let carrier = crate::components::carrier(&config)?;
         let patient = Patient::examine(config.db_path, carrier, config.publish, &filter)?;
         let findings = patient.findings();
         let verdict = verdict(&patient, &findings);

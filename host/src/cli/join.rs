@@ -37,7 +37,7 @@ impl Join {
         let loaded = self.node.load(self.log, None)?;
         crate::unread::file(&loaded.config.db_path)?;
         // A log that is not there is not made: there would be nobody to join.
-        drop(super::look::log(&crate::components::carrier(&loaded.config))?);
+        drop(super::look::log(&crate::components::carrier(&loaded.config)?)?);
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
         let parts = crate::components::parts(&loaded.config, self.dev.pins())?;

@@ -27,8 +27,8 @@ const fn flag(name: &'static str, takes: Takes, instead: Option<&'static str>) -
     Flag { name, takes, instead }
 }
 
-const SERVERS: &str =
-    "this version starts no NATS server: start your own `nats-server -js`, and name it under `[nats]` as `urls`";
+const LEAVES: &str =
+    "name leaf servers in a file of the NATS server's own, `server_config` under `[nats]`: `leafnodes { … }`";
 
 const FLAGS: &[Flag] = &[
     flag("config", Takes::Value, None),
@@ -38,9 +38,9 @@ const FLAGS: &[Flag] = &[
     flag("save-snapshot", Takes::Nothing, Some("`antiphon snapshot create` will take its place with the snapshots")),
     flag("schema-status", Takes::Nothing, Some("`antiphon status` names the tables, and those that are left out")),
     flag("schema-status-cluster", Takes::Nothing, Some("`antiphon status` names members whose tables are not as here")),
-    flag("cluster-addr", Takes::Value, Some(SERVERS)),
-    flag("cluster-peers", Takes::Value, Some(SERVERS)),
-    flag("leaf-servers", Takes::Value, Some(SERVERS)),
+    flag("cluster-addr", Takes::Value, None),
+    flag("cluster-peers", Takes::Value, None),
+    flag("leaf-servers", Takes::Value, Some(LEAVES)),
     flag("pprof", Takes::Value, Some("there is no profiler inside; use `perf record -g antiphon run …`")),
 ];
 
@@ -64,6 +64,8 @@ pub fn rewrite(args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
 struct Said {
     config: Option<OsString>,
     node_id: Option<OsString>,
+    cluster_addr: Option<OsString>,
+    cluster_peers: Option<OsString>,
     cleanup: bool,
     version: bool,
 }
@@ -102,6 +104,8 @@ impl Said {
             match flag.name {
                 "config" => said.config = Some(value),
                 "node-id" => said.node_id = Some(value),
+                "cluster-addr" => said.cluster_addr = Some(value),
+                "cluster-peers" => said.cluster_peers = Some(value),
                 "cleanup" => said.cleanup = true,
                 _ => said.version = true,
             }
@@ -117,9 +121,16 @@ impl Said {
         if let Some(file) = self.config {
             ours.extend(["--config".into(), file]);
         }
-        // Removing our traces does not depend on the node's number.
-        if let Some(id) = self.node_id.filter(|_| !self.cleanup) {
-            ours.extend(["--node-id".into(), id]);
+        // Removing our traces depends on none of these.
+        let flags = [
+            ("--node-id", self.node_id),
+            ("--cluster-addr", self.cluster_addr),
+            ("--cluster-peers", self.cluster_peers),
+        ];
+        for (flag, value) in flags.into_iter().filter(|_| !self.cleanup) {
+            if let Some(value) = value {
+                ours.extend([flag.into(), value]);
+            }
         }
         ours
     }
@@ -174,6 +185,11 @@ mod tests {
             ("-version", "--version"),
             ("--version", "--version"),
             ("-config a.toml -version", "--version"),
+            (
+                "-config a.toml -cluster-addr 127.0.0.1:4221 -cluster-peers=nats://h:4222,nats://i:4222",
+                "run --config a.toml --cluster-addr 127.0.0.1:4221 --cluster-peers nats://h:4222,nats://i:4222",
+            ),
+            ("-cleanup -cluster-addr 127.0.0.1:4221", "cleanup"),
             ("-config a.toml -save-snapshot=false -cluster-addr=", "run --config a.toml"),
         ] {
             assert_eq!(line(theirs).unwrap(), ours, "{theirs}");
@@ -194,9 +210,7 @@ mod tests {
             ("-config a -save-snapshot", "save-snapshot", "antiphon snapshot create"),
             ("-schema-status", "schema-status", "antiphon status"),
             ("-schema-status-cluster", "schema-status-cluster", "antiphon status"),
-            ("-cluster-addr 127.0.0.1:4221", "cluster-addr", "`urls`"),
-            ("-cluster-peers nats://h:4222", "cluster-peers", "`urls`"),
-            ("-leaf-servers x", "leaf-servers", "`urls`"),
+            ("-leaf-servers x", "leaf-servers", "`server_config`"),
             ("-pprof 127.0.0.1:6060", "pprof", "perf"),
         ] {
             let failure = line(theirs).unwrap_err();

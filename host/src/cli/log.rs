@@ -58,7 +58,7 @@ impl Source {
             }
             (log, _) => {
                 let config = self.node.load(log, None)?.config;
-                Ok(Found { carrier: crate::components::carrier(&config), database: Some(config.db_path) })
+                Ok(Found { carrier: crate::components::carrier(&config)?, database: Some(config.db_path) })
             }
         }
     }

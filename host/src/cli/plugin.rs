@@ -10,13 +10,14 @@ mod list;
 mod new;
 mod pin;
 mod progress;
+mod reload;
 mod replay;
 mod subject;
 mod test;
 
 /// Make components, look at them, try them out, and pin them
 ///
-/// Nothing of this touches a database or a log.
+/// Nothing of this touches a database or a log; `reload` asks the node that runs.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     List(list::List),
@@ -27,6 +28,7 @@ pub(super) enum Command {
     Test(test::Test),
     Bench(bench::Bench),
     Pin(pin::Pin),
+    Reload(reload::Reload),
 }
 
 impl Command {
@@ -40,6 +42,7 @@ impl Command {
             Self::Test(test) => test.run(),
             Self::Bench(bench) => bench.run(),
             Self::Pin(pin) => pin.run(),
+            Self::Reload(reload) => reload.run(),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Source {
             )
             .hint("run it first: `antiphon run`"));
         };
-        let carrier = crate::components::carrier(&loaded.config);
+        let mut carrier = crate::components::carrier(&loaded.config)?;
         if carrier.directory().is_some() {
             // A log that is not there is not made: it could not say anything.
             drop(super::look::log(&carrier)?);

@@ -38,7 +38,7 @@ impl Repair {
         let loaded = self.node.load(self.log, None)?;
         // A log that is not there is not made: it could not say anything.
         drop(super::look::database(&loaded.config.db_path)?);
-        drop(super::look::log(&crate::components::carrier(&loaded.config))?);
+        drop(super::look::log(&crate::components::carrier(&loaded.config)?)?);
         crate::telemetry::start(&loaded.config.logging)?;
         let runtime = super::runtime()?;
         let mut opened = super::wait(&runtime, node::open(crate::components::parts(&loaded.config, self.dev.pins())?))?;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shown::shell;
 use super::{Dev, Node};
-use crate::config::Config;
+use crate::config::{Config, Overrides};
 use crate::failure::{Failure, Kind};
 use crate::join::Entered;
 use crate::node::{self, Carrier, Opened};
@@ -29,11 +29,23 @@ pub(super) struct Run {
     /// Number of this node, different on every node; 0 or none: from the configuration, else made once at random
     #[arg(long, value_name = "N")]
     node_id: Option<u64>,
+    /// Start a NATS server, which others of its cluster reach at this `host:port`
+    #[arg(long, value_name = "ADDR")]
+    cluster_addr: Option<String>,
+    /// Addresses of those others, as `nats://host:4248`, joined by commas
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    cluster_peers: Vec<String>,
 }
 
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let loaded = self.node.load(self.log, self.node_id)?;
+        let loaded = self.node.load_with(Overrides {
+            node_id: self.node_id,
+            log_path: self.log,
+            cluster_addr: self.cluster_addr,
+            cluster_peers: self.cluster_peers,
+            ..Overrides::default()
+        })?;
         crate::telemetry::start(&loaded.config.logging)?;
         loaded.warn();
         // Before components are compiled and kept, be it beside a database that is none.

@@ -38,7 +38,7 @@ impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
         let log_is_asked_for = self.log.is_some();
         let config = self.node.load(self.log, None)?.config;
-        let carrier = crate::components::carrier(&config);
+        let carrier = crate::components::carrier(&config)?;
         let mut out = std::io::stdout().lock();
         let clears = out.is_terminal() && !self.json;
         loop {

@@ -90,7 +90,7 @@ impl Verify {
         let config = Config::load(Sources {
             file: self.config.clone(),
             environment: Environment::of_process(),
-            overrides: Overrides { db_path: Some(self.a.clone()), node_id: None, log_path: None },
+            overrides: Overrides { db_path: Some(self.a.clone()), ..Overrides::default() },
         })?
         .config;
         let wrong = |error| Failure::caused(Kind::Config, "a pattern under `[capture]` is no glob", &error);

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::keys::Leaf;
 use super::plugins::{HASHERS, RESOLVERS, Required, hasher_settings, required};
 use super::sources::Origin;
-use super::{Config, PluginLimits, Settings, Size};
+use super::{Config, Nats, PluginLimits, Settings, Size};
 use crate::failure::Failure;
 use crate::words::did_you_mean;
 
@@ -78,6 +78,11 @@ fn log(config: &Config) -> Verdict {
     within("replication_log.shards", config.replication_log.shards.into(), 1, 1024)?;
     within("replication_log.max_entries", config.replication_log.max_entries, 1, u64::MAX)?;
     within("replication_log.replicas", config.replication_log.replicas.into(), 0, 5)?;
+    let ceiling = config.replication_log.log_bytes_max;
+    if ceiling.0 != 0 {
+        size("replication_log.log_bytes_max", ceiling, 1 << 20, 1 << 60)?;
+    }
+    one_of("replication_log.on_full", &config.replication_log.on_full, &["block", "drop"])?;
     let path = &config.log.path;
     if same_place(path, &config.db_path) {
         return Err(Failure::config(format!("`log.path` and `db_path` both name `{}`", path.display()))
@@ -290,6 +295,7 @@ fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str
 }
 
 fn snapshots(config: &Config) -> Verdict {
+    within("snapshot.parallel", config.snapshot.parallel.into(), 1, 64)?;
     let store = config.snapshot.store.as_str();
     match store.strip_prefix("plugin:") {
         Some(name) if config.plugin.contains_key(name) => Ok(()),
@@ -304,6 +310,7 @@ fn observation(config: &Config) -> Verdict {
     bind("prometheus.bind", &config.prometheus.bind, false)?;
     bind("health_check.bind", &config.health_check.bind, false)?;
     bind("nats.bind_address", &config.nats.bind_address, true)?;
+    server(&config.nats)?;
     for (key, name) in
         [("prometheus.namespace", &config.prometheus.namespace), ("prometheus.subsystem", &config.prometheus.subsystem)]
     {
@@ -315,6 +322,24 @@ fn observation(config: &Config) -> Verdict {
     }
     if !config.health_check.path.starts_with('/') {
         return Err(Failure::config("`health_check.path` must start with `/`"));
+    }
+    Ok(())
+}
+
+/// The server that is started, if one is.
+fn server(nats: &Nats) -> Verdict {
+    if nats.start_server && !nats.urls.is_empty() {
+        return Err(Failure::config("`nats.start_server` and `nats.urls` are both set")
+            .hint("remove `urls` to have a server started here, or `start_server` to use those"));
+    }
+    if !nats.cluster_addr.is_empty() {
+        bind("nats.cluster_addr", &nats.cluster_addr, false)?;
+    } else if !nats.cluster_peers.is_empty() {
+        return Err(Failure::config("`nats.cluster_peers` names others, and `nats.cluster_addr` is not set")
+            .hint("name the address at which they reach this server, as `cluster_addr = \"10.0.0.1:4248\"`"));
+    }
+    if nats.cert_file.as_os_str().is_empty() != nats.key_file.as_os_str().is_empty() {
+        return Err(Failure::config("`nats.cert_file` and `nats.key_file` belong together, and only one is set"));
     }
     Ok(())
 }

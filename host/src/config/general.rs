@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::section::section;
+use super::size::Size;
 use crate::db::Filter;
 
 section! {
@@ -11,8 +12,15 @@ section! {
         /// How many shards the log has, 1 to 1024. Changes of one shard keep their order; shards are applied side by
         /// side. Written into the log by the node that founds it: later nodes follow the log.
         shards: u32 = 1,
-        /// How many entries a shard keeps before old ones may be dropped.
+        /// How many entries a shard keeps behind a verified snapshot. It drops nothing that no snapshot holds, and blocks
+        /// nobody; see `log_bytes_max` for a ceiling.
         max_entries: u64 = 1024,
+        /// Most bytes that a shard's entries may take (NATS only), as `"10 GiB"`. 0: as much as the servers' disks have room
+        /// for.
+        log_bytes_max: Size = Size(0),
+        /// What happens when they take that much. `block`: nothing more is taken, and changes wait in each node's
+        /// database until there is room. `drop`: the oldest entries go, and a node that had not read them stops.
+        on_full: String = "block".to_owned(),
         /// How many servers keep a copy of a stream (NATS only). 0: half of `shards` and one, 5 at most.
         replicas: u32 = 1,
         /// Compress entries with zstd.

@@ -23,14 +23,13 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
 
 /// The first entry that covers a key holds.
 const NOT_YET: &[NotYet] = &[
-    not_yet("seq_map_path", Some(""), "it will tell other tools how far each shard was applied"),
-    not_yet("replication_log.max_entries", None, "no entry is dropped; it will bound the log's length"),
-    not_yet("plugin.*.grants.private_networks", Some("false"), "only snapshots will reach anything"),
-    not_yet("plugin.*.grants", None, "only snapshots will reach anything"),
+    not_yet("replication_log.max_entries", None, "without snapshots no entry is dropped"),
+    not_yet("plugin.*.grants.private_networks", Some("false"), "only `antiphon storage` reaches anything so far"),
+    not_yet("plugin.*.grants", None, "only `antiphon storage` reaches anything so far"),
     not_yet("snapshot.enabled", Some("false"), "no snapshot is taken or restored"),
-    not_yet("snapshot", None, "no snapshot is taken or restored"),
-    not_yet("nats.server_config", Some(""), "no server is started; name yours in `urls`"),
-    not_yet("nats.bind_address", None, "no server is started; name yours in `urls`"),
+    not_yet("snapshot.interval", None, "no snapshot is taken or restored"),
+    not_yet("snapshot.leader_ttl", None, "no snapshot is taken or restored"),
+    not_yet("snapshot", None, "no snapshot is taken or restored; only `antiphon storage` uses it so far"),
     not_yet("prometheus.enable", Some("false"), "no metrics are served"),
     not_yet("prometheus", None, "no metrics are served"),
     not_yet("health_check.enable", Some("false"), "no health page is served"),

@@ -1,6 +1,7 @@
 //! Which WebAssembly components decide what, and what they may touch.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use super::secret::Settings;
 use super::section::section;
@@ -134,6 +135,8 @@ section! {
 section! {
     /// What your own component may reach. What is not named is refused.
     Grants at "plugin.*.grants" {
+        /// The folder that it sees as `/`. It is made if it is not there.
+        folder: PathBuf = PathBuf::new(),
         /// Servers it may speak HTTP with, as `https://host:port`.
         http: Vec<String> = Vec::new(),
         /// Allow addresses of private networks and of this machine.

@@ -28,6 +28,25 @@ impl Secret {
         self.0.is_empty()
     }
 
+    /// The value, be it here or where this says that it stands: `${file:PATH}`, `${env:NAME}`.
+    ///
+    /// # Errors
+    /// When it can't be had from there.
+    pub fn resolve(&self) -> Result<String, String> {
+        let Some(place) = self.0.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
+            return Ok(self.0.clone());
+        };
+        match place.split_once(':') {
+            Some(("file", path)) => std::fs::read_to_string(path)
+                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| format!("cannot read `{path}`: {error}")),
+            Some(("env", name)) => std::env::var(name).map_err(|_| format!("the variable `{name}` is not set")),
+            _ => Err(format!(
+                "`${{{place}}}` names neither a file, as `${{file:PATH}}`, nor a variable, as `${{env:NAME}}`"
+            )),
+        }
+    }
+
     fn shown(&self) -> &'static str {
         if self.is_empty() { "" } else { HIDDEN }
     }
@@ -51,6 +70,12 @@ impl Serialize for Secret {
 #[derive(Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Url(String);
+
+impl From<String> for Url {
+    fn from(address: String) -> Self {
+        Self(address)
+    }
+}
 
 impl Url {
     /// The address with all its secrets, for the one place that connects.
@@ -178,7 +203,7 @@ fn shown(name: &str, value: &toml::Value) -> toml::Value {
     }
 }
 
-pub(super) fn speaks_of_a_secret(name: &str) -> bool {
+pub(crate) fn speaks_of_a_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["secret", "password", "passwd", "passphrase", "key", "token", "credential"].iter().any(|word| name.contains(word))
 }
@@ -213,6 +238,19 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "***");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
         assert_eq!(format!("{:?}", Secret::default()), "");
+    }
+
+    #[test]
+    fn a_secret_may_stand_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let resolve = |text: &str| Secret(text.to_owned()).resolve();
+        assert_eq!(resolve("plain ${x}").as_deref(), Ok("plain ${x}"));
+        assert_eq!(resolve(&format!("${{file:{}}}", file.display())).as_deref(), Ok("s3cret"));
+        assert!(resolve("${file:/nowhere}").unwrap_err().starts_with("cannot read `/nowhere`"));
+        assert!(resolve("${env:ANTIPHON_NO_SUCH}").unwrap_err().ends_with("is not set"));
+        assert!(resolve("${vault:x}").is_err());
     }
 
     #[test]

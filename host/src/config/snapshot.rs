@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::secret::{Secret, Url};
 use super::section::section;
+use super::size::Size;
 
 section! {
     /// Snapshots bring back a node that is new or was away for too long.
@@ -15,7 +16,12 @@ section! {
         /// Milliseconds after which the node that takes the snapshots is taken for gone. 0: 30000.
         leader_ttl: u64 = 0,
         /// Where they are kept: `nats`, `s3`, `webdav`, `sftp`, `file`, or `plugin:NAME` for a `[plugin.NAME]`.
-        store: String = "nats".to_owned(),
+        /// Empty: `nats` where servers are named under `[nats]`, else `file`.
+        store: String = String::new(),
+        /// How many objects are sent or fetched at once.
+        parallel: u32 = 4,
+        /// Most bytes a second that are sent and fetched. 0: as many as there are.
+        bandwidth: Size = Size(0),
     }
     tables {
         /// Snapshots in a NATS object store.
@@ -80,7 +86,7 @@ section! {
 section! {
     /// With `store = "file"`.
     SnapshotFile at "snapshot.file" {
-        /// The folder.
+        /// The folder. It is made if it is not there. Empty: `snapshots` in the directory of the embedded log.
         path: PathBuf = PathBuf::new(),
     }
 }

@@ -12,6 +12,7 @@ use figment::{Figment, Metadata, Profile, Provider, Source};
 
 use super::Config;
 use super::keys::{self, Place};
+use super::secret::Url;
 use super::section::Kind;
 use crate::failure::{self, Failure};
 
@@ -49,6 +50,10 @@ pub struct Overrides {
     pub node_id: Option<u64>,
     /// The embedded log's directory.
     pub log_path: Option<PathBuf>,
+    /// Where the server that is started reaches others of its cluster; empty, as with HarmonyLite's flag, says nothing.
+    pub cluster_addr: Option<String>,
+    /// Where it reaches them.
+    pub cluster_peers: Vec<String>,
 }
 
 impl Overrides {
@@ -61,6 +66,15 @@ impl Overrides {
         }
         if let Some(path) = self.log_path {
             config.log.path = path;
+        }
+        if let Some(address) = self.cluster_addr.filter(|address| !address.is_empty()) {
+            config.nats.cluster_addr = address;
+            config.nats.start_server = true;
+        }
+        let peers: Vec<Url> = self.cluster_peers.into_iter().filter(|peer| !peer.is_empty()).map(Url::from).collect();
+        if !peers.is_empty() {
+            config.nats.cluster_peers = peers;
+            config.nats.start_server = true;
         }
     }
 }

@@ -147,10 +147,9 @@ fn all_their_keys_parse_with_their_meaning() {
 #[test]
 fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
-    `seq_map_path` has no effect in this version: it will tell other tools how far each shard was applied
-    `replication_log.max_entries` has no effect in this version: no entry is dropped; it will bound the log's length
-    `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl`, `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored
-    `nats.bind_address` has no effect in this version: no server is started; name yours in `urls`
+    `replication_log.max_entries` has no effect in this version: without snapshots no entry is dropped
+    `snapshot.enabled`, `snapshot.interval`, `snapshot.leader_ttl` have no effect in this version: no snapshot is taken or restored
+    `snapshot.nats.bucket`, `snapshot.nats.replicas`, `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.sftp.url`, `snapshot.store`, `snapshot.webdav.url` have no effect in this version: no snapshot is taken or restored; only `antiphon storage` uses it so far
     `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
     `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
     "#);
@@ -164,7 +163,7 @@ fn what_asks_for_what_happens_anyway_is_not_mentioned() {
          [conflict]\ndefault = 'last-write-wins'",
     );
     assert_eq!(case.notices(), [""; 0]);
-    assert_eq!(Case::new("db_path = 'a'\nseq_map_path = 'b'").notices().len(), 1);
+    assert_eq!(Case::new("db_path = 'a'\nseq_map_path = 'b'").notices(), [""; 0]);
 }
 
 #[test]
@@ -173,12 +172,14 @@ fn nothing_given_means_the_defaults() {
     let config = case.config();
     let db_path = case.folder.path().join("app.db");
     let state = case.folder.path().join("app.db.antiphon");
-    let expected = Config {
+    let mut expected = Config {
         db_path,
         log: Log { path: state.join("log") },
         seq_map_path: state.join("seq-map.cbor"),
         ..Config::default()
     };
+    expected.snapshot.store = "file".to_owned();
+    expected.snapshot.file.path = state.join("log/snapshots");
     assert_eq!(config, expected);
 }
 
@@ -553,7 +554,12 @@ fn flags_override_all_else() {
     let loaded = Config::load(Sources {
         file: Some(case.folder.path().join("antiphon.toml")),
         environment: Environment::of([("ANTIPHON_NODE_ID", "2")]),
-        overrides: Overrides { db_path: Some("f.db".into()), node_id: Some(u64::MAX), log_path: Some("flog".into()) },
+        overrides: Overrides {
+            db_path: Some("f.db".into()),
+            node_id: Some(u64::MAX),
+            log_path: Some("flog".into()),
+            ..Overrides::default()
+        },
     });
     let config = loaded.unwrap().config;
     assert_eq!((config.node_id, config.db_path, config.log.path), (u64::MAX, "f.db".into(), "flog".into()));
@@ -571,4 +577,35 @@ fn debug_shows_no_secret() {
     assert!(!format!("{loaded:?}").contains("hunter2"));
     assert!(!toml::to_string(&loaded.config).unwrap().contains("hunter2"));
     assert!(!format!("{:?}", Environment::of(case.variables)).contains("hunter2"));
+}
+
+/// A section that says anything and names no servers asks for one; what `init` writes says nothing.
+#[test]
+fn a_server_is_started_where_none_is_named() {
+    for (text, starts) in [
+        ("", false),
+        ("[nats]", false),
+        ("[nats]\nurls = []", false),
+        ("[nats]\nurls = ['nats://h']\nbind_address = '0.0.0.0:4222'", false),
+        ("[nats]\nbind_address = '0.0.0.0:4222'", true),
+        ("[nats]\nurls = []\nsubject_prefix = 'x'", true),
+        ("[nats]\nstart_server = true", true),
+        ("[nats]\nstart_server = false\nsubject_prefix = 'x'", false),
+    ] {
+        assert_eq!(Case::new(&format!("db_path = 'a'\n{text}")).config().nats.start_server, starts, "{text}");
+    }
+    let case = Case::new("db_path = 'a'").with("ANTIPHON_NATS__BIND_ADDRESS", "127.0.0.1:-1");
+    assert!(case.config().nats.start_server);
+}
+
+#[test]
+fn a_server_of_ones_own_and_others_are_two_things() {
+    assert_eq!(
+        first_line(&refused("[nats]\nurls = ['nats://h']\nstart_server = true")),
+        "configuration `antiphon.toml`: `nats.start_server` and `nats.urls` are both set"
+    );
+    let peers = refused("[nats]\ncluster_peers = ['nats://h:1']");
+    assert!(peers.contains("`nats.cluster_addr` is not set"), "{peers}");
+    let half = refused("[nats]\ncert_file = 'a'");
+    assert!(half.contains("`nats.cert_file` and `nats.key_file` belong together"), "{half}");
 }

@@ -1,16 +1,20 @@
 //! Apply: entries of the log become rows, position and watermarks included, in one transaction.
 
 use super::obstacle::{Obstacle, ObstacleKind};
+use super::own::{meta, set_meta};
 use super::recent::{Keys, Recalled};
 use super::seal::has_marks;
 use super::trial::Next;
 use super::unit::Unit;
-use super::{Database, Doing as _, Error, ledger, outbox};
-use crate::log::{Placed, Shard};
+use super::{Database, Doing as _, Error, outbox};
+use crate::log::{Placed, Sender, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Chunk, Entry, Origin};
 use antiphon_core::key::COLLATIONS;
 use antiphon_core::value::Value;
+
+/// Under which name the host's state counts entries that were forged.
+const FORGED: &str = "forged";
 
 /// What one call of [`Database::apply`] came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -155,10 +159,9 @@ impl Database {
         let mut moved = Vec::new();
         for placed in entries.iter().filter(|placed| placed.seq > before.position(shard).seq) {
             let Ok(entry) = codec::decode(&placed.frame) else { break };
-            let at = ledger::Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
             let number = self.ledger.received(shard, entry.origin).max(entry.number);
             self.ledger.receive(shard, entry.origin, number);
-            self.ledger.advance(shard, at);
+            self.ledger.advance(shard, placed.placement());
             moved.push(entry.origin);
         }
         self.ledger.write(&self.conn, shard, &moved)?;
@@ -221,12 +224,18 @@ impl Database {
         shard: Shard,
         placed: &Placed,
     ) -> Result<Result<(Option<Origin>, usize), Refusal>, Error> {
-        let at = ledger::Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
+        let at = placed.placement();
         let blocked = |why: Obstacle| Ok(Err(Refusal::Blocked(why.at(shard, placed.seq))));
         let entry = match codec::decode(&placed.frame) {
             Ok(entry) => entry,
             Err(error) => return blocked(error.to_string().into()),
         };
+        if !placed.may_say(&entry) {
+            // All nodes see the same sender, so all of them leave it out: whoever wrote it spoke in another's name.
+            self.note_forged(shard, placed, entry.origin)?;
+            self.ledger.advance(shard, at);
+            return Ok(Ok((None, 0)));
+        }
         if Some(entry.cluster) != self.cluster() {
             return blocked(Obstacle::new(ObstacleKind::Cluster, "it belongs to another cluster"));
         }
@@ -288,13 +297,29 @@ impl Database {
         Ok(Ok((is_numbered.then_some(origin), changes)))
     }
 
+    /// Somebody spoke in another's name: an alarm, which lasts.
+    fn note_forged(&self, shard: Shard, placed: &Placed, claimed: Origin) -> Result<(), Error> {
+        let sender = match placed.from {
+            Sender::Origin(origin) => origin.node.to_string(),
+            Sender::Untold | Sender::Anyone => "nobody".to_owned(),
+        };
+        tracing::error!(
+            shard,
+            entry = placed.seq,
+            claimed = claimed.node,
+            sender,
+            "a forged entry was left out: it says that another node wrote it than the one that sent it"
+        );
+        let known = meta(&self.conn, FORGED)?.unwrap_or(0);
+        set_meta(&self.conn, FORGED, known + 1)
+    }
+
     /// Remembers what entries before the position touched, as if they had just been applied.
     pub fn remember(&mut self, shard: Shard, entries: &[Placed]) {
         let position = self.position(shard).seq;
         for placed in entries.iter().filter(|placed| placed.seq <= position) {
-            let Ok(Entry { origin, number, body: Body::Changes(changes), .. }) = codec::decode(&placed.frame) else {
-                continue;
-            };
+            let Some(entry) = codec::decode(&placed.frame).ok().filter(|entry| placed.may_say(entry)) else { continue };
+            let Entry { origin, number, body: Body::Changes(changes), .. } = entry else { continue };
             let touched = changes.chunks.iter().filter_map(|chunk| {
                 let tracked = self.tracked(&chunk.table).and_then(|index| self.tables.get(index))?;
                 Some(Keys::of(tracked, chunk))

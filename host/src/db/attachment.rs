@@ -482,7 +482,7 @@ impl Database {
     pub fn widen(&mut self, entries: &[Placed]) -> Result<(), Error> {
         let mut unknown = BTreeSet::new();
         for placed in entries {
-            let Ok(entry) = codec::decode(&placed.frame) else { continue };
+            let Some(entry) = codec::decode(&placed.frame).ok().filter(|entry| placed.may_say(entry)) else { continue };
             let Body::Changes(mut changes) = entry.body else { continue };
             self.adapt(&mut changes);
             for chunk in &changes.chunks {

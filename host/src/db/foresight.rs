@@ -38,7 +38,9 @@ impl Database {
     #[must_use]
     pub fn halted(&self, shard: Shard, last: u64) -> Option<Halted> {
         let halted = self.halt(shard)?;
-        (self.foresights.get(&shard)?.read >= last).then_some(halted)
+        // Behind the last entry there is nothing to read.
+        let read = self.foresights.get(&shard).map_or(0, |foresight| foresight.read).max(halted.seq);
+        (read >= last).then_some(halted)
     }
 
     fn halt(&self, shard: Shard) -> Option<Halted> {
@@ -61,7 +63,8 @@ impl Database {
         let known = foresight.read.max(halted.seq);
         for placed in entries.iter().filter(|placed| placed.seq > known) {
             foresight.read = placed.seq;
-            let Ok(Entry { cluster: of, body, .. }) = codec::decode(&placed.frame) else { continue };
+            let Some(entry) = codec::decode(&placed.frame).ok().filter(|entry| placed.may_say(entry)) else { continue };
+            let Entry { cluster: of, body, .. } = entry;
             match body {
                 _ if of != cluster => {}
                 Body::Decided(Decision { version, policies }) if shard == 1 => {

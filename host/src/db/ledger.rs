@@ -3,21 +3,10 @@
 use super::own::{meta, ours, set_meta};
 use super::values::{origin, size, unsigned};
 use super::{Doing as _, Error};
-use crate::log::Shard;
+use crate::log::{Placement, Shard};
 use antiphon_core::entry::Origin;
 use rusqlite::Connection;
 use std::collections::{BTreeMap, HashMap};
-
-/// One entry in one place of the log: a stream that was made anew, or rolled back, has another one there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Placement {
-    /// Position in the shard; 0 = before the first entry.
-    pub seq: u64,
-    /// When the log took it, by the log's own clock.
-    pub time: u64,
-    /// The entry's checksum.
-    pub checksum: u64,
-}
 
 /// What a seal hands to the outbox.
 pub(super) struct Sealed<'a> {

@@ -3,6 +3,7 @@
 use super::catalog::Tracked;
 use super::foresight::Heir;
 use super::ruling::{PLAIN, deciding, is_plain};
+use super::samples::Asked;
 use super::trial::{Alone, Trial, withhold};
 use super::unit::Unit;
 use super::{Database, Error, overlay::Image};
@@ -185,6 +186,17 @@ impl Database {
         self.rulings.held_or_coming(self.shards()).any(asks)
     }
 
+    /// Makes all resolvers anew, with what they may use up by now. What a shard had stopped for is tried again.
+    ///
+    /// # Errors
+    /// When one does not take its tables.
+    pub fn renew_policies(&mut self) -> Result<(), Error> {
+        let Policies { find, loaded, .. } = &mut self.policies;
+        loaded.iter_mut().for_each(|policy| policy.renew(find));
+        self.trials.clear();
+        self.configure_policies()
+    }
+
     /// Tells each resolver its tables, with all columns they have here.
     pub(super) fn configure_policies(&mut self) -> Result<(), Error> {
         let nodes = self.ledger.nodes();
@@ -219,7 +231,7 @@ impl Database {
         let name = self.tables.get(index).map(|tracked| tracked.table.name.clone()).unwrap_or_default();
         // They may need to see more.
         let has_heirs = !self.heirs(unit.shard, unit.seq, &name).is_empty();
-        let Self { policies, tables, trials, .. } = self;
+        let Self { policies, tables, trials, samples, .. } = self;
         let ruled = tables.get(index).map(|tracked| tracked.rule(unit.shard).policy);
         let Some((at, policy)) = ruled.and_then(|at| Some((at, policies.loaded.get_mut(at)?))) else {
             return Err(Error::Inconsistent("a table without a policy".to_owned()));
@@ -260,6 +272,11 @@ impl Database {
                 let answer = known.next().flatten();
                 answers.extend(answer.or_else(|| Some(Decision::Verdict(verdicts.next()?).into())));
             }
+        }
+        if let Some(table) = policy.views.get(view as usize).and_then(|view| policy.view(view, tables)) {
+            let Unit { shard, seq, .. } = *unit;
+            let asked = Asked { shard, seq, table: &table, policy: &policy.name, nodes: &policy.nodes };
+            samples.take(&asked, &clashes, &answers);
         }
         if answers.iter().any(|answer: &Answer| answer.heir.is_some()) {
             self.note_inherited(unit.shard, unit.seq)?;
@@ -322,6 +339,15 @@ impl Policy {
             (self.name, self.plugin) = (found.name, found.plugin);
             (found.make)().map_err(|error| error.to_string())
         });
+    }
+
+    /// Looks for its resolver again, and keeps the one it has if there is none to be had.
+    fn renew(&mut self, find: &Find) {
+        if let Ok(found) = find(&self.agreed)
+            && let Ok(resolver) = (found.make)()
+        {
+            (self.name, self.plugin, self.resolver) = (found.name, found.plugin, Ok(resolver));
+        }
     }
 
     /// The component that its resolver is.

@@ -11,6 +11,7 @@ use super::oversize::{Oversize, oversized_base, row_bytes};
 use super::rows::whole;
 use super::shadows::Shadow;
 use super::stamp::Stamps;
+use super::unique::key_values;
 use super::unit::whole_row;
 use super::values::{owned, values};
 use super::{Database, Doing as _, Error, SEAL_BYTES_MAX, outbox};
@@ -407,6 +408,21 @@ impl Database {
     #[must_use]
     pub fn has_received(&self, shard: Shard, deps: &[(Origin, u64)]) -> bool {
         deps.iter().all(|(origin, number)| self.ledger.received(shard, *origin) >= *number)
+    }
+
+    /// Keys that wait for their echo and behind which the log's row is not kept, with their tables.
+    ///
+    /// # Errors
+    /// When a key can't be read.
+    pub fn uncovered(&self) -> Result<Vec<(String, Row)>, Error> {
+        let mut found = Vec::new();
+        for tracked in &self.tables {
+            let Some(overlay) = self.overlay.peek(tracked.id) else { continue };
+            for key in overlay.pending.keys().filter(|key| !overlay.shadows.contains(key)) {
+                found.push((tracked.table.name.clone(), key_values(key)?));
+            }
+        }
+        Ok(found)
     }
 
     /// Keys that wait for their echo.

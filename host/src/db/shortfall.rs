@@ -4,6 +4,7 @@
 
 use super::catalog::has_null_keys;
 use super::{Database, Error};
+use crate::log::Difference;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys of rows that are named before the rest is only counted.
@@ -46,6 +47,14 @@ impl Database {
                 "it has rows with a NULL in the primary key, which are not sent, for nothing tells them apart; give each a key"
                     .to_owned(),
             );
+        }
+        for Difference { node, shard, seq, table, policy } in self.differences() {
+            found.entry(table.clone()).or_default().push(format!(
+                "its resolver `{policy}` answered the clash of entry {seq} of shard {shard} otherwise here than on node {node}, \
+                 so rows may differ: `antiphon plugin check` tells whether it only computes. Put another in its place with \
+                 `antiphon policy apply`, and then take the rows of the node that is right with `antiphon join \
+                 --discard-local` on the other"
+            ));
         }
         Ok(found.into_iter().map(|(table, reasons)| (table, reasons.join("; "))).collect())
     }

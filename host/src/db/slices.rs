@@ -6,7 +6,7 @@
 
 use super::apply::{Applied, Stop};
 use super::catalog::Tracked;
-use super::ledger::{Cursor, Ledger, Placement};
+use super::ledger::{Cursor, Ledger};
 use super::obstacle::Obstacle;
 use super::overlay::{TableOverlay, read_image, stored_image};
 use super::own::ours;
@@ -15,7 +15,7 @@ use super::shadows::Shadow;
 use super::unique::Holder;
 use super::unit::{Change, TableChanges, Unit, local_columns, local_uniques, localise_chunk};
 use super::{Database, Doing as _, Error, outbox};
-use crate::log::{Placed, Shard};
+use crate::log::{Placed, Placement, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Chunk, Entry};
 use rusqlite::Connection;
@@ -97,7 +97,7 @@ impl Database {
     pub(super) fn apply_slice(&mut self, shard: Shard, placed: &Placed) -> Result<Applied, Error> {
         let blocked =
             |why: Obstacle| Ok(Applied { stop: Some(Stop::Blocked(why.at(shard, placed.seq))), ..Applied::default() });
-        let at = Placement { seq: placed.seq, time: placed.time, checksum: codec::checksum(&placed.frame) };
+        let at = placed.placement();
         if self.ledger.cursor(shard).is_some_and(|cursor| cursor.at != at) {
             let why = "there is another entry at position than the one that was applied by half";
             return blocked(why.to_owned().into());

@@ -25,6 +25,7 @@ pub async fn run(fresh: impl Fn() -> Box<dyn Log>) -> Result<(), Error> {
     origins_and_shards_are_apart(&*fresh()).await?;
     only_one_begins(&*fresh()).await?;
     reads_are_bounded_and_never_empty_handed(&*fresh()).await?;
+    a_look_back_comes_with_what_follows(&*fresh()).await?;
     a_waiter_is_told(&*fresh()).await?;
     the_newest_announcement_of_each_origin_is_kept(&*fresh()).await?;
     a_lease_changes_only_over_the_term_that_stands(&*fresh()).await?;
@@ -51,6 +52,26 @@ pub async fn run_shared(one: &dyn Log, other: &dyn Log) -> Result<(), Error> {
     here.release(one).await?;
     assert_eq!(there.hold(other, at(0)).await?, Hold::Held);
     assert_eq!(here.hold(one, at(1)).await?, Hold::HeldBy(origin(2)));
+    Ok(())
+}
+
+/// What stands at a position is told together with what comes after it, also where all is large.
+async fn a_look_back_comes_with_what_follows(log: &dyn Log) -> Result<(), Error> {
+    assert_eq!(log.stands(1, 1).await?, None);
+    let large = [vec![1; 300_000], vec![2; 2_000_000], vec![3; 100]];
+    assert!(matches!(log.append(1, origin(1), 1, &large).await?, Appended::At(_)));
+    let mut all = Vec::new();
+    while all.len() < 3 {
+        all.extend(log.read(1, all.last().map_or(0, |placed: &super::Placed| placed.seq), 1).await?);
+    }
+    for (position, placed) in all.iter().enumerate() {
+        assert_eq!(log.stands(1, placed.seq).await?, Some(placed.placement()));
+        for bytes_max in [1, 400_000, usize::MAX] {
+            let (there, entries) = log.read_on(1, placed.seq, bytes_max).await?;
+            assert_eq!(there, Some(placed.placement()));
+            assert_eq!(entries.first(), all.get(position + 1));
+        }
+    }
     Ok(())
 }
 

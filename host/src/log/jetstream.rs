@@ -9,15 +9,21 @@ mod append;
 mod bell;
 mod bucket;
 mod connection;
+pub(crate) mod durability;
 mod extent;
+mod login;
 mod names;
 mod read;
 mod stream;
+mod transport;
 
-pub use connection::{Connection, Login};
+pub use connection::Connection;
+pub use durability::Durability;
+pub use login::Login;
 pub use names::Names;
 
-use super::{Announced, Appended, Bounds, Claim, Error, Lease, Log, Member, Placed, Shard};
+use super::{Announced, Appended, Bounds, Claim, Error, Lease, Log, Member, Placed, Placement, Shard};
+use crate::server::Server;
 use antiphon_core::entry::Origin;
 use async_trait::async_trait;
 use bucket::Bucket;
@@ -34,17 +40,32 @@ pub struct Settings {
     pub replicas: usize,
     /// Change streams that are there and have other settings.
     pub update_existing: bool,
+    /// How much a shard may hold.
+    pub limit: Limit,
     /// Where in the world this process runs: the machine as it was booted, and the database's own file.
     pub place: String,
+}
+
+/// How much a shard may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// Bytes; 0 = as many as there is room for.
+    pub bytes: u64,
+    /// What is beyond it makes the oldest entries go; else it is not taken.
+    pub drops: bool,
 }
 
 /// A log in NATS JetStream.
 #[derive(Debug)]
 pub struct JetStream {
+    connection: Connection,
     context: async_nats::jetstream::Context,
     settings: Arc<Settings>,
     streams: Mutex<BTreeMap<Shard, Arc<Stream>>>,
     bucket: Bucket,
+    /// The server that carries it, if this node started one; the last to go.
+    #[expect(dead_code, reason = "dropping it is what ends the server")]
+    server: Option<Server>,
 }
 
 impl JetStream {
@@ -54,7 +75,19 @@ impl JetStream {
         let settings = Arc::new(settings);
         let context = connection.context();
         let bucket = Bucket::new(context.clone(), settings.clone());
-        Self { context, settings, streams: Mutex::default(), bucket }
+        Self { connection: connection.clone(), context, settings, streams: Mutex::default(), bucket, server: None }
+    }
+
+    /// The same, kept by a server that ends with it.
+    #[must_use]
+    pub fn kept_by(self, server: Option<Server>) -> Self {
+        Self { server, ..self }
+    }
+
+    /// What is wrong with the way to the servers, in words.
+    #[must_use]
+    pub fn transport(&self) -> Option<String> {
+        self.connection.transport()
     }
 
     fn stream(&self, shard: Shard) -> Arc<Stream> {
@@ -77,7 +110,22 @@ impl Log for JetStream {
     }
 
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
+        self.bucket.is_ours()?;
         self.stream(shard).read(after, bytes_max).await
+    }
+
+    async fn stands(&self, shard: Shard, at: u64) -> Result<Option<Placement>, Error> {
+        self.stream(shard).stands(at.max(1)).await
+    }
+
+    async fn read_on(
+        &self,
+        shard: Shard,
+        at: u64,
+        bytes_max: usize,
+    ) -> Result<(Option<Placement>, Vec<Placed>), Error> {
+        self.bucket.is_ours()?;
+        self.stream(shard).read_on(at.max(1), bytes_max).await
     }
 
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
@@ -90,6 +138,10 @@ impl Log for JetStream {
 
     async fn changed(&self, shard: Shard, after: u64) {
         self.stream(shard).changed(after).await;
+    }
+
+    fn degraded(&self) -> BTreeMap<String, String> {
+        self.connection.degraded()
     }
 
     async fn announce(&self, member: &Member) -> Result<(), Error> {

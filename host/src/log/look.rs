@@ -48,6 +48,15 @@ impl Look {
         Self(Kind::Nats(Box::new(log), runtime))
     }
 
+    /// What is wrong with the way to the log, in words.
+    #[must_use]
+    pub fn transport(&self) -> Option<String> {
+        match &self.0 {
+            Kind::Embedded(_) => None,
+            Kind::Nats(log, _) => log.transport(),
+        }
+    }
+
     /// Numbers of the shards that have an entry.
     ///
     /// # Errors

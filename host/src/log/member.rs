@@ -27,6 +27,10 @@ pub struct Member {
     pub positions: BTreeMap<Shard, u64>,
     /// A number made of each replicated table's columns and keys: equal on nodes whose tables are alike.
     pub schemas: BTreeMap<String, u64>,
+    /// What its resolvers answered of late, in samples.
+    pub samples: Vec<Sample>,
+    /// Where another node's resolver answered otherwise than its own.
+    pub differences: Vec<Difference>,
     /// It stopped in order, and says so with its last words.
     pub left: bool,
 }
@@ -37,6 +41,46 @@ impl Member {
     pub fn origin(&self) -> Origin {
         Origin { node: self.node, incarnation: self.incarnation }
     }
+}
+
+/// What a resolver was asked and answered, as numbers that stand for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sample {
+    /// The shard.
+    pub shard: Shard,
+    /// The entry that brought the clash.
+    pub seq: u64,
+    /// The table and the key.
+    pub of: u64,
+    /// All that the resolver was shown.
+    pub asked: u64,
+    /// What it said.
+    pub said: u64,
+}
+
+impl Sample {
+    /// Which clash it is of.
+    #[must_use]
+    pub fn id(&self) -> (Shard, u64, u64) {
+        (self.shard, self.seq, self.of)
+    }
+}
+
+/// Two nodes' resolvers were asked the same, and answered each its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Difference {
+    /// The other node.
+    pub node: u64,
+    /// The shard.
+    pub shard: Shard,
+    /// The entry that brought the clash.
+    pub seq: u64,
+    /// The table.
+    pub table: String,
+    /// What the resolver is called.
+    pub policy: String,
 }
 
 /// An announcement, and when the log took it.

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::guard::Activity;
 use crate::log::{self, Log, Shard};
 use crate::report::Board;
+use crate::seq_map::SeqMap;
 use crate::subscribe::{self, Progress, Subscriber};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub(super) struct Following {
     pub(super) moved: Arc<tokio::sync::Notify>,
     pub(super) activity: Arc<Activity>,
     pub(super) board: Board,
+    pub(super) seq_map: SeqMap,
 }
 
 impl Following {
@@ -35,6 +37,9 @@ impl Following {
         while !stop.is_cancelled() {
             let stepped = self.subscriber.step().await;
             self.board.count(self.subscriber.take_applied(), 0);
+            if let Some(reached) = self.subscriber.take_reached() {
+                self.seq_map.note([(self.shard, reached)]);
+            }
             match stepped {
                 Ok(Progress::More) => {
                     retry.reset();

@@ -13,6 +13,7 @@ use crate::lock::Lock;
 use crate::log::{self, Claim, Log};
 use crate::place::Place;
 use crate::report::{Board, Report};
+use crate::seq_map::SeqMap;
 use crate::watch::Watch;
 use antiphon_core::entry::Genesis;
 use std::path::{Path, PathBuf};
@@ -33,8 +34,10 @@ pub struct Opened {
     poll_interval: Duration,
     sleep_timeout: Duration,
     outbox_bytes_max: u64,
+    reload: Option<crate::reload::Reload>,
     provenance: Provenance,
     keep: Keep,
+    seq_map: SeqMap,
     carrier: Carrier,
     state: PathBuf,
     place: Place,
@@ -75,14 +78,17 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     {
         return Err(elsewhere(no_log(directory), logged.as_deref(), &shown));
     }
-    let log = parts.log.open(&place).await?;
+    let mut carrier = parts.log;
+    let log = carrier.open(&place).await?;
     fault!("opened");
     let note = Life::read(&state);
-    let provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
+    let mut provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
     if provenance != Provenance::Same && db.standing().map_err(|error| unopened(&shown, &error))? == Standing::Apart {
         // It has said nothing in the name it has, and a copy of it may have that name as well.
         db.begin_life().map_err(|error| unopened(&shown, &error))?;
         note_life(&place, &state, &db)?;
+        // As after another start: once it is a member, and the log then stops answering, it must not be taken for a copy.
+        provenance = Provenance::Same;
     }
     fault!("judged");
     Ok(Opened {
@@ -92,9 +98,11 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         poll_interval: parts.poll_interval,
         sleep_timeout: parts.sleep_timeout,
         outbox_bytes_max: parts.outbox_bytes_max,
+        reload: parts.reload,
         provenance,
         keep: parts.keep,
-        carrier: parts.log,
+        seq_map: parts.seq_map,
+        carrier,
         state,
         place,
         lock,
@@ -181,6 +189,7 @@ impl Opened {
         let (shards, origin) = (self.db.shards(), self.db.origin());
         let watch = Watch::new(self.db.path());
         let reached = self.db.watch_reached();
+        self.seq_map.note(self.db.positions().into_iter().filter(|(_, position)| *position > 0));
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
         let node = Node {
@@ -191,10 +200,12 @@ impl Opened {
             poll_interval: self.poll_interval,
             sleep_timeout: self.sleep_timeout,
             outbox_bytes_max: self.outbox_bytes_max,
+            reload: self.reload,
             number: origin.node,
             incarnation: origin.incarnation,
             reached,
             keep: self.keep,
+            seq_map: self.seq_map,
             board: Board::new(self.carrier.to_string()),
             state: self.state,
             place: self.place,

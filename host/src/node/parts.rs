@@ -3,6 +3,8 @@
 use super::carrier::Carrier;
 use crate::db::{Filter, Policies};
 use crate::housekeeping::Keep;
+use crate::reload::Reload;
+use crate::seq_map::SeqMap;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
 use std::path::PathBuf;
@@ -36,12 +38,16 @@ pub struct Parts {
     pub poll_interval: Duration,
     /// For how long batches are kept that the log has.
     pub keep: Keep,
+    /// Where other tools read how far each shard was applied.
+    pub seq_map: SeqMap,
     /// What this node would agree to.
     pub agreed: Genesis,
     /// Where a key goes.
     pub hasher: Box<dyn Hash>,
     /// Who wins a clash, table by table.
     pub policies: Policies,
+    /// Looks into the configuration again, if there is one.
+    pub reload: Option<Reload>,
 }
 
 impl std::fmt::Debug for Parts {

@@ -23,6 +23,8 @@ pub(super) struct Stored {
     pub(super) outbox_oldest: Option<f64>,
     pub(super) clashes: Vec<Clashes>,
     pub(super) sliced: Sliced,
+    /// Entries that were left out, for another sent them than they said.
+    pub(super) forged: u64,
 }
 
 /// What the host's tables say, in one short read transaction.
@@ -74,6 +76,7 @@ pub(super) fn read(path: &Path, now_ms: u64) -> rusqlite::Result<Stored> {
             .query_map([], |row| row.get(0))?
             .collect::<rusqlite::Result<_>>()?,
     };
+    let forged = meta("forged")?.unwrap_or(0);
     let outbox_oldest: Option<f64> = look
         .query_row("SELECT created_at FROM main.\"__antiphon___global_change_log\" ORDER BY id LIMIT 1", [], |row| {
             row.get(0)
@@ -88,6 +91,7 @@ pub(super) fn read(path: &Path, now_ms: u64) -> rusqlite::Result<Stored> {
         positions,
         outbox_oldest: outbox_oldest.map(|then| since(then, now_ms)),
         clashes,
+        forged,
         sliced,
     })
 }

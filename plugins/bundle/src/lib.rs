@@ -7,6 +7,8 @@ pub enum World {
     Resolver,
     /// It hashes keys.
     Hasher,
+    /// It keeps objects.
+    Storage,
 }
 
 /// A component that comes with the program.
@@ -40,6 +42,8 @@ pub const ALL: &[Component] = &[
     component!("node-priority", Resolver, "conflict_node_priority"),
     component!("fnv", Hasher, "hash_fnv"),
     component!("xxh3", Hasher, "hash_xxh3"),
+    component!("file", Storage, "storage_file"),
+    component!("nats", Storage, "storage_nats"),
 ];
 
 /// The official component of this world and name.

@@ -15,11 +15,13 @@ mod guests;
 mod node;
 mod policies;
 mod process;
+mod proxy;
 pub mod seeds;
+mod storages;
 pub mod vfs;
 
 pub use antiphon::db::Make;
-pub use broker::Broker;
+pub use broker::{Broker, Brokers};
 pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
     Dice, Mishap, Node, Setup, agreed, append_floor, append_foreign, decision, dump, dump_of, foreign, found, mishap,
@@ -27,4 +29,6 @@ pub use node::{
 };
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
+pub use proxy::{Flow, Proxy};
 pub use rustix::process::{Resource, Signal};
+pub use storages::storage_guest;

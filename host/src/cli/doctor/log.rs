@@ -7,6 +7,7 @@ use antiphon_core::codec;
 
 use super::super::shown::count;
 use super::{Failed, Found, Patient};
+use crate::log::{Announced, Difference};
 use crate::node::Carrier;
 
 /// A clock that is ahead by more than this is wrong, not late.
@@ -52,7 +53,9 @@ pub(super) fn clock(patient: &Patient, found: &mut Found) -> Result<(), Failed> 
         let last = log.bounds(shard)?.last;
         log.each(shard, last.saturating_sub(ENTRIES_ASKED), |placed| {
             taken = taken.max(placed.time / 1_000_000);
-            if let Ok(entry) = codec::decode(&placed.frame) {
+            if let Ok(entry) = codec::decode(&placed.frame)
+                && placed.may_say(&entry)
+            {
                 let clock = written.entry(entry.origin.node).or_default();
                 *clock = entry.clock.max(*clock);
             }
@@ -83,6 +86,27 @@ pub(super) fn clock(patient: &Patient, found: &mut Found) -> Result<(), Failed> 
             why,
             remedy,
         );
+    }
+    Ok(())
+}
+
+/// Whether resolvers answer alike on all nodes, by what members say of it.
+pub(super) fn answers(patient: &Patient, found: &mut Found) -> Result<(), Failed> {
+    let Some(log) = patient.log.look()? else { return Ok(()) };
+    for Announced { member, .. } in log.members()? {
+        for Difference { node, shard, seq, table, policy } in &member.differences {
+            found.error(
+                Some(table),
+                format!(
+                    "the resolver `{policy}` answered the clash of entry {seq} of shard {shard} otherwise on node {} than on \
+                     node {node}",
+                    member.node
+                ),
+                "what it answers must depend on the clash alone; so the rows of the two may differ from there on",
+                "see with `antiphon plugin check` whether it only computes, put another in its place with `antiphon policy \
+                 apply`, and then take the rows of the node that is right with `antiphon join --discard-local` on the other",
+            );
+        }
     }
     Ok(())
 }

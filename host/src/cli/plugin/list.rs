@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::inspect::{settings, settings_line};
 use super::progress::Progress;
-use super::subject::{configuration, configured, host, load, unusable, world_of};
+use super::subject::{configuration, configured, describe, host, unusable, world_of};
 use crate::cli::{json_line, shown};
 use crate::config::Config;
 use crate::custom;
@@ -69,8 +69,7 @@ impl List {
             progress.say(&format!("compiling {}", component.name));
             let world = world_of(component.world);
             let source = configured(component.name, &format!("builtin:{}", component.name), &Limits::default())?;
-            let loaded = load(&host, &source, &[], &Limits::default(), world).map_err(|error| unusable(&error))?;
-            let info = loaded.info();
+            let info = describe(&host, &source, &Limits::default(), world).map_err(|error| unusable(&error))?;
             lines.push(Line {
                 name: component.name.to_owned(),
                 source: format!("builtin:{}", component.name),
@@ -156,12 +155,11 @@ impl Line {
         {
             self.error = Some(reason.to_string());
         }
-        // Only what only computes is asked what it is, and only if it is what was pinned.
-        let asked = world.filter(|world| world.is_pure() && self.error.is_none() && self.state != State::Differs);
+        // It is asked what it is only if it is what was pinned.
+        let asked = world.filter(|_| self.error.is_none() && self.state != State::Differs);
         if let Some(world) = asked {
-            match load(host, source, &[], limits, world) {
-                Ok(loaded) => {
-                    let info = loaded.info();
+            match describe(host, source, limits, world) {
+                Ok(info) => {
                     self.version = Some(info.version.clone());
                     self.laws = Some(info.laws);
                     self.settings = Some(settings(&info.settings_schema));

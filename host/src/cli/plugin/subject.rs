@@ -14,7 +14,7 @@ use crate::custom;
 use crate::failure::{Failure, Kind};
 
 /// Which component.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Which {
     /// A component's file, the name of an official one, or with `--config` the NAME of a `[plugin.NAME]`
     #[arg(value_name = "FILE")]
@@ -56,6 +56,11 @@ pub(super) fn configuration(file: &Path) -> Result<Config, Failure> {
 }
 
 impl Which {
+    /// The name it has in a configuration, and the file of that, if it is named so.
+    pub(super) fn configured(&self) -> Option<(&str, &Path)> {
+        Some((&self.plugin, self.config.as_deref()?))
+    }
+
     /// Finds the component and reads its bytes.
     pub(super) fn find(self, told: Told) -> Result<Subject, Failure> {
         let Self { plugin: name, config } = self;
@@ -125,6 +130,7 @@ pub(super) fn world_of(bundled: Bundled) -> World {
     match bundled {
         Bundled::Resolver => World::Resolver,
         Bundled::Hasher => World::Hasher,
+        Bundled::Storage => World::Storage,
     }
 }
 
@@ -168,6 +174,19 @@ pub(super) fn load(
         World::Hasher => Loaded::Hasher(host.hasher(source, settings, limits.clone())?),
         _ => Loaded::Resolver(host.resolver(source, settings, limits.clone())?),
     })
+}
+
+/// What a component of any world says of itself.
+pub(super) fn describe(
+    host: &PluginHost,
+    source: &Source<'_>,
+    limits: &Limits,
+    world: World,
+) -> Result<Info, antiphon_plugin::Error> {
+    if world.is_pure() {
+        return Ok(load(host, source, &[], limits, world)?.info().clone());
+    }
+    host.describe_storage(source, limits.clone())
 }
 
 /// A component that runs.

@@ -1,5 +1,7 @@
 //! `antiphon plugin test`: whether a component answers as its author means it to.
 
+mod suite;
+
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::failure::{Failure, Kind};
 use crate::trial::cases::{CaseFile, Outcome};
 use crate::trial::history::History;
 
-/// Test a component: its cases, and for a resolver whole histories of a cluster
+/// Test a component: its cases, histories of a cluster, or what every storage promises
 ///
 /// A history lets several nodes write the same few rows, send and read; afterwards all nodes must hold the same rows.
 /// One that goes wrong is shown as short as one was found. Exit code 0 if all is well, 3 if not.
@@ -112,16 +114,16 @@ impl Test {
         }
         let which = which.ok_or_else(|| Failure::usage("no component is named"))?;
         let seed = seed(self.seed)?;
-        let subject = which.find(self.told)?;
+        let subject = which.clone().find(self.told)?;
         let host = host()?;
         let anatomy = subject.examine(&host).map_err(|error| unusable(&error))?;
-        let Some(world) = anatomy.world.filter(|world| world.is_pure()) else {
-            let what = anatomy.world.map_or("a component of no world of ours", antiphon_plugin::World::name);
-            return Err(Failure::new(
-                Kind::Data,
-                format!("`{}` is {what}, and only resolvers and hashers are tested", subject.source.name),
-            ));
+        let Some(world) = anatomy.world else {
+            let why = format!("`{}` is a component of no world of ours", subject.source.name);
+            return Err(Failure::new(Kind::Data, why));
         };
+        if !world.is_pure() {
+            return suite::run(&host, &which, &subject, self.json);
+        }
         let mut loaded = subject.load(&host, world).map_err(|error| unusable(&error))?;
         let files = self.cases.as_deref().map(read).transpose()?.unwrap_or_default();
         let mut report = Report::default();

@@ -65,6 +65,9 @@ pub(super) fn of(status: &Status) -> String {
         let when = if status.host.running { "for" } else { "at the end, for" };
         lines.line(how, &format!("{part} {when} {}: {}", age(trouble.seconds), trouble.reason));
     }
+    for (part, words) in &status.degraded {
+        lines.line("degraded", &format!("{part}: {words}"));
+    }
     if let Some(last) = &status.last_error {
         let seconds = status.last_error_seconds_ago.unwrap_or_default();
         lines.line("last error", &format!("{} ago, {}: {}", age(seconds), last.part, last.error));

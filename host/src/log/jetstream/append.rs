@@ -24,7 +24,7 @@ const BATCH_COMMIT: &str = "Nats-Batch-Commit";
 /// What headers and subject take of a message, at most.
 const OVERHEAD: usize = 4096;
 /// Messages that the server takes in one batch.
-const BATCH_MAX: usize = 1000;
+pub(super) const BATCH_MAX: usize = 1000;
 /// How long the server may take to answer, besides a second for each megabyte.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -66,28 +66,29 @@ impl Stream {
         // Until the answer is there, what stands last is not known.
         *own = None;
         let subject = self.names().subject(self.shard, origin);
-        let mut messages = self.messages(first, frames);
-        let number = first + frames.len() as u64 - 1;
-        if let [message] = messages.as_mut_slice() {
-            message
-                .headers
-                .insert(header::NATS_MESSAGE_ID, format!("{}.{}.{number}", origin.node, origin.incarnation).as_str());
-        }
-        if let Some(message) = messages.first_mut() {
-            message.headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, known.seq.to_string().as_str());
-        }
-        match self.publish(&subject, messages).await? {
-            Answer::At(seq) => {
-                *own = Some(Own { origin, seq, number });
-                self.bell.ring(seq);
-                Ok(Appended::At(seq))
+        let mut last = known;
+        for Batch { number, mut messages } in self.batches(first, frames) {
+            if let [message] = messages.as_mut_slice() {
+                let id = format!("{}.{}.{number}", origin.node, origin.incarnation);
+                message.headers.insert(header::NATS_MESSAGE_ID, id.as_str());
             }
-            Answer::Overtaken => {
-                let known = self.last_of(origin).await?;
-                *own = Some(known);
-                Ok(Appended::Fenced { last: known.number })
+            if let Some(message) = messages.first_mut() {
+                message.headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.seq.to_string().as_str());
+            }
+            match self.publish(&subject, messages).await? {
+                Answer::At(seq) => {
+                    last = Own { origin, seq, number };
+                    self.bell.ring(seq);
+                }
+                Answer::Overtaken => {
+                    let known = self.last_of(origin).await?;
+                    *own = Some(known);
+                    return Ok(Appended::Fenced { last: known.number });
+                }
             }
         }
+        *own = Some(last);
+        Ok(Appended::At(last.seq))
     }
 
     pub(super) async fn begin(&self, frame: &[u8]) -> Result<bool, Error> {
@@ -129,6 +130,22 @@ impl Stream {
         Ok(Own { origin, seq: found.sequence, number })
     }
 
+    /// Frames as messages, as many together as the server takes; none is divided between two batches.
+    fn batches(&self, first: u64, frames: &[Vec<u8>]) -> Vec<Batch> {
+        let mut batches: Vec<Batch> = Vec::new();
+        for (number, frame) in (first..).zip(frames) {
+            let messages = self.messages(number, std::slice::from_ref(frame));
+            match batches.last_mut() {
+                Some(batch) if batch.messages.len() + messages.len() <= BATCH_MAX => {
+                    batch.number = number;
+                    batch.messages.extend(messages);
+                }
+                _ => batches.push(Batch { number, messages }),
+            }
+        }
+        batches
+    }
+
     /// Frames as messages, cut where the server takes no larger ones.
     fn messages(&self, first: u64, frames: &[Vec<u8>]) -> Vec<Outgoing> {
         let room = self.client.max_payload().saturating_sub(OVERHEAD).max(1);
@@ -152,7 +169,7 @@ impl Stream {
         let count = messages.len();
         if count > BATCH_MAX {
             return Err(Error::Broken(format!(
-                "an append of {count} messages is more than the server takes at once; raise `max_payload` of the server"
+                "a row of {count} messages is more than the server takes at once; raise `max_payload` of the server"
             )));
         }
         let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
@@ -194,6 +211,13 @@ impl Stream {
     }
 }
 
+/// What is published at once.
+struct Batch {
+    /// Of its last frame.
+    number: u64,
+    messages: Vec<Outgoing>,
+}
+
 struct Outgoing {
     headers: HeaderMap,
     payload: Bytes,
@@ -207,6 +231,11 @@ fn answered(payload: &[u8]) -> Result<Answer, Error> {
         Response::Err { error } => match error.error_code() {
             ErrorCode::STREAM_WRONG_LAST_SEQUENCE | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT => {
                 Ok(Answer::Overtaken)
+            }
+            ErrorCode::STREAM_STORE_FAILED if error.to_string().contains("maximum bytes") => {
+                let said = "it is full: `log_bytes_max` is reached, and `on_full` is `block`; raise it, with \
+                            `update_existing = true` once; what is written meanwhile is kept";
+                Err(Error::Unreachable(said.to_owned()))
             }
             _ => Err(Error::Unreachable(error.to_string())),
         },

@@ -45,6 +45,11 @@ impl Bell {
         ring(&self.last, seq);
     }
 
+    /// Whether something was said to stand at this position.
+    pub(super) fn has_rung_for(&self, seq: u64) -> bool {
+        *self.last.borrow() >= seq
+    }
+
     /// Returns when something may stand after a position.
     pub(super) async fn past(&self, after: u64) {
         self.listener.get_or_init(|| {

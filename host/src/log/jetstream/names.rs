@@ -1,6 +1,6 @@
 //! What streams, subjects and buckets are called.
 
-use crate::log::Shard;
+use crate::log::{Sender, Shard};
 use antiphon_core::entry::Origin;
 
 /// The two prefixes that all names of a log are made from.
@@ -37,6 +37,11 @@ impl Names {
         let incarnation = tokens.next()?.parse().ok()?;
         let node = tokens.next()?.parse().ok()?;
         Some(Origin { node, incarnation })
+    }
+
+    /// Who must have sent a message to this subject: the server lets nobody else.
+    pub(super) fn sender(subject: &str) -> Sender {
+        Self::origin(subject).map_or(Sender::Anyone, Sender::Origin)
     }
 
     pub(super) fn bucket(&self) -> String {

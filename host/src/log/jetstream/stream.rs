@@ -85,8 +85,11 @@ impl Stream {
             subjects: vec![self.names().subjects(self.shard)],
             retention: RetentionPolicy::Limits,
             storage: StorageType::File,
-            discard: DiscardPolicy::New,
-            max_bytes: -1,
+            discard: if self.settings.limit.drops { DiscardPolicy::Old } else { DiscardPolicy::New },
+            max_bytes: match self.settings.limit.bytes {
+                0 => -1,
+                bytes => i64::try_from(bytes).unwrap_or(i64::MAX),
+            },
             max_messages: -1,
             max_messages_per_subject: -1,
             max_consumers: -1,
@@ -110,9 +113,14 @@ impl Stream {
                 self.names().subjects(self.shard)
             )));
         }
-        let may_lose = found.max_messages > 0 || found.max_bytes > 0 || !found.max_age.is_zero();
+        // A stream that refuses what is too much loses nothing; one that drops may, if that is what was asked for.
+        let drops = found.discard == DiscardPolicy::Old && found.max_bytes > 0 && !self.settings.limit.drops;
+        let may_lose = found.max_messages > 0 || !found.max_age.is_zero() || drops;
         let lacks = !found.allow_direct || !found.allow_atomic_publish || may_lose;
-        let differs = lacks || found.num_replicas != wanted.num_replicas;
+        let differs = lacks
+            || found.num_replicas != wanted.num_replicas
+            || found.max_bytes.max(0) != wanted.max_bytes.max(0)
+            || (wanted.max_bytes > 0 && found.discard != wanted.discard);
         if differs && self.settings.update_existing {
             let updated = self.context.update_stream(&wanted).await.map_err(|error| unreachable(&error))?;
             tracing::info!(stream = self.name, replicas = updated.config.num_replicas, "stream updated");
@@ -126,12 +134,16 @@ impl Stream {
             )));
         }
         if differs {
-            let (found, wanted) = (found.num_replicas, wanted.num_replicas);
+            let said = |config: &Config| {
+                let bytes = if config.max_bytes > 0 { config.max_bytes.to_string() } else { "any".to_owned() };
+                let full = if config.discard == DiscardPolicy::Old { "drop" } else { "block" };
+                format!("replicas {}, bytes {bytes}, on_full {full}", config.num_replicas)
+            };
             tracing::warn!(
                 stream = self.name,
-                found,
-                wanted,
-                "the stream has another number of copies than configured; `update_existing = true` changes that"
+                found = said(found),
+                wanted = said(&wanted),
+                "the stream was made with other settings than configured; `update_existing = true` changes them"
             );
         }
         Ok(())

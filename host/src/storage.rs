@@ -1,0 +1,219 @@
+//! Where snapshots are kept: from the configuration to a `Store`, and what is done around every store.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `bucket` | the bucket of NATS that a storage is lent |
+//! | `steady` | tries again, and goes no faster than it may |
+//! | `content` | size and hash of an object: what was put is what is there |
+//! | `conformance` | the suite that every store passes |
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use antiphon_bundle::World;
+use antiphon_core::store::{ErrorKind, StoreError};
+use antiphon_plugin::{Bucket, Grants, Limits, Pace, PluginHost, Source, Storage};
+
+use crate::components;
+use crate::config::{Config, expand, speaks_of_a_secret};
+use crate::custom::{self, Pins};
+use crate::failure::{Failure, Kind};
+use crate::node::{Carrier, NEVER_STARTED};
+
+mod bucket;
+pub mod conformance;
+mod content;
+mod steady;
+
+pub use content::{Content, get, put};
+pub use steady::{Retry, Steady};
+
+/// The memory of an instance that a storage has at least: objects pass through it.
+pub(crate) const MEMORY_BYTES_MIN: usize = 128 << 20;
+
+/// A store that a configuration names.
+pub struct Opened {
+    /// What the configuration calls it.
+    pub name: String,
+    /// Where it is, for people to read.
+    pub place: String,
+    /// The component, for what only it knows.
+    pub component: Storage,
+    /// The store.
+    pub store: Steady<Storage>,
+}
+
+/// What a storage component is made from.
+struct Parts {
+    name: String,
+    place: String,
+    source: Source<'static>,
+    settings: Vec<(String, String)>,
+    limits: Limits,
+    grants: Grants,
+}
+
+/// Loads the store of a configuration: that of `[snapshot]`, or the one that goes by `name`.
+///
+/// # Errors
+/// When there is none of that name, or it can't be loaded.
+pub fn open(config: &Config, host: &PluginHost, name: Option<&str>, pins: Pins) -> Result<Opened, Failure> {
+    let Parts { name, place, source, settings, mut limits, grants } = parts(config, name, pins)?;
+    limits.memory_bytes = limits.memory_bytes.max(MEMORY_BYTES_MIN);
+    let pace = Pace { instances: config.snapshot.parallel as usize, ..Pace::default() };
+    let component = host.storage(&source, &settings, grants, limits, pace).map_err(|error| {
+        let failure = Failure::caused(Kind::Config, error.to_string(), error.reason());
+        error.hint().into_iter().fold(failure, Failure::hint)
+    })?;
+    let store = Steady::new(component.clone(), Retry::default(), config.snapshot.bandwidth.0);
+    Ok(Opened { name, place, component, store })
+}
+
+fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failure> {
+    let chosen = name.unwrap_or(&config.snapshot.store);
+    let plugin = match name {
+        Some(name) => Some(name).filter(|name| config.plugin.contains_key(*name)),
+        None => chosen.strip_prefix("plugin:"),
+    };
+    let Some(name) = plugin else { return short(config, chosen) };
+    let component = custom::component(config, World::Storage, name, pins)?;
+    let settings = component.settings.into_iter().map(|(setting, value)| {
+        let key = format!("plugin.{name}.settings.{setting}");
+        Ok((setting, expand(&key, &value)?))
+    });
+    let settings = settings.collect::<Result<Vec<_>, Failure>>()?;
+    let granted = config.plugin.get(name).map(|plugin| &plugin.grants);
+    let folder = granted.map(|grants| grants.folder.clone()).filter(|folder| !folder.as_os_str().is_empty());
+    let mut parts = Parts {
+        name: name.to_owned(),
+        place: component.source.origin.to_string(),
+        source: component.source,
+        grants: Grants { folder, secrets: secrets(&settings), ..Grants::default() },
+        settings,
+        limits: component.limits,
+    };
+    match component.official.as_deref() {
+        Some("file") => {
+            let path = take(&mut parts.settings, "path").ok_or_else(|| {
+                Failure::config(format!("`plugin.{name}.settings.path` is not set"))
+                    .hint("write `path = \"DIR\"`: the folder to keep objects in")
+            })?;
+            parts.place.clone_from(&path);
+            parts.grants.folder = Some(PathBuf::from(path));
+        }
+        Some("nats") => {
+            let bucket = take(&mut parts.settings, "bucket").unwrap_or_default();
+            let replicas = take(&mut parts.settings, "replicas").unwrap_or_else(|| "1".to_owned());
+            let replicas = replicas.parse().ok().filter(|replicas| (1..=5).contains(replicas)).ok_or_else(|| {
+                Failure::config(format!("`plugin.{name}.settings.replicas` must be from 1 to 5, found `{replicas}`"))
+            })?;
+            (parts.place, parts.grants.bucket) = lend_bucket(config, bucket, replicas)?;
+        }
+        Some(_) => {}
+        None => {
+            if let Some(folder) = &parts.grants.folder {
+                parts.place = folder.display().to_string();
+            }
+        }
+    }
+    Ok(parts)
+}
+
+/// A store that comes with the program, by the short form: `[snapshot.file]` and the like.
+fn short(config: &Config, name: &str) -> Result<Parts, Failure> {
+    let snapshot = &config.snapshot;
+    let source = custom::official(World::Storage, name).map_err(|_| not_there(config, name))?;
+    let (place, settings, folder, bucket) = match name {
+        "file" => {
+            let path = snapshot.file.path.clone();
+            if path.as_os_str().is_empty() {
+                return Err(Failure::config("`snapshot.file.path` is not set, and there is no database to be beside")
+                    .hint("write `path = \"DIR\"` under `[snapshot.file]`"));
+            }
+            (path.display().to_string(), Vec::new(), Some(path), None)
+        }
+        "nats" => {
+            let nats = &snapshot.nats;
+            let (place, bucket) = lend_bucket(config, nats.bucket.clone(), nats.replicas as usize)?;
+            (place, Vec::new(), None, bucket)
+        }
+        _ => return Err(not_there(config, name)),
+    };
+    Ok(Parts {
+        name: name.to_owned(),
+        place,
+        source,
+        grants: Grants { folder, bucket, secrets: secrets(&settings) },
+        settings,
+        limits: Limits::default(),
+    })
+}
+
+/// The bucket of that name, or of the usual one, and where it is. It is not connected to before it is asked something.
+fn lend_bucket(config: &Config, name: String, replicas: usize) -> Result<(String, Lent), Failure> {
+    let Carrier::Nats(nats) = components::carrier(config)? else {
+        return Err(Failure::config("`nats.urls` names no server, and a bucket of NATS is to keep snapshots")
+            .hint("name one: `urls = [\"nats://host:4222\"]` under `[nats]`"));
+    };
+    let urls = nats.addresses().ok_or_else(|| Failure::new(Kind::Busy, NEVER_STARTED).hint("start the node first"))?;
+    let bucket = if name.is_empty() { format!("{}-snapshot-store", nats.names.stream_prefix) } else { name };
+    let place = bucket::Place {
+        urls,
+        shown: nats.shown,
+        name: nats.name,
+        login: nats.login,
+        pause: nats.pause,
+        bucket,
+        replicas: replicas.clamp(1, 5),
+    };
+    Ok((format!("bucket `{}`, {}", place.bucket, place.shown), Some(Arc::new(bucket::NatsBucket::new(place)))))
+}
+
+/// What is lent, if anything is.
+type Lent = Option<Arc<dyn Bucket>>;
+
+fn not_there(config: &Config, name: &str) -> Failure {
+    let known: Vec<&str> = antiphon_bundle::ALL
+        .iter()
+        .filter(|component| component.world == World::Storage)
+        .map(|component| component.name)
+        .chain(config.plugin.keys().map(String::as_str))
+        .collect();
+    let meant = crate::words::did_you_mean(name, known.iter().copied());
+    Failure::new(Kind::NotBuilt, format!("there is no storage `{name}` in this version{meant}"))
+        .hint("`store` under `[snapshot]` is `file`, `nats`, or `plugin:NAME` for a `[plugin.NAME]`")
+}
+
+fn take(settings: &mut Vec<(String, String)>, name: &str) -> Option<String> {
+    let at = settings.iter().position(|(setting, _)| setting == name)?;
+    Some(settings.remove(at).1)
+}
+
+/// Values that are secrets by what they are called.
+fn secrets(settings: &[(String, String)]) -> Vec<String> {
+    settings.iter().filter(|(name, _)| speaks_of_a_secret(name)).map(|(_, value)| value.clone()).collect()
+}
+
+/// A store's error as the end of a command.
+#[must_use]
+pub fn failure(error: &StoreError) -> Failure {
+    let kind = match error.kind {
+        ErrorKind::NotFound => Kind::Missing,
+        ErrorKind::Denied => Kind::Config,
+        ErrorKind::Temporary => Kind::Busy,
+        ErrorKind::Exists | ErrorKind::Unsupported | ErrorKind::Permanent => Kind::General,
+    };
+    let failure = Failure::new(kind, error.message.clone());
+    error.hint.iter().cloned().fold(failure, Failure::hint)
+}
+
+/// A pause, as long as it says and up to half as long again at random, so that those who failed together come apart.
+fn spread(pause: Duration) -> Duration {
+    let mut random = [0; 2];
+    // Without randomness it is the pause itself.
+    if getrandom::fill(&mut random).is_err() {
+        return pause;
+    }
+    pause + pause * u32::from(u16::from_le_bytes(random)) / (2 * u32::from(u16::MAX))
+}

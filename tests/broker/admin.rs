@@ -1,0 +1,76 @@
+//! What only whoever runs the servers can do to a log.
+
+use crate::world::World;
+use antiphon_core::codec;
+use antiphon_core::entry::Entry;
+use async_nats::HeaderMap;
+use async_nats::jetstream::{self, Context};
+use std::collections::BTreeSet;
+
+/// What the streams are called if nobody says otherwise.
+pub(crate) const STREAM: &str = "harmonylite-changes-1";
+
+/// The server's own client.
+pub(crate) struct Admin {
+    runtime: tokio::runtime::Runtime,
+    context: Context,
+}
+
+impl Admin {
+    pub(crate) fn of(world: &World) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let connect = async { jetstream::new(async_nats::connect(world.servers.urls()).await.unwrap()) };
+        Self { context: runtime.block_on(connect), runtime }
+    }
+
+    /// Does this to the stream of the first shard.
+    pub(crate) fn stream<T>(&self, what: impl AsyncFnOnce(jetstream::stream::Stream) -> T) -> T {
+        self.runtime.block_on(async { what(self.context.get_stream(STREAM).await.unwrap()).await })
+    }
+
+    /// Changes the settings of the stream of the first shard.
+    pub(crate) fn set(&self, change: impl FnOnce(&mut jetstream::stream::Config)) {
+        let mut config = self.stream(async |stream| stream.cached_info().config.clone());
+        change(&mut config);
+        self.runtime.block_on(self.context.update_stream(&config)).unwrap();
+    }
+
+    pub(crate) fn delete(&self) {
+        self.runtime.block_on(self.context.delete_stream(STREAM)).unwrap();
+    }
+
+    /// Publishes anything.
+    pub(crate) fn publish(&self, subject: &str, headers: &[(&str, &str)], payload: &[u8]) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, *value);
+        }
+        self.runtime.block_on(async {
+            let sent = self.context.publish_with_headers(subject.to_owned(), map, payload.to_vec().into()).await;
+            sent.unwrap().await.unwrap();
+        });
+    }
+
+    /// All entries of the first shard that fit one message.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.stream(async |stream| {
+            let last = stream.cached_info().state.last_sequence;
+            let mut entries = Vec::new();
+            for seq in 1..=last {
+                let message = stream.get_raw_message(seq).await.unwrap();
+                entries.extend(codec::decode(&message.payload));
+            }
+            entries
+        })
+    }
+
+    /// No number comes twice, whoever copied whose outbox.
+    #[track_caller]
+    pub(crate) fn no_number_twice(&self) {
+        let mut seen = BTreeSet::new();
+        for entry in self.entries().iter().skip(1) {
+            let Entry { origin, number, .. } = entry;
+            assert!(seen.insert((origin.node, origin.incarnation, *number)), "{origin:?} {number}");
+        }
+    }
+}
