@@ -202,7 +202,7 @@ impl Components<'_> {
         let hasher = self.host.hasher(&source, &hasher_settings, limits).map_err(|error| failed(&error))?;
         let mut agreed = Vec::new();
         for table in &config.conflict.table {
-            db::glob(&table.r#match).map_err(|error| {
+            db::Pattern::new(&table.r#match).map_err(|error| {
                 Failure::caused(Kind::Config, "a pattern under `[[conflict.table]]` is no glob", &error)
             })?;
             let decided = self.policy(&table.r#use, table.settings.reveal())?;

@@ -204,8 +204,13 @@ pub fn failure(error: &StoreError) -> Failure {
         ErrorKind::Temporary => Kind::Busy,
         ErrorKind::Exists | ErrorKind::Unsupported | ErrorKind::Permanent => Kind::General,
     };
+    // What a component passes on has lost its hint on the way.
+    let usual = || {
+        (kind == Kind::Busy)
+            .then(|| "see that what keeps the objects runs and can be reached, then try again".to_owned())
+    };
     let failure = Failure::new(kind, error.message.clone());
-    error.hint.iter().cloned().fold(failure, Failure::hint)
+    error.hint.clone().or_else(usual).into_iter().fold(failure, Failure::hint)
 }
 
 /// A pause, as long as it says and up to half as long again at random, so that those who failed together come apart.

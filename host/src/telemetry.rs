@@ -40,8 +40,9 @@ pub fn start(logging: &Logging) -> Result<(), Failure> {
 
 fn choose(logging: &Logging, variable: Option<(&str, &str)>) -> Result<EnvFilter, Failure> {
     let Some((name, directives)) = variable else {
-        // Other crates' debug lines would bury ours.
-        return Ok(EnvFilter::new(if logging.verbose { "info,antiphon=debug" } else { "info" }));
+        // Other crates' debug lines would bury ours, and NATS's client repeats at each try what we say once.
+        let filter = if logging.verbose { "info,async_nats=warn,antiphon=debug" } else { "info,async_nats=warn" };
+        return Ok(EnvFilter::new(filter));
     };
     EnvFilter::try_new(directives).map_err(|error| {
         Failure::caused(Kind::Config, format!("the environment variable `{name}` is no filter of log lines"), &error)

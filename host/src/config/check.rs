@@ -108,7 +108,7 @@ fn patterns(config: &Config) -> Verdict {
             return Err(Failure::config(format!("`{key}` holds an empty pattern, which matches no table"))
                 .hint("name a table, or write `*` for all"));
         }
-        if let Err(error) = crate::db::glob(pattern) {
+        if let Err(error) = crate::db::Pattern::new(pattern) {
             return Err(Failure::config(format!("`{key}` holds `{pattern}`, which is no pattern: {}", error.kind()))
                 .hint("a sign of a table's own name goes in brackets, as in `a[*]b`"));
         }

@@ -2,6 +2,7 @@
 
 use super::defaults::defaults;
 use super::overlay::TableId;
+use super::pattern::Pattern;
 use super::policy::Rule;
 use super::{Database, Doing as _, Error};
 use crate::log::Shard;
@@ -9,33 +10,19 @@ use antiphon_core::capture::{self, EVENTS, PREFIX};
 use antiphon_core::key::{COLLATIONS, KeyEncoder};
 use antiphon_core::schema::{Column, ROWIDS, Table, Unique, quote};
 use antiphon_core::value::Value;
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use rusqlite::Connection;
 use std::collections::BTreeSet;
 
 /// Which tables the user wants replicated, by globs over their names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
-    include: Option<GlobSet>,
-    exclude: GlobSet,
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self { include: None, exclude: GlobSet::empty() }
-    }
+    /// All of them, if there is none.
+    include: Option<Vec<Pattern>>,
+    exclude: Vec<Pattern>,
 }
 
 /// What HarmonyLite's own tables begin with.
 const HARMONYLITE: &str = "__harmonylite__";
-
-/// A pattern of names of tables, compared as SQLite compares them.
-///
-/// # Errors
-/// When it is no glob.
-pub fn glob(pattern: &str) -> Result<Glob, globset::Error> {
-    GlobBuilder::new(pattern).case_insensitive(true).build()
-}
 
 impl Filter {
     /// All tables that match one of `include` (all, if there is none) and none of `exclude`.
@@ -43,13 +30,7 @@ impl Filter {
     /// # Errors
     /// When a pattern is no glob.
     pub fn new(include: &[String], exclude: &[String]) -> Result<Self, globset::Error> {
-        let set = |patterns: &[String]| {
-            let mut builder = GlobSetBuilder::new();
-            for pattern in patterns {
-                builder.add(glob(pattern)?);
-            }
-            builder.build()
-        };
+        let set = |patterns: &[String]| patterns.iter().map(|pattern| Pattern::new(pattern)).collect::<Result<_, _>>();
         Ok(Self { include: if include.is_empty() { None } else { Some(set(include)?) }, exclude: set(exclude)? })
     }
 
@@ -64,8 +45,12 @@ impl Filter {
     #[must_use]
     pub fn wants(&self, table: &str) -> bool {
         let foreign = table.get(..HARMONYLITE.len()).is_some_and(|start| start.eq_ignore_ascii_case(HARMONYLITE));
-        !foreign && self.include.as_ref().is_none_or(|include| include.is_match(table)) && !self.exclude.is_match(table)
+        !foreign && self.include.as_deref().is_none_or(|include| any(include, table)) && !any(&self.exclude, table)
     }
+}
+
+fn any(patterns: &[Pattern], table: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.is_match(table))
 }
 
 /// A table that can't be replicated.

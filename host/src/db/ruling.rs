@@ -3,8 +3,8 @@
 //! A decision stands in the first shard. It comes into force by an entry of its own in each shard, so that every node
 //! decides every change by the same policies, whatever else it has read by then.
 
-use super::catalog::glob;
 use super::own::ours;
+use super::pattern::Pattern;
 use super::values::unsigned;
 use super::{Doing as _, Error};
 use crate::log::Shard;
@@ -135,8 +135,7 @@ impl Rulings {
 /// The policy that decides over a table.
 pub(super) fn deciding<'a>(policies: &'a [Agreed], table: &str) -> Option<&'a Agreed> {
     let matches = |policy: &&Agreed| {
-        policy.pattern.is_empty()
-            || glob(&policy.pattern).is_ok_and(|pattern| pattern.compile_matcher().is_match(table))
+        policy.pattern.is_empty() || Pattern::new(&policy.pattern).is_ok_and(|pattern| pattern.is_match(table))
     };
     policies.iter().find(matches)
 }

@@ -413,6 +413,8 @@ impl Site {
     /// Whether nothing this node wrote is still on its way.
     pub fn is_quiet(&self) -> bool {
         let conn = self.connect();
+        // As of one moment: between two looks, marks may become a batch.
+        conn.execute_batch("BEGIN").unwrap();
         let marks = rows(
             &conn,
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND name LIKE '\\_\\_antiphon\\_\\_%\\_change\\_log' ESCAPE '\\'
