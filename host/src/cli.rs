@@ -31,6 +31,7 @@ mod repair;
 mod run;
 mod server;
 mod shown;
+mod snapshot;
 mod status;
 mod storage;
 mod verify;
@@ -63,6 +64,8 @@ enum Command {
     Plugin(plugin::Command),
     #[command(subcommand)]
     Storage(storage::Command),
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
     #[command(subcommand)]
     Policy(policy::Command),
     Demo(demo::Demo),
@@ -100,6 +103,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Repair(repair)) => repair.run(),
         Some(Command::Plugin(command)) => command.run(),
         Some(Command::Storage(command)) => command.run(),
+        Some(Command::Snapshot(command)) => command.run(),
         Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),

@@ -11,6 +11,7 @@ use crate::reload::{self, Reload};
 use crate::replay::{Amounts, Plugin};
 use crate::seq_map::SeqMap;
 use crate::server::Managed;
+use crate::snapshot::Shelf;
 use antiphon_bundle::World;
 use antiphon_core::codec;
 use antiphon_core::entry::{Genesis, OnFailure, Policy as Agreed, Settings};
@@ -55,8 +56,9 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
     let host = host(config)?;
     let components = Components { config, host: &host, pins, found: BTreeMap::new() };
     let Configured { hasher, held, agreed } = components.load()?;
+    let shelf = config.snapshot.enabled.then(|| Shelf::new(host.clone(), config.clone(), pins));
     let finder = Arc::new(Finder { host, sources: sources.cloned(), held: Mutex::new(held) });
-    let reload = sources.map(|sources| reloading(Arc::clone(&finder), config.clone(), sources.clone()));
+    let reload = sources.map(|sources| reloading(Arc::clone(&finder), shelf.clone(), config.clone(), sources.clone()));
     let find: Find = Arc::new(move |agreed| finder.find(agreed));
     let policies = Policies::new(find, agreed.all_policies());
     let filter = config
@@ -90,17 +92,22 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
         hasher,
         policies,
         reload,
+        shelf,
     })
 }
 
 /// What looks into a configuration again while the node runs that was started with it.
-fn reloading(finder: Arc<Finder>, running: Config, sources: Sources) -> Reload {
+fn reloading(finder: Arc<Finder>, shelf: Option<Shelf>, running: Config, sources: Sources) -> Reload {
     let running = Mutex::new(running);
     Reload::new(move || {
         let now = Config::load(sources.clone())?.config;
         let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = reload::plan(&running, &now)?;
         if !changed.is_empty() {
+            // First what can be refused.
+            if let Some(shelf) = shelf.as_ref().filter(|_| reload::keeps_elsewhere(&running, &now)) {
+                shelf.renew(&now)?;
+            }
             finder.renew(&now);
             *running = now;
         }

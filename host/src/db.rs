@@ -59,7 +59,7 @@ pub use catalog::{Filter, Refused};
 pub use compare::Difference;
 pub(crate) use conflicts::purge;
 pub use conflicts::{Conflicts, Record};
-pub use drain::{assemble, copy};
+pub use drain::{Copying, assemble, copy};
 pub use founding::Standing;
 pub use handle::Db;
 pub use inspect::{Look, Mark, NodeState, Waiting};

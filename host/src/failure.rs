@@ -11,7 +11,7 @@ use std::process::ExitCode;
 /// What kind of thing went wrong. It decides the exit code, so that scripts can tell the kinds apart.
 ///
 /// The codes from 64 on are those of `sysexits.h` where one fits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Kind {

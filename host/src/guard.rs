@@ -3,11 +3,12 @@
 
 use crate::alarm::Alarm;
 use crate::db::Db;
+use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
 use crate::life::Life;
 use crate::log::{Log, Shard};
 use crate::place::Place;
-use crate::reload::{self, Reload};
+use crate::reload::Reload;
 use crate::report::Board;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -99,7 +100,7 @@ impl Guard {
             }
             self.place.check()?;
             fault!("looked");
-            if let Some(asked) = reload::requested(&self.state) {
+            if let Some(asked) = errand::requested(&self.state, Errand::Reload) {
                 self.reload(asked).await;
             }
             if measured.elapsed() >= MEASURE {
@@ -144,7 +145,7 @@ impl Guard {
             Ok(changed) => info!(changed = changed.join("; "), "plugins reloaded"),
             Err(failure) => warn!(%failure, "plugins not reloaded"),
         }
-        reload::answer(&self.state, asked, reloaded);
+        errand::answer(&self.state, Errand::Reload, asked, reloaded);
     }
 
     /// Whether nothing waits for the log: while it is away nothing happens, and that is no rest.

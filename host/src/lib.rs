@@ -28,8 +28,10 @@
 //! | [`place`], [`life`] | where a database lies; what tells it from a copy of it |
 //! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
 //! | [`trial`] | components tried out without a node |
+//! | [`errand`] | what another process asks of a running node |
 //! | [`failure`] | what went wrong, as the user reads it |
 //! | [`storage`] | where snapshots are kept |
+//! | [`snapshot`] | how they are made, and how a database comes back from one |
 //! | [`telemetry`] | log lines |
 //! | [`template`] | what a component of the user's own starts from |
 //! | [`flaw`] | planted bugs, for tests alone |
@@ -45,6 +47,7 @@ pub mod components;
 pub mod config;
 pub mod custom;
 pub mod db;
+pub mod errand;
 pub mod failure;
 pub mod guard;
 pub mod housekeeping;
@@ -64,6 +67,7 @@ pub mod replay;
 pub mod report;
 pub mod seq_map;
 pub mod server;
+pub mod snapshot;
 pub mod status;
 pub mod storage;
 pub mod subscribe;

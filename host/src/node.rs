@@ -11,6 +11,7 @@ use crate::place::Place;
 use crate::publish::Publisher;
 use crate::report::Board;
 use crate::seq_map::SeqMap;
+use crate::snapshot::{Keeper, LiveParts, Shelf};
 use crate::subscribe::Subscriber;
 use crate::watch::Watch;
 use following::Following;
@@ -38,7 +39,7 @@ pub use carrier::{Carrier, Nats};
 pub(crate) use failing::lost_log;
 pub use opened::{Opened, open};
 pub use parts::Parts;
-pub(crate) use scratch::SCRATCH;
+pub(crate) use scratch::{SCRATCH, Scratch};
 
 /// A member of a cluster, ready to run.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ pub struct Node {
     sleep_timeout: Duration,
     outbox_bytes_max: u64,
     reload: Option<crate::reload::Reload>,
+    shelf: Option<Shelf>,
     number: u64,
     incarnation: u64,
     reached: Arc<AtomicU64>,
@@ -132,6 +134,16 @@ impl Node {
             tasks.spawn(following.run(stop.clone()).instrument(info_span!("apply", shard)));
         }
         let done = |()| Ok(());
+        if let Some(shelf) = self.shelf {
+            let keeper = Keeper {
+                live: LiveParts { db: self.db.clone(), log: self.log.clone(), moved: Arc::clone(&moved) },
+                shelf,
+                state: self.state.clone(),
+                board: self.board.clone(),
+                path: self.place.path().to_owned(),
+            };
+            tasks.spawn(keeper.run(stop.clone()).map(done).instrument(info_span!("snapshots")));
+        }
         let housekeeper = Housekeeper::new(self.db.clone(), self.keep);
         tasks.spawn(housekeeper.run(stop.clone()).map(done).instrument(info_span!("housekeeping")));
         let announcer = || Announcer::new(self.db.clone(), self.log.clone(), self.board.clone());

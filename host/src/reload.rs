@@ -1,21 +1,11 @@
 //! A configuration looked into again while a node runs: what of its components may change without a word of the others.
 //!
-//! `antiphon plugin reload` leaves a request in the host's own directory and waits for the answer. What a component may
-//! use up is each node's own affair, as long as running out is no answer; anything that can change an answer is all
-//! nodes' affair and refused here, with the way that there is.
+//! What a component may use up is each node's own affair, as long as running out is no answer, and so is where its
+//! snapshots go; anything that can change an answer is all nodes' affair and refused here, with the way that there is.
 
 use crate::config::{Config, Plugin, PluginLimits};
-use crate::failure::{Failure, Kind};
-use serde::{Deserialize, Serialize};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use crate::failure::Failure;
 use std::sync::Arc;
-
-/// The request's file within the host's own directory.
-pub const REQUEST: &str = "reload.request";
-/// The answer's.
-pub const ANSWER: &str = "reload.answer";
 
 /// Looks into the configuration again and takes up what may change; says what did. Resolvers are to be made anew then.
 #[derive(Clone)]
@@ -42,28 +32,6 @@ impl std::fmt::Debug for Reload {
     }
 }
 
-/// What came of a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Answer {
-    /// The request that it is about.
-    pub of: String,
-    /// What has changed, in words.
-    pub changed: Vec<String>,
-    /// Why nothing has, if so.
-    pub refused: Option<Refused>,
-}
-
-/// Why nothing has changed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Refused {
-    /// In words.
-    pub why: String,
-    /// What to do.
-    pub hints: Vec<String>,
-}
-
 /// What of one component is another now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Change {
@@ -73,6 +41,7 @@ struct Change {
 }
 
 const APPLY: &str = "`antiphon policy apply` changes policies, and what their components are told, on all nodes at one place of the log";
+const START: &str = "snapshots are turned on and off at a start";
 const RESTART: &str = "a hasher goes by other limits from the next start on";
 const HASH: &str = "the hasher, its settings and the number of shards hold for as long as the cluster does";
 
@@ -109,6 +78,11 @@ pub fn plan(running: &Config, now: &Config) -> Result<Vec<String>, Failure> {
     for name in now.plugin.keys().filter(|name| !running.plugin.contains_key(*name)) {
         changes.push(Change { words: format!("`[plugin.{name}]` is new"), refused: None });
     }
+    if running.snapshot.enabled != now.snapshot.enabled {
+        changes.push(Change { words: "`snapshot.enabled` is another".to_owned(), refused: Some(START) });
+    } else if running.snapshot != now.snapshot {
+        changes.push(Change { words: "`[snapshot]` is another".to_owned(), refused: None });
+    }
     let refused: Vec<&Change> = changes.iter().filter(|change| change.refused.is_some()).collect();
     if refused.is_empty() {
         return Ok(changes.into_iter().map(|change| change.words).collect());
@@ -121,6 +95,15 @@ pub fn plan(running: &Config, now: &Config) -> Result<Vec<String>, Failure> {
     let mut hints: Vec<&str> = refused.iter().filter_map(|change| change.refused).collect();
     hints.dedup();
     Err(hints.into_iter().fold(failure, |failure, hint| failure.hint(hint)))
+}
+
+/// Whether snapshots go to another store now, or to the same by another component.
+pub(crate) fn keeps_elsewhere(running: &Config, now: &Config) -> bool {
+    let plugin = |config: &Config| {
+        let name = config.snapshot.store.strip_prefix("plugin:")?;
+        config.plugin.get(name).cloned()
+    };
+    running.snapshot != now.snapshot || plugin(running) != plugin(now)
 }
 
 /// Whether a policy is decided by it.
@@ -162,61 +145,6 @@ fn limits(was: &PluginLimits, now: &PluginLimits) -> [(&'static str, bool, bool)
         ("watchdog", was.watchdog != now.watchdog, false),
         ("calls", was.calls != now.calls, false),
     ]
-}
-
-/// The request that somebody left, if there is one; it is taken away.
-pub(crate) fn requested(state: &Path) -> Option<String> {
-    let path = state.join(REQUEST);
-    let asked = std::fs::read_to_string(&path).ok()?;
-    std::fs::remove_file(&path).ok()?;
-    Some(asked)
-}
-
-/// Leaves a request.
-pub(crate) fn request(state: &Path, id: &str) -> std::io::Result<()> {
-    write(state, REQUEST, id.as_bytes())
-}
-
-/// Leaves the answer to a request.
-pub(crate) fn answer(state: &Path, of: String, reloaded: Result<Vec<String>, Failure>) {
-    let (changed, refused) = match reloaded {
-        Ok(changed) => (changed, None),
-        Err(failure) => {
-            let hints = failure.hints().iter().map(ToString::to_string).collect();
-            (Vec::new(), Some(Refused { why: failure.to_string(), hints }))
-        }
-    };
-    let answer = Answer { of, changed, refused };
-    let written = serde_json::to_vec(&answer).map_err(std::io::Error::from);
-    if let Err(error) = written.and_then(|bytes| write(state, ANSWER, &bytes)) {
-        tracing::warn!(%error, "cannot answer who asked to reload plugins");
-    }
-}
-
-/// The answer to a request, if it is there; it is taken away.
-pub(crate) fn answered(state: &Path, id: &str) -> Option<Answer> {
-    let path = state.join(ANSWER);
-    let answer: Answer = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-    if answer.of != id {
-        return None;
-    }
-    std::fs::remove_file(&path).ok()?;
-    Some(answer)
-}
-
-/// Whole or not at all, and its owner's alone.
-fn write(state: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let aside = state.join(format!("{name}.new"));
-    let mut file = std::fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
-    file.write_all(bytes)?;
-    std::fs::rename(&aside, state.join(name))
-}
-
-impl Refused {
-    /// As the command says it.
-    pub(crate) fn failure(self) -> Failure {
-        self.hints.into_iter().fold(Failure::new(Kind::Config, self.why), Failure::hint)
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 use crate::db::{Alone, Policy};
 use crate::failure::{Failure, Kind};
+use crate::words::hex;
 use antiphon_core::resolve::{Cause, Clash, Failed, Needs, Resolve as _, Side, Stamp, Verdict};
 use antiphon_core::schema::{Column, Table};
 use antiphon_core::value::{Row, Value};
@@ -350,7 +351,6 @@ pub fn cause_name(cause: Cause) -> &'static str {
 /// A value as SQL writes it.
 #[must_use]
 pub fn literal(value: &Value) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     match value {
         Value::Null => "NULL".to_owned(),
         Value::Integer(number) => number.to_string(),

@@ -45,7 +45,7 @@ impl Command {
 
 /// Which storage.
 #[derive(Debug, clap::Args)]
-struct Which {
+pub(super) struct Which {
     /// The NAME of a `[plugin.NAME]`, or a storage that comes with the program; else that of `snapshot.store`
     #[arg(long, value_name = "NAME")]
     plugin: Option<String>,
@@ -60,7 +60,7 @@ struct Which {
 }
 
 impl Which {
-    fn open(self) -> Result<Opened, Failure> {
+    pub(super) fn open(self) -> Result<Opened, Failure> {
         let config = Config::unjudged(Sources {
             file: self.config,
             environment: Environment::of_process(),

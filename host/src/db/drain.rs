@@ -8,7 +8,7 @@
 //! more but what has another row behind it. Those marks are forgotten, and what stands behind them comes out.
 
 use super::own::{self, ours};
-use super::{Database, Doing as _, Error, Options, connect};
+use super::{Database, Doing as _, Error, Options, Policies, connect};
 use crate::log::Shard;
 use antiphon_core::capture::PREFIX;
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
@@ -57,6 +57,44 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     }
 }
 
+/// What a copy of a database's file is opened with, wherever that is done: it may take as long as a seal of all marks.
+pub struct Copying {
+    options: Options,
+    policies: Policies,
+}
+
+impl std::fmt::Debug for Copying {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Copying").field("path", &self.options.path).finish_non_exhaustive()
+    }
+}
+
+impl Copying {
+    /// Opens a copy, and puts all that is only marked there on top of what the log will say. The inner error says why it
+    /// can't become L.
+    ///
+    /// # Errors
+    /// When SQLite refuses; the copy is of no use then.
+    pub fn open(self, path: &Path) -> Result<Result<Database, String>, Error> {
+        let options = Options { path: path.to_owned(), ..self.options };
+        let mut copy = Database::open(options, Box::new(Anywhere), self.policies)?;
+        copy.drains = true;
+        copy.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
+        for shard in 1..=copy.shards() {
+            copy.number_above(shard, UNREAL);
+        }
+        loop {
+            if let Some(why) = copy.is_undrainable()? {
+                return Ok(Err(why));
+            }
+            if crate::flaw!(CopyUnsealed) || !copy.seal()? {
+                break;
+            }
+        }
+        Ok(copy.is_undrainable()?.map_or(Ok(copy), Err))
+    }
+}
+
 impl Database {
     /// The last numbers that this node has sealed, shard by shard.
     #[must_use]
@@ -93,28 +131,10 @@ impl Database {
         })
     }
 
-    /// Opens a copy of this database's file, and puts all that is only marked there on top of what the log will say. The
-    /// inner error says why it can't become L.
-    ///
-    /// # Errors
-    /// When SQLite refuses; the copy is of no use then.
-    pub fn open_copy(&self, path: &Path) -> Result<Result<Self, String>, Error> {
-        let options = Options { path: path.to_owned(), node: 0, replays: None, ..self.options.clone() };
-        let mut copy = Self::open(options, Box::new(Anywhere), self.policies.again())?;
-        copy.drains = true;
-        copy.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
-        for shard in 1..=copy.shards() {
-            copy.number_above(shard, UNREAL);
-        }
-        loop {
-            if let Some(why) = copy.is_undrainable()? {
-                return Ok(Err(why));
-            }
-            if crate::flaw!(CopyUnsealed) || !copy.seal()? {
-                break;
-            }
-        }
-        Ok(copy.is_undrainable()?.map_or(Ok(copy), Err))
+    /// What a copy of this database's file is opened with.
+    #[must_use]
+    pub fn copying(&self) -> Copying {
+        Copying { options: Options { node: 0, replays: None, ..self.options.clone() }, policies: self.policies.again() }
     }
 
     /// Whether a copy has read all that was sealed up to these numbers.

@@ -5,6 +5,7 @@ use crate::db::{Filter, Policies};
 use crate::housekeeping::Keep;
 use crate::reload::Reload;
 use crate::seq_map::SeqMap;
+use crate::snapshot::Shelf;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub policies: Policies,
     /// Looks into the configuration again, if there is one.
     pub reload: Option<Reload>,
+    /// Where snapshots go, if any are made.
+    pub shelf: Option<Shelf>,
 }
 
 impl std::fmt::Debug for Parts {

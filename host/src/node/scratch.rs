@@ -8,14 +8,18 @@ use tracing::warn;
 pub(crate) const SCRATCH: &str = "scratch-";
 
 /// A folder for L built aside; gone when it is done with.
-pub(super) struct Scratch(tempfile::TempDir);
+pub(crate) struct Scratch(tempfile::TempDir);
 
 impl Scratch {
-    pub(super) fn new(state: &Path) -> Result<Self, Failure> {
+    pub(crate) fn new(state: &Path) -> Result<Self, Failure> {
         tempfile::Builder::new().prefix(SCRATCH).tempdir_in(state).map(Self).map_err(|error| {
             Failure::new(Kind::General, format!("cannot make a folder in `{}`: {error}", state.display()))
                 .hint("make it writable for this user, and see that the disk has room")
         })
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.0.path()
     }
 
     pub(super) fn file(&self) -> PathBuf {

@@ -46,7 +46,7 @@ impl World<'_> {
     fn begin_copy(&mut self, index: usize) -> Result<String, String> {
         let (node, witness) = (&self.nodes[index], &self.witnesses[index]);
         let (path, conn) = node.copy();
-        let opened = node.with(move |db| db.open_copy(&path)).map_err(|error| format!("{error:?}"))?;
+        let opened = node.with(|db| db.copying()).open(&path).map_err(|error| format!("{error:?}"))?;
         Ok(match opened {
             Err(why) => why,
             Ok(db) => {

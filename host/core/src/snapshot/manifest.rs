@@ -109,6 +109,8 @@ pub struct Stored {
 /// All objects of a snapshot, in their order: the object that a manifest calls its index.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
+    /// Bytes of a file in each object but its last.
+    pub stride: u64,
     /// Those of the image.
     pub image: Vec<Stored>,
     /// Those of what the host knows of it.

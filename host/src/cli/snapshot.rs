@@ -1,0 +1,159 @@
+//! `antiphon snapshot`: all rows of a cluster as of one place in its log, kept in a storage.
+
+use std::sync::Arc;
+
+use super::storage::Which;
+use crate::failure::{Failure, Kind};
+use crate::snapshot::Repo;
+use crate::storage::Opened;
+use antiphon_core::snapshot::id::SnapshotId;
+use antiphon_core::snapshot::manifest::Manifest;
+use serde::Serialize;
+
+mod create;
+mod list;
+mod restore;
+mod show;
+mod verify;
+
+/// Make snapshots of a cluster's rows, look at them, and bring a database back from one
+///
+/// A running node makes them; everything else needs the storage alone.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    Create(create::Create),
+    List(list::List),
+    Show(show::Show),
+    Verify(verify::Verify),
+    Restore(restore::Restore),
+}
+
+impl Command {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Create(create) => create.run(),
+            Self::List(list) => list.run(),
+            Self::Show(show) => show.run(),
+            Self::Verify(verify) => verify.run(),
+            Self::Restore(restore) => restore.run(),
+        }
+    }
+}
+
+/// Objects that are fetched at once.
+const PARALLEL: usize = 4;
+
+/// Whose snapshots, and where.
+#[derive(Debug, clap::Args)]
+struct Source {
+    #[command(flatten)]
+    which: Which,
+    /// The cluster, if the storage has snapshots of several
+    #[arg(long, value_name = "HEX")]
+    cluster: Option<String>,
+}
+
+/// A storage, and the cluster whose snapshots are meant.
+struct Found {
+    opened: Arc<Opened>,
+    cluster: String,
+}
+
+impl Source {
+    fn open(self) -> Result<Found, Failure> {
+        let opened = Arc::new(self.which.open()?);
+        let clusters = Repo::clusters(&opened.store)?;
+        let cluster = match self.cluster {
+            Some(cluster) if clusters.contains(&cluster) => cluster,
+            Some(cluster) => {
+                let known: Vec<&str> = clusters.iter().map(String::as_str).collect();
+                let failure =
+                    Failure::new(Kind::Missing, format!("no snapshot of cluster `{cluster}` is at {}", opened.place));
+                return Err(if known.is_empty() {
+                    failure
+                } else {
+                    failure.hint(format!("it has those of {}", known.join(", ")))
+                });
+            }
+            None => match clusters.len() {
+                0 => {
+                    return Err(Failure::new(Kind::Missing, format!("there is no snapshot at {}", opened.place))
+                        .hint("a running node makes one: `antiphon snapshot create`")
+                        .hint("where they are kept is said by `[snapshot]` in the configuration, or by `--plugin`"));
+                }
+                1 => clusters.into_iter().next().unwrap_or_default(),
+                _ => {
+                    let known: Vec<&str> = clusters.iter().map(String::as_str).collect();
+                    return Err(Failure::usage(format!("{} has snapshots of several clusters", opened.place))
+                        .hint(format!("say whose with `--cluster`: {}", known.join(", "))));
+                }
+            },
+        };
+        Ok(Found { opened, cluster })
+    }
+}
+
+impl Found {
+    fn repo(&self) -> Repo<'_> {
+        Repo::new(&self.opened.store, &self.cluster)
+    }
+
+    /// The manifest of this snapshot, or of the newest one that is whole.
+    fn manifest(&self, id: Option<SnapshotId>) -> Result<Manifest, Failure> {
+        let repo = self.repo();
+        if let Some(id) = id {
+            return repo.manifest(id).map_err(|failure| {
+                if failure.kind() != Kind::Missing {
+                    return failure;
+                }
+                failure.hint("`antiphon snapshot list` says which there are")
+            });
+        }
+        let mut first = None;
+        for id in repo.ids()? {
+            match repo.manifest(id) {
+                Ok(manifest) => return Ok(manifest),
+                // An older one may do.
+                Err(failure) if failure.kind() == Kind::Data => {
+                    tracing::warn!(%failure, "a snapshot is passed over");
+                    first.get_or_insert(failure);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(first.unwrap_or_else(|| Failure::new(Kind::Missing, "there is no snapshot")))
+    }
+}
+
+/// What scripts are told of a snapshot.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: String,
+    created_ms: u64,
+    node: u64,
+    trigger: &'a str,
+    took_ms: u64,
+    rows: u64,
+    bytes: u64,
+    positions: std::collections::BTreeMap<u32, u64>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(manifest: &'a Manifest) -> Self {
+        Self {
+            id: manifest.id.to_string(),
+            created_ms: manifest.created_ms,
+            node: manifest.node,
+            trigger: &manifest.trigger,
+            took_ms: manifest.took_ms,
+            rows: manifest.tables.iter().map(|table| table.rows).sum(),
+            bytes: manifest.image.as_ref().map_or(0, |image| image.bytes),
+            positions: manifest.positions.iter().map(|(shard, at)| (*shard, at.seq)).collect(),
+        }
+    }
+}
+
+/// The name of a snapshot, as an argument.
+fn snapshot(text: &str) -> Result<SnapshotId, String> {
+    text.parse().map_err(|error: antiphon_core::snapshot::id::NotAName| error.to_string())
+}

@@ -1,0 +1,89 @@
+//! `antiphon snapshot verify`: whether what is kept is what was put there.
+
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use super::{PARALLEL, Source, snapshot};
+use crate::cli::json_line;
+use crate::cli::shown::bytes;
+use crate::failure::{Failure, Kind};
+use crate::snapshot::{Checked, Level, check};
+use antiphon_core::snapshot::id::SnapshotId;
+
+/// Verify that a snapshot is what was put there
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Verify {
+    /// Its name; else the newest
+    #[arg(value_name = "ID", value_parser = snapshot, conflicts_with = "all")]
+    id: Option<SnapshotId>,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+    /// How thoroughly
+    #[arg(long, value_enum, default_value_t)]
+    level: Level,
+    #[command(flatten)]
+    source: Source,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    id: String,
+    ok: bool,
+    why: Option<String>,
+    #[serde(flatten)]
+    checked: Checked,
+}
+
+impl Verify {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let found = self.source.open()?;
+        let repo = found.repo();
+        let ids =
+            if self.all { repo.ids()? } else { vec![self.id.map_or_else(|| found.manifest(None).map(|m| m.id), Ok)?] };
+        let mut out = io::stdout().lock();
+        let mut bad = None;
+        for id in ids {
+            let scratch = tempfile::tempdir()?;
+            let checked =
+                repo.manifest(id).and_then(|manifest| check(repo, &manifest, self.level, PARALLEL, scratch.path()));
+            // A store that is away says nothing of what it keeps.
+            if let Err(failure) = &checked
+                && !matches!(failure.kind(), Kind::Data | Kind::Missing)
+            {
+                return Err(failure.clone());
+            }
+            let why = checked.as_ref().err().map(ToString::to_string);
+            if self.json {
+                let checked = checked.as_ref().copied().unwrap_or_default();
+                json_line(&mut out, &Report { id: id.to_string(), ok: why.is_none(), why, checked })?;
+            } else {
+                match &checked {
+                    Ok(checked) => {
+                        let read = if checked.bytes > 0 {
+                            format!(", {} of database", bytes(checked.bytes))
+                        } else {
+                            String::new()
+                        };
+                        writeln!(
+                            out,
+                            "{id}  ok: {} objects, {} stored{read}",
+                            checked.objects,
+                            bytes(checked.stored_bytes)
+                        )?;
+                    }
+                    Err(failure) => writeln!(out, "{id}  BAD: {failure}")?,
+                }
+            }
+            if let Err(failure) = checked {
+                bad.get_or_insert(failure);
+            }
+        }
+        out.flush()?;
+        bad.map_or(Ok(()), |_| Err(Failure::new(Kind::Unwell, "a snapshot is not what was put there")))
+    }
+}

@@ -1,0 +1,38 @@
+//! Snapshots: how a running node makes them, where they lie, and how a database comes back from one.
+//!
+//! | module | noun |
+//! |---|---|
+//! | `repo` | the snapshots of one cluster in a store |
+//! | `pieces` | a file in a store: cut into objects, and put together again |
+//! | `saved` | one snapshot: what was written of it, and what can be read |
+//! | `drained` | a copy of a running node's file that became L |
+//! | `shelf` | the store that a running node has open, and another after a reload |
+//! | `keeper` | the task of a node that makes snapshots |
+
+mod drained;
+mod keeper;
+mod pieces;
+mod repo;
+mod saved;
+mod shelf;
+
+pub(crate) use keeper::LiveParts;
+pub use keeper::{Keeper, Made, places};
+pub use repo::Repo;
+pub use saved::{Checked, Level, check, restore};
+pub use shelf::Shelf;
+
+use crate::failure::{Failure, Kind};
+use antiphon_core::store::StoreError;
+use std::path::Path;
+
+/// The end of something that a store did not do.
+fn stored(attempted: impl std::fmt::Display, error: &StoreError) -> Failure {
+    crate::storage::failure(error).context(attempted)
+}
+
+/// The end of something that a file in our own folders did not allow.
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::caused(Kind::General, format!("cannot write `{}`", path.display()), error)
+        .hint("see that the disk has room for another copy of the database")
+}

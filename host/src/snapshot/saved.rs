@@ -1,0 +1,317 @@
+//! One snapshot: what is written of it, and what can be read.
+
+use super::pieces::{Pieces, stride};
+use super::repo::{Repo, unreadable};
+use super::{stored, unwritten};
+use crate::db;
+use crate::failure::{Failure, Kind};
+use antiphon_core::snapshot::frame::{self, Packing};
+use antiphon_core::snapshot::id::SnapshotId;
+use antiphon_core::snapshot::layout::Part;
+use antiphon_core::snapshot::manifest::{self, Image, Index, Manifest, Stored};
+use rusqlite::{Connection, OpenFlags};
+use serde::Serialize;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// How thoroughly a snapshot is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Level {
+    /// Its manifest and index, and the sizes of all objects.
+    Quick,
+    /// All bytes.
+    #[default]
+    Hash,
+    /// All bytes, put together and read by SQLite, table by table.
+    Restore,
+}
+
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// Objects, the manifest and the index among them.
+    pub objects: u64,
+    /// Their bytes.
+    pub stored_bytes: u64,
+    /// Bytes of the database in them, where they were read.
+    pub bytes: u64,
+    /// Rows that were counted, where it was put together.
+    pub rows: u64,
+}
+
+/// What is put into a store, and how.
+pub(super) struct Writing<'a> {
+    pub(super) repo: Repo<'a>,
+    pub(super) packing: Packing,
+    pub(super) parallel: usize,
+    pub(super) stop: &'a AtomicBool,
+}
+
+impl Writing<'_> {
+    /// Stores the image and the state of a snapshot and then its manifest, which lacks only what is known by now.
+    pub(super) fn write(&self, mut manifest: Manifest, image: &Path, state: &Path) -> Result<(Manifest, u64), Failure> {
+        let traits = self.repo.store().traits();
+        let traits = traits.map_err(|error| stored("cannot use the storage of snapshots", &error))?;
+        let stride = stride(traits.max_object);
+        let pieces =
+            |part| Pieces { repo: self.repo, snapshot: manifest.id, part, parallel: self.parallel, stop: self.stop };
+        let (bytes, blake3) = hash(image)?;
+        let index = Index {
+            stride,
+            image: pieces(Part::Image).store(image, stride, &self.packing)?,
+            state: pieces(Part::State).store(state, stride, &self.packing)?,
+        };
+        let packed = pack_index(&index)?;
+        let stored = pieces(Part::Index).put(0, &packed)?;
+        let total = index.image.iter().chain(&index.state).chain([&stored]).map(|stored| stored.bytes).sum();
+        manifest.image = Some(Image {
+            bytes,
+            blake3,
+            method: self.packing.method,
+            level: self.packing.level,
+            sqlite: rusqlite::version().to_owned(),
+        });
+        manifest.index = Some(stored);
+        manifest.took_ms = crate::clock::unix_ms().saturating_sub(manifest.created_ms);
+        self.repo.commit(&manifest)?;
+        Ok((manifest, total))
+    }
+}
+
+fn pack_index(index: &Index) -> Result<Vec<u8>, Failure> {
+    let cannot =
+        |error: &(dyn std::error::Error + 'static)| Failure::caused(Kind::General, "cannot pack a snapshot", error);
+    let text = serde_json::to_vec(index).map_err(|error| cannot(&error))?;
+    let mut packed = Vec::new();
+    for raw in text.chunks(frame::FRAME_BYTES) {
+        frame::pack(raw, &Packing::default(), &mut packed).map_err(|error| cannot(&error))?;
+    }
+    Ok(packed)
+}
+
+/// Size and hash of a file.
+fn hash(path: &Path) -> Result<(u64, String), Failure> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = File::open(path).map_err(|error| unwritten(path, &error))?;
+    let bytes = std::io::copy(&mut file, &mut hasher).map_err(|error| unwritten(path, &error))?;
+    Ok((bytes, hasher.finalize().to_hex().to_string()))
+}
+
+/// A snapshot that is read.
+struct Reading<'a> {
+    repo: Repo<'a>,
+    manifest: &'a Manifest,
+    parallel: usize,
+}
+
+/// Nobody stops what a command waits for.
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl Reading<'_> {
+    fn pieces(&self, part: Part) -> Pieces<'_> {
+        let snapshot = self.manifest.id;
+        Pieces { repo: self.repo, snapshot, part, parallel: self.parallel, stop: &NEVER }
+    }
+
+    fn image(&self) -> Result<(&Image, &Stored), Failure> {
+        self.manifest.image.as_ref().zip(self.manifest.index.as_ref()).ok_or_else(|| {
+            Failure::new(Kind::Data, format!("snapshot {} holds no database of its own", self.manifest.id))
+        })
+    }
+
+    fn index(&self) -> Result<Index, Failure> {
+        let (_, stored) = self.image()?;
+        let packed = self.pieces(Part::Index).get(0, stored)?;
+        let bad =
+            |error: String| Failure::new(Kind::Data, format!("the index of snapshot {}: {error}", self.manifest.id));
+        let mut text = Vec::new();
+        frame::unpack(&packed, |raw| {
+            text.extend_from_slice(raw);
+            Ok::<_, frame::Error>(())
+        })
+        .map_err(|error| bad(error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))
+    }
+
+    /// Puts one part together in a new file.
+    fn fetch(&self, part: Part, index: &Index, path: &Path) -> Result<(), Failure> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| unwritten(path, &error))?;
+        self.pieces(part).fetch(index.of(part), index.stride, Some((path, &file)))?;
+        file.sync_all().map_err(|error| unwritten(path, &error))
+    }
+
+    /// Puts the database together in a new file, and compares the whole.
+    fn fetch_image(&self, index: &Index, path: &Path) -> Result<u64, Failure> {
+        let (image, _) = self.image()?;
+        self.fetch(Part::Image, index, path)?;
+        fault!("fetched");
+        let (bytes, got) = hash(path)?;
+        if bytes != image.bytes || got != image.blake3 {
+            let error = manifest::Error::Hash { expected: image.blake3.clone(), got };
+            return Err(unreadable(&error).context(format!("failed to download snapshot {}", self.manifest.id)));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Looks at a snapshot without changing anything; `scratch` is a folder where one can be put together.
+///
+/// # Errors
+/// When something of it is not as it was made.
+pub fn check(
+    repo: Repo<'_>,
+    manifest: &Manifest,
+    level: Level,
+    parallel: usize,
+    scratch: &Path,
+) -> Result<Checked, Failure> {
+    let reading = Reading { repo, manifest, parallel };
+    let index = reading.index()?;
+    let objects = index.image.iter().chain(&index.state);
+    let mut checked = Checked {
+        objects: index.image.len() as u64 + index.state.len() as u64 + 2,
+        stored_bytes: objects.map(|stored| stored.bytes).sum(),
+        ..Checked::default()
+    };
+    match level {
+        Level::Quick => sizes(&reading, &index)?,
+        Level::Hash => {
+            for part in [Part::Image, Part::State] {
+                checked.bytes += reading.pieces(part).fetch(index.of(part), index.stride, None)?;
+            }
+        }
+        Level::Restore => {
+            let (image, state) = (scratch.join("image.db"), scratch.join("state.db"));
+            checked.bytes = reading.fetch_image(&index, &image)?;
+            reading.fetch(Part::State, &index, &state)?;
+            checked.rows = count(manifest, &image, true)?;
+            db::assemble(&image, &state)
+                .map_err(|error| Failure::caused(Kind::Data, "a snapshot can't be put together", &error))?;
+        }
+    }
+    Ok(checked)
+}
+
+/// Whether all objects are there, and as large as they should be.
+fn sizes(reading: &Reading<'_>, index: &Index) -> Result<(), Failure> {
+    let id = reading.manifest.id;
+    let found = reading.repo.sizes(id)?;
+    for part in [Part::Image, Part::State] {
+        for (number, stored) in (0..).zip(index.of(part)) {
+            let name =
+                reading.repo.name(&antiphon_core::snapshot::layout::Object::Payload { snapshot: id, part, number })?;
+            match found.get(&name) {
+                Some(size) if *size == stored.bytes => {}
+                Some(size) => {
+                    return Err(Failure::new(
+                        Kind::Data,
+                        format!("object `{name}` of snapshot {id} has {size} bytes, and {} were put", stored.bytes),
+                    ));
+                }
+                None => {
+                    return Err(Failure::new(Kind::Data, format!("object `{name}` of snapshot {id} is missing"))
+                        .hint("use another snapshot: `antiphon snapshot list`"));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What SQLite makes of the database: its rows, table by table, are as many as they were.
+fn count(manifest: &Manifest, image: &Path, thoroughly: bool) -> Result<u64, Failure> {
+    let bad =
+        |error: rusqlite::Error| Failure::caused(Kind::Data, format!("snapshot {} can't be read", manifest.id), &error);
+    let conn = Connection::open_with_flags(image, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(bad)?;
+    let sql = if thoroughly { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
+    let said: String = conn.query_row(sql, [], |row| row.get(0)).map_err(bad)?;
+    if said != "ok" {
+        return Err(Failure::new(Kind::Data, format!("snapshot {} is damaged: {said}", manifest.id)));
+    }
+    let mut rows = 0;
+    for table in &manifest.tables {
+        let sql = format!("SELECT count(*) FROM main.{}", antiphon_core::schema::quote(&table.name));
+        let found: i64 = conn.query_row(&sql, [], |row| row.get(0)).map_err(bad)?;
+        let found = u64::try_from(found).unwrap_or_default();
+        if found != table.rows {
+            return Err(Failure::new(
+                Kind::Data,
+                format!(
+                    "table `{}` of snapshot {} has {found} rows, and {} were put",
+                    table.name, manifest.id, table.rows
+                ),
+            ));
+        }
+        rows += found;
+    }
+    Ok(rows)
+}
+
+/// Brings the database of a snapshot back, as a new file: whole, or not at all.
+///
+/// # Errors
+/// When there is a file already, or something of the snapshot is not as it was made.
+pub fn restore(repo: Repo<'_>, manifest: &Manifest, parallel: usize, output: &Path) -> Result<Checked, Failure> {
+    let there = || {
+        Failure::new(Kind::General, format!("`{}` is there already", output.display()))
+            .hint("name a file that is not there; nothing is ever overwritten")
+    };
+    if output.symlink_metadata().is_ok() {
+        return Err(there());
+    }
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let aside = tempfile::Builder::new()
+        .prefix(".antiphon-restore-")
+        .tempdir_in(folder)
+        .map_err(|error| unwritten(folder, &error))?;
+    let image = aside.path().join("image.db");
+    let reading = Reading { repo, manifest, parallel };
+    let index = reading.index()?;
+    let bytes = reading.fetch_image(&index, &image)?;
+    let rows = count(manifest, &image, false)?;
+    fault!("restored");
+    // Hard links refuse what is there, and a rename would not.
+    std::fs::hard_link(&image, output).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => there(),
+        _ => unwritten(output, &error),
+    })?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| unwritten(folder, &error))?;
+    let stored_bytes = index.image.iter().map(|stored| stored.bytes).sum();
+    Ok(Checked { objects: index.image.len() as u64 + 2, stored_bytes, bytes, rows })
+}
+
+/// Rows of each of these tables.
+pub(super) fn rows(image: &Path, tables: &[(String, u64)]) -> Result<Vec<manifest::Table>, rusqlite::Error> {
+    let conn = Connection::open_with_flags(image, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let count = |(name, schema): &(String, u64)| {
+        let sql = format!("SELECT count(*) FROM main.{}", antiphon_core::schema::quote(name));
+        let rows: i64 = conn.query_row(&sql, [], |row| row.get(0))?;
+        Ok(manifest::Table { name: name.clone(), rows: u64::try_from(rows).unwrap_or_default(), schema: *schema })
+    };
+    tables.iter().map(count).collect()
+}
+
+/// Tables of the database that are none of these.
+pub(super) fn others(image: &Path, tables: &[(String, u64)]) -> Result<Vec<String>, rusqlite::Error> {
+    let conn = Connection::open_with_flags(image, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut statement = conn.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name",
+    )?;
+    let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    Ok(names.into_iter().filter(|name| !tables.iter().any(|(table, _)| table == name)).collect())
+}
+
+/// A name for a snapshot that begins now.
+pub(super) fn new_id() -> Result<SnapshotId, Failure> {
+    let mut chance = [0; 16];
+    getrandom::fill(&mut chance)
+        .map_err(|error| Failure::new(Kind::General, format!("no randomness for the name of a snapshot: {error}")))?;
+    Ok(SnapshotId::new(crate::clock::unix_ms(), u128::from_le_bytes(chance)))
+}

@@ -1,0 +1,60 @@
+//! The store that a running node has open: opened when it is first needed, and another after a reload.
+
+use crate::config::Config;
+use crate::custom::Pins;
+use crate::failure::Failure;
+use crate::storage::{self, Opened};
+use antiphon_plugin::PluginHost;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The store, or what it is opened with.
+#[derive(Clone)]
+pub struct Shelf(Arc<Mutex<Inner>>);
+
+struct Inner {
+    host: PluginHost,
+    config: Config,
+    pins: Pins,
+    opened: Option<Arc<Opened>>,
+}
+
+impl Shelf {
+    /// That of a configuration.
+    #[must_use]
+    pub fn new(host: PluginHost, config: Config, pins: Pins) -> Self {
+        Self(Arc::new(Mutex::new(Inner { host, config, pins, opened: None })))
+    }
+
+    /// The store, and how many objects may be on their way at once.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn open(&self) -> Result<(Arc<Opened>, usize), Failure> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let parallel = inner.config.snapshot.parallel as usize;
+        if let Some(opened) = &inner.opened {
+            return Ok((Arc::clone(opened), parallel));
+        }
+        let opened = Arc::new(storage::open(&inner.config, &inner.host, None, inner.pins)?);
+        inner.opened = Some(Arc::clone(&opened));
+        Ok((opened, parallel))
+    }
+
+    /// Takes up another configuration. What is under way goes on with the store it has.
+    ///
+    /// # Errors
+    /// When its store can't be opened; nothing has changed then.
+    pub fn renew(&self, config: &Config) -> Result<(), Failure> {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = storage::open(config, &inner.host, None, inner.pins)?;
+        inner.config = config.clone();
+        inner.opened = Some(Arc::new(opened));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Shelf")
+    }
+}
