@@ -14,6 +14,7 @@ const SEEDS: &[(&str, &[u64])] = &[
         &[12078, 16116, 48584],
     ),
     ("clashes remembered entries that had been rolled back", &[177]),
+    ("a clash was seen with a row that a piece had deleted which was rolled out before a start", &[92370]),
 ];
 
 pub(crate) fn what_was_fixed_stays_fixed() {

@@ -317,6 +317,9 @@ impl Database {
     /// Remembers what entries before the position touched, as if they had just been applied.
     pub fn remember(&mut self, shard: Shard, entries: &[Placed]) {
         let position = self.position(shard).seq;
+        if let Some(first) = entries.first() {
+            self.recent.recall_from(shard, first.first());
+        }
         for placed in entries.iter().filter(|placed| placed.seq <= position) {
             let Some(entry) = codec::decode(&placed.frame).ok().filter(|entry| placed.may_say(entry)) else { continue };
             let Entry { origin, number, body: Body::Changes(changes), .. } = entry else { continue };

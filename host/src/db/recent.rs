@@ -75,8 +75,21 @@ struct Window {
     bytes: usize,
     /// The last entry that was read again.
     recalled: u64,
-    /// Of entries read again: each origin's last number, and what its open unit has touched so far.
-    units: HashMap<Origin, (u64, Vec<Keys>)>,
+    /// What is read again begins with the first entry there ever was.
+    whole: bool,
+    /// Of entries read again, by their origin.
+    units: HashMap<Origin, Recalling>,
+}
+
+/// What is known of an origin by entries that are read again.
+#[derive(Debug, Default)]
+struct Recalling {
+    /// Its last number.
+    number: u64,
+    /// What its open unit has touched so far.
+    open: Vec<Keys>,
+    /// That unit may have begun before what can be read, or be one that came before.
+    torn: bool,
 }
 
 /// An entry that is read again after a start.
@@ -116,22 +129,37 @@ impl Recent {
         }
     }
 
+    /// What is read again begins with this entry.
+    pub(super) fn recall_from(&mut self, shard: Shard, first: u64) {
+        self.shards.entry(shard).or_default().whole |= first == 1;
+    }
+
     /// Remembers an entry that was applied before this start, as [`Recent::note`] would have then: pieces
     /// count where their unit took effect, and what came twice counts once.
+    ///
+    /// A unit of which only the end can be read may have touched anything. What came before it is forgotten then: a
+    /// clash may be missed, but none is seen where there was none.
     pub(super) fn recall(&mut self, shard: Shard, entry: &Recalled, mut tables: Vec<Keys>) {
         let window = self.shards.entry(shard).or_default();
         if entry.seq <= window.recalled {
             return;
         }
         window.recalled = entry.seq;
-        let (number, open) = window.units.entry(entry.origin).or_default();
-        if entry.number <= *number {
+        let torn = !window.whole;
+        let unit = window.units.entry(entry.origin).or_insert_with(|| Recalling { torn, ..Recalling::default() });
+        if entry.number <= unit.number {
             return;
         }
-        *number = entry.number;
-        open.append(&mut tables);
-        if !entry.more {
-            let tables = std::mem::take(open);
+        unit.number = entry.number;
+        unit.open.append(&mut tables);
+        if entry.more {
+            return;
+        }
+        let tables = std::mem::take(&mut unit.open);
+        if std::mem::take(&mut unit.torn) {
+            window.entries.clear();
+            window.bytes = 0;
+        } else {
             self.note(shard, entry.seq, entry.origin, tables);
         }
     }
@@ -209,6 +237,7 @@ mod tests {
     #[test]
     fn what_is_read_again_counts_where_it_took_effect() {
         let mut recent = Recent::default();
+        recent.recall_from(1, 1);
         let piece = |seq, number, more| Recalled { seq, origin: origin(1), number, more };
         recent.recall(1, &piece(5, 1, true), keys(&["a"]));
         assert_eq!(recent.clash(1, origin(2), 4, 0, b"a"), None, "its unit is open");
@@ -216,6 +245,22 @@ mod tests {
         assert_eq!(recent.clash(1, origin(2), 7, 0, b"a"), unseen(1));
         recent.recall(1, &piece(9, 2, false), keys(&["b"]));
         assert_eq!(recent.clash(1, origin(2), 8, 0, b"b"), None, "it came twice");
+    }
+
+    #[test]
+    fn before_a_unit_of_which_only_the_end_is_known_nothing_is_known() {
+        let mut recent = Recent::default();
+        recent.recall_from(1, 4);
+        let of = |node, seq, number, more| Recalled { seq, origin: origin(node), number, more };
+        recent.recall(1, &of(1, 4, 7, false), keys(&["a"]));
+        recent.recall(1, &of(1, 5, 8, false), keys(&["a"]));
+        assert_eq!(recent.clash(1, origin(2), 3, 0, b"a"), unseen(1));
+        // Its first piece is gone from the log, and may have deleted the row.
+        recent.recall(1, &of(3, 6, 2, true), keys(&["b"]));
+        recent.recall(1, &of(3, 7, 3, false), keys(&["c"]));
+        assert_eq!(recent.clash(1, origin(2), 3, 0, b"a"), None);
+        recent.recall(1, &of(1, 8, 9, false), keys(&["a"]));
+        assert_eq!(recent.clash(1, origin(2), 3, 0, b"a"), unseen(1));
     }
 
     #[test]
