@@ -2,6 +2,7 @@
 //! whether anything happens at all.
 
 use crate::alarm::Alarm;
+use crate::apart::apart;
 use crate::db::Db;
 use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
@@ -125,7 +126,10 @@ impl Guard {
     /// Looks into the configuration again, for whoever asked.
     async fn reload(&self, asked: String) {
         let reloaded = match &self.reload {
-            Some(reload) => reload.run(),
+            Some(reload) => {
+                let reload = reload.clone();
+                apart(move || reload.run()).await.and_then(|reloaded| reloaded)
+            }
             None => Err(Failure::config("this node was started without a configuration")),
         };
         let reloaded = match reloaded {

@@ -40,6 +40,7 @@
 pub mod flaw;
 pub mod alarm;
 pub mod announce;
+mod apart;
 mod aside;
 pub mod cli;
 pub mod clock;

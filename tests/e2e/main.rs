@@ -23,6 +23,7 @@ mod looking;
 mod modes;
 mod policies;
 mod schema;
+mod snapshots;
 mod state;
 mod status;
 mod stopping;

@@ -35,7 +35,7 @@ const FLAGS: &[Flag] = &[
     flag("node-id", Takes::Value, None),
     flag("cleanup", Takes::Nothing, None),
     flag("version", Takes::Nothing, None),
-    flag("save-snapshot", Takes::Nothing, Some("`antiphon snapshot create` will take its place with the snapshots")),
+    flag("save-snapshot", Takes::Nothing, None),
     flag("schema-status", Takes::Nothing, Some("`antiphon status` names the tables, and those that are left out")),
     flag("schema-status-cluster", Takes::Nothing, Some("`antiphon status` names members whose tables are not as here")),
     flag("cluster-addr", Takes::Value, None),
@@ -67,6 +67,7 @@ struct Said {
     cluster_addr: Option<OsString>,
     cluster_peers: Option<OsString>,
     cleanup: bool,
+    save_snapshot: bool,
     version: bool,
 }
 
@@ -107,6 +108,7 @@ impl Said {
                 "cluster-addr" => said.cluster_addr = Some(value),
                 "cluster-peers" => said.cluster_peers = Some(value),
                 "cleanup" => said.cleanup = true,
+                "save-snapshot" => said.save_snapshot = true,
                 _ => said.version = true,
             }
         }
@@ -117,17 +119,22 @@ impl Said {
         if self.version {
             return vec!["--version".into()];
         }
-        let mut ours: Vec<OsString> = vec![if self.cleanup { "cleanup" } else { "run" }.into()];
+        let (verb, runs): (&[&str], bool) = match (self.cleanup, self.save_snapshot) {
+            (true, _) => (&["cleanup"], false),
+            (false, true) => (&["snapshot", "create"], false),
+            (false, false) => (&["run"], true),
+        };
+        let mut ours: Vec<OsString> = verb.iter().map(OsString::from).collect();
         if let Some(file) = self.config {
             ours.extend(["--config".into(), file]);
         }
-        // Removing our traces depends on none of these.
+        // Only a node that starts depends on these.
         let flags = [
             ("--node-id", self.node_id),
             ("--cluster-addr", self.cluster_addr),
             ("--cluster-peers", self.cluster_peers),
         ];
-        for (flag, value) in flags.into_iter().filter(|_| !self.cleanup) {
+        for (flag, value) in flags.into_iter().filter(|_| runs) {
             if let Some(value) = value {
                 ours.extend([flag.into(), value]);
             }
@@ -176,6 +183,7 @@ mod tests {
             ("-config=a.toml", "run --config a.toml"),
             ("--config a.toml", "run --config a.toml"),
             ("--config=a=b.toml", "run --config a=b.toml"),
+            ("-config a.toml -save-snapshot -node-id 7", "snapshot create --config a.toml"),
             ("-config a.toml -node-id 7", "run --config a.toml --node-id 7"),
             ("-node-id=7", "run --node-id 7"),
             ("-config a.toml -cleanup", "cleanup --config a.toml"),
@@ -207,7 +215,6 @@ mod tests {
     #[test]
     fn what_is_not_built_names_what_replaces_it() {
         for (theirs, name, instead) in [
-            ("-config a -save-snapshot", "save-snapshot", "antiphon snapshot create"),
             ("-schema-status", "schema-status", "antiphon status"),
             ("-schema-status-cluster", "schema-status-cluster", "antiphon status"),
             ("-leaf-servers x", "leaf-servers", "`server_config`"),

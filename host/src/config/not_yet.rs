@@ -21,15 +21,20 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
     NotYet { path, fine, what }
 }
 
+const NO_NETWORK: &str = "components reach a folder or a bucket of NATS, and no network";
+const BY_HAND: &str = "a snapshot is made when somebody asks for it, with `antiphon snapshot create`";
+const FOLDER_OR_NATS: &str = "snapshots are kept in a folder or in NATS";
+
 /// The first entry that covers a key holds.
 const NOT_YET: &[NotYet] = &[
-    not_yet("replication_log.max_entries", None, "without snapshots no entry is dropped"),
-    not_yet("plugin.*.grants.private_networks", Some("false"), "only `antiphon storage` reaches anything so far"),
-    not_yet("plugin.*.grants", None, "only `antiphon storage` reaches anything so far"),
-    not_yet("snapshot.enabled", Some("false"), "no snapshot is taken or restored"),
-    not_yet("snapshot.interval", None, "no snapshot is taken or restored"),
-    not_yet("snapshot.leader_ttl", None, "no snapshot is taken or restored"),
-    not_yet("snapshot", None, "no snapshot is taken or restored; only `antiphon storage` uses it so far"),
+    not_yet("replication_log.max_entries", None, "no entry is dropped"),
+    not_yet("plugin.*.grants.private_networks", Some("false"), NO_NETWORK),
+    not_yet("plugin.*.grants.http", None, NO_NETWORK),
+    not_yet("snapshot.interval", Some("0"), BY_HAND),
+    not_yet("snapshot.leader_ttl", Some("0"), BY_HAND),
+    not_yet("snapshot.s3", None, FOLDER_OR_NATS),
+    not_yet("snapshot.webdav", None, FOLDER_OR_NATS),
+    not_yet("snapshot.sftp", None, FOLDER_OR_NATS),
     not_yet("prometheus.enable", Some("false"), "no metrics are served"),
     not_yet("prometheus", None, "no metrics are served"),
     not_yet("health_check.enable", Some("false"), "no health page is served"),

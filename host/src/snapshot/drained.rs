@@ -3,6 +3,7 @@
 //! Nobody who writes to the file waits for it: the copy is one read, and everything else happens to the copy.
 
 use super::unwritten;
+use crate::apart::apart;
 use crate::aside::foresee;
 use crate::db::{self, Copying, Database, Db, Stop};
 use crate::failure::{Failure, Kind};
@@ -114,17 +115,6 @@ fn open(from: &Path, copying: Copying, to: &Path) -> Result<Database, Failure> {
         .open(to)
         .map_err(|error| failed(&error))?
         .map_err(|why| Failure::new(Kind::Busy, format!("no snapshot can be made now: {why}")))
-}
-
-/// Runs what waits for disks on a thread of its own.
-pub(super) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    // Components must not be called on the runtime's threads, and a thread a snapshot costs nothing.
-    let (reply, answer) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("snapshot".to_owned())
-        .spawn(move || drop(reply.send(work())))
-        .map_err(|error| Failure::caused(Kind::General, "cannot start a thread", &error))?;
-    answer.await.map_err(|_| Failure::new(Kind::General, "a thread ended in a panic"))
 }
 
 pub(super) fn failed(error: &db::Error) -> Failure {

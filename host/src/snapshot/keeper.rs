@@ -1,10 +1,11 @@
 //! The task of a running node that makes snapshots.
 
-use super::drained::{Live, apart, failed};
+use super::drained::{Live, failed};
 use super::pieces::stopped;
 use super::repo::Repo;
 use super::saved::{Writing, new_id, others, rows};
 use super::{Shelf, unwritten};
+use crate::apart::apart;
 use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
 use crate::report::Board;

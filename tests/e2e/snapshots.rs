@@ -1,0 +1,295 @@
+//! Snapshots of a node that runs, made, looked at, damaged and brought back by the program itself.
+
+use std::path::{Path, PathBuf};
+
+use antiphon_harness::{Ended, Place, Site, eventually, settled};
+use rusqlite::Connection;
+
+use super::place;
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE keyless (v);";
+
+fn configure(place: &Place, name: &str, more: &str) {
+    let text = format!("db_path = \"{name}.db\"\n[log]\npath = \"log\"\n{more}");
+    place.file(&format!("{name}.toml"), &text);
+}
+
+fn site(place: &Place, name: &str, more: &str) -> Site {
+    configure(place, name, more);
+    place.site(name, TABLE).arguments(["run", "--config", &format!("{name}.toml")])
+}
+
+/// Rows of these keys.
+fn fill(site: &Site, keys: std::ops::Range<u32>, value: &str) {
+    let (first, end) = (keys.start, keys.end);
+    site.sql(&format!(
+        "WITH RECURSIVE k(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM k WHERE n + 1 < {end})
+         INSERT INTO t SELECT n, {value} FROM k"
+    ));
+}
+
+/// `antiphon snapshot …` by the configuration of `name`.
+fn snapshot(place: &Place, name: &str, arguments: &[&str]) -> Ended {
+    let config = format!("{name}.toml");
+    place.run([&["snapshot"], arguments, &["--config", &config]].concat())
+}
+
+fn create(place: &Place, name: &str) -> String {
+    let made = snapshot(place, name, &["create", "--json"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    made["id"].as_str().unwrap().to_owned()
+}
+
+fn rows(path: &Path, sql: &str) -> Vec<String> {
+    let conn = Connection::open(path).unwrap();
+    let mut statement = conn.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+const ALL: &str = "SELECT id || ' ' || v FROM t ORDER BY id";
+
+/// All objects of the snapshots in a folder.
+fn objects(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(objects(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+/// A snapshot holds what the log says, whoever made it; what came later is not in it, and tables of one node alone are.
+#[test]
+fn a_database_comes_back_from_a_snapshot() {
+    let place = place();
+    let (mut a, mut b) = (site(&place, "a", ""), site(&place, "b", ""));
+    a.start();
+    b.start();
+    fill(&a, 1..501, "'a' || n");
+    a.sql("INSERT INTO keyless VALUES ('mine')");
+    fill(&b, 501..901, "'b' || n");
+    settled(&[&a, &b]);
+    let first = create(&place, "a");
+    let then = a.rows(ALL);
+    b.sql("DELETE FROM t WHERE id % 2 = 0; UPDATE t SET v = 'new' WHERE id < 100");
+    settled(&[&a, &b]);
+    let second = create(&place, "b");
+    assert!(first < second, "later ones sort later");
+
+    let listed = snapshot(&place, "a", &["list", "--json"]);
+    let ids: Vec<String> = listed
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(ids, [second.clone(), first.clone()]);
+    snapshot(&place, "a", &["list"]).expect(0, &[&first, &second, " rows"]);
+    snapshot(&place, "a", &["show", &first]).expect(0, &["900 rows in `t`", "`keyless` is of that node alone"]);
+    for level in ["quick", "hash", "restore"] {
+        snapshot(&place, "a", &["verify", "--all", "--level", level]).expect(0, &[&first, &second, "ok: "]);
+    }
+
+    snapshot(&place, "a", &["restore", &first, "--output", "one.db", "--dry-run"]).expect(0, &["`one.db` would be"]);
+    assert!(!place.path("one.db").exists());
+    snapshot(&place, "a", &["restore", &first, "--output", "one.db"]).expect(0, &["holds  900 rows"]);
+    snapshot(&place, "b", &["restore", "--output", "two.db"]).expect(0, &["holds  450 rows"]);
+    assert_eq!(rows(&place.path("one.db"), ALL), then);
+    assert_eq!(rows(&place.path("two.db"), ALL), a.rows(ALL));
+    assert_eq!(rows(&place.path("one.db"), "SELECT v FROM keyless"), ["mine"]);
+    let ours = "SELECT name FROM sqlite_schema WHERE name LIKE '\\_\\_antiphon%' ESCAPE '\\'";
+    assert_eq!(rows(&place.path("one.db"), ours), [""; 0], "nothing of the host's is left in it");
+    // Nothing is overwritten, and nothing is left behind.
+    snapshot(&place, "a", &["restore", "--output", "one.db"]).expect(1, &["`one.db` is there already"]);
+    let left =
+        std::fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.starts_with(".antiphon")).count(), 0);
+    for site in [&a, &b] {
+        let left = std::fs::read_dir(site.state()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.filter(|name| name.to_string_lossy().starts_with("scratch-")).count(), 0);
+    }
+}
+
+/// Stops who writes, also when the test fails.
+struct Stop<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Whoever writes goes on writing, and no snapshot holds a part of a transaction.
+#[test]
+fn snapshots_are_made_while_the_application_writes() {
+    let place = place();
+    let mut a = site(&place, "a", "");
+    a.start();
+    a.sql("INSERT INTO t VALUES (1, 0), (2, 0)");
+    let path = place.path("a.db");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let stopping = Stop(&stop);
+        let writer = scope.spawn(|| {
+            let conn = Connection::open(&path).unwrap();
+            conn.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+            let mut written = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                written += 1;
+                conn.execute_batch("BEGIN IMMEDIATE; UPDATE t SET v = v + 1; COMMIT").unwrap();
+            }
+            written
+        });
+        for turn in 0..5 {
+            let id = create(&place, "a");
+            let output = format!("{turn}.db");
+            snapshot(&place, "a", &["restore", &id, "--output", &output]).expect(0, &["holds  2 rows"]);
+            let both = rows(&place.path(&output), "SELECT CAST(v AS TEXT) FROM t ORDER BY id");
+            assert_eq!(both[0], both[1], "of a transaction a part is in it");
+        }
+        drop(stopping);
+        writer.join().unwrap()
+    });
+    assert_eq!(a.one("SELECT CAST(v AS TEXT) FROM t WHERE id = 1"), written.to_string());
+}
+
+/// Damage anywhere is found: such a snapshot is never restored, and the one before it is what is left.
+#[test]
+fn a_damaged_snapshot_is_never_used() {
+    let place = place();
+    let mut a = site(&place, "a", "");
+    a.start();
+    fill(&a, 1..3001, "'a' || n");
+    eventually("it is sent", || a.is_quiet());
+    let older = create(&place, "a");
+    a.sql("INSERT INTO t VALUES (5000, 'more')");
+    eventually("it is sent", || a.is_quiet());
+    let newer = create(&place, "a");
+    let folder = place.path("log/snapshots");
+    let of_newer: Vec<PathBuf> =
+        objects(&folder).into_iter().filter(|path| path.to_string_lossy().contains(&newer)).collect();
+    assert_eq!(of_newer.len(), 4, "{of_newer:?}");
+    for (turn, path) in of_newer.iter().enumerate() {
+        let whole = std::fs::read(path).unwrap();
+        let step = (whole.len() / 7).max(1);
+        for at in (0..whole.len()).step_by(step) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            std::fs::write(path, &damaged).unwrap();
+            let output = format!("{turn}-{at}.db");
+            let said = snapshot(&place, "a", &["restore", &newer, "--output", &output]);
+            assert_eq!(said.code, Some(65), "{}: {}", path.display(), said.stderr);
+            assert!(said.stderr.contains("failed to download snapshot"), "{}", said.stderr);
+            assert!(said.stderr.contains("hint: "), "{}", said.stderr);
+            assert!(!place.path(&output).exists());
+            let verified = snapshot(&place, "a", &["verify", &newer]);
+            assert_eq!(verified.code, Some(3), "{}", verified.stdout);
+            assert!(verified.stdout.contains("BAD: "), "{}", verified.stdout);
+        }
+        std::fs::remove_file(path).unwrap();
+        let said = snapshot(&place, "a", &["restore", &newer, "--output", "gone.db"]);
+        assert_ne!(said.code, Some(0), "{}", path.display());
+        assert!(!place.path("gone.db").exists());
+        std::fs::write(path, &whole).unwrap();
+    }
+    snapshot(&place, "a", &["verify", &newer]).expect(0, &["ok: "]);
+    // Of a snapshot without a whole manifest nobody speaks any more.
+    let manifest = of_newer.iter().find(|path| path.to_string_lossy().contains("/snap/")).unwrap();
+    let whole = std::fs::read(manifest).unwrap();
+    std::fs::write(manifest, &whole[..whole.len() - 10]).unwrap();
+    snapshot(&place, "a", &["restore", "--output", "older.db"]).expect(0, &[&older]);
+    snapshot(&place, "a", &["list"]).expect(0, &[&format!("{newer} does not count: "), "snapshot checksum mismatch"]);
+}
+
+/// A node that dies while it makes one leaves nothing that counts, and its next start removes what lies in its folder.
+#[test]
+fn a_node_that_dies_while_it_makes_a_snapshot_leaves_none() {
+    let place = place();
+    let mut a = site(&place, "a", "[snapshot]\nbandwidth = \"200 KiB\"\n");
+    a.start();
+    fill(&a, 1..3001, "hex(randomblob(200))");
+    eventually("it is sent", || a.is_quiet());
+    let mut asking = place.command(["snapshot", "create", "--config", "a.toml"]).spawn().unwrap();
+    eventually("a part is stored", || {
+        place.path("log/snapshots").exists() && !objects(&place.path("log/snapshots")).is_empty()
+    });
+    a.kill9();
+    assert!(!asking.wait().unwrap().success());
+    snapshot(&place, "a", &["list"]).expect(66, &["there is no snapshot at"]);
+    configure(&place, "a", "");
+    a.start();
+    let left = std::fs::read_dir(a.state()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.filter(|name| name.to_string_lossy().starts_with("scratch-")).count(), 0);
+    let id = create(&place, "a");
+    snapshot(&place, "a", &["verify", "--level", "restore"]).expect(0, &[&id, "ok: "]);
+}
+
+/// A node that is to stop does not wait for a snapshot to end.
+#[test]
+fn a_stop_does_not_wait_for_a_snapshot() {
+    let place = place();
+    let mut a = site(&place, "a", "[snapshot]\nbandwidth = \"10 KiB\"\n");
+    a.start();
+    fill(&a, 1..3001, "hex(randomblob(200))");
+    eventually("it is sent", || a.is_quiet());
+    let mut asking = place.command(["snapshot", "create", "--config", "a.toml"]).spawn().unwrap();
+    eventually("it is under way", || {
+        std::fs::read_dir(a.state())
+            .unwrap()
+            .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("scratch-"))
+    });
+    let (code, took) = a.stop(rustix::process::Signal::TERM);
+    assert_eq!(code, Some(0));
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+    assert!(!asking.wait().unwrap().success());
+}
+
+/// A running node takes up another storage, and stays with the one it has if the other can't be opened.
+#[test]
+fn a_storage_is_reloaded_while_a_node_runs() {
+    let place = place();
+    let at = |folder: &str| format!("[snapshot]\nstore = \"file\"\n[snapshot.file]\npath = \"{folder}\"\n");
+    let mut a = site(&place, "a", &at("one"));
+    a.start();
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    create(&place, "a");
+    let reload = || place.run(["plugin", "reload", "--config", "a.toml"]);
+    assert_eq!(reload().stdout, "nothing of the plugins has changed\n");
+    configure(&place, "a", &at("two"));
+    assert_eq!(reload().stdout, "`[snapshot]` is another\n");
+    let second = create(&place, "a");
+    assert_eq!(objects(&place.path("one")).len(), 4);
+    assert!(objects(&place.path("two")).iter().any(|path| path.to_string_lossy().contains(&second)));
+    // Refused, with nothing changed.
+    configure(&place, "a", "[snapshot]\nstore = \"s3\"\n");
+    reload().expect(69, &["there is no storage `s3` in this version"]);
+    configure(&place, "a", "[snapshot]\nenabled = false\n");
+    reload().expect(64, &["`snapshot.enabled` is another", "at a start"]);
+    configure(&place, "a", &at("two"));
+    assert_eq!(reload().stdout, "nothing of the plugins has changed\n");
+    create(&place, "a");
+    assert_eq!(objects(&place.path("two")).len(), 8);
+}
+
+/// What stands in the way is said, with what to do.
+#[test]
+fn what_keeps_a_snapshot_from_being_made_is_said() {
+    let place = place();
+    let mut a = site(&place, "a", "");
+    snapshot(&place, "a", &["create"]).expect(1, &["Unable to save snapshot", "no node runs beside", "antiphon run"]);
+    snapshot(&place, "a", &["list"]).expect(66, &["there is no snapshot at", "`antiphon snapshot create`"]);
+    snapshot(&place, "a", &["show", "nonsense"]).expect(2, &["`nonsense` is not a snapshot"]);
+    a.start();
+    configure(&place, "a", "[snapshot]\nenabled = false\n");
+    snapshot(&place, "a", &["create"]).expect(64, &["`snapshot.enabled` is off"]);
+    a.term();
+    a.start();
+    configure(&place, "a", "");
+    // It is asked by its own directory, and was started without.
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    let mut b = site(&place, "b", "publish = false\n");
+    b.start();
+    snapshot(&place, "b", &["create"]).expect(75, &["`publish` is off"]);
+}
