@@ -44,7 +44,7 @@ pub(crate) use secret::speaks_of_a_secret;
 pub use secret::{Secret, Settings, Url};
 pub use section::{Key, Kind, Section};
 pub use size::Size;
-pub use snapshot::{Snapshot, SnapshotFile, SnapshotNats, SnapshotS3, SnapshotSftp, SnapshotWebdav};
+pub use snapshot::{Snapshot, SnapshotFile, SnapshotKeep, SnapshotNats, SnapshotS3, SnapshotSftp, SnapshotWebdav};
 pub use sources::{DEV, Environment, Overrides, Sources};
 
 use crate::failure::Failure;
@@ -127,6 +127,7 @@ pub const SECTIONS: &[Section] = &[
     PluginLimits::SECTION,
     Grants::SECTION,
     Snapshot::SECTION,
+    SnapshotKeep::SECTION,
     SnapshotNats::SECTION,
     SnapshotS3::SECTION,
     SnapshotWebdav::SECTION,

@@ -14,6 +14,7 @@ use crate::seq_map::SeqMap;
 use crate::snapshot::{Keeper, LiveParts, Shelf};
 use crate::subscribe::Subscriber;
 use crate::watch::Watch;
+use antiphon_core::entry::Origin;
 use following::Following;
 use futures::FutureExt as _;
 use publishing::Publishing;
@@ -53,6 +54,7 @@ pub struct Node {
     outbox_bytes_max: u64,
     reload: Option<crate::reload::Reload>,
     shelf: Option<Shelf>,
+    publishes: bool,
     number: u64,
     incarnation: u64,
     reached: Arc<AtomicU64>,
@@ -135,8 +137,17 @@ impl Node {
         }
         let done = |()| Ok(());
         if let Some(shelf) = self.shelf {
+            let (node, incarnation) = (self.number, self.incarnation);
+            let origin = Origin { node, incarnation };
+            let publishes = self.publishes;
             let keeper = Keeper {
-                live: LiveParts { db: self.db.clone(), log: self.log.clone(), moved: Arc::clone(&moved) },
+                live: LiveParts {
+                    db: self.db.clone(),
+                    log: self.log.clone(),
+                    moved: Arc::clone(&moved),
+                    origin,
+                    publishes,
+                },
                 shelf,
                 state: self.state.clone(),
                 board: self.board.clone(),

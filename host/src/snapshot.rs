@@ -7,10 +7,16 @@
 //! | `saved` | one snapshot: what was written of it, and what can be read |
 //! | `drained` | a copy of a running node's file that became L |
 //! | `shelf` | the store that a running node has open, and another after a reload |
+//! | `marks` | what was said of snapshots after they were made, and what goes for it |
+//! | `habits` | when they are made, how they are packed, and which stay |
+//! | `leader` | which node makes those that nobody asked for |
 //! | `keeper` | the task of a node that makes snapshots |
 
 mod drained;
+mod habits;
 mod keeper;
+mod leader;
+mod marks;
 mod pieces;
 mod repo;
 mod saved;
@@ -18,6 +24,7 @@ mod shelf;
 
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
+pub use marks::{Grace, Marks, Note, Pruned, kept};
 pub use repo::Repo;
 pub use saved::{Checked, Level, check, restore};
 pub use shelf::Shelf;

@@ -293,3 +293,94 @@ fn what_keeps_a_snapshot_from_being_made_is_said() {
     b.start();
     snapshot(&place, "b", &["create"]).expect(75, &["`publish` is off"]);
 }
+
+/// What is forgotten stays for a while, and goes then; what is pinned stays, and so does the last one.
+#[test]
+fn snapshots_are_forgotten_and_pruned() {
+    let place = place();
+    let mut a = site(&place, "a", "");
+    a.start();
+    let ids: Vec<String> = (0..5)
+        .map(|n| {
+            a.sql(&format!("INSERT INTO t VALUES ({n}, 'x')"));
+            create(&place, "a")
+        })
+        .collect();
+    let listed = || {
+        let listed = snapshot(&place, "a", &["list", "--json"]).stdout;
+        let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let said = |line: serde_json::Value| {
+            (line["id"].as_str().unwrap().to_owned(), line["marks"]["forgotten_ms"].is_number())
+        };
+        listed.lines().map(line).map(said).collect::<Vec<_>>()
+    };
+    snapshot(&place, "a", &["pin", &ids[0]]).expect(0, &[]);
+    snapshot(&place, "a", &["tag", &ids[1], "release"]).expect(0, &[]);
+    snapshot(&place, "a", &["list", "--tag", "release"]).expect(0, &[&ids[1], "#release"]);
+    snapshot(&place, "a", &["forget"]).expect(2, &["it is not said which"]);
+    snapshot(&place, "a", &["forget", &ids[0]]).expect(1, &["is pinned", "unpin"]);
+    snapshot(&place, "a", &["forget", "--before", "0s"]).expect(1, &["nothing was forgotten"]);
+    let keeping = ["forget", "--keep-last", "1", "--keep-tag", "release"];
+    snapshot(&place, "a", &[&keeping[..], &["--dry-run"]].concat())
+        .expect(0, &["stays: one of the newest", "stays: tagged `release`", "stays: pinned", "goes"]);
+    assert!(listed().iter().all(|(_, forgotten)| !forgotten));
+    snapshot(&place, "a", &keeping).expect(0, &["goes"]);
+    let forgotten: Vec<String> = listed().into_iter().filter(|(_, gone)| *gone).map(|(id, _)| id).collect();
+    assert_eq!(forgotten, [ids[3].clone(), ids[2].clone()]);
+    // Whoever reads one may go on.
+    snapshot(&place, "a", &["prune"]).expect(0, &["removed: 0 snapshots"]);
+    snapshot(&place, "a", &["verify", &ids[2]]).expect(0, &["ok: "]);
+    snapshot(&place, "a", &["prune", "--grace", "0s", "--dry-run"]).expect(0, &["would be removed: 2 snapshots"]);
+    snapshot(&place, "a", &["prune", "--grace", "0s"]).expect(0, &["removed: 2 snapshots"]);
+    let left: Vec<String> = listed().into_iter().map(|(id, _)| id).collect();
+    assert_eq!(left, [ids[4].clone(), ids[1].clone(), ids[0].clone()]);
+    let folder = place.path("log/snapshots");
+    let of_gone = |path: &PathBuf| ids[2..4].iter().any(|id| path.to_string_lossy().contains(id));
+    assert_eq!(objects(&folder).into_iter().filter(of_gone).count(), 0);
+    snapshot(&place, "a", &["verify", "--all", "--level", "restore"]).expect(0, &["ok: "]);
+    // Where the newest is damaged, nothing more goes.
+    snapshot(&place, "a", &["forget", &ids[1]]).expect(0, &["goes"]);
+    let manifest = objects(&folder)
+        .into_iter()
+        .find(|path| path.to_string_lossy().contains("/snap/") && path.to_string_lossy().contains(&ids[4]))
+        .unwrap();
+    std::fs::write(&manifest, "x").unwrap();
+    snapshot(&place, "a", &["prune", "--grace", "0s"]).expect(65, &["nothing was pruned", "snapshot create"]);
+}
+
+/// Nodes make snapshots by themselves, one of them at a time, and keep as many as they are told to.
+#[test]
+fn snapshots_are_made_by_one_node_when_they_are_due() {
+    let place = place();
+    let often = "[snapshot]\ninterval = 300\nleader_ttl = 1500\nretention_count = 2\nprune_grace = 1000\n[snapshot.keep]\nverified = 0\n";
+    let (mut a, mut b) = (site(&place, "a", often), site(&place, "b", often));
+    a.start();
+    b.start();
+    let saved = |site: &Site| site.said().matches("Snapshot saved").count();
+    let mut n = 0;
+    let mut write = |site: &Site| {
+        n += 1;
+        site.sql(&format!("INSERT INTO t VALUES ({n}, 'x')"));
+    };
+    eventually("one makes some", || {
+        write(&a);
+        saved(&a).max(saved(&b)) >= 4
+    });
+    assert!(saved(&a) == 0 || saved(&b) == 0, "{} and {}", saved(&a), saved(&b));
+    let (first, second) = if saved(&a) > 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
+    first.kill9();
+    eventually("the other takes over", || {
+        write(second);
+        saved(second) >= 4
+    });
+    eventually("few are left", || {
+        write(second);
+        snapshot(&place, "a", &["list"]).stdout.lines().filter(|line| !line.ends_with("forgotten")).count() <= 3
+    });
+    eventually("what was forgotten goes", || {
+        write(second);
+        second.said().contains("old snapshots sorted out")
+            && snapshot(&place, "a", &["list"]).stdout.lines().count() < 9
+    });
+    snapshot(&place, "a", &["verify", "--level", "restore"]).expect(0, &["ok: "]);
+}

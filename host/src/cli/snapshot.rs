@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use super::storage::Which;
 use crate::failure::{Failure, Kind};
-use crate::snapshot::Repo;
+use crate::snapshot::{Marks, Note, Repo};
 use crate::storage::Opened;
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::manifest::Manifest;
 use serde::Serialize;
 
 mod create;
+mod forget;
 mod list;
+mod prune;
 mod restore;
 mod show;
+mod tag;
 mod verify;
 
 /// Make snapshots of a cluster's rows, look at them, and bring a database back from one
@@ -26,6 +29,11 @@ pub(super) enum Command {
     Show(show::Show),
     Verify(verify::Verify),
     Restore(restore::Restore),
+    Tag(tag::Tag),
+    Pin(tag::Pin),
+    Unpin(tag::Unpin),
+    Forget(forget::Forget),
+    Prune(prune::Prune),
 }
 
 impl Command {
@@ -36,6 +44,11 @@ impl Command {
             Self::Show(show) => show.run(),
             Self::Verify(verify) => verify.run(),
             Self::Restore(restore) => restore.run(),
+            Self::Tag(tag) => tag.run(),
+            Self::Pin(pin) => pin.run(),
+            Self::Unpin(unpin) => unpin.run(),
+            Self::Forget(forget) => forget.run(),
+            Self::Prune(prune) => prune.run(),
         }
     }
 }
@@ -136,6 +149,36 @@ struct Shown<'a> {
     rows: u64,
     bytes: u64,
     positions: std::collections::BTreeMap<u32, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marks: Option<ShownMarks<'a>>,
+}
+
+/// What was said of it later.
+#[derive(Serialize)]
+struct ShownMarks<'a> {
+    tags: &'a std::collections::BTreeSet<String>,
+    pinned: bool,
+    forgotten_ms: Option<u64>,
+    verified_ms: Option<u64>,
+}
+
+impl<'a> ShownMarks<'a> {
+    fn of(marks: &'a Marks) -> Self {
+        let Marks { note: Note { tags, pinned }, forgotten_ms, verified_ms } = marks;
+        Self { tags, pinned: *pinned, forgotten_ms: *forgotten_ms, verified_ms: *verified_ms }
+    }
+
+    /// As people read it, behind a line.
+    fn words(&self) -> String {
+        let mut words: Vec<String> = self.tags.iter().map(|tag| format!("#{tag}")).collect();
+        if self.pinned {
+            words.push("pinned".to_owned());
+        }
+        if self.forgotten_ms.is_some() {
+            words.push("forgotten".to_owned());
+        }
+        words.join(" ")
+    }
 }
 
 impl<'a> Shown<'a> {
@@ -149,6 +192,7 @@ impl<'a> Shown<'a> {
             rows: manifest.tables.iter().map(|table| table.rows).sum(),
             bytes: manifest.image.as_ref().map_or(0, |image| image.bytes),
             positions: manifest.positions.iter().map(|(shard, at)| (*shard, at.seq)).collect(),
+            marks: None,
         }
     }
 }

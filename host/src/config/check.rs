@@ -11,6 +11,7 @@ use crate::words::did_you_mean;
 
 type Verdict = Result<(), Failure>;
 
+const METHODS: &[&str] = &["zstd", "gzip", "brotli", "lz4", "none"];
 const STORES: &[&str] = &["nats", "s3", "webdav", "sftp", "file"];
 const FORMATS: &[&str] = &["console", "json"];
 
@@ -296,6 +297,7 @@ fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str
 
 fn snapshots(config: &Config) -> Verdict {
     within("snapshot.parallel", config.snapshot.parallel.into(), 1, 64)?;
+    one_of("snapshot.compression", &config.snapshot.compression, METHODS)?;
     let store = config.snapshot.store.as_str();
     match store.strip_prefix("plugin:") {
         Some(name) if config.plugin.contains_key(name) => Ok(()),

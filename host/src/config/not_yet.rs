@@ -22,7 +22,6 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
 }
 
 const NO_NETWORK: &str = "components reach a folder or a bucket of NATS, and no network";
-const BY_HAND: &str = "a snapshot is made when somebody asks for it, with `antiphon snapshot create`";
 const FOLDER_OR_NATS: &str = "snapshots are kept in a folder or in NATS";
 
 /// The first entry that covers a key holds.
@@ -30,8 +29,6 @@ const NOT_YET: &[NotYet] = &[
     not_yet("replication_log.max_entries", None, "no entry is dropped"),
     not_yet("plugin.*.grants.private_networks", Some("false"), NO_NETWORK),
     not_yet("plugin.*.grants.http", None, NO_NETWORK),
-    not_yet("snapshot.interval", Some("0"), BY_HAND),
-    not_yet("snapshot.leader_ttl", Some("0"), BY_HAND),
     not_yet("snapshot.s3", None, FOLDER_OR_NATS),
     not_yet("snapshot.webdav", None, FOLDER_OR_NATS),
     not_yet("snapshot.sftp", None, FOLDER_OR_NATS),

@@ -11,19 +11,33 @@ section! {
     Snapshot at "snapshot" {
         /// Take snapshots, and restore from them.
         enabled: bool = true,
-        /// Milliseconds between two snapshots. 0: by the number of entries only.
+        /// Milliseconds between two snapshots. 0: as `time_threshold_secs` says.
         interval: u64 = 0,
+        /// The same in seconds. 0: by the number of entries only.
+        time_threshold_secs: u64 = 0,
+        /// After so many entries of the log, over all shards. 0: by time only.
+        log_threshold: u64 = 0,
         /// Milliseconds after which the node that takes the snapshots is taken for gone. 0: 30000.
         leader_ttl: u64 = 0,
         /// Where they are kept: `nats`, `s3`, `webdav`, `sftp`, `file`, or `plugin:NAME` for a `[plugin.NAME]`.
         /// Empty: `nats` where servers are named under `[nats]`, else `file`.
         store: String = String::new(),
+        /// How they are compressed: `zstd`, `gzip`, `brotli`, `lz4` or `none`.
+        compression: String = "zstd".to_owned(),
+        /// How hard. 0: as is usual for that.
+        compression_level: i32 = 0,
+        /// How many of the newest stay. 0: as `last` under `[snapshot.keep]` says.
+        retention_count: u32 = 0,
+        /// Milliseconds for which one stays readable that was forgotten.
+        prune_grace: u64 = 86_400_000,
         /// How many objects are sent or fetched at once.
         parallel: u32 = 4,
         /// Most bytes a second that are sent and fetched. 0: as many as there are.
         bandwidth: Size = Size(0),
     }
     tables {
+        /// Which snapshots stay; the others are forgotten after each new one.
+        keep: SnapshotKeep,
         /// Snapshots in a NATS object store.
         nats: SnapshotNats,
         /// Snapshots in S3.
@@ -34,6 +48,28 @@ section! {
         sftp: SnapshotSftp,
         /// Snapshots in a folder.
         file: SnapshotFile,
+    }
+}
+
+section! {
+    /// Which snapshots stay, by any of these. A week begins on Monday; times are in UTC.
+    SnapshotKeep at "snapshot.keep" {
+        /// The newest ones.
+        last: u32 = 7,
+        /// The newest of each of so many hours that have one.
+        hourly: u32 = 24,
+        /// The same for days.
+        daily: u32 = 7,
+        /// The same for weeks.
+        weekly: u32 = 4,
+        /// The same for months.
+        monthly: u32 = 6,
+        /// Milliseconds: all that are younger.
+        within: u64 = 0,
+        /// All that have one of these tags.
+        tags: Vec<String> = Vec::new(),
+        /// Never fewer that were found whole.
+        verified: u32 = 2,
     }
 }
 

@@ -192,6 +192,7 @@ impl Opened {
         let watch = Watch::new(self.db.path());
         let reached = self.db.watch_reached();
         self.seq_map.note(self.db.positions().into_iter().filter(|(_, position)| *position > 0));
+        let publishes = self.db.publishes();
         let db = Db::spawn(self.db)
             .map_err(|error| Failure::new(Kind::General, format!("cannot start the database thread: {error}")))?;
         let node = Node {
@@ -204,6 +205,7 @@ impl Opened {
             outbox_bytes_max: self.outbox_bytes_max,
             reload: self.reload,
             shelf: self.shelf,
+            publishes,
             number: origin.node,
             incarnation: origin.incarnation,
             reached,

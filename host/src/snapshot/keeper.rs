@@ -1,6 +1,8 @@
 //! The task of a running node that makes snapshots.
 
 use super::drained::{Live, failed};
+use super::leader::Leader;
+use super::marks::forget;
 use super::pieces::stopped;
 use super::repo::Repo;
 use super::saved::{Writing, new_id, others, rows};
@@ -9,9 +11,9 @@ use crate::apart::apart;
 use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
 use crate::report::Board;
-use crate::words::count;
+use crate::words::{count, hex};
+use antiphon_core::entry::Origin;
 use antiphon_core::snapshot::due::{Kind as What, Trigger};
-use antiphon_core::snapshot::frame::Packing;
 use antiphon_core::snapshot::manifest::{FORMAT, Manifest, Position};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,19 +54,34 @@ pub(crate) struct LiveParts {
     pub(crate) db: crate::db::Db,
     pub(crate) log: Arc<dyn crate::log::Log>,
     pub(crate) moved: Arc<tokio::sync::Notify>,
+    pub(crate) origin: Origin,
+    pub(crate) publishes: bool,
 }
 
 impl Keeper {
-    /// Makes what is asked for, until `stop`.
+    /// Makes what is asked for or due, until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let stopping = Arc::new(AtomicBool::new(false));
+        let mut leader = Leader::new(self.live.origin, &self.shelf.habits());
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            let Some(asked) = errand::requested(&self.state, Errand::Snapshot) else { continue };
+            let asked = errand::requested(&self.state, Errand::Snapshot);
+            let trigger = match &asked {
+                Some(_) => Trigger::Asked,
+                None if !self.live.publishes || !leader.is_time() => continue,
+                None => match leader.due(&self.live.db, &self.live.log, &self.shelf, &self.shelf.habits()).await {
+                    Ok(Some(trigger)) => trigger,
+                    Ok(None) => continue,
+                    Err(failure) => {
+                        self.board.failing(SNAPSHOTS, &failure.to_string());
+                        continue;
+                    }
+                },
+            };
             let made = tokio::select! {
                 biased;
                 () = stop.cancelled() => {
@@ -72,13 +89,15 @@ impl Keeper {
                     stopping.store(true, Ordering::Relaxed);
                     Err(stopped())
                 }
-                made = self.make(Trigger::Asked, &stopping) => made,
+                made = self.make(trigger, &stopping) => made,
             };
             match &made {
                 Ok(made) => {
+                    leader.made(&made.manifest);
                     self.board.well(SNAPSHOTS);
                     info!(
                         id = %made.manifest.id,
+                        because = %trigger,
                         bytes = made.manifest.image.as_ref().map_or(0, |image| image.bytes),
                         stored_bytes = made.stored_bytes,
                         took_ms = made.manifest.took_ms,
@@ -90,8 +109,34 @@ impl Keeper {
                     warn!(%failure, "Unable to save snapshot");
                 }
             }
-            errand::answer(&self.state, Errand::Snapshot, asked, made.map(|made| said(&made)));
+            let is_made = made.is_ok();
+            if let Some(asked) = asked {
+                errand::answer(&self.state, Errand::Snapshot, asked, made.map(|made| said(&made)));
+            }
+            if is_made && let Err(failure) = self.sort_out().await {
+                warn!(%failure, "Unable to remove old snapshots");
+            }
         }
+        leader.leave(&self.live.log).await;
+    }
+
+    /// Forgets what need not stay any more, and removes what was forgotten long enough ago.
+    async fn sort_out(&self) -> Result<(), Failure> {
+        let shelf = self.shelf.clone();
+        let cluster = self.live.db.call(|db| Ok(db.cluster())).await.map_err(|error| failed(&error))?;
+        let cluster = cluster.map(hex).unwrap_or_default();
+        let (forgotten, pruned) = apart(move || {
+            let (opened, habits) = shelf.open()?;
+            let repo = Repo::new(&opened.store, &cluster);
+            let forgotten = forget(&repo, &habits.keep, false)?;
+            let pruned = repo.prune(habits.grace, false)?;
+            Ok::<_, Failure>((forgotten, pruned))
+        })
+        .await??;
+        if forgotten > 0 || pruned.objects > 0 {
+            info!(forgotten, removed = pruned.snapshots.len(), objects = pruned.objects, "old snapshots sorted out");
+        }
+        Ok(())
     }
 
     /// Makes one.
@@ -100,14 +145,14 @@ impl Keeper {
         let id = new_id()?;
         // First of all, for without it all work would be in vain.
         let shelf = self.shelf.clone();
-        let (opened, parallel) = apart(move || shelf.open()).await??;
+        let (opened, habits) = apart(move || shelf.open()).await??;
         let scratch = crate::node::Scratch::new(&self.state)?;
         let folder = scratch.folder().to_owned();
         has_room(&self.path, &folder)?;
         let live =
             Live { db: self.live.db.clone(), log: Arc::clone(&self.live.log), moved: Arc::clone(&self.live.moved) };
         let copy = live.drain(&self.path, &folder.join("copy.db")).await?;
-        let (origin, cluster) = (copy.origin(), copy.cluster().map(crate::words::hex).unwrap_or_default());
+        let (origin, cluster) = (copy.origin(), copy.cluster().map(hex).unwrap_or_default());
         let positions = (1..=copy.shards()).map(|shard| (shard, position(&copy, shard))).collect();
         let tables: Vec<(String, u64)> = copy.schemas().into_iter().collect();
         let (stop, place) = (Arc::clone(stop), opened.place.clone());
@@ -137,7 +182,7 @@ impl Keeper {
             };
             let cluster = manifest.cluster.clone();
             let repo = Repo::new(&opened.store, &cluster);
-            let writing = Writing { repo, packing: Packing::default(), parallel, stop: &stop };
+            let writing = Writing { repo, packing: habits.packing, parallel: habits.parallel, stop: &stop };
             writing.write(manifest, &image, &state)
         });
         let (manifest, stored_bytes) = written.await??;

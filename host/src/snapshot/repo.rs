@@ -57,7 +57,7 @@ impl<'s> Repo<'s> {
     }
 
     /// All objects whose names begin so, below the folder of the cluster.
-    fn objects(&self, prefix: &str) -> Result<Vec<(Name, Object, u64)>, Failure> {
+    pub(super) fn objects(&self, prefix: &str) -> Result<Vec<(Name, Object, u64)>, Failure> {
         let folder = format!("{}/", self.cluster);
         let prefix = format!("{folder}{prefix}");
         let mut objects = Vec::new();

@@ -76,6 +76,10 @@ impl Writing<'_> {
         manifest.index = Some(stored);
         manifest.took_ms = crate::clock::unix_ms().saturating_sub(manifest.created_ms);
         self.repo.commit(&manifest)?;
+        // All of it was read back. That this is not noted takes nothing from it.
+        if let Err(failure) = self.repo.vouch(manifest.id) {
+            tracing::warn!(%failure, "a snapshot was found whole, and that can't be noted");
+        }
         Ok((manifest, total))
     }
 }

@@ -1,5 +1,6 @@
 //! The store that a running node has open: opened when it is first needed, and another after a reload.
 
+use super::habits::Habits;
 use crate::config::Config;
 use crate::custom::Pins;
 use crate::failure::Failure;
@@ -25,19 +26,24 @@ impl Shelf {
         Self(Arc::new(Mutex::new(Inner { host, config, pins, opened: None })))
     }
 
-    /// The store, and how many objects may be on their way at once.
+    /// The store, and what goes with it.
     ///
     /// # Errors
     /// When it can't be opened.
-    pub fn open(&self) -> Result<(Arc<Opened>, usize), Failure> {
+    pub(super) fn open(&self) -> Result<(Arc<Opened>, Habits), Failure> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let parallel = inner.config.snapshot.parallel as usize;
+        let habits = Habits::of(&inner.config);
         if let Some(opened) = &inner.opened {
-            return Ok((Arc::clone(opened), parallel));
+            return Ok((Arc::clone(opened), habits));
         }
         let opened = Arc::new(storage::open(&inner.config, &inner.host, None, inner.pins)?);
         inner.opened = Some(Arc::clone(&opened));
-        Ok((opened, parallel))
+        Ok((opened, habits))
+    }
+
+    /// What is done about snapshots without being asked.
+    pub(super) fn habits(&self) -> Habits {
+        Habits::of(&self.0.lock().unwrap_or_else(PoisonError::into_inner).config)
     }
 
     /// Takes up another configuration. What is under way goes on with the store it has.

@@ -2,15 +2,24 @@
 
 use std::io::{self, Write as _};
 
-use super::{Shown, Source};
+use super::{Shown, ShownMarks, Source};
 use crate::cli::json_line;
-use crate::cli::shown::{bytes, utc};
-use crate::failure::{Failure, Kind};
+use crate::cli::shown::{bytes, moment, utc};
+use crate::failure::Failure;
 use crate::snapshot::places;
 
 /// List snapshots, the newest first: name, time, rows, size, and where each stands in the log
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct List {
+    /// Only those with this tag
+    #[arg(long, value_name = "TAG")]
+    tag: Option<String>,
+    /// Only those made at this time or later: a date as 2026-11-21T12:00, or an age as 12h
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<u64>,
+    /// Only those made at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<u64>,
     #[command(flatten)]
     source: Source,
     /// One JSON object a line
@@ -21,34 +30,36 @@ pub(in crate::cli) struct List {
 impl List {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = self.source.open()?;
-        let repo = found.repo();
+        let (all, bad) = found.repo().all()?;
         let mut out = io::stdout().lock();
-        for id in repo.ids()? {
-            let manifest = match repo.manifest(id) {
-                Ok(manifest) => manifest,
-                // It may have gone meanwhile.
-                Err(failure) if failure.kind() == Kind::Missing => continue,
-                Err(failure) if failure.kind() == Kind::Data => {
-                    writeln!(io::stderr().lock(), "{id} does not count: {failure}")?;
-                    continue;
-                }
-                Err(failure) => return Err(failure),
-            };
-            let shown = Shown::of(&manifest);
+        for (manifest, marks) in &all {
+            let is_meant = self.tag.as_ref().is_none_or(|tag| marks.note.tags.contains(tag))
+                && self.since.is_none_or(|since| manifest.created_ms >= since)
+                && self.until.is_none_or(|until| manifest.created_ms <= until);
+            if !is_meant {
+                continue;
+            }
+            let marks = ShownMarks::of(marks);
+            let said = marks.words();
+            let shown = Shown { marks: Some(marks), ..Shown::of(manifest) };
             if self.json {
                 json_line(&mut out, &shown)?;
                 continue;
             }
-            writeln!(
-                out,
-                "{}  {}  {:>10} rows  {:>10}  {}",
+            let line = format!(
+                "{}  {}  {:>10} rows  {:>10}  {}  {said}",
                 shown.id,
                 utc(shown.created_ms),
                 shown.rows,
                 bytes(shown.bytes),
                 places(&manifest.positions)
-            )?;
+            );
+            writeln!(out, "{}", line.trim_end())?;
         }
-        Ok(out.flush()?)
+        out.flush()?;
+        for (id, failure) in bad {
+            writeln!(io::stderr().lock(), "{id} does not count: {failure}")?;
+        }
+        Ok(())
     }
 }
