@@ -24,7 +24,7 @@ mod shelf;
 
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
-pub use marks::{Grace, Marks, Note, Pruned, kept};
+pub use marks::{Grace, Listed, Marks, Note, Pruned, kept};
 pub use repo::Repo;
 pub use saved::{Checked, Level, check, restore};
 pub use shelf::Shelf;

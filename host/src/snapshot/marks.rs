@@ -48,6 +48,15 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
+/// What there is.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// Snapshots, the newest first, each with what was said of it.
+    pub snapshots: Vec<(Manifest, Marks)>,
+    /// Those that don't count, and why.
+    pub damaged: Vec<(SnapshotId, Failure)>,
+}
+
 /// For how long what is to go stays after all.
 #[derive(Clone, Copy, Debug)]
 pub struct Grace {
@@ -135,22 +144,22 @@ impl Repo<'_> {
             .map_err(|error| stored("cannot write a note on a snapshot", &error))
     }
 
-    /// All snapshots that count, newest first, each with what was said of it. Damaged manifests are given besides.
+    /// All snapshots.
     ///
     /// # Errors
     /// When the store can't be listed or read.
-    pub fn all(&self) -> Result<(Vec<(Manifest, Marks)>, Vec<(SnapshotId, Failure)>), Failure> {
+    pub fn all(&self) -> Result<Listed, Failure> {
         let mut marks = self.marks()?;
-        let (mut good, mut bad) = (Vec::new(), Vec::new());
+        let mut listed = Listed::default();
         for id in self.ids()? {
             match self.manifest(id) {
-                Ok(manifest) => good.push((manifest, marks.remove(&id).unwrap_or_default())),
+                Ok(manifest) => listed.snapshots.push((manifest, marks.remove(&id).unwrap_or_default())),
                 Err(failure) if failure.kind() == Kind::Missing => {}
-                Err(failure) if failure.kind() == Kind::Data => bad.push((id, failure)),
+                Err(failure) if failure.kind() == Kind::Data => listed.damaged.push((id, failure)),
                 Err(failure) => return Err(failure),
             }
         }
-        Ok((good, bad))
+        Ok(listed)
     }
 
     /// Removes what was forgotten longer ago than the grace, and objects that belong to nothing. A manifest goes first:
@@ -219,7 +228,7 @@ impl Repo<'_> {
 
 /// Says of snapshots that need not stay that they are to go; how many.
 pub(super) fn forget(repo: &Repo<'_>, wish: &keep::Wish, dry_run: bool) -> Result<usize, Failure> {
-    let (all, _) = repo.all()?;
+    let all = repo.all()?.snapshots;
     let standing: Vec<Kept> = all.iter().filter(|(_, marks)| marks.forgotten_ms.is_none()).map(kept).collect();
     let sorted = keep::sort_out(&standing, wish, crate::clock::unix_ms()).map_err(|error| {
         Failure::new(Kind::Config, error.to_string()).hint("say under `[snapshot.keep]` which are to stay")

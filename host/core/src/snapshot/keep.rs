@@ -95,6 +95,9 @@ impl fmt::Display for Reason {
 #[error("this would remove every snapshot")]
 pub struct NothingStays;
 
+/// Which hour, day, week or month a time in milliseconds lies in.
+type Period = fn(u64) -> u64;
+
 /// Which snapshots stay, newest first, each with its reasons; one without a reason goes.
 ///
 /// # Errors
@@ -109,7 +112,7 @@ pub fn sort_out(snapshots: &[Kept], wish: &Wish, now_ms: u64) -> Result<Vec<(Sna
     for kept in newest_first.iter().take(wish.last) {
         stays(kept.id, Reason::Last);
     }
-    let periods: [(usize, fn(u64) -> u64, Reason); 4] = [
+    let periods: [(usize, Period, Reason); 4] = [
         (wish.hourly, calendar::hour, Reason::Hourly),
         (wish.daily, calendar::day, Reason::Daily),
         (wish.weekly, calendar::week, Reason::Weekly),

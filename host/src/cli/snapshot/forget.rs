@@ -74,7 +74,7 @@ impl Forget {
         }
         let found = self.source.open()?;
         let repo = found.repo();
-        let (all, _) = repo.all()?;
+        let all = repo.all()?.snapshots;
         let known = |id: &SnapshotId| all.iter().any(|(manifest, _)| manifest.id == *id);
         if let Some(unknown) = self.ids.iter().find(|id| !known(id)) {
             return Err(Failure::new(Kind::Missing, format!("there is no snapshot {unknown}"))

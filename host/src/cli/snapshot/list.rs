@@ -6,7 +6,7 @@ use super::{Shown, ShownMarks, Source};
 use crate::cli::json_line;
 use crate::cli::shown::{bytes, moment, utc};
 use crate::failure::Failure;
-use crate::snapshot::places;
+use crate::snapshot::{Listed, places};
 
 /// List snapshots, the newest first: name, time, rows, size, and where each stands in the log
 #[derive(Debug, clap::Args)]
@@ -30,9 +30,9 @@ pub(in crate::cli) struct List {
 impl List {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = self.source.open()?;
-        let (all, bad) = found.repo().all()?;
+        let Listed { snapshots, damaged } = found.repo().all()?;
         let mut out = io::stdout().lock();
-        for (manifest, marks) in &all {
+        for (manifest, marks) in &snapshots {
             let is_meant = self.tag.as_ref().is_none_or(|tag| marks.note.tags.contains(tag))
                 && self.since.is_none_or(|since| manifest.created_ms >= since)
                 && self.until.is_none_or(|until| manifest.created_ms <= until);
@@ -57,7 +57,7 @@ impl List {
             writeln!(out, "{}", line.trim_end())?;
         }
         out.flush()?;
-        for (id, failure) in bad {
+        for (id, failure) in damaged {
             writeln!(io::stderr().lock(), "{id} does not count: {failure}")?;
         }
         Ok(())
