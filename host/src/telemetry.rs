@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_variable_overrides_verbose() {
         let logging = Logging { verbose: true, ..Logging::default() };
-        assert_eq!(choose(&logging, None).unwrap().to_string(), "antiphon=debug,info");
+        assert_eq!(choose(&logging, None).unwrap().to_string(), "async_nats=warn,antiphon=debug,info");
         assert_eq!(choose(&logging, Some(("RUST_LOG", "warn"))).unwrap().to_string(), "warn");
     }
 
