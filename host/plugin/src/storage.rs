@@ -96,12 +96,20 @@ struct Live {
 }
 
 /// Leave to have one instance at work.
-struct Turn<'a>(&'a Shared);
+struct Turn<'a> {
+    shared: &'a Shared,
+    /// The instance, to be kept for the next call.
+    kept: Option<Live>,
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.pool().busy -= 1;
-        self.0.freed.notify_one();
+        // At once, for an instance is at work or idle, and never both.
+        let mut pool = self.shared.pool();
+        pool.idle.extend(self.kept.take());
+        pool.busy -= 1;
+        drop(pool);
+        self.shared.freed.notify_one();
     }
 }
 
@@ -196,7 +204,8 @@ impl Storage {
         ) -> wasmtime::Result<Result<R, objects::Error>>,
     ) -> Result<R, StoreError> {
         let shared = &self.0;
-        let turn = shared.turn();
+        let mut turn = shared.turn();
+        let kept = &mut turn.kept;
         let time = shared.pace.time_for(bytes);
         let asked = async {
             let mut live = match shared.idle() {
@@ -208,7 +217,8 @@ impl Storage {
             // What trapped is gone with all it had: nothing in it can be relied upon.
             let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
             live.used = Instant::now();
-            self.keep(live);
+            // Not one that is worn.
+            *kept = Some(live).filter(|live| !live.store.data().meter.nearly_full());
             answer.map_err(Failed::Said)
         };
         // The future holds the instance: what is cut off is dropped.
@@ -219,6 +229,7 @@ impl Storage {
             }
         });
         drop(turn);
+        self.sweep_later();
         match answer {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(Failed::Said(said))) => Err(shared.said(&said)),
@@ -227,15 +238,11 @@ impl Storage {
         }
     }
 
-    /// Keeps an instance for the next call, unless it is worn.
-    fn keep(&self, live: Live) {
+    /// Has instances looked for later that had nothing to do for long.
+    fn sweep_later(&self) {
         let shared = &self.0;
-        if live.store.data().meter.nearly_full() {
-            return;
-        }
         let mut pool = shared.pool();
-        pool.idle.push(live);
-        if !pool.swept {
+        if !pool.swept && !pool.idle.is_empty() {
             pool.swept = true;
             let weak = Arc::downgrade(shared);
             let pause = shared.pace.idle;
@@ -287,7 +294,7 @@ impl Shared {
         let most = self.pace.instances.max(1);
         let pool = self.freed.wait_while(self.pool(), |pool| pool.busy >= most);
         pool.unwrap_or_else(PoisonError::into_inner).busy += 1;
-        Turn(self)
+        Turn { shared: self, kept: None }
     }
 
     /// An instance that has nothing to do. What was idle for long may have lost its connection.
