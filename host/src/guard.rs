@@ -77,6 +77,8 @@ pub(crate) struct Guard {
     pub(crate) sleep_timeout: Duration,
     pub(crate) outbox_bytes_max: u64,
     pub(crate) reload: Option<Reload>,
+    /// Somebody makes snapshots here.
+    pub(crate) snapshots: bool,
 }
 
 /// Bytes that wait in a shard: of numbers above the one that came back last, up to this one.
@@ -103,6 +105,13 @@ impl Guard {
             fault!("looked");
             if let Some(asked) = errand::requested(&self.state, Errand::Reload) {
                 self.reload(asked).await;
+            }
+            if !self.snapshots
+                && let Some(asked) = errand::requested(&self.state, Errand::Snapshot)
+            {
+                let off = Failure::config("this node was started with `snapshot.enabled` off");
+                let refused = Err(off.hint("turn it on under `[snapshot]`, and start the node again"));
+                errand::answer(&self.state, Errand::Snapshot, asked, refused);
             }
             if measured.elapsed() >= MEASURE {
                 self.measure(&mut alarm, &mut waiting).await;

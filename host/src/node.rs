@@ -111,6 +111,7 @@ impl Node {
             sleep_timeout: self.sleep_timeout,
             outbox_bytes_max: self.outbox_bytes_max,
             reload: self.reload,
+            snapshots: self.shelf.is_some(),
         };
         tasks.spawn(guard.run(stop.clone()).instrument(info_span!("guard")));
         let publishing = Publishing {

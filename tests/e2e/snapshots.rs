@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use antiphon_harness::{Ended, Place, Site, eventually, settled};
+use antiphon_harness::{Ended, Place, Site, eventually};
 use rusqlite::Connection;
 
 use super::place;
@@ -66,6 +66,12 @@ fn rows(path: &Path, sql: &str) -> Vec<String> {
 
 const ALL: &str = "SELECT id || ' ' || v FROM t ORDER BY id";
 
+/// Waits until both have the same rows, and everything is sent.
+#[track_caller]
+fn same(a: &Site, b: &Site) {
+    eventually("both have the same", || a.is_quiet() && b.is_quiet() && a.rows(ALL) == b.rows(ALL));
+}
+
 /// All objects of the snapshots in a folder.
 fn objects(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -87,11 +93,11 @@ fn a_database_comes_back_from_a_snapshot() {
     fill(&a, 1..501, "'a' || n");
     a.sql("INSERT INTO keyless VALUES ('mine')");
     fill(&b, 501..901, "'b' || n");
-    settled(&[&a, &b]);
+    same(&a, &b);
     let first = create(&place, "a");
     let then = a.rows(ALL);
     b.sql("DELETE FROM t WHERE id % 2 = 0; UPDATE t SET v = 'new' WHERE id < 100");
-    settled(&[&a, &b]);
+    same(&a, &b);
     let second = create(&place, "b");
     assert!(first < second, "later ones sort later");
 
@@ -301,15 +307,15 @@ fn what_keeps_a_snapshot_from_being_made_is_said() {
     snapshot(&place, "a", &["create"]).says(1, &["Unable to save snapshot", "no node runs beside", "antiphon run"]);
     snapshot(&place, "a", &["list"]).says(66, &["there is no snapshot at", "`antiphon snapshot create`"]);
     snapshot(&place, "a", &["show", "nonsense"]).says(2, &["`nonsense` is not a snapshot"]);
-    a.start();
     configure(&place, "a", "[snapshot]\nenabled = false\n");
     snapshot(&place, "a", &["create"]).says(64, &["`snapshot.enabled` is off"]);
-    a.term();
     a.start();
     configure(&place, "a", "");
-    // It is asked by its own directory, and was started without.
+    snapshot(&place, "a", &["create"]).says(64, &["was started with `snapshot.enabled` off", "start the node again"]);
     a.sql("INSERT INTO t VALUES (1, 'x')");
-    let mut b = site(&place, "b", "publish = false\n");
+    eventually("it is sent", || a.is_quiet());
+    place.file("b.toml", "db_path = \"b.db\"\npublish = false\n[log]\npath = \"log\"\n");
+    let mut b = place.site("b", TABLE).arguments(["run", "--config", "b.toml"]);
     b.start();
     snapshot(&place, "b", &["create"]).says(75, &["`publish` is off"]);
 }
