@@ -126,6 +126,7 @@ fn cleanup_works_after_a_crash() {
     let mut a = place.site("a", &format!("{TABLE} INSERT INTO t VALUES (1, 'x')"));
     let schema = a.schema();
     a.start();
+    eventually("the row that was there is sent", || a.is_quiet());
     a.kill9();
     a.sql("INSERT INTO t VALUES (2, 'marked')");
     a.verb("cleanup", &["--dry-run"])

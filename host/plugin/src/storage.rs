@@ -98,15 +98,15 @@ struct Live {
 /// Leave to have one instance at work.
 struct Turn<'a> {
     shared: &'a Shared,
-    /// The instance, to be kept for the next call.
-    kept: Option<Live>,
+    /// The instance: one that had nothing to do, and then the one to be kept for the next call.
+    live: Option<Live>,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         // At once, for an instance is at work or idle, and never both.
         let mut pool = self.shared.pool();
-        pool.idle.extend(self.kept.take());
+        pool.idle.extend(self.live.take());
         pool.busy -= 1;
         drop(pool);
         self.shared.freed.notify_one();
@@ -205,10 +205,10 @@ impl Storage {
     ) -> Result<R, StoreError> {
         let shared = &self.0;
         let mut turn = shared.turn();
-        let kept = &mut turn.kept;
+        let place = &mut turn.live;
         let time = shared.pace.time_for(bytes);
         let asked = async {
-            let mut live = match shared.idle() {
+            let mut live = match place.take() {
                 Some(live) => live,
                 None => shared.open().await?,
             };
@@ -218,7 +218,7 @@ impl Storage {
             let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
             live.used = Instant::now();
             // Not one that is worn.
-            *kept = Some(live).filter(|live| !live.store.data().meter.nearly_full());
+            *place = Some(live).filter(|live| !live.store.data().meter.nearly_full());
             answer.map_err(Failed::Said)
         };
         // The future holds the instance: what is cut off is dropped.
@@ -289,19 +289,15 @@ impl Shared {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until one more may be at work.
+    /// Waits until one more may be at work, and takes one that has nothing to do, if there is any. What was idle for
+    /// long may have lost its connection.
     fn turn(&self) -> Turn<'_> {
         let most = self.pace.instances.max(1);
         let pool = self.freed.wait_while(self.pool(), |pool| pool.busy >= most);
-        pool.unwrap_or_else(PoisonError::into_inner).busy += 1;
-        Turn { shared: self, kept: None }
-    }
-
-    /// An instance that has nothing to do. What was idle for long may have lost its connection.
-    fn idle(&self) -> Option<Live> {
-        let mut pool = self.pool();
+        let mut pool = pool.unwrap_or_else(PoisonError::into_inner);
+        pool.busy += 1;
         pool.idle.retain(|live| live.used.elapsed() < self.pace.idle);
-        pool.idle.pop()
+        Turn { shared: self, live: pool.idle.pop() }
     }
 
     /// Drops instances that were idle for long; says whether none is left.
