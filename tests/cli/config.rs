@@ -90,15 +90,14 @@ fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\nstore = 's3'\n";
+    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[snapshot.s3]\nbucket = 'b'\n";
     let dir = Dir::new().file("antiphon.toml", text);
     assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
     exit 0
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `snapshot.enabled` has no effect in this version: no snapshot is taken or restored
-    warning: `snapshot.store` has no effect in this version: no snapshot is taken or restored; only `antiphon storage` uses it so far
+    warning: `snapshot.s3.bucket` has no effect in this version: snapshots are kept in a folder or in NATS
     "#);
 }
 
