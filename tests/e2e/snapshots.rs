@@ -235,6 +235,10 @@ fn a_damaged_snapshot_is_never_used() {
     let whole = std::fs::read(manifest).unwrap();
     std::fs::write(manifest, &whole[..whole.len() - 10]).unwrap();
     snapshot(&place, "a", &["restore", "--output", "older.db"]).says(0, &[&older]);
+    snapshot(&place, "a", &["list"]).says(0, &[&format!("{newer} does not count: "), "it is not a manifest"]);
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(manifest, damaged).unwrap();
     snapshot(&place, "a", &["list"]).says(0, &[&format!("{newer} does not count: "), "snapshot checksum mismatch"]);
 }
 
