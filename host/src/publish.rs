@@ -121,6 +121,14 @@ impl Publisher {
         !self.due.is_empty()
     }
 
+    /// Seals one piece of what the application committed, and sends nothing.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub async fn prepare(&self) -> Result<Progress, Error> {
+        self.seal().await
+    }
+
     async fn seal(&self) -> Result<Progress, Error> {
         let more = self
             .db

@@ -276,6 +276,9 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("snapshot-fetched", &[], &[]),
     ("snapshot-linked", &[], &[]),
     ("snapshot-prune", &[], &[]),
+    ("unfounded", &[], &[]),
+    ("stood-back", &[], &[]),
+    ("restored", &[], &[]),
 ];
 
 /// Small pieces, so that units have several.

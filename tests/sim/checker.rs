@@ -6,6 +6,7 @@
 use crate::oracle::{Clash, Decisions, Fold, made_of};
 use crate::rule::{Rule, Rules};
 use crate::schema::{Key, LATE, Row, Rows, STOCK, Shape, TABLES, rows_of};
+use antiphon::db::Database;
 use antiphon::log::{Announced, Member};
 use antiphon_core::codec::{decode, decode_row};
 use antiphon_core::entry::{Body, Entry, Origin};
@@ -161,6 +162,59 @@ impl Witness {
         }
         self.rows = rows;
         wrote
+    }
+
+    /// Clashes that this node may not have seen as they are.
+    pub(crate) fn unsure(&self) -> BTreeSet<(usize, Clash)> {
+        self.unsure.clone()
+    }
+
+    /// The node has gone back, or on, to where `image` stands; what it had sealed and `image` lacks is on its way.
+    pub(crate) fn go_back_to(
+        &mut self,
+        node: &Node,
+        image: &Database,
+        log: &[Vec<Entry>],
+        rules: Rules,
+        unsure: BTreeSet<(usize, Clash)>,
+    ) -> Checked<()> {
+        if !self.dirty.is_empty() {
+            self.look_at_outbox(&node.app, &mut Seen::default())?;
+        }
+        self.decisions = Decisions::new();
+        for (shard, position) in image.positions() {
+            let mut fold = Fold::new(rules);
+            for entry in &log[shard as usize - 1][..at(position)] {
+                fold.entry(entry, shard == 1, &mut self.decisions)?;
+            }
+            self.folds[shard as usize - 1] = fold;
+        }
+        self.unsure.extend(unsure);
+        self.slicing.clear();
+        self.was_hidden.clear();
+        self.pending.clear();
+        let mut statement = node
+            .app
+            .prepare("SELECT id, shard, number, batch FROM __antiphon___global_change_log ORDER BY shard, number")
+            .unwrap();
+        let mut batches = statement.query([]).unwrap();
+        while let Some(batch) = batches.next().unwrap() {
+            self.outbox = self.outbox.max(batch.get(0).unwrap());
+            let (shard, number): (u32, i64) = (batch.get(1).unwrap(), batch.get(2).unwrap());
+            let (number, fold) = (number.cast_unsigned(), &self.folds[shard as usize - 1]);
+            let entry = decode(&batch.get::<_, Vec<u8>>(3).unwrap()).map_err(|error| error.to_string())?;
+            let Body::Changes(changes) = entry.body else { continue };
+            if number <= fold.done(self.origin) {
+                continue;
+            }
+            for (key, image, seen, made) in made_of(&changes) {
+                let known = self.pending.get(&key);
+                let since = known.map_or(seen.min(fold.position), |mine| mine.since);
+                let baseless = made.is_none() || known.is_some_and(|mine| mine.baseless);
+                self.pending.insert(key, Mine { image, shard, number, since, baseless });
+            }
+        }
+        Ok(())
     }
 
     /// Looks at the node after any step.

@@ -110,6 +110,16 @@ impl Plan {
             let mark = random.within(121, 191);
             let step = plan.steps.iter_mut().find(|step| step.mark == mark).unwrap();
             step.act = random.weighted(&[(6, Act::LoseTail), (3, Act::RollOver), (2, Act::Recreate)]);
+            // Drawn apart: something to go on from afterwards.
+            let mut images = Random::new(seed ^ 0x1_4a6e5);
+            if images.chance(60) {
+                for number in 0..images.within(2, 8) {
+                    let before = plan.steps.iter().position(|step| step.mark == mark).unwrap() as u64;
+                    let at = usize::try_from(images.within(before / 2, before)).unwrap();
+                    let node = usize::try_from(images.below(plan.config.nodes as u64)).unwrap();
+                    plan.steps.insert(at, Step { mark: 871 + number, node, act: Act::Copy, seed: images.next() });
+                }
+            }
         }
         plan
     }

@@ -24,10 +24,12 @@ mod copying;
 mod death;
 mod host;
 mod loss;
+mod rescue;
 
 use copying::Copy;
 use death::Death;
 use loss::Refusal;
+use rescue::Image;
 
 /// How a history ended.
 pub(crate) struct Outcome {
@@ -94,6 +96,8 @@ struct World<'a> {
     rules: Rules,
     /// Copies of files on their way to be L, a node.
     copies: Vec<Option<Copy>>,
+    /// Copies that became L.
+    images: Vec<Image>,
     /// Policies change in this history.
     switches: bool,
     trace: &'a mut Vec<String>,
@@ -160,6 +164,7 @@ impl<'a> World<'a> {
             sticky: config.sticky,
             rules: config.rules,
             copies: (0..config.nodes).map(|_| None).collect(),
+            images: Vec::new(),
             switches: config.switches,
             trace,
             coverage,
@@ -361,6 +366,14 @@ impl<'a> World<'a> {
             }
         }
         let is_stranded = |stranded: &[Option<u64>]| stranded.iter().any(Option::is_some);
+        for node in 0..self.nodes.len() {
+            if is_stranded(&self.stranded[node])
+                && let Some(said) = self.rescue(node)?
+            {
+                self.trace.push(format!("at rest: n{} {said}", node + 1));
+                self.observe(node)?;
+            }
+        }
         let sound: Vec<usize> = (0..self.nodes.len()).filter(|node| !is_stranded(&self.stranded[*node])).collect();
         for node in (0..self.nodes.len()).filter(|node| !sound.contains(node)) {
             self.must_stop(node)?;

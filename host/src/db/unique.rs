@@ -232,7 +232,12 @@ fn blocked(
 }
 
 /// Keys of T's rows that hold the image's value of this index.
-fn holders(conn: &Connection, tracked: &Tracked, unique: &[(usize, String)], image: &Image) -> Result<Vec<Row>, Error> {
+pub(super) fn holders(
+    conn: &Connection,
+    tracked: &Tracked,
+    unique: &[(usize, String)],
+    image: &Image,
+) -> Result<Vec<Row>, Error> {
     const READING: &str = "look up a UNIQUE value";
     let mut terms = Vec::new();
     let mut held = Vec::new();

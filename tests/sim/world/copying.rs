@@ -16,7 +16,7 @@ const LOGGED: [&str; 5] = ["received", "staged", "stamp", "route", "in_force"];
 
 /// A copy that waits for the log to give back what its node had only marked.
 pub(super) struct Copy {
-    db: Database,
+    pub(super) db: Database,
     /// A database in memory is there as long as somebody has it open.
     conn: Connection,
     origin: Origin,
@@ -90,6 +90,7 @@ impl World<'_> {
             self.coverage.see("copy that waited");
         }
         self.is_logged(node, &copy)?;
+        self.keep(node, copy);
         Ok("is L".to_owned())
     }
 

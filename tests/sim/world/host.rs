@@ -51,6 +51,18 @@ impl World<'_> {
             };
             self.death.wanted.set(Some(point));
         }
+        if self.stranded[step.node].iter().any(Option::is_some) && random.chance(40) {
+            let said = self.rescue(step.node)?;
+            let died = self.death.at.take();
+            self.death.avert();
+            if let Some(point) = died {
+                self.coverage.see(&format!("die at {point}"));
+            }
+            if let Some(said) = said {
+                self.note(step, &said);
+                return Ok(());
+            }
+        }
         let direct = random.chance(30) && self.stranded[step.node].iter().all(Option::is_none);
         let lives_on = random.chance(50);
         self.death.sticky.set(self.sticky && random.chance(30));

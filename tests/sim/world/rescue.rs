@@ -1,0 +1,114 @@
+//! A node whose log was lost goes on from a copy of some node's file that became L before.
+
+use super::copying::Copy;
+use super::{STEPS_MAX, World};
+use antiphon::db::{Database, Restored};
+use antiphon::log::{Log as _, Placement, Shard};
+use futures::executor::block_on;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Copies that are kept to go back to.
+const IMAGES_MAX: usize = 4;
+
+/// A copy that became L, and whose it was.
+pub(super) struct Image {
+    copy: Copy,
+    maker: usize,
+}
+
+impl World<'_> {
+    /// A copy became L: it may be gone back to.
+    pub(super) fn keep(&mut self, maker: usize, copy: Copy) {
+        self.images.push(Image { copy, maker });
+        if self.images.len() > IMAGES_MAX {
+            self.images.remove(0);
+        }
+    }
+
+    /// Lets a stranded node go on from the newest image that the log continues; says whether there was one, and whether
+    /// the node could. The process may die meanwhile.
+    pub(super) fn rescue(&mut self, node: usize) -> Result<Option<String>, String> {
+        let Some(at) = (0..self.images.len()).rev().find(|at| self.continues(&self.images[*at].copy.db)) else {
+            return Ok(None);
+        };
+        let image = self.images.remove(at);
+        let (image, said) = self.go_back_to(node, image);
+        let maker = image.maker;
+        let is_back = matches!(said, Ok(Some(_)));
+        if is_back {
+            let unsure = self.witnesses[maker].unsure();
+            let entries = &self.entries;
+            self.witnesses[node].go_back_to(&self.nodes[node], &image.copy.db, entries, self.rules, unsure)?;
+        }
+        self.images.insert(at, image);
+        // Whatever was in memory is of before.
+        self.crash(node);
+        match said {
+            Ok(Some(restored)) => {
+                self.stranded[node].fill(None);
+                self.has_rolled = true;
+                self.coverage.see("rescued");
+                if restored.pending > 0 {
+                    self.coverage.see("rescued with changes on top");
+                }
+                if restored.unfounded > 0 {
+                    self.coverage.see("made upon what is lost");
+                }
+                Ok(Some(format!("goes on from a copy of node {}: {restored:?}", maker + 1)))
+            }
+            Ok(None) => Err(format!("node {} never stops sealing before it goes back", node + 1)),
+            Err(why) => {
+                self.coverage.see("not rescued");
+                Ok(Some(format!("does not go on from a copy of node {}: {why}", maker + 1)))
+            }
+        }
+    }
+
+    /// Whether the log still has the entry that an image ends with, in every shard.
+    fn continues(&self, image: &Database) -> bool {
+        image.positions().into_iter().all(|(shard, _)| self.stands(shard, image.position(shard)))
+    }
+
+    fn stands(&self, shard: Shard, at: Placement) -> bool {
+        if at.seq == 0 {
+            return block_on(self.log.bounds(shard)).unwrap().first <= 1;
+        }
+        block_on(self.log.stands(shard, at.seq)).unwrap() == Some(at)
+    }
+
+    fn go_back_to(&mut self, node: usize, mut image: Image) -> (Image, Result<Option<Restored>, String>) {
+        let origin = self.witnesses[node].origin;
+        let logged: BTreeMap<Shard, u64> = (1..=u32::try_from(self.entries.len()).unwrap())
+            .map(|shard| (shard, block_on(self.log.last_number(shard, origin)).unwrap()))
+            .collect();
+        for _ in 0..STEPS_MAX {
+            let sealed = self.nodes[node].publisher.prepare();
+            if let Err(error) = block_on(sealed) {
+                return (image, Err(error.to_string()));
+            }
+            let above = logged.clone();
+            let found = block_on(self.nodes[node].db.call(move |db| db.sealed_at(&above)));
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => return (image, Err(error.to_string())),
+            };
+            let is_unfounded = |(shard, _, at): &(Shard, u64, Placement)| {
+                at.seq > image.copy.db.position(*shard).seq && !self.stands(*shard, *at)
+            };
+            let unfounded: BTreeSet<(Shard, u64)> =
+                found.iter().filter(|batch| is_unfounded(batch)).map(|(shard, number, _)| (*shard, *number)).collect();
+            let logged = logged.clone();
+            let done = block_on(self.nodes[node].db.call(move |db| {
+                let done = db.restore(&image.copy.db, &logged, &unfounded);
+                Ok((image, done))
+            }));
+            let (again, done) = done.expect("the inner error is handed on");
+            image = again;
+            match done {
+                Ok(None) => {}
+                done => return (image, done.map_err(|error| error.to_string())),
+            }
+        }
+        (image, Ok(None))
+    }
+}
