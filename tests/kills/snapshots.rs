@@ -62,7 +62,7 @@ fn f01_deaths_around_snapshots() {
         assert_eq!(restored(&place, &format!("{at}.db")), whole.to_string(), "{point}");
         comes_back(&mut a);
         assert_eq!(
-            std::fs::read_dir(a.path().with_file_name("a.db.antiphon"))
+            std::fs::read_dir(place.path("a.db.antiphon"))
                 .unwrap()
                 .filter(|entry| { entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("scratch") })
                 .count(),
