@@ -24,7 +24,7 @@ fn restored(place: &Place, name: &str) -> String {
 #[test]
 fn f01_deaths_around_snapshots() {
     let place = place();
-    let text = |name: &str| format!("db_path = '{name}.db'\n[log]\npath = 'log'\n[snapshot]\ninterval = '0'\n");
+    let text = |name: &str| format!("db_path = '{name}.db'\n[log]\npath = 'log'\n[snapshot]\ninterval = 0\n");
     let site = |name: &str| {
         place.file(&format!("{name}.toml"), &text(name));
         place.site(name, TABLES).arguments(["run", "--config", &format!("{name}.toml")])

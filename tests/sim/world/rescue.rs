@@ -32,17 +32,21 @@ impl World<'_> {
             return Ok(None);
         };
         let image = self.images.remove(at);
-        let (image, said) = self.go_back_to(node, image);
+        let (image, mut said) = self.go_back_to(node, image);
+        self.death.avert();
         let maker = image.maker;
-        let is_back = matches!(said, Ok(Some(_)));
-        if is_back {
+        // Whatever was in memory is of before.
+        self.crash(node);
+        if said.is_err() && image.copy.db.positions() == self.nodes[node].with(|db| db.positions()) {
+            // It died when all was done.
+            said = Ok(Some(Restored::default()));
+        }
+        if matches!(said, Ok(Some(_))) {
             let unsure = self.witnesses[maker].unsure();
             let entries = &self.entries;
             self.witnesses[node].go_back_to(&self.nodes[node], &image.copy.db, entries, self.rules, unsure)?;
         }
         self.images.insert(at, image);
-        // Whatever was in memory is of before.
-        self.crash(node);
         match said {
             Ok(Some(restored)) => {
                 self.stranded[node].fill(None);
