@@ -44,13 +44,15 @@ pub struct Failure {
     kind: Kind,
     message: String,
     hints: Vec<String>,
+    /// The log is not the one that was applied: a snapshot may lead on.
+    lost_log: bool,
 }
 
 impl Failure {
     /// A failure of any kind.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hints: Vec::new() }
+        Self { kind, message: message.into(), hints: Vec::new(), lost_log: false }
     }
 
     /// The configuration is wrong.
@@ -101,6 +103,19 @@ impl Failure {
     pub fn context(mut self, attempted: impl fmt::Display) -> Self {
         self.message = format!("{attempted}: {}", self.message);
         self
+    }
+
+    /// The log is not the one that was applied.
+    #[must_use]
+    pub(crate) fn of_a_lost_log(mut self) -> Self {
+        self.lost_log = true;
+        self
+    }
+
+    /// Whether the log is not the one that was applied, so that a snapshot may lead on.
+    #[must_use]
+    pub(crate) fn is_of_a_lost_log(&self) -> bool {
+        self.lost_log
     }
 
     /// The kind, and with it the exit code.

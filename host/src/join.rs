@@ -9,6 +9,7 @@ use crate::db::{self, Database, Difference, Standing, Stop};
 use crate::failure::{Failure, Kind};
 use crate::life::Provenance;
 use crate::log::{self, Log, Placed, Shard};
+use crate::rescuer::Rescuer;
 use crate::words::count;
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
@@ -37,6 +38,10 @@ pub enum Entered {
     Copied,
     /// Entries of others had been passed over; its rows are the log's again.
     CaughtUp,
+    /// It had no rows, has those of a snapshot, and reads the log from there.
+    JoinedFromSnapshot,
+    /// The log does not go on where it stood: it has the rows of a snapshot, and its own on top that were on their way.
+    Rescued,
 }
 
 /// Which rows win when a database with rows of its own joins a cluster.
@@ -58,8 +63,9 @@ pub async fn enter(
     agreed: &Genesis,
     scratch: &Path,
     provenance: Provenance,
+    rescuer: &mut Rescuer<'_>,
 ) -> Result<Entered, Failure> {
-    let entered = come_in(db, log, agreed, scratch, provenance).await?;
+    let entered = come_in(db, log, agreed, scratch, provenance, rescuer).await?;
     if db.publishes() {
         for shard in 1..=db.shards() {
             let last = log.last_number(shard, db.origin()).await.map_err(unreachable_log)?;
@@ -90,23 +96,37 @@ async fn come_in(
     agreed: &Genesis,
     scratch: &Path,
     provenance: Provenance,
+    rescuer: &mut Rescuer<'_>,
 ) -> Result<Entered, Failure> {
     loop {
-        let first = genesis(log).await?;
-        match (db.standing().map_err(database)?, first) {
-            (Standing::Member { cluster, .. }, Some((found, _, genesis))) => {
+        let beginning = beginning(log).await?;
+        match (db.standing().map_err(database)?, beginning) {
+            (Standing::Member { cluster, .. }, Beginning::Genesis { cluster: found, genesis, frame, .. }) => {
                 if cluster != found {
                     return Err(other_cluster());
                 }
                 agree(&genesis, agreed)?;
-                return go_on(db, log, cluster, &genesis, scratch, provenance).await;
+                db.keep_genesis(&frame).map_err(database)?;
+                return go_on(db, log, cluster, &genesis, scratch, provenance, rescuer).await;
             }
-            (Standing::Member { .. }, None) => return Err(log_gone()),
-            (Standing::Apart, None) if !db.publishes() => {
+            (Standing::Member { cluster, .. }, Beginning::Cut { cluster: found, first }) => {
+                if cluster != found {
+                    return Err(other_cluster());
+                }
+                let kept = db.kept_genesis().map_err(database)?;
+                let (_, genesis) = kept.and_then(|frame| genesis_of(&frame)).ok_or_else(|| cut(first))?;
+                agree(&genesis, agreed)?;
+                return go_on(db, log, cluster, &genesis, scratch, provenance, rescuer).await;
+            }
+            (Standing::Member { .. }, Beginning::Empty) => return Err(log_gone()),
+            (Standing::Apart, Beginning::Cut { cluster, first }) => {
+                return rescuer.join(db, log, cluster, agreed, first).await;
+            }
+            (Standing::Apart, Beginning::Empty) if !db.publishes() => {
                 return Err(Failure::config("the log is empty, and `publish` is off: there is nothing to receive")
                     .hint("start a node that publishes first; its rows become the cluster's"));
             }
-            (Standing::Apart, None) => {
+            (Standing::Apart, Beginning::Empty) => {
                 let cluster = draw()?;
                 let frame = db.genesis(cluster, agreed.clone()).map_err(database)?;
                 fault!("genesis");
@@ -114,9 +134,10 @@ async fn come_in(
                 log.begin(1, &frame).await.map_err(unreachable_log)?;
                 fault!("begun");
             }
-            (Standing::Apart, Some((cluster, origin, genesis))) => {
+            (Standing::Apart, Beginning::Genesis { cluster, origin, genesis, frame }) => {
                 agree(&genesis, agreed)?;
                 can_decide(db, &genesis)?;
+                db.keep_genesis(&frame).map_err(database)?;
                 if db.is_me(origin) {
                     if !db.publishes() {
                         return Err(Failure::config(
@@ -128,6 +149,9 @@ async fn come_in(
                     return Ok(Entered::Founded);
                 }
                 if db.is_empty().map_err(database)? {
+                    if rescuer.shorten(db, log, cluster).await? {
+                        return Ok(Entered::JoinedFromSnapshot);
+                    }
                     db.enter(cluster, &genesis, false).map_err(database)?;
                     return Ok(Entered::JoinedEmpty);
                 }
@@ -145,10 +169,15 @@ async fn go_on(
     genesis: &Genesis,
     scratch: &Path,
     provenance: Provenance,
+    rescuer: &mut Rescuer<'_>,
 ) -> Result<Entered, Failure> {
     let mut entered = Entered::Resumed;
     match provenance {
-        Provenance::Same => {}
+        Provenance::Same => {
+            if rescuer.go_back(db, log, cluster).await? {
+                entered = Entered::Rescued;
+            }
+        }
         Provenance::Older { reached } => return Err(older(reached, db.reached())),
         Provenance::Copy => {
             if !db.begin_life().map_err(database)? && !take_over(db, log, cluster, genesis, scratch).await? {
@@ -454,28 +483,76 @@ fn is_founded(placed: &Placed) -> bool {
     codec::decode(&placed.frame).is_ok_and(|entry| matches!(entry.body, Body::Founded) && placed.may_say(&entry))
 }
 
-/// The log's first entry, if there is one.
-pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
-    let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() else { return Ok(None) };
+/// How a log begins.
+pub(crate) enum Beginning {
+    /// Nothing was ever in it.
+    Empty,
+    /// With its genesis.
+    Genesis {
+        /// The cluster,
+        cluster: ClusterId,
+        /// who founded it,
+        origin: Origin,
+        /// what it agreed to,
+        genesis: Genesis,
+        /// and all of it as bytes.
+        frame: Vec<u8>,
+    },
+    /// Later: what came before is gone.
+    Cut {
+        /// The cluster that the entry is of.
+        cluster: ClusterId,
+        /// Where that stands.
+        first: u64,
+    },
+}
+
+/// How the log begins.
+pub(crate) async fn beginning(log: &dyn Log) -> Result<Beginning, Failure> {
+    let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() else {
+        return Ok(Beginning::Empty);
+    };
     let foreign = |why: &dyn std::fmt::Display| {
         Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))
     };
-    if first.first() != 1 {
-        let lost = format!("shard 1 of the log begins at entry {}; what came before is gone", first.first());
-        return Err(crate::node::lost_log("cannot follow the log", &log::Error::Broken(lost)));
-    }
     match codec::decode(&first.frame) {
         Ok(entry) if !first.may_say(&entry) => {
             Err(foreign(&"its first entry says that another node wrote it than the one that sent it"))
         }
-        Ok(Entry { cluster, origin, body: Body::Genesis(genesis), .. }) => Ok(Some((cluster, origin, genesis))),
+        Ok(Entry { cluster, .. }) if first.first() != 1 => Ok(Beginning::Cut { cluster, first: first.first() }),
+        Ok(Entry { cluster, origin, body: Body::Genesis(genesis), .. }) => {
+            Ok(Beginning::Genesis { cluster, origin, genesis, frame: first.frame })
+        }
         Ok(_) => Err(foreign(&"its first entry is no genesis")),
         Err(error) => Err(foreign(&error)),
     }
 }
 
+/// What stands in a genesis, if these bytes are one.
+pub(crate) fn genesis_of(frame: &[u8]) -> Option<(ClusterId, Genesis)> {
+    match codec::decode(frame) {
+        Ok(Entry { cluster, body: Body::Genesis(genesis), .. }) => Some((cluster, genesis)),
+        _ => None,
+    }
+}
+
+/// The log's first entry, if there is one.
+pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
+    match beginning(log).await? {
+        Beginning::Empty => Ok(None),
+        Beginning::Genesis { cluster, origin, genesis, .. } => Ok(Some((cluster, origin, genesis))),
+        Beginning::Cut { first, .. } => Err(cut(first)),
+    }
+}
+
+/// What the beginning would tell is known from nowhere.
+pub(crate) fn cut(first: u64) -> Failure {
+    let lost = format!("shard 1 of the log begins at entry {first}; what came before is gone");
+    crate::node::lost_log("cannot follow the log", &log::Error::Broken(lost))
+}
+
 /// What this node would have, against what the cluster agreed to.
-fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
+pub(crate) fn agree(cluster: &Genesis, here: &Genesis) -> Result<(), Failure> {
     let mut differs = Vec::new();
     if cluster.shards != here.shards {
         differs.push(format!(
@@ -515,7 +592,7 @@ pub(crate) fn each_setting(settings: &[(String, String)]) -> Vec<String> {
 }
 
 /// A node without the components that the log begins with can't read it from there.
-fn can_decide(db: &mut Database, genesis: &Genesis) -> Result<(), Failure> {
+pub(crate) fn can_decide(db: &mut Database, genesis: &Genesis) -> Result<(), Failure> {
     let Some(missing) = db.lacks(&genesis.all_policies()) else { return Ok(()) };
     let failure = Failure::config(format!("this node can't decide as its cluster does: {missing}"));
     if !missing.contains("sha256:") {

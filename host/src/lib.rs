@@ -66,6 +66,7 @@ pub mod reload;
 pub mod repair;
 pub mod replay;
 pub mod report;
+pub mod rescuer;
 pub mod seq_map;
 pub mod server;
 pub mod snapshot;

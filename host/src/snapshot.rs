@@ -11,6 +11,7 @@
 //! | `habits` | when they are made, how they are packed, and which stay |
 //! | `leader` | which node makes those that nobody asked for |
 //! | `keeper` | the task of a node that makes snapshots |
+//! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
 mod drained;
 mod habits;
@@ -19,6 +20,7 @@ mod leader;
 mod marks;
 mod pieces;
 mod repo;
+mod rescue;
 mod saved;
 mod shelf;
 
@@ -26,6 +28,7 @@ pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
 pub use marks::{Grace, Listed, Marks, Note, Pruned, kept};
 pub use repo::Repo;
+pub use rescue::{Image, Rescue};
 pub use saved::{Checked, Level, check, restore};
 pub use shelf::Shelf;
 

@@ -22,6 +22,7 @@ mod joining;
 mod looking;
 mod modes;
 mod policies;
+mod rescue;
 mod schema;
 mod snapshots;
 mod state;

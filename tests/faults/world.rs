@@ -4,7 +4,10 @@ use antiphon::db::{Database, Db, Filter, Options, Policies, Standing};
 use antiphon::join;
 use antiphon::life::Provenance;
 use antiphon::log::{Local, Log};
+use antiphon::place::Place;
 use antiphon::publish::{self, Publisher};
+use antiphon::rescuer::Rescuer;
+use antiphon::snapshot::Rescue;
 use antiphon::subscribe::{self, Subscriber};
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::fnv::Fnv;
@@ -205,7 +208,9 @@ impl World {
             self.runtime.block_on(async {
                 let file = scratch.join("log.db");
                 let agreed = genesis();
-                let entering = join::enter(&mut db, &*log, &agreed, &file, Provenance::Same);
+                let place = Place::find(db.path()).map_err(|failure| format!("enter: {failure}"))?;
+                let mut rescuer = Rescuer::new(Rescue::new(None, &scratch), &place, &scratch);
+                let entering = join::enter(&mut db, &*log, &agreed, &file, Provenance::Same, &mut rescuer);
                 match tokio::time::timeout(JOIN_PATIENCE, entering).await {
                     Ok(entered) => entered.map_err(|failure| format!("enter: {failure}")),
                     Err(_) => Err("enter: the founder has not sent its rows".to_owned()),

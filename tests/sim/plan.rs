@@ -106,19 +106,26 @@ impl Plan {
                 plan.steps.insert(at, Step { mark: 851 + mark, node, act: Act::Copy, seed: copies.next() });
             }
         }
-        if random.chance(15) {
+        let mut lost = random.chance(15).then(|| {
             let mark = random.within(121, 191);
-            let step = plan.steps.iter_mut().find(|step| step.mark == mark).unwrap();
-            step.act = random.weighted(&[(6, Act::LoseTail), (3, Act::RollOver), (2, Act::Recreate)]);
-            // Drawn apart: something to go on from afterwards.
-            let mut images = Random::new(seed ^ 0x1_4a6e5);
+            (mark, random.weighted(&[(6, Act::LoseTail), (3, Act::RollOver), (2, Act::Recreate)]))
+        });
+        // Drawn apart, with something to go on from afterwards.
+        let mut images = Random::new(seed ^ 0x1_4a6e5);
+        if images.chance(15) {
+            lost.get_or_insert((images.within(121, 191), images.weighted(&[(6, Act::LoseTail), (3, Act::RollOver)])));
+        }
+        if let Some((mark, act)) = lost {
+            let before = plan.steps.iter().position(|step| step.mark == mark).unwrap();
+            plan.steps[before].act = act;
             if images.chance(60) {
                 for number in 0..images.within(2, 8) {
-                    let before = plan.steps.iter().position(|step| step.mark == mark).unwrap() as u64;
-                    let at = usize::try_from(images.within(before / 2, before)).unwrap();
+                    let at = usize::try_from(images.within(before as u64 / 2, before as u64)).unwrap();
                     let node = usize::try_from(images.below(plan.config.nodes as u64)).unwrap();
                     plan.steps.insert(at, Step { mark: 871 + number, node, act: Act::Copy, seed: images.next() });
                 }
+                // Who has thrown away what he sent can't send it again.
+                plan.steps.retain(|step| step.act != Act::Housekeep || step.seed.is_multiple_of(4));
             }
         }
         plan

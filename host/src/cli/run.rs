@@ -52,15 +52,34 @@ impl Run {
         crate::unread::file(&loaded.config.db_path)?;
         let runtime = super::runtime()?;
         let _full = files_end_by_error(&runtime)?;
-        let opened = super::wait(&runtime, node::open(crate::components::parts_of(&loaded, self.dev.pins())?))?;
-        let said = Said::of(&opened, &loaded.config);
-        let (node, entered) = super::wait(&runtime, opened.enter())?;
         let stop = CancellationToken::new();
-        // Before anything is said: whoever waits for our words may send a signal the moment they come.
-        let signals = Signals::watch(&runtime)?;
-        runtime.spawn(signals.stop(stop.clone()));
-        said.say(entered, node.number())?;
-        runtime.block_on(node.run(stop))
+        let mut signals = None;
+        let mut lost: Option<Failure> = None;
+        loop {
+            let opened = super::wait(&runtime, node::open(crate::components::parts_of(&loaded, self.dev.pins())?))?;
+            let said = Said::of(&opened, &loaded.config);
+            let (node, entered) = super::wait(&runtime, opened.enter())?;
+            if let Some(lost) = lost.take()
+                && entered != Entered::Rescued
+            {
+                return Err(lost);
+            }
+            // Before anything is said: whoever waits for our words may send a signal the moment they come.
+            if signals.is_none() {
+                signals = Some(runtime.spawn(Signals::watch(&runtime)?.stop(stop.clone())));
+            }
+            said.say(entered, node.number())?;
+            match runtime.block_on(node.run(stop.child_token())) {
+                // As after another start: if a snapshot leads on, it goes on from there.
+                Err(failure)
+                    if failure.is_of_a_lost_log() && loaded.config.snapshot.enabled && !stop.is_cancelled() =>
+                {
+                    tracing::warn!(%failure, "starting again, to look for a snapshot");
+                    lost = Some(failure);
+                }
+                ended => return ended,
+            }
+        }
     }
 }
 
@@ -148,6 +167,10 @@ impl Said {
             Entered::JoinedEqual => "joined; the rows were the cluster's already",
             Entered::Copied => "went on as a node of its own, for the file is a copy of another's or was moved",
             Entered::CaughtUp => "took the cluster's rows, for others' changes had been passed over",
+            Entered::JoinedFromSnapshot => "joined; the rows come from a snapshot, and from the log what came after it",
+            Entered::Rescued => {
+                "went on from a snapshot, for the log does not go on where it stood; its own changes are sent again"
+            }
         };
         writeln!(out, "  cluster  {cluster}")?;
         if !self.sends {

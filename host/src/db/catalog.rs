@@ -41,6 +41,15 @@ impl Filter {
         Self::new(&escaped, &[]).unwrap_or_default()
     }
 
+    /// What it says, in words that are the same for the same patterns; empty if all tables are wanted.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let include = self.include.iter().flatten().map(|pattern| pattern.text().to_owned());
+        let exclude = self.exclude.iter().map(|pattern| format!("!{}", pattern.text()));
+        let said: BTreeSet<String> = include.chain(exclude).collect();
+        said.into_iter().collect::<Vec<_>>().join(" ")
+    }
+
     /// Whether the user wants this table replicated. HarmonyLite's own are no one's data.
     #[must_use]
     pub fn wants(&self, table: &str) -> bool {

@@ -132,6 +132,12 @@ impl Database {
         })
     }
 
+    /// Which tables are replicated, in words that are the same for the same patterns; empty if all are.
+    #[must_use]
+    pub fn scope(&self) -> String {
+        self.options.filter.words()
+    }
+
     /// What a copy of this database's file is opened with.
     #[must_use]
     pub fn copying(&self) -> Copying {

@@ -61,6 +61,25 @@ impl Database {
         self.encoder.encode(&entry).map_err(Error::Encode)
     }
 
+    /// The first entry of the cluster's log, if it was kept here.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn kept_genesis(&self) -> Result<Option<Vec<u8>>, Error> {
+        identity::genesis(&self.conn)
+    }
+
+    /// Keeps the first entry of the cluster's log, unless it is kept already.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn keep_genesis(&mut self, frame: &[u8]) -> Result<(), Error> {
+        if self.kept_genesis()?.is_some() {
+            return Ok(());
+        }
+        self.transaction(|db| identity::keep_genesis(&db.conn, frame))
+    }
+
     /// Belongs to a cluster from now on, at the beginning of its log. The founder's rows become its first changes.
     ///
     /// # Errors
@@ -85,6 +104,15 @@ impl Database {
     /// When SQLite refuses; nothing has changed then.
     pub fn enter_quietly(&mut self, cluster: ClusterId, genesis: &Genesis) -> Result<(), Error> {
         self.enter_with(Cluster { id: cluster, shards: genesis.shards }, &genesis.all_policies())
+    }
+
+    /// Belongs to the cluster whose rows, and all that goes with them, are here already.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn enter_as_it_is(&mut self, cluster: ClusterId, shards: u32) -> Result<(), Error> {
+        self.transaction(|db| identity::set_cluster(&db.conn, Cluster { id: cluster, shards }, false))?;
+        self.reload()
     }
 
     /// The same, by what another member knows.
@@ -243,6 +271,38 @@ impl Database {
         self.reload()?;
         self.install(false)?;
         Ok(())
+    }
+
+    /// Joins where `image` stands, with its rows: this database has none.
+    ///
+    /// # Errors
+    /// When SQLite refuses, or the image has rows that there is no place for; nothing has changed then.
+    pub fn join_with(&mut self, image: &Self) -> Result<u64, Error> {
+        const JOINING: &str = "take the rows of a snapshot";
+        self.has_place_for(image)?;
+        self.conn.execute("ATTACH ?1 AS \"antiphon image\"", [image.options.path.to_string_lossy()]).doing(JOINING)?;
+        let taken = self.transaction(|db| {
+            let mut rows = 0;
+            for here in &db.tables {
+                let there = image.tracked_exactly(&here.table.name).and_then(|index| image.tables.get(index));
+                let Some(there) = there else { continue };
+                let is_there = |name: &&str| there.table.column(name).is_some();
+                let names = here.table.columns.iter().map(|column| column.name.as_str()).filter(is_there);
+                let names = names.map(quote).collect::<Vec<_>>().join(", ");
+                let (to, from) = (quote(&here.table.name), quote(&there.table.name));
+                let sql =
+                    format!("INSERT OR ABORT INTO main.{to} ({names}) SELECT {names} FROM \"antiphon image\".{from}");
+                rows += db.conn.execute(&sql, []).doing(JOINING)? as u64;
+            }
+            fault!("filled");
+            db.adopt(image)?;
+            Ok(rows)
+        });
+        self.conn.execute_batch("DETACH \"antiphon image\"").doing(JOINING)?;
+        let rows = taken?;
+        self.reload()?;
+        self.install(false)?;
+        Ok(rows)
     }
 
     /// Forgets all marks: in the transaction at hand.

@@ -121,6 +121,19 @@ pub(super) fn set_cluster(conn: &Connection, cluster: Cluster, founding: bool) -
     set_meta(conn, "founding", u64::from(founding))
 }
 
+/// The first entry of the cluster's log, as bytes: kept, for a log may be cut at its beginning.
+pub(super) fn genesis(conn: &Connection) -> Result<Option<Vec<u8>>, Error> {
+    conn.query_row(concat!("SELECT value FROM ", ours!("meta"), " WHERE name = 'genesis'"), [], |row| row.get(0))
+        .optional()
+        .doing("read the cluster's beginning")
+}
+
+pub(super) fn keep_genesis(conn: &Connection, frame: &[u8]) -> Result<(), Error> {
+    conn.execute(concat!("INSERT OR IGNORE INTO ", ours!("meta"), " VALUES ('genesis', ?1)"), [frame])
+        .map(|_| ())
+        .doing("keep the cluster's beginning")
+}
+
 /// Whether this node founded the cluster and has not yet sent all rows it had.
 pub(super) fn founding(conn: &Connection) -> Result<bool, Error> {
     Ok(meta(conn, "founding")? == Some(1))

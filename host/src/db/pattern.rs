@@ -23,6 +23,12 @@ impl Pattern {
         Ok(Self { text, glob })
     }
 
+    /// What it was made of, in lower case.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Whether it is a pattern of this name.
     #[must_use]
     pub fn is_match(&self, table: &str) -> bool {

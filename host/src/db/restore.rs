@@ -142,6 +142,12 @@ impl Database {
         if Encoding::of(&self.conn)? != Encoding::of(&image.conn)? {
             return unfit("the snapshot's text is in another encoding than this database's".to_owned());
         }
+        self.has_place_for(image)
+    }
+
+    /// Why an image has rows that there is no place for here, if so.
+    pub(super) fn has_place_for(&self, image: &Self) -> Result<(), Error> {
+        let unfit = |why: String| Err(Error::Inconsistent(why));
         for there in &image.tables {
             let (name, wanted) = (&there.table.name, self.options.filter.wants(&there.table.name));
             let Some(here) = self.tracked_exactly(name).and_then(|index| self.tables.get(index)) else {

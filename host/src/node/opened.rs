@@ -13,7 +13,9 @@ use crate::lock::Lock;
 use crate::log::{self, Claim, Log};
 use crate::place::Place;
 use crate::report::{Board, Report};
+use crate::rescuer::Rescuer;
 use crate::seq_map::SeqMap;
+use crate::snapshot::Rescue;
 use crate::watch::Watch;
 use antiphon_core::entry::Genesis;
 use std::path::{Path, PathBuf};
@@ -177,8 +179,10 @@ impl Opened {
         let scratch = Scratch::new(&self.state)?;
         // Of two files that are in all the same life, the one that runs is the one to go on.
         let claim = self.claim().await?;
+        let mut rescuer = Rescuer::new(Rescue::new(self.shelf.clone(), &self.state), &self.place, &self.state);
         let entered = loop {
-            match join::enter(&mut self.db, &*self.log, &self.agreed, &scratch.file(), self.provenance).await {
+            let (log, agreed) = (&*self.log, &self.agreed);
+            match join::enter(&mut self.db, log, agreed, &scratch.file(), self.provenance, &mut rescuer).await {
                 Err(failure) if failure.kind() == Kind::Busy && self.waits() => self.pause(&failure).await,
                 entered => break entered?,
             }

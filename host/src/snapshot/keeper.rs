@@ -155,6 +155,8 @@ impl Keeper {
         let (origin, cluster) = (copy.origin(), copy.cluster().map(hex).unwrap_or_default());
         let positions = (1..=copy.shards()).map(|shard| (shard, position(&copy, shard))).collect();
         let tables: Vec<(String, u64)> = copy.schemas().into_iter().collect();
+        let genesis = copy.kept_genesis().map_err(|error| failed(&error))?.unwrap_or_default();
+        let (scope, genesis) = (copy.scope(), hex(genesis));
         let (stop, place) = (Arc::clone(stop), opened.place.clone());
         let written = apart(move || {
             let (image, state) = (folder.join("image.db"), folder.join("state.db"));
@@ -177,6 +179,8 @@ impl Keeper {
                 positions,
                 tables: rows(&image, &tables).map_err(unread)?,
                 left_out: others(&image, &tables).map_err(unread)?,
+                scope,
+                genesis,
                 image: None,
                 index: None,
             };

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// How thoroughly a snapshot is looked at.
@@ -289,6 +289,27 @@ pub fn restore(repo: Repo<'_>, manifest: &Manifest, parallel: usize, output: &Pa
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| unwritten(folder, &error))?;
     let stored_bytes = index.image.iter().map(|stored| stored.bytes).sum();
     Ok(Checked { objects: index.image.len() as u64 + 2, stored_bytes, bytes, rows })
+}
+
+/// Puts a snapshot together in a folder, with all that goes with its rows; gives the file.
+///
+/// # Errors
+/// When something of it is not as it was made.
+pub(super) fn assemble(
+    repo: Repo<'_>,
+    manifest: &Manifest,
+    parallel: usize,
+    folder: &Path,
+) -> Result<PathBuf, Failure> {
+    let (image, state) = (folder.join("image.db"), folder.join("state.db"));
+    let reading = Reading { repo, manifest, parallel };
+    let index = reading.index()?;
+    reading.fetch_image(&index, &image)?;
+    reading.fetch(Part::State, &index, &state)?;
+    count(manifest, &image, false)?;
+    db::assemble(&image, &state)
+        .map_err(|error| Failure::caused(Kind::Data, "a snapshot can't be put together", &error))?;
+    Ok(image)
 }
 
 /// Rows of each of these tables.

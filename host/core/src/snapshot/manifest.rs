@@ -50,6 +50,13 @@ pub struct Manifest {
     pub tables: Vec<Table>,
     /// Tables of its maker's alone. They are in the image; no other node takes their rows.
     pub left_out: Vec<String>,
+    /// Which tables its maker replicates, by patterns; empty: all there are.
+    #[serde(default)]
+    pub scope: String,
+    /// The first entry of the cluster's log, in hexadecimal digits: by the time that somebody asks, the log may begin
+    /// later.
+    #[serde(default)]
+    pub genesis: String,
     /// The image, for a full one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
@@ -275,6 +282,8 @@ mod tests {
             positions: BTreeMap::from([(1, Position { epoch: 9, seq: 100, time: 5, checksum: u64::MAX })]),
             tables: vec![Table { name: "gu\"ests\n".to_owned(), rows: 3, schema: 8 }],
             left_out: vec!["notes".to_owned()],
+            scope: String::new(),
+            genesis: "0a".to_owned(),
             image: Some(Image {
                 bytes: 4_096,
                 blake3: "00".to_owned(),

@@ -1,0 +1,227 @@
+//! From a snapshot into the cluster: how a start makes use of one.
+//!
+//! A node that is new reads the log from there. One whose log no longer holds what comes next, or what it had applied,
+//! goes there and on from there; whatever it wrote and has not seen come back stays on top, and is sent again.
+
+use crate::db::{self, Database};
+use crate::failure::{Failure, Kind};
+use crate::join::{self, Entered, database, unreachable_log};
+use crate::life::Life;
+use crate::log::{Log, Placement, Shard};
+use crate::place::Place;
+use crate::placement::{self, Loss};
+use crate::snapshot::{Image, Rescue};
+use antiphon_core::entry::{ClusterId, Genesis};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// An empty database reads so many entries rather than to fetch a snapshot.
+const ENTRIES_SAVED_MIN: u64 = 1_000;
+/// How often rows are sealed before it is given up: the application writes on meanwhile.
+const SEALS_MAX: u32 = 1_000;
+
+/// What a start needs for it.
+pub struct Rescuer<'a> {
+    rescue: Rescue,
+    place: &'a Place,
+    state: &'a Path,
+}
+
+impl<'a> Rescuer<'a> {
+    /// One that looks there.
+    #[must_use]
+    pub fn new(rescue: Rescue, place: &'a Place, state: &'a Path) -> Self {
+        Self { rescue, place, state }
+    }
+
+    /// Joins with a database of no rows, where the log begins too late for any other way.
+    pub(crate) async fn join(
+        &mut self,
+        db: &mut Database,
+        log: &dyn Log,
+        cluster: ClusterId,
+        agreed: &Genesis,
+        first: u64,
+    ) -> Result<Entered, Failure> {
+        if !db.is_empty().map_err(database)? {
+            return Err(Failure::new(
+                Kind::Data,
+                format!("this database has rows of its own, and the log begins at entry {first}: they can't be compared"),
+            )
+            .hint("join with an empty copy of the schema; then bring in the rows that are missing through the application"));
+        }
+        loop {
+            let Some(image) = self.image(db, log, cluster).await? else {
+                return Err(Failure::new(
+                    Kind::Missing,
+                    format!("the log begins at entry {first}, and no snapshot leads up to it"),
+                )
+                .hint("let a node that runs make one: `antiphon snapshot create`; then start again")
+                .hint(
+                    "this node must be configured for the same storage: `antiphon config show` prints `[snapshot]`",
+                ));
+            };
+            let frame = data_encoding::HEXLOWER.decode(image.manifest.genesis.as_bytes()).unwrap_or_default();
+            let Some((_, genesis)) = join::genesis_of(&frame).filter(|(of, _)| *of == cluster) else {
+                tracing::warn!(id = %image.manifest.id, "a snapshot is passed over, for it does not say how its log began");
+                self.rescue.pass_over(image.manifest.id);
+                continue;
+            };
+            join::agree(&genesis, agreed)?;
+            join::can_decide(db, &genesis)?;
+            db.keep_genesis(&frame).map_err(database)?;
+            self.fill(db, log, &image).await?;
+            return Ok(Entered::JoinedFromSnapshot);
+        }
+    }
+
+    /// Joins with a database of no rows from a snapshot, if that saves reading much of the log. Says whether it did.
+    pub(crate) async fn shorten(
+        &mut self,
+        db: &mut Database,
+        log: &dyn Log,
+        cluster: ClusterId,
+    ) -> Result<bool, Failure> {
+        let found = match self.rescue.find(log, cluster, &db.scope()).await {
+            Ok(found) => found,
+            Err(failure) => {
+                // The log has all of it.
+                tracing::warn!(%failure, "no snapshot can be looked for; the whole log is read");
+                return Ok(false);
+            }
+        };
+        let saved = |manifest: &antiphon_core::snapshot::manifest::Manifest| {
+            manifest.positions.values().map(|at| at.seq).sum::<u64>() >= ENTRIES_SAVED_MIN
+        };
+        let Some(manifest) = found.filter(saved) else { return Ok(false) };
+        let Some(image) = self.rescue.fetch(manifest, cluster, db).await? else { return Ok(false) };
+        self.fill(db, log, &image).await?;
+        Ok(true)
+    }
+
+    async fn fill(&self, db: &mut Database, log: &dyn Log, image: &Image) -> Result<(), Failure> {
+        let rows = db.join_with(&image.db).map_err(database)?;
+        let mut behind = 0;
+        for (shard, position) in db.positions() {
+            behind += log.bounds(shard).await.map_err(unreachable_log)?.last.saturating_sub(position);
+        }
+        tracing::info!(id = %image.manifest.id, rows, entries = behind, "joined from a snapshot; these entries are read on");
+        Ok(())
+    }
+
+    /// Goes to a snapshot if the log does not go on where this node stands; says whether it did.
+    pub(crate) async fn go_back(
+        &mut self,
+        db: &mut Database,
+        log: &dyn Log,
+        cluster: ClusterId,
+    ) -> Result<bool, Failure> {
+        let Some((shard, loss)) = lost(db, log).await? else { return Ok(false) };
+        tracing::warn!("shard {shard} of the log {loss}; looking for a snapshot to go on from");
+        seal(db)?;
+        while let Some(image) = self.image(db, log, cluster).await? {
+            let logged = logged(db, log).await?;
+            let unfounded = unfounded(db, log, &image.db, &logged).await?;
+            self.note(db, &image.db)?;
+            fault!("going-back");
+            match db.restore(&image.db, &logged, &unfounded) {
+                Ok(Some(restored)) => {
+                    tracing::warn!(
+                        id = %image.manifest.id,
+                        rows = restored.rows,
+                        on_their_way = restored.pending,
+                        "goes on from a snapshot; what was written here and is not in it is sent again"
+                    );
+                    return Ok(true);
+                }
+                Ok(None) => seal(db)?,
+                Err(db::Error::Inconsistent(why)) => {
+                    tracing::warn!(id = %image.manifest.id, why, "a snapshot is of no use here");
+                    self.rescue.pass_over(image.manifest.id);
+                }
+                Err(error) => return Err(database(error)),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The newest snapshot that the log goes on from, put together.
+    async fn image(&mut self, db: &Database, log: &dyn Log, cluster: ClusterId) -> Result<Option<Image>, Failure> {
+        while let Some(manifest) = self.rescue.find(log, cluster, &db.scope()).await? {
+            if let Some(image) = self.rescue.fetch(manifest, cluster, db).await? {
+                return Ok(Some(image));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes beside the database that it may stand as low as the image does, before it does: else the next start would
+    /// take it for an older file.
+    fn note(&self, db: &Database, image: &Database) -> Result<(), Failure> {
+        let reached = db.reached().min(image.reached());
+        Life::of(self.place, db.origin().incarnation, reached).write(self.state).map_err(|error| {
+            Failure::new(Kind::General, format!("cannot write to the directory `{}`: {error}", self.state.display()))
+                .hint("make it writable for this user, and see that the disk has room")
+        })
+    }
+}
+
+/// The first shard whose log is no longer the one that was applied.
+async fn lost(db: &Database, log: &dyn Log) -> Result<Option<(Shard, Loss)>, Failure> {
+    for shard in 1..=db.shards() {
+        if let Some(loss) = placement::compare(log, shard, db.anchor(shard)).await.map_err(unreachable_log)? {
+            return Ok(Some((shard, loss)));
+        }
+    }
+    Ok(None)
+}
+
+/// Seals all that the application has committed.
+fn seal(db: &mut Database) -> Result<(), Failure> {
+    for _ in 0..SEALS_MAX {
+        db.install(true).map_err(database)?;
+        let scanning = db.scan().map_err(database)?;
+        let more = db.seal().map_err(database)?;
+        if !scanning && !more {
+            return Ok(());
+        }
+    }
+    Err(Failure::new(Kind::Busy, "the application writes faster than it can be sealed").hint("start again"))
+}
+
+/// The last number of this node's in each shard of the log.
+async fn logged(db: &Database, log: &dyn Log) -> Result<BTreeMap<Shard, u64>, Failure> {
+    let mut logged = BTreeMap::new();
+    for shard in 1..=db.shards() {
+        logged.insert(shard, log.last_number(shard, db.origin()).await.map_err(unreachable_log)?);
+    }
+    Ok(logged)
+}
+
+/// Batches that the log does not have, and that were sealed at a place that it does not have either.
+async fn unfounded(
+    db: &Database,
+    log: &dyn Log,
+    image: &Database,
+    logged: &BTreeMap<Shard, u64>,
+) -> Result<BTreeSet<(Shard, u64)>, Failure> {
+    let mut unfounded = BTreeSet::new();
+    let mut known: BTreeMap<(Shard, u64), Option<Placement>> = BTreeMap::new();
+    for (shard, number, at) in db.sealed_at(logged).map_err(database)? {
+        // Up to where the image stands, one log is the other.
+        if at.seq <= image.position(shard).seq {
+            continue;
+        }
+        let stands = match known.get(&(shard, at.seq)) {
+            Some(stands) => *stands,
+            None => {
+                let stands = log.stands(shard, at.seq).await.map_err(unreachable_log)?;
+                *known.entry((shard, at.seq)).or_insert(stands)
+            }
+        };
+        if stands != Some(at) {
+            unfounded.insert((shard, number));
+        }
+    }
+    Ok(unfounded)
+}
