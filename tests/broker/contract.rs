@@ -106,3 +106,24 @@ async fn c31_one_process_speaks_for_an_origin() {
     drop(held);
     assert!(there.claim(origin(1)).await.unwrap().is_some(), "nobody renews it");
 }
+
+/// Of whom a log that was cut at its beginning has nothing any more goes on with its numbers, and still nobody does twice.
+#[tokio::test]
+async fn c64_a_cut_log_takes_the_next_number() {
+    let broker = Broker::start();
+    let (connection, other) = (connect(&broker).await, connect(&broker).await);
+    let log = JetStream::new(&connection, settings("log", "here"));
+    let frames = [vec![1; 10], vec![2; 10], vec![3; 10]];
+    assert_eq!(log.append(1, origin(1), 1, &frames).await.unwrap(), Appended::At(3));
+    assert_eq!(log.append(1, origin(2), 1, &frames).await.unwrap(), Appended::At(6));
+    let admin = async_nats::jetstream::new(async_nats::connect(broker.url()).await.unwrap());
+    admin.get_stream("log-1").await.unwrap().purge().sequence(5).await.unwrap();
+    // As after a start: nothing is remembered.
+    let log = JetStream::new(&connection, settings("log", "here"));
+    let copy = JetStream::new(&other, settings("log", "there"));
+    assert_eq!(log.last_number(1, origin(1)).await.unwrap(), 0);
+    assert_eq!(log.append(1, origin(2), 3, &frames).await.unwrap(), Appended::Fenced { last: 3 });
+    assert_eq!(log.append(1, origin(1), 4, &[vec![4; 10]]).await.unwrap(), Appended::At(7));
+    assert_eq!(copy.append(1, origin(1), 4, &[vec![5; 10]]).await.unwrap(), Appended::Fenced { last: 4 });
+    assert_eq!(log.append(1, origin(1), 5, &[vec![6; 10]]).await.unwrap(), Appended::At(8));
+}

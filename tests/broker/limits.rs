@@ -42,7 +42,9 @@ fn c64_a_log_that_drops_stops_who_is_behind() {
         "urls = ['{}']\n[replication_log]\nlog_bytes_max = '2 MiB'\non_full = 'drop'\ncompress = false",
         broker.url()
     );
-    let (mut a, mut b) = (site(&place, "a", "", &nats), site(&place, "b", "", &nats));
+    // A snapshot would lead it on.
+    let top = "[snapshot]\nenabled = false";
+    let (mut a, mut b) = (site(&place, "a", top, &nats), site(&place, "b", top, &nats));
     start(&mut a);
     start(&mut b);
     replicates(&a, &b, 1);

@@ -23,6 +23,7 @@ mod limits;
 mod load;
 mod lost;
 mod managed;
+mod rescued;
 mod scenario;
 mod security;
 mod site;

@@ -59,7 +59,7 @@ impl Stream {
             // Whoever asks after the last number wants what the server has, and not what was remembered of it.
             let known = self.last_of(origin).await?;
             *own = Some(known);
-            if known.number + 1 != first {
+            if known.number + 1 != first && !(known.seq == 0 && !frames.is_empty() && self.is_cut().await?) {
                 return Ok(Appended::Fenced { last: known.number });
             }
         }
@@ -89,6 +89,14 @@ impl Stream {
         }
         *own = Some(last);
         Ok(Appended::At(last.seq))
+    }
+
+    /// Whether the stream begins later than it did. Then nothing tells any more where an origin is that has not said
+    /// anything since; but it knows that itself, for it has read all there was. Of two that are the same origin the
+    /// server still takes only one.
+    async fn is_cut(&self) -> Result<bool, Error> {
+        let bounds = self.bounds().await?;
+        Ok(bounds.first > 1 && bounds.last >= bounds.first)
     }
 
     pub(super) async fn begin(&self, frame: &[u8]) -> Result<bool, Error> {
