@@ -12,10 +12,11 @@ use crate::place::Place;
 use crate::placement::{self, Loss};
 use crate::snapshot::{Image, Rescue};
 use antiphon_core::entry::{ClusterId, Genesis};
+use antiphon_core::snapshot::manifest::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// An empty database reads so many entries rather than to fetch a snapshot.
+/// An empty database reads so many entries of the first shard rather than to fetch a snapshot.
 const ENTRIES_SAVED_MIN: u64 = 1_000;
 /// How often rows are sealed before it is given up: the application writes on meanwhile.
 const SEALS_MAX: u32 = 1_000;
@@ -82,6 +83,9 @@ impl<'a> Rescuer<'a> {
         log: &dyn Log,
         cluster: ClusterId,
     ) -> Result<bool, Failure> {
+        if log.bounds(1).await.map_err(unreachable_log)?.last < ENTRIES_SAVED_MIN {
+            return Ok(false);
+        }
         let found = match self.rescue.find(log, cluster, &db.scope()).await {
             Ok(found) => found,
             Err(failure) => {
@@ -90,10 +94,8 @@ impl<'a> Rescuer<'a> {
                 return Ok(false);
             }
         };
-        let saved = |manifest: &antiphon_core::snapshot::manifest::Manifest| {
-            manifest.positions.values().map(|at| at.seq).sum::<u64>() >= ENTRIES_SAVED_MIN
-        };
-        let Some(manifest) = found.filter(saved) else { return Ok(false) };
+        let saves = |manifest: &Manifest| manifest.positions.get(&1).is_some_and(|at| at.seq >= ENTRIES_SAVED_MIN);
+        let Some(manifest) = found.filter(saves) else { return Ok(false) };
         let Some(image) = self.rescue.fetch(manifest, cluster, db).await? else { return Ok(false) };
         self.fill(db, log, &image).await?;
         Ok(true)

@@ -203,7 +203,8 @@ const ALL: &[Who] = &[Founder, Joiner, Equal];
 
 /// The points named in the program, who passes them for sure, and the passing at which it dies. `commit` ends every
 /// transaction of the host's, so its first passings are those of founding and joining. Those with nobody beside them
-/// are passed in `deaths_off_the_way`, `deaths_between_slices`, `deaths_while_policies_change` and `deaths_around_snapshots`.
+/// are passed in `deaths_off_the_way`, `deaths_between_slices`, `deaths_while_policies_change` `deaths_around_snapshots` and
+/// `deaths_on_the_way_back`.
 const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("checked", ALL, &[1]),
     ("created", &[Founder], &[1]),
@@ -279,6 +280,8 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("unfounded", &[], &[]),
     ("stood-back", &[], &[]),
     ("restored", &[], &[]),
+    ("going-back", &[], &[]),
+    ("filled", &[], &[]),
 ];
 
 /// Small pieces, so that units have several.

@@ -94,3 +94,54 @@ fn f01_deaths_around_snapshots() {
     assert_eq!(snapshot(&place, &["verify", "--all", "--level", "restore"]).code, Some(0));
     settled(&[&a, &b]);
 }
+
+/// F01: a node that a snapshot leads on dies on the way there: at the next start it is there, with what it had written.
+#[test]
+fn f01_deaths_on_the_way_back() {
+    let place = place();
+    let site = |name: &str| {
+        let text = format!("db_path = '{name}.db'\n[log]\npath = 'log'\n[snapshot]\ninterval = 0\n");
+        place.file(&format!("{name}.toml"), &text);
+        place.site(name, TABLES).arguments(["run", "--config", &format!("{name}.toml")])
+    };
+    let (mut a, mut b) = (site("a"), site("b"));
+    a.start();
+    b.start();
+    let write = |site: &Site, id: String| {
+        site.sql(&format!("INSERT INTO item VALUES ('{id}', 0, '{id}')"));
+        eventually("it is sent", || site.is_quiet());
+    };
+    write(&a, "first".to_owned());
+    settled(&[&a, &b]);
+    let cut = || {
+        let log = Connection::open(place.path("log/log.db")).unwrap();
+        log.execute("DELETE FROM shard_1 WHERE seq <= (SELECT max(seq) FROM shard_1) - 3", []).unwrap();
+    };
+    let points = ["going-back:1", "unfounded:1", "stood-back:1", "restored:1", "reload:2", "entered:1", "noted:1"];
+    for (at, point) in points.into_iter().enumerate() {
+        b.term();
+        (0..6).for_each(|n| write(&a, format!("a{at}-{n}")));
+        assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+        write(&a, format!("after-{at}"));
+        b.sql(&format!(
+            "INSERT INTO item VALUES ('b{at}', 0, 'while down'); UPDATE item SET v = {at} WHERE id = 'first'"
+        ));
+        cut();
+        b.set(DIE_AT, Some(point));
+        b.spawn();
+        dies(&mut b);
+        comes_back(&mut b);
+        settled(&[&a, &b]);
+        assert_eq!(a.one("SELECT count(*) FROM item WHERE note = 'while down'"), (at + 1).to_string(), "{point}");
+        assert_eq!(a.one("SELECT v FROM item WHERE id = 'first'"), at.to_string(), "{point}");
+    }
+    // One that is new.
+    let mut late = site("late");
+    for point in ["filled:1", "entered:1"] {
+        late.set(DIE_AT, Some(point));
+        late.spawn();
+        dies(&mut late);
+    }
+    comes_back(&mut late);
+    settled(&[&a, &b, &late]);
+}

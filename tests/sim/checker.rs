@@ -47,6 +47,8 @@ pub(crate) struct Witness {
     counts: bool,
     /// In a batch that has not come back yet.
     pending: BTreeMap<Key, Mine>,
+    /// Those of them that T has no row of, for a later one had its UNIQUE value when their log was gone back with.
+    taken: BTreeSet<Key>,
     /// Rows of L that T may lack, for a pending row held their UNIQUE value.
     hidden: BTreeSet<Key>,
     /// Of what is in no batch yet, keys that were hidden before.
@@ -118,6 +120,7 @@ impl Witness {
             decisions: Decisions::new(),
             counts,
             pending: BTreeMap::new(),
+            taken: BTreeSet::new(),
             hidden: BTreeSet::new(),
             was_hidden: BTreeSet::new(),
             unsure: BTreeSet::new(),
@@ -164,6 +167,11 @@ impl Witness {
         wrote
     }
 
+    /// Looks at what the node has sealed: before it goes back, for then some of it is written anew.
+    pub(crate) fn look_before(&mut self, node: &Node) -> Checked<()> {
+        self.look_at_outbox(&node.app, &mut Seen::default())
+    }
+
     /// Clashes that this node may not have seen as they are.
     pub(crate) fn unsure(&self) -> BTreeSet<(usize, Clash)> {
         self.unsure.clone()
@@ -178,9 +186,6 @@ impl Witness {
         rules: Rules,
         unsure: BTreeSet<(usize, Clash)>,
     ) -> Checked<()> {
-        if !self.dirty.is_empty() {
-            self.look_at_outbox(&node.app, &mut Seen::default())?;
-        }
         self.decisions = Decisions::new();
         for (shard, position) in image.positions() {
             let mut fold = Fold::new(rules);
@@ -480,9 +485,12 @@ impl Witness {
         let mut own: BTreeMap<&Key, &Option<Row>> = self.pending.iter().map(|(key, mine)| (key, &mine.image)).collect();
         own.extend(&self.dirty);
         let mut held: BTreeSet<(usize, (usize, Vec<String>))> = BTreeSet::new();
-        let taken = self.taken();
+        // What had no room has none before it comes back, whatever becomes of the other.
+        let mut taken = self.taken();
+        taken.extend(self.taken.iter().filter(|key| own.contains_key(*key) && !self.dirty.contains_key(*key)).cloned());
+        taken.retain(|key| !self.rows.contains_key(key));
         for (key, image) in &own {
-            if self.rows.get(*key) != image.as_ref() && !(taken.contains(*key) && !self.rows.contains_key(*key)) {
+            if self.rows.get(*key) != image.as_ref() && !taken.contains(*key) {
                 return Err(format!("{key:?} is {:?}, and {image:?} was written here last", self.rows.get(*key)));
             }
             held.extend(image.iter().flat_map(|row| TABLES[key.0].slots(row)).map(|slot| (key.0, slot)));
@@ -528,6 +536,7 @@ impl Witness {
         }
         seen.hidden = !hidden.is_empty();
         self.hidden = hidden;
+        self.taken = taken;
         Ok(())
     }
 

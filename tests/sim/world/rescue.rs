@@ -7,6 +7,8 @@ use antiphon::log::{Log as _, Placement, Shard};
 use futures::executor::block_on;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What begins the words of a check that failed, and not of a node that can't.
+const WRONG: &str = "before it went back: ";
 /// Copies that are kept to go back to.
 const IMAGES_MAX: usize = 4;
 
@@ -61,8 +63,11 @@ impl World<'_> {
                 Ok(Some(format!("goes on from a copy of node {}: {restored:?}", maker + 1)))
             }
             Ok(None) => Err(format!("node {} never stops sealing before it goes back", node + 1)),
+            Err(why) if why.starts_with(WRONG) => Err(why),
             Err(why) => {
                 self.coverage.see("not rescued");
+                // What others made upon that waits for it, and will for ever.
+                self.is_stuck |= why.contains("neither in the log nor kept here");
                 Ok(Some(format!("does not go on from a copy of node {}: {why}", maker + 1)))
             }
         }
@@ -89,6 +94,9 @@ impl World<'_> {
             let sealed = self.nodes[node].publisher.prepare();
             if let Err(error) = block_on(sealed) {
                 return (image, Err(error.to_string()));
+            }
+            if let Err(error) = self.witnesses[node].look_before(&self.nodes[node]) {
+                return (image, Err(format!("{WRONG}{error}")));
             }
             let above = logged.clone();
             let found = block_on(self.nodes[node].db.call(move |db| db.sealed_at(&above)));
