@@ -12,6 +12,7 @@
 mod file;
 mod hostile;
 mod nats;
+mod sftp;
 
 use std::path::Path;
 use std::sync::LazyLock;

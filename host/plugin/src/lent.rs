@@ -4,6 +4,7 @@
 //! to print to, and of folders, servers and addresses those that the configuration names.
 
 mod bucket;
+mod channel;
 
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -27,6 +28,10 @@ use crate::log::GuestLog;
 
 pub use bucket::Bucket;
 
+#[expect(unreachable_pub, reason = "what is generated names it as if it were seen outside")]
+pub use channel::Channel;
+pub use channel::{Conversation, Server};
+
 const RESOURCES_MAX: usize = 1_000;
 
 /// What a storage plugin may reach. The default is nothing.
@@ -36,6 +41,8 @@ pub struct Grants {
     pub folder: Option<PathBuf>,
     /// The bucket of an object store.
     pub bucket: Option<Arc<dyn Bucket>>,
+    /// The server to whose SFTP it may open channels.
+    pub server: Option<Arc<dyn Server>>,
     /// What the settings hold that nobody may see: it is taken out of whatever the plugin says.
     pub secrets: Vec<String>,
 }
@@ -43,7 +50,11 @@ pub struct Grants {
 /// Without the secrets.
 impl fmt::Debug for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grants").field("folder", &self.folder).field("bucket", &self.bucket.is_some()).finish()
+        f.debug_struct("Grants")
+            .field("folder", &self.folder)
+            .field("bucket", &self.bucket.is_some())
+            .field("server", &self.server.is_some())
+            .finish()
     }
 }
 
@@ -128,6 +139,11 @@ pub(crate) struct Lent {
     pub(crate) log: GuestLog,
     pub(crate) secrets: Secrets,
     bucket: Option<Arc<dyn Bucket>>,
+    server: Option<Arc<dyn Server>>,
+    /// How many channels to it are open.
+    channels: usize,
+    /// The last failure that the host told it with a hint, and the hint, which gets lost on the way through it.
+    pub(crate) hinted: Option<(String, String)>,
 }
 
 impl WasiView for Lent {
@@ -167,6 +183,7 @@ impl Lender {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
         bindings::log::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         bindings::nats_bucket::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
+        bindings::ssh_channel::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         linker.instantiate_pre(component).map_err(unlinkable)
     }
 
@@ -181,6 +198,10 @@ impl Lender {
             Some(("antiphon:plugin", "nats-bucket")) if self.grants.bucket.is_some() => Ok(()),
             Some(("antiphon:plugin", "nats-bucket")) => {
                 Err(Reason::NotGranted { import: import.to_owned(), grant: "[snapshot] store = \"nats\"".to_owned() })
+            }
+            Some(("antiphon:plugin", "ssh-channel")) if self.grants.server.is_some() => Ok(()),
+            Some(("antiphon:plugin", "ssh-channel")) => {
+                Err(Reason::NotGranted { import: import.to_owned(), grant: "[snapshot] store = \"sftp\"".to_owned() })
             }
             _ if interface == "antiphon:plugin/objects" || inert::is_linked(import) => Ok(()),
             _ => Err(Reason::UnknownImport(import.to_owned())),
@@ -206,6 +227,9 @@ impl Lender {
             log,
             secrets: self.secrets.clone(),
             bucket: self.grants.bucket.clone(),
+            server: self.grants.server.clone(),
+            channels: 0,
+            hinted: None,
         })
     }
 }

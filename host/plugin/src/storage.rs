@@ -115,8 +115,8 @@ impl Drop for Turn<'_> {
 
 /// Why there is no answer.
 enum Failed {
-    /// The guest said so.
-    Said(objects::Error),
+    /// The guest said so. What the host told it with that may help.
+    Said(objects::Error, Option<(String, String)>),
     /// It did not answer as it should.
     Plugin(Reason),
 }
@@ -214,12 +214,13 @@ impl Storage {
             };
             let answer = work(&live.guest, &mut live.store, live.session).await;
             shared.note(&live.store);
+            let hinted = live.store.data_mut().hinted.take();
             // What trapped is gone with all it had: nothing in it can be relied upon.
             let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
             live.used = Instant::now();
             // Not one that is worn.
             *place = Some(live).filter(|live| !live.store.data().meter.nearly_full());
-            answer.map_err(Failed::Said)
+            answer.map_err(|said| Failed::Said(said, hinted))
         };
         // The future holds the instance: what is cut off is dropped.
         let answer = shared.lending.block_on(async {
@@ -232,7 +233,7 @@ impl Storage {
         self.sweep_later();
         match answer {
             Some(Ok(answer)) => Ok(answer),
-            Some(Err(Failed::Said(said))) => Err(shared.said(&said)),
+            Some(Err(Failed::Said(said, hinted))) => Err(shared.said(&said, hinted)),
             Some(Err(Failed::Plugin(reason))) => Err(shared.broken(attempt, reason)),
             None => Err(shared.broken(attempt, Reason::NotConfigured)),
         }
@@ -343,7 +344,7 @@ impl Shared {
         self.note(&store);
         match opened {
             Ok(Ok(session)) => Ok(Live { store, guest, session, used: Instant::now() }),
-            Ok(Err(said)) => Err(Failed::Said(said)),
+            Ok(Err(said)) => Err(Failed::Said(said, store.data_mut().hinted.take())),
             Err(err) => Err(Failed::Plugin(self.why(&err, &store))),
         }
     }
@@ -372,7 +373,7 @@ impl Shared {
     }
 
     /// What a guest said went wrong, fit to be shown.
-    fn said(&self, said: &objects::Error) -> StoreError {
+    fn said(&self, said: &objects::Error, hinted: Option<(String, String)>) -> StoreError {
         let kind = match said.kind {
             objects::Kind::NotFound => ErrorKind::NotFound,
             objects::Kind::Exists => ErrorKind::Exists,
@@ -383,7 +384,9 @@ impl Shared {
         };
         let message = printable(&self.lender.secrets.hidden(&said.message), MESSAGE_BYTES_MAX);
         let retry_after = said.retry_after_ms.map(|millis| Duration::from_millis(millis.into()));
-        StoreError { retry_after, ..StoreError::new(kind, message) }
+        // The host's own hint, if it is the host's own failure that the guest passes on.
+        let hint = hinted.filter(|(message, _)| said.message.contains(message)).map(|(_, hint)| hint);
+        StoreError { retry_after, hint, ..StoreError::new(kind, message) }
     }
 
     /// A plugin that did not do as it should.
