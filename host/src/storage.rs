@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use antiphon_bundle::World;
 use antiphon_core::store::{ErrorKind, StoreError};
-use antiphon_plugin::{Bucket, Grants, Limits, Pace, PluginHost, Source, Storage};
+use antiphon_plugin::{Bucket, Grants, Limits, Pace, PluginHost, Socket, Source, Storage};
 
 use crate::components;
 use crate::config::{Config, expand, speaks_of_a_secret};
@@ -88,11 +88,14 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
     let settings = settings.collect::<Result<Vec<_>, Failure>>()?;
     let granted = config.plugin.get(name).map(|plugin| &plugin.grants);
     let folder = granted.map(|grants| grants.folder.clone()).filter(|folder| !folder.as_os_str().is_empty());
+    let sockets = granted.map_or(&[][..], |grants| grants.sockets.as_slice());
+    let sockets = sockets.iter().map(|text| socket(name, text)).collect::<Result<Vec<_>, Failure>>()?;
+    let private_networks = granted.is_some_and(|grants| grants.private_networks);
     let mut parts = Parts {
         name: name.to_owned(),
         place: component.source.origin.to_string(),
         source: component.source,
-        grants: Grants { folder, secrets: secrets(&settings), ..Grants::default() },
+        grants: Grants { folder, sockets, private_networks, secrets: secrets(&settings), ..Grants::default() },
         settings,
         limits: component.limits,
     };
@@ -132,10 +135,26 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
         None => {
             if let Some(folder) = &parts.grants.folder {
                 parts.place = folder.display().to_string();
+            } else if let Some(Socket { host, port }) = parts.grants.sockets.first() {
+                parts.place = format!("{host}:{port}");
             }
         }
     }
     Ok(parts)
+}
+
+/// A server that a component may connect to, as the configuration has it: `host:port`, or `[address]:port`.
+fn socket(name: &str, text: &str) -> Result<Socket, Failure> {
+    let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = inner.or_else(|| Some(host).filter(|host| !host.contains([':', '/', '[', ']', '@'])))?;
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        Some(Socket { host: host.to_owned(), port }).filter(|socket| !socket.host.is_empty())
+    });
+    parts.ok_or_else(|| {
+        Failure::config(format!("`plugin.{name}.grants.sockets` names `{text}`, which is no server"))
+            .hint("write it as `host:port`")
+    })
 }
 
 /// A store that comes with the program, by the short form: `[snapshot.file]` and the like.

@@ -13,6 +13,8 @@ mod file;
 mod hostile;
 mod nats;
 mod sftp;
+mod sftp_hostile;
+mod sftp_login;
 
 use std::path::Path;
 use std::sync::LazyLock;

@@ -5,11 +5,12 @@
 
 mod bucket;
 mod channel;
+mod sockets;
 
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -31,6 +32,8 @@ pub use bucket::Bucket;
 #[expect(unreachable_pub, reason = "what is generated names it as if it were seen outside")]
 pub use channel::Channel;
 pub use channel::{Conversation, Server};
+pub use sockets::Socket;
+use sockets::{Reach, Refused};
 
 const RESOURCES_MAX: usize = 1_000;
 
@@ -43,6 +46,10 @@ pub struct Grants {
     pub bucket: Option<Arc<dyn Bucket>>,
     /// The server to whose SFTP it may open channels.
     pub server: Option<Arc<dyn Server>>,
+    /// The servers that it may connect to.
+    pub sockets: Vec<Socket>,
+    /// Whether they may be this machine, or in a private network.
+    pub private_networks: bool,
     /// What the settings hold that nobody may see: it is taken out of whatever the plugin says.
     pub secrets: Vec<String>,
 }
@@ -54,6 +61,8 @@ impl fmt::Debug for Grants {
             .field("folder", &self.folder)
             .field("bucket", &self.bucket.is_some())
             .field("server", &self.server.is_some())
+            .field("sockets", &self.sockets)
+            .field("private_networks", &self.private_networks)
             .finish()
     }
 }
@@ -143,7 +152,22 @@ pub(crate) struct Lent {
     /// How many channels to it are open.
     channels: usize,
     /// The last failure that the host told it with a hint, and the hint, which gets lost on the way through it.
-    pub(crate) hinted: Option<(String, String)>,
+    hinted: Option<(String, String)>,
+    reach: Reach,
+    refused: Refused,
+}
+
+impl Lent {
+    /// What may help whoever hears of the plugin's failure: the host's own words of it, and a hint.
+    pub(crate) fn hint(&mut self) -> Option<(String, String)> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let refused = refused.map(|address| {
+            let hint = format!("it wanted to connect to `{address}`, which `sockets` under its grants does not name");
+            // Whatever the plugin says of it.
+            (String::new(), hint)
+        });
+        refused.or_else(|| self.hinted.take())
+    }
 }
 
 impl WasiView for Lent {
@@ -184,6 +208,7 @@ impl Lender {
         bindings::log::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         bindings::nats_bucket::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         bindings::ssh_channel::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
+        sockets::link(&mut linker).map_err(unlinkable)?;
         linker.instantiate_pre(component).map_err(unlinkable)
     }
 
@@ -209,9 +234,12 @@ impl Lender {
     }
 
     /// What a new instance is lent.
-    pub(crate) fn lend(&self, limits: &Limits, log: GuestLog) -> Result<Lent, Reason> {
+    pub(crate) async fn lend(&self, limits: &Limits, log: GuestLog) -> Result<Lent, Reason> {
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(1 << 16).allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        let (reach, refused) =
+            (Reach::of(&self.grants.sockets, self.grants.private_networks).await?, Refused::default());
+        reach.lend(&mut wasi, &refused);
         if let Some(folder) = &self.grants.folder {
             let unlendable =
                 |why: String| Reason::Unlendable { what: format!("the folder `{}`", folder.display()), why };
@@ -230,6 +258,8 @@ impl Lender {
             server: self.grants.server.clone(),
             channels: 0,
             hinted: None,
+            reach,
+            refused,
         })
     }
 }

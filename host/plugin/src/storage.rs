@@ -214,7 +214,7 @@ impl Storage {
             };
             let answer = work(&live.guest, &mut live.store, live.session).await;
             shared.note(&live.store);
-            let hinted = live.store.data_mut().hinted.take();
+            let hinted = live.store.data_mut().hint();
             // What trapped is gone with all it had: nothing in it can be relied upon.
             let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
             live.used = Instant::now();
@@ -321,7 +321,7 @@ impl Shared {
     }
 
     async fn instantiate(&self) -> Result<(wasmtime::Store<Lent>, Guest), Reason> {
-        let lent = self.lender.lend(&self.limits, self.log.clone())?;
+        let lent = self.lender.lend(&self.limits, self.log.clone()).await?;
         let mut store = wasmtime::Store::new(&self.lending.runtime.engine, lent);
         store.limiter(|lent| &mut lent.meter);
         store.set_hostcall_fuel(self.limits.returned_bytes);
@@ -344,7 +344,7 @@ impl Shared {
         self.note(&store);
         match opened {
             Ok(Ok(session)) => Ok(Live { store, guest, session, used: Instant::now() }),
-            Ok(Err(said)) => Err(Failed::Said(said, store.data_mut().hinted.take())),
+            Ok(Err(said)) => Err(Failed::Said(said, store.data_mut().hint())),
             Err(err) => Err(Failed::Plugin(self.why(&err, &store))),
         }
     }

@@ -21,13 +21,12 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
     NotYet { path, fine, what }
 }
 
-const NO_NETWORK: &str = "components reach a folder or a bucket of NATS, and no network";
+const NO_NETWORK: &str = "components speak no HTTP";
 const FOLDER_OR_NATS: &str = "snapshots are kept in a folder, in NATS or on an SFTP server";
 
 /// The first entry that covers a key holds.
 const NOT_YET: &[NotYet] = &[
     not_yet("replication_log.max_entries", None, "no entry is dropped"),
-    not_yet("plugin.*.grants.private_networks", Some("false"), NO_NETWORK),
     not_yet("plugin.*.grants.http", None, NO_NETWORK),
     not_yet("snapshot.s3", None, FOLDER_OR_NATS),
     not_yet("snapshot.webdav", None, FOLDER_OR_NATS),

@@ -52,7 +52,6 @@ enum Word<'a> {
     Unknown,
     /// The host has another key of this kind.
     Other(&'a Line),
-    Revoked(&'a Line),
 }
 
 impl Known {
@@ -107,13 +106,8 @@ impl Known {
     }
 
     fn ask(&self, host: &str, key: &[u8], kind: &str) -> Word<'_> {
-        let host = host.to_owned();
-        let of = |mark| self.lines.iter().filter(move |line| line.mark == mark);
-        if let Some(line) = of(Mark::Revoked).find(|line| line.key == key && speaks_of(&line.hosts, &host)) {
-            return Word::Revoked(line);
-        }
         let mut other = None;
-        for line in of(Mark::Own).filter(|line| speaks_of(&line.hosts, &host)) {
+        for line in self.lines.iter().filter(|line| line.mark == Mark::Own && speaks_of(&line.hosts, host)) {
             if line.key == key {
                 return Word::Known;
             }
@@ -124,17 +118,36 @@ impl Known {
         other.map_or(Word::Unknown, Word::Other)
     }
 
+    /// Refuses a key that is nobody's any more. A line without a port is for all ports.
+    fn refuse_revoked(&self, place: &Place, key: &KeyData) -> Result<(), StoreError> {
+        let key = encoded(key)?;
+        let name = place.known_as();
+        let line = self
+            .lines
+            .iter()
+            .filter(|line| line.mark == Mark::Revoked)
+            .find(|line| line.key == key && (speaks_of(&line.hosts, &name) || speaks_of(&line.hosts, &place.host)));
+        let Some(line) = line else { return Ok(()) };
+        let why = format!(
+            "the key of the SSH server `{}` is revoked by line {} of `{}`",
+            place.address(),
+            line.number,
+            self.file(line)
+        );
+        Err(StoreError::new(ErrorKind::Denied, why)
+            .hint("somebody who has a copy of the key may be in between; ask its owner"))
+    }
+
     /// Whether this is the server's key, at a time in seconds since 1970.
     pub(super) fn judge(&self, place: &Place, shown: &PublicKeyOrCertificate, now: u64) -> Result<(), StoreError> {
         match shown {
-            PublicKeyOrCertificate::PublicKey { key, .. } => self.judge_key(place, key.key_data(), None),
+            PublicKeyOrCertificate::PublicKey { key, .. } => {
+                self.refuse_revoked(place, key.key_data())?;
+                self.judge_key(place, key.key_data(), None)
+            }
             PublicKeyOrCertificate::Certificate(certificate) => {
-                for key in [certificate.signature_key(), certificate.public_key()] {
-                    let key = encoded(key)?;
-                    if let Word::Revoked(line) = self.ask(&place.known_as(), &key, "") {
-                        return Err(self.revoked(place, line));
-                    }
-                }
+                self.refuse_revoked(place, certificate.signature_key())?;
+                self.refuse_revoked(place, certificate.public_key())?;
                 match self.vouched(place, certificate, now) {
                     Ok(()) => Ok(()),
                     // The key in it may be known by itself.
@@ -182,7 +195,6 @@ impl Known {
         let line_to_add = format!("{name} {kind} {}", BASE64.encode(&bytes));
         match word {
             Word::Known => Ok(()),
-            Word::Revoked(line) => Err(self.revoked(place, line)),
             Word::Other(line) => {
                 let mut why = format!(
                     "the key of the SSH server `{}` is not the one in line {} of `{}`: it shows {kind} {fingerprint}",
@@ -211,17 +223,6 @@ impl Known {
                 )))
             }
         }
-    }
-
-    fn revoked(&self, place: &Place, line: &Line) -> StoreError {
-        let why = format!(
-            "the key of the SSH server `{}` is revoked by line {} of `{}`",
-            place.address(),
-            line.number,
-            self.file(line)
-        );
-        StoreError::new(ErrorKind::Denied, why)
-            .hint("somebody who has a copy of the key may be in between; ask its owner")
     }
 
     fn file(&self, line: &Line) -> std::path::Display<'_> {
