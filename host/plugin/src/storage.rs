@@ -382,6 +382,9 @@ impl Shared {
             objects::Kind::Temporary => ErrorKind::Temporary,
             objects::Kind::Permanent => ErrorKind::Permanent,
         };
+        // What it may not reach it may not reach later either, whatever it makes of that.
+        let kind =
+            if hinted.as_ref().is_some_and(|(message, _)| message.is_empty()) { ErrorKind::Denied } else { kind };
         let message = printable(&self.lender.secrets.hidden(&said.message), MESSAGE_BYTES_MAX);
         let retry_after = said.retry_after_ms.map(|millis| Duration::from_millis(millis.into()));
         // The host's own hint, if it is the host's own failure that the guest passes on.
