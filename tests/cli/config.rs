@@ -97,7 +97,7 @@ fn what_has_no_effect_is_said() {
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `snapshot.s3.bucket` has no effect in this version: snapshots are kept in a folder or in NATS
+    warning: `snapshot.s3.bucket` has no effect in this version: snapshots are kept in a folder, in NATS or on an SFTP server
     "#);
 }
 
