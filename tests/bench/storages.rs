@@ -10,6 +10,7 @@ use antiphon_core::store::{Name, Put, Store as _};
 use antiphon_harness::{Broker, Sshd};
 use antiphon_plugin::{Grants, HostOptions, Limits, Origin, Pace, PluginHost, Source, Storage};
 use async_nats::jetstream::object_store::{Config as Bucket, ObjectMetadata};
+use futures::StreamExt as _;
 use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -19,9 +20,11 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 
 const OBJECT_BYTES: usize = 8 << 20;
+/// As many as snapshots have under way.
+const AT_ONCE: usize = 4;
 
 pub fn run(report: &mut Report, rows: usize) {
-    println!("storages, objects of 8 MiB, one at a time");
+    println!("storages, objects of 8 MiB, {AT_ONCE} at once");
     // So few rows are no measurement.
     let judged = rows >= 10_000;
     let count = if judged { 24 } else { 2 };
@@ -49,10 +52,11 @@ pub fn run(report: &mut Report, rows: usize) {
     };
 
     let folder = tempfile::tempdir().unwrap();
-    let store = file(&host, &folder.path().join("component"));
+    let objects = folder.path().join("component");
+    let store = file(&host, &objects);
     let native = folder.path().join("native");
     fs::create_dir(&native).unwrap();
-    compare("file", 0.8, &mut || component(&store, &bodies), &mut || files(&native, &bodies));
+    compare("file", 0.8, &mut || component(&store, &bodies, || forget(&objects)), &mut || files(&native, &bodies));
 
     let broker = Broker::start();
     let configured = |text: &str| {
@@ -63,13 +67,13 @@ pub fn run(report: &mut Report, rows: usize) {
     };
     let store = configured(&format!("[nats]\nurls = ['{}']", broker.url()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    compare("nats", 0.9, &mut || component(&store, &bodies), &mut || nats(&runtime, &broker.url(), &bodies));
+    compare("nats", 0.9, &mut || component(&store, &bodies, || {}), &mut || nats(&runtime, &broker.url(), &bodies));
 
     let sshd = Sshd::start();
     let (url, key, known) = (sshd.url(&folder.path().join("sftp")), sshd.own_key(), sshd.known_hosts());
     let lines = format!("url = '{url}'\nkey_file = {key:?}\nknown_hosts = {known:?}");
     let store = configured(&format!("[snapshot]\nstore = 'sftp'\n[snapshot.sftp]\n{lines}"));
-    compare("sftp", 0.75, &mut || component(&store, &bodies), &mut || sftp(&sshd, folder.path(), &bodies));
+    compare("sftp", 0.75, &mut || component(&store, &bodies, || {}), &mut || sftp(&sshd, folder.path(), &bodies));
 
     starts(report, judged);
 }
@@ -92,31 +96,56 @@ fn source(name: &str) -> Source<'static> {
     Source { name: name.to_owned(), origin: Origin::Official, bytes: Cow::Borrowed(bytes) }
 }
 
-fn component(store: &Storage, bodies: &[Vec<u8>]) -> (Duration, Duration) {
-    let names: Vec<Name> = (0..bodies.len()).map(name).collect();
-    let put =
-        timed(|| names.iter().zip(bodies).for_each(|(name, body)| store.put(name, body, Put::Replace).unwrap())).0;
-    let (got, found) = timed(|| names.iter().map(|name| store.get(name, None).unwrap()).collect::<Vec<_>>());
+/// Does this for all numbers, so many at once; gives how long it took, and what each came to.
+fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> (Duration, Vec<T>) {
+    let work = &work;
+    timed(|| {
+        std::thread::scope(|scope| {
+            let turns = |turn: usize| (turn..count).step_by(AT_ONCE);
+            let threads: Vec<_> = (0..AT_ONCE)
+                .map(|turn| scope.spawn(move || turns(turn).map(|number| (number, work(number))).collect::<Vec<_>>()))
+                .collect();
+            let mut done: Vec<(usize, T)> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+            done.sort_by_key(|(number, _)| *number);
+            done.into_iter().map(|(_, done)| done).collect()
+        })
+    })
+}
+
+/// Has the system forget what it keeps of the files in a folder: who restores has them from the disk.
+fn forget(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            forget(&path);
+        } else {
+            rustix::fs::fadvise(File::open(path).unwrap(), 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+    }
+}
+
+fn component(store: &Storage, bodies: &[Vec<u8>], between: impl Fn()) -> (Duration, Duration) {
+    let put = at_once(bodies.len(), |number| store.put(&name(number), &bodies[number], Put::Replace).unwrap()).0;
+    between();
+    let (got, found) = at_once(bodies.len(), |number| store.get(&name(number), None).unwrap());
     assert!(found == bodies, "what came back is not what was put");
     (put, got)
 }
 
 /// What the component does, without it: aside, synced, renamed, and the folder synced.
 fn files(folder: &Path, bodies: &[Vec<u8>]) -> (Duration, Duration) {
-    let put = timed(|| {
-        for (number, body) in bodies.iter().enumerate() {
-            let (aside, place) = (folder.join("~aside"), folder.join(number.to_string()));
-            let mut file = File::create(&aside).unwrap();
-            file.write_all(body).unwrap();
-            file.sync_all().unwrap();
-            fs::rename(&aside, place).unwrap();
-            File::open(folder).unwrap().sync_all().unwrap();
-        }
+    let (put, _) = at_once(bodies.len(), |number| {
+        let (aside, place) = (folder.join(format!("~{number}")), folder.join(number.to_string()));
+        let mut file = File::create(&aside).unwrap();
+        file.write_all(&bodies[number]).unwrap();
+        file.sync_all().unwrap();
+        fs::rename(&aside, place).unwrap();
+        File::open(folder).unwrap().sync_all().unwrap();
     });
-    let read = |number: usize| fs::read(folder.join(number.to_string())).unwrap();
-    let (got, found) = timed(|| (0..bodies.len()).map(read).collect::<Vec<_>>());
+    forget(folder);
+    let (got, found) = at_once(bodies.len(), |number| fs::read(folder.join(number.to_string())).unwrap());
     assert!(found == bodies);
-    (put.0, got)
+    (put, got)
 }
 
 fn nats(runtime: &tokio::runtime::Runtime, url: &str, bodies: &[Vec<u8>]) -> (Duration, Duration) {
@@ -127,28 +156,30 @@ fn nats(runtime: &tokio::runtime::Runtime, url: &str, bodies: &[Vec<u8>]) -> (Du
             Ok(store) => store,
             Err(_) => context.create_object_store(config).await.unwrap(),
         };
+        let store = &store;
         let begun = std::time::Instant::now();
-        for (number, body) in bodies.iter().enumerate() {
+        let put = futures::stream::iter(bodies.iter().enumerate()).map(async |(number, body)| {
             let name = name(number).as_str().to_owned();
             // Of the same pieces as the component's host cuts.
             let meta = ObjectMetadata { name, chunk_size: Some(512 << 10), ..ObjectMetadata::default() };
             store.put(meta, &mut body.as_slice()).await.unwrap();
-        }
+        });
+        put.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
         let put = begun.elapsed();
         let begun = std::time::Instant::now();
-        let mut found = Vec::new();
-        for number in 0..bodies.len() {
+        let got = futures::stream::iter(0..bodies.len()).map(async |number| {
             let mut body = Vec::with_capacity(OBJECT_BYTES);
             store.get(name(number).as_str()).await.unwrap().read_to_end(&mut body).await.unwrap();
-            found.push(body);
-        }
+            body
+        });
+        let found: Vec<Vec<u8>> = got.buffered(AT_ONCE).collect().await;
         let got = begun.elapsed();
         assert!(found == bodies);
         (put, got)
     })
 }
 
-/// OpenSSH's own client, with as much on its way, and synced as the component does it. It connects once.
+/// OpenSSH's own client, with as much on its way, and synced as the component does it. Each of them connects once.
 fn sftp(sshd: &Sshd, folder: &Path, bodies: &[Vec<u8>]) -> (Duration, Duration) {
     let (here, there) = (folder.join("here"), folder.join("there"));
     fs::create_dir_all(&here).unwrap();
@@ -156,21 +187,22 @@ fn sftp(sshd: &Sshd, folder: &Path, bodies: &[Vec<u8>]) -> (Duration, Duration) 
     for (number, body) in bodies.iter().enumerate() {
         fs::write(here.join(number.to_string()), body).unwrap();
     }
-    let run = |line: &dyn Fn(usize) -> String| {
-        let batch = folder.join("batch");
-        fs::write(&batch, (0..bodies.len()).map(|number| line(number) + "\n").collect::<String>()).unwrap();
+    let one = |turn: usize, line: &dyn Fn(usize) -> String| {
+        let batch = folder.join(format!("batch-{turn}"));
+        let lines = (turn..bodies.len()).step_by(AT_ONCE).map(|number| line(number) + "\n");
+        fs::write(&batch, lines.collect::<String>()).unwrap();
         let mut command = Command::new("sftp");
         command.args(["-q", "-R", "64", "-B", "131072", "-P", &sshd.port().to_string(), "-i"]).arg(sshd.own_key());
         command.arg("-o").arg(format!("UserKnownHostsFile={}", sshd.known_hosts().display()));
         command.arg("-b").arg(&batch).arg(format!("{}@127.0.0.1", Sshd::user()));
-        let (took, ended) = timed(|| command.output().unwrap());
+        let ended = command.output().unwrap();
         assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-        took
     };
+    let run = |line: &(dyn Fn(usize) -> String + Sync)| at_once(AT_ONCE, |turn| one(turn, line)).0;
     let (from, to) = (here.display(), there.display());
     // Connecting is not what is compared.
     let connected = run(&|_| "pwd".to_owned());
-    let put = run(&|number| format!("put -f {from}/{number} {to}/aside\nrename {to}/aside {to}/{number}"));
+    let put = run(&|number| format!("put -f {from}/{number} {to}/~{number}\nrename {to}/~{number} {to}/{number}"));
     let got = run(&|number| format!("get {to}/{number} {from}/{number}"));
     for (number, body) in bodies.iter().enumerate() {
         assert!(fs::read(here.join(number.to_string())).unwrap() == *body);
