@@ -233,6 +233,21 @@ impl Lender {
         }
     }
 
+    /// Makes a call where it is to be made: what writes to a folder has a thread of its own, which makes files for their
+    /// owner alone.
+    pub(crate) fn on_its_thread<T: Send>(&self, call: impl FnOnce() -> T + Send) -> T {
+        if self.grants.folder.is_none() {
+            return call();
+        }
+        std::thread::scope(|scope| {
+            let called = scope.spawn(|| {
+                files_are_private();
+                call()
+            });
+            called.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
     /// What a new instance is lent.
     pub(crate) async fn lend(&self, limits: &Limits, log: GuestLog) -> Result<Lent, Reason> {
         let mut wasi = WasiCtx::builder();
@@ -244,6 +259,8 @@ impl Lender {
             let unlendable =
                 |why: String| Reason::Unlendable { what: format!("the folder `{}`", folder.display()), why };
             make(folder).map_err(|err| unlendable(err.to_string()))?;
+            // Handing each small thing to another thread would take as long as the thing itself.
+            wasi.allow_blocking_current_thread(true);
             wasi.preopened_dir(folder, "/", FsPerms::ReadWrite).map_err(|err| unlendable(chain(&err)))?;
         }
         let mut table = ResourceTable::new();

@@ -201,33 +201,39 @@ impl Storage {
             &Guest,
             &mut wasmtime::Store<Lent>,
             ResourceAny,
-        ) -> wasmtime::Result<Result<R, objects::Error>>,
-    ) -> Result<R, StoreError> {
+        ) -> wasmtime::Result<Result<R, objects::Error>>
+        + Send,
+    ) -> Result<R, StoreError>
+    where
+        R: Send,
+    {
         let shared = &self.0;
         let mut turn = shared.turn();
         let place = &mut turn.live;
         let time = shared.pace.time_for(bytes);
-        let asked = async {
-            let mut live = match place.take() {
-                Some(live) => live,
-                None => shared.open().await?,
+        let answer = shared.lender.on_its_thread(|| {
+            let asked = async {
+                let mut live = match place.take() {
+                    Some(live) => live,
+                    None => shared.open().await?,
+                };
+                let answer = work(&live.guest, &mut live.store, live.session).await;
+                shared.note(&live.store);
+                let hinted = live.store.data_mut().hint();
+                // What trapped is gone with all it had: nothing in it can be relied upon.
+                let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
+                live.used = Instant::now();
+                // Not one that is worn.
+                *place = Some(live).filter(|live| !live.store.data().meter.nearly_full());
+                answer.map_err(|said| Failed::Said(said, hinted))
             };
-            let answer = work(&live.guest, &mut live.store, live.session).await;
-            shared.note(&live.store);
-            let hinted = live.store.data_mut().hint();
-            // What trapped is gone with all it had: nothing in it can be relied upon.
-            let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
-            live.used = Instant::now();
-            // Not one that is worn.
-            *place = Some(live).filter(|live| !live.store.data().meter.nearly_full());
-            answer.map_err(|said| Failed::Said(said, hinted))
-        };
-        // The future holds the instance: what is cut off is dropped.
-        let answer = shared.lending.block_on(async {
-            match tokio::time::timeout(time, Box::pin(asked)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Failed::Plugin(Reason::TimeOut(time))),
-            }
+            // The future holds the instance: what is cut off is dropped.
+            shared.lending.block_on(async {
+                match tokio::time::timeout(time, Box::pin(asked)).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(Failed::Plugin(Reason::TimeOut(time))),
+                }
+            })
         });
         drop(turn);
         self.sweep_later();

@@ -36,12 +36,15 @@ pub(crate) fn read(path: &Path, offset: u64, length: Option<u64>) -> io::Result<
     let lent = get_directories();
     let (root, _) = lent.first().ok_or_else(|| io::Error::other("no folder is lent"))?;
     let path = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?.trim_start_matches('/');
-    let file =
-        root.open_at(PathFlags::SYMLINK_FOLLOW, path, OpenFlags::empty(), DescriptorFlags::READ).map_err(error)?;
-    let known = file.stat().map_err(error)?;
-    if known.type_ != DescriptorType::RegularFile {
+    // Opening a pipe would wait for whoever writes to it.
+    let found = root.stat_at(PathFlags::SYMLINK_FOLLOW, path).map_err(error)?;
+    if found.type_ != DescriptorType::RegularFile {
         return Err(io::ErrorKind::NotFound.into());
     }
+    let file =
+        root.open_at(PathFlags::SYMLINK_FOLLOW, path, OpenFlags::empty(), DescriptorFlags::READ).map_err(error)?;
+    // Another may have the name by now.
+    let known = file.stat().map_err(error)?;
     let left = known.size.saturating_sub(offset);
     let wanted = usize::try_from(length.unwrap_or(left).min(left)).unwrap_or(usize::MAX);
     let mut body = Vec::new();
