@@ -92,15 +92,13 @@ pub enum Flaw {
     PolicyUncovered,
     /// A copy that is to become L shows what was written since it was made.
     CopyShowsEchoes,
-    /// What is only marked in a copy is taken for the log's.
-    CopyUnsealed,
     /// A copy waits for nothing that was sealed after it was made.
     CopyEndsEarly,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 44] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -144,7 +142,6 @@ impl Flaw {
         Self::BaselessResolved,
         Self::PolicyUncovered,
         Self::CopyShowsEchoes,
-        Self::CopyUnsealed,
         Self::CopyEndsEarly,
     ];
 }

@@ -218,10 +218,26 @@ fn show_hides_secrets() {
     [snapshot]
     enabled = true
     interval = 0
+    time_threshold_secs = 0
+    log_threshold = 0
     leader_ttl = 0
     store = "file"
+    compression = "zstd"
+    compression_level = 0
+    retention_count = 0
+    prune_grace = 86400000
     parallel = 4
     bandwidth = "0"
+
+    [snapshot.keep]
+    last = 7
+    hourly = 24
+    daily = 7
+    weekly = 4
+    monthly = 6
+    within = 0
+    tags = []
+    verified = 2
 
     [snapshot.nats]
     replicas = 1

@@ -6,7 +6,7 @@ use super::Dir;
 
 #[test]
 fn alone_it_prints_its_help() {
-    assert_snapshot!(Dir::new().words(""), @r#"
+    assert_snapshot!(Dir::new().words(""), @r"
     exit 0
     --- stdout
     Replicates an application's SQLite file: every node may write, nothing is lost
@@ -26,6 +26,7 @@ fn alone_it_prints_its_help() {
       repair     Compare a database with the log, and send what differs
       plugin     Make components, look at them, try them out, and pin them
       storage    Look at the storage of snapshots, try it, and move objects by hand
+      snapshot   Make snapshots of a cluster's rows, look at them, and bring a database back from one
       policy     Look at who decides clashes in a cluster, and change it for all nodes
       demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything
@@ -34,7 +35,7 @@ fn alone_it_prints_its_help() {
     Options:
       -h, --help     Print help (see more with '--help')
       -V, --version  Print version
-    "#);
+    ");
 }
 
 #[test]

@@ -12,6 +12,8 @@
     reason = "a test that can't go on ends there"
 )]
 
+mod snapshots;
+
 use antiphon_harness::{Place, Signal, Site, eventually, settled};
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
@@ -201,7 +203,7 @@ const ALL: &[Who] = &[Founder, Joiner, Equal];
 
 /// The points named in the program, who passes them for sure, and the passing at which it dies. `commit` ends every
 /// transaction of the host's, so its first passings are those of founding and joining. Those with nobody beside them
-/// are passed in `deaths_off_the_way`, `deaths_between_slices` and `deaths_while_policies_change`.
+/// are passed in `deaths_off_the_way`, `deaths_between_slices`, `deaths_while_policies_change` and `deaths_around_snapshots`.
 const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("checked", ALL, &[1]),
     ("created", &[Founder], &[1]),
@@ -266,6 +268,14 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("begin-life", &[], &[]),
     ("uninstall", &[], &[]),
     ("stopping", &[], &[]),
+    ("snapshot-copied", &[], &[]),
+    ("snapshot-drained", &[], &[]),
+    ("snapshot-put", &[], &[]),
+    ("snapshot-commit", &[], &[]),
+    ("snapshot-committed", &[], &[]),
+    ("snapshot-fetched", &[], &[]),
+    ("snapshot-linked", &[], &[]),
+    ("snapshot-prune", &[], &[]),
 ];
 
 /// Small pieces, so that units have several.

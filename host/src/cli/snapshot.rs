@@ -122,10 +122,20 @@ impl Found {
                 failure.hint("`antiphon snapshot list` says which there are")
             });
         }
+        self.newest(|_| true)?.ok_or_else(|| Failure::new(Kind::Missing, "there is no snapshot"))
+    }
+
+    /// The manifest of the newest one before this one that is whole.
+    fn older(&self, than: SnapshotId) -> Result<Option<Manifest>, Failure> {
+        self.newest(|id| id < than)
+    }
+
+    fn newest(&self, may_be: impl Fn(SnapshotId) -> bool) -> Result<Option<Manifest>, Failure> {
+        let repo = self.repo();
         let mut first = None;
-        for id in repo.ids()? {
+        for id in repo.ids()?.into_iter().filter(|id| may_be(*id)) {
             match repo.manifest(id) {
-                Ok(manifest) => return Ok(manifest),
+                Ok(manifest) => return Ok(Some(manifest)),
                 // An older one may do.
                 Err(failure) if failure.kind() == Kind::Data => {
                     tracing::warn!(%failure, "a snapshot is passed over");
@@ -134,7 +144,7 @@ impl Found {
                 Err(failure) => return Err(failure),
             }
         }
-        Err(first.unwrap_or_else(|| Failure::new(Kind::Missing, "there is no snapshot")))
+        first.map_or(Ok(None), Err)
     }
 }
 

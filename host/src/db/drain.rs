@@ -87,7 +87,8 @@ impl Copying {
             if let Some(why) = copy.is_undrainable()? {
                 return Ok(Err(why));
             }
-            if crate::flaw!(CopyUnsealed) || !copy.seal()? {
+            // Applying would do it, too; but what can't be sealed is to show before anything is applied.
+            if !copy.seal()? {
                 break;
             }
         }

@@ -36,7 +36,7 @@ impl Live {
         let copying = self.db.call(|db| Ok(db.copying())).await.map_err(|error| failed(&error))?;
         let (from, to) = (path.to_owned(), copy.to_owned());
         let opened = apart(move || open(&from, copying, &to)).await?;
-        fault!("copied");
+        fault!("snapshot-copied");
         let mut copy = opened?;
         let sealed = self.seal().await?;
         let begun = Instant::now();
@@ -55,7 +55,7 @@ impl Live {
             let position = copy.position(1).seq;
             let _ = tokio::time::timeout(Duration::from_millis(200), self.log.changed(1, position)).await;
         }
-        fault!("drained");
+        fault!("snapshot-drained");
         apart(move || copy.end_draining().map(|()| copy)).await?.map_err(|error| failed(&error))
     }
 

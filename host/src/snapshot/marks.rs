@@ -218,7 +218,7 @@ impl Repo<'_> {
         }
         for names in [manifests, names, said] {
             for names in names.chunks(LIST_MAX as usize) {
-                fault!("prune");
+                fault!("snapshot-prune");
                 self.store().delete(names).map_err(|error| stored("cannot remove objects of snapshots", &error))?;
             }
         }

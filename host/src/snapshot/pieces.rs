@@ -67,7 +67,7 @@ impl Pieces<'_> {
     /// Stores one object, and reads it back.
     pub(super) fn put(&self, number: u32, object: &[u8]) -> Result<Stored, Failure> {
         let name = self.repo.name(&Object::Payload { snapshot: self.snapshot, part: self.part, number })?;
-        fault!("put");
+        fault!("snapshot-put");
         let content = crate::storage::put(self.repo.store(), &name, object, Put::Replace)
             .map_err(|error| stored("cannot store a part of the snapshot", &error))?;
         Ok(Stored { bytes: content.size, blake3: content.hash.to_hex().to_string() })

@@ -120,10 +120,10 @@ impl<'s> Repo<'s> {
     /// Makes a snapshot real: everything else of it is there.
     pub(super) fn commit(&self, manifest: &Manifest) -> Result<(), Failure> {
         let name = self.name(&Object::Manifest(manifest.id))?;
-        fault!("commit");
+        fault!("snapshot-commit");
         crate::storage::put(self.store, &name, &manifest.to_bytes(), Put::Replace)
             .map_err(|error| stored("cannot store the snapshot's manifest", &error))?;
-        fault!("committed");
+        fault!("snapshot-committed");
         Ok(())
     }
 }

@@ -155,7 +155,7 @@ impl Reading<'_> {
     fn fetch_image(&self, index: &Index, path: &Path) -> Result<u64, Failure> {
         let (image, _) = self.image()?;
         self.fetch(Part::Image, index, path)?;
-        fault!("fetched");
+        fault!("snapshot-fetched");
         let (bytes, got) = hash(path)?;
         if bytes != image.bytes || got != image.blake3 {
             let error = manifest::Error::Hash { expected: image.blake3.clone(), got };
@@ -280,7 +280,7 @@ pub fn restore(repo: Repo<'_>, manifest: &Manifest, parallel: usize, output: &Pa
     let index = reading.index()?;
     let bytes = reading.fetch_image(&index, &image)?;
     let rows = count(manifest, &image, false)?;
-    fault!("restored");
+    fault!("snapshot-linked");
     // Hard links refuse what is there, and a rename would not.
     std::fs::hard_link(&image, output).map_err(|error| match error.kind() {
         std::io::ErrorKind::AlreadyExists => there(),

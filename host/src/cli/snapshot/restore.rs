@@ -1,17 +1,18 @@
 //! `antiphon snapshot restore`: a database comes back.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::{PARALLEL, Shown, Source, snapshot};
+use super::{Found, PARALLEL, Shown, Source, snapshot};
 use crate::cli::json_line;
 use crate::cli::shown::{bytes, utc};
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::snapshot::{Checked, places, restore};
 use antiphon_core::snapshot::id::SnapshotId;
+use antiphon_core::snapshot::manifest::Manifest;
 
 /// Bring the database of a snapshot back, as a new file
 ///
@@ -48,9 +49,11 @@ impl Restore {
     pub(super) fn run(self) -> Result<(), Failure> {
         let begun = Instant::now();
         let found = self.source.open()?;
-        let manifest = found.manifest(self.id)?;
-        let restored =
-            if self.dry_run { Checked::default() } else { restore(found.repo(), &manifest, PARALLEL, &self.output)? };
+        let (manifest, restored) = if self.dry_run {
+            (found.manifest(self.id)?, Checked::default())
+        } else {
+            restored(&found, self.id, &self.output)?
+        };
         let shown = Shown::of(&manifest);
         let mut out = io::stdout().lock();
         let output = self.output.display().to_string();
@@ -63,5 +66,22 @@ impl Restore {
         writeln!(out, "  as of  {}, at {}", utc(shown.created_ms), places(&manifest.positions))?;
         writeln!(out, "  holds  {} rows, {}", shown.rows, bytes(shown.bytes))?;
         Ok(out.flush()?)
+    }
+}
+
+/// Of a snapshot that was not named, the one before it does, if it turns out to be damaged.
+fn restored(found: &Found, id: Option<SnapshotId>, output: &Path) -> Result<(Manifest, Checked), Failure> {
+    let mut manifest = found.manifest(id)?;
+    loop {
+        let failure = match restore(found.repo(), &manifest, PARALLEL, output) {
+            Ok(restored) => return Ok((manifest, restored)),
+            Err(failure) => failure,
+        };
+        if id.is_some() || !matches!(failure.kind(), Kind::Data | Kind::Missing) {
+            return Err(failure);
+        }
+        let Some(older) = found.older(manifest.id)? else { return Err(failure) };
+        tracing::warn!(%failure, "snapshot {} is passed over, and {} taken", manifest.id, older.id);
+        manifest = older;
     }
 }
