@@ -213,6 +213,7 @@ fn show_hides_secrets() {
     [plugin.backup.grants]
     folder = ""
     http = []
+    sockets = []
     private_networks = false
 
     [snapshot]
@@ -257,6 +258,11 @@ fn show_hides_secrets() {
 
     [snapshot.sftp]
     url = "sftp://***@h:22/x"
+    password = ""
+    key_file = ""
+    passphrase = ""
+    agent = false
+    known_hosts = ""
 
     [snapshot.file]
     path = "app.db.antiphon/log/snapshots"
