@@ -3,6 +3,7 @@
 //! | module | noun |
 //! |---|---|
 //! | `bucket` | the bucket of NATS that a storage is lent |
+//! | `ssh` | the channel to an SFTP server that a storage is lent |
 //! | `steady` | tries again, and goes no faster than it may |
 //! | `content` | size and hash of an object: what was put is what is there |
 //! | `conformance` | the suite that every store passes |
@@ -13,17 +14,19 @@ use std::time::Duration;
 
 use antiphon_bundle::World;
 use antiphon_core::store::{ErrorKind, StoreError};
-use antiphon_plugin::{Bucket, Grants, Limits, Pace, PluginHost, Source, Storage};
+use antiphon_plugin::{Bucket, Grants, Limits, Pace, PluginHost, Socket, Source, Storage};
 
 use crate::components;
 use crate::config::{Config, expand, speaks_of_a_secret};
 use crate::custom::{self, Pins};
 use crate::failure::{Failure, Kind};
 use crate::node::{Carrier, NEVER_STARTED};
+use ssh::{Place, SshServer, Words};
 
 mod bucket;
 pub mod conformance;
 mod content;
+mod ssh;
 mod steady;
 
 pub use content::{Content, get, put};
@@ -85,11 +88,14 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
     let settings = settings.collect::<Result<Vec<_>, Failure>>()?;
     let granted = config.plugin.get(name).map(|plugin| &plugin.grants);
     let folder = granted.map(|grants| grants.folder.clone()).filter(|folder| !folder.as_os_str().is_empty());
+    let sockets = granted.map_or(&[][..], |grants| grants.sockets.as_slice());
+    let sockets = sockets.iter().map(|text| socket(name, text)).collect::<Result<Vec<_>, Failure>>()?;
+    let private_networks = granted.is_some_and(|grants| grants.private_networks);
     let mut parts = Parts {
         name: name.to_owned(),
         place: component.source.origin.to_string(),
         source: component.source,
-        grants: Grants { folder, secrets: secrets(&settings), ..Grants::default() },
+        grants: Grants { folder, sockets, private_networks, secrets: secrets(&settings), ..Grants::default() },
         settings,
         limits: component.limits,
     };
@@ -110,44 +116,98 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
             })?;
             (parts.place, parts.grants.bucket) = lend_bucket(config, bucket, replicas)?;
         }
+        Some("sftp") => {
+            let mut words = Words::default();
+            for (setting, value) in std::mem::take(&mut parts.settings) {
+                match setting.as_str() {
+                    "url" => words.url = value,
+                    "password" => words.password = value,
+                    "key_file" => words.key_file = PathBuf::from(value),
+                    "passphrase" => words.passphrase = value,
+                    "known_hosts" => words.known_hosts = PathBuf::from(value),
+                    "agent" => words.agent = value == "true",
+                    _ => parts.settings.push((setting, value)),
+                }
+            }
+            lend_server(&mut parts, words, &format!("plugin.{name}.settings"))?;
+        }
         Some(_) => {}
         None => {
             if let Some(folder) = &parts.grants.folder {
                 parts.place = folder.display().to_string();
+            } else if let Some(Socket { host, port }) = parts.grants.sockets.first() {
+                parts.place = format!("{host}:{port}");
             }
         }
     }
     Ok(parts)
 }
 
+/// A server that a component may connect to, as the configuration has it: `host:port`, or `[address]:port`.
+fn socket(name: &str, text: &str) -> Result<Socket, Failure> {
+    let parts = text.rsplit_once(':').and_then(|(host, port)| {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = inner.or_else(|| Some(host).filter(|host| !host.contains([':', '/', '[', ']', '@'])))?;
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        Some(Socket { host: host.to_owned(), port }).filter(|socket| !socket.host.is_empty())
+    });
+    parts.ok_or_else(|| {
+        Failure::config(format!("`plugin.{name}.grants.sockets` names `{text}`, which is no server"))
+            .hint("write it as `host:port`")
+    })
+}
+
 /// A store that comes with the program, by the short form: `[snapshot.file]` and the like.
 fn short(config: &Config, name: &str) -> Result<Parts, Failure> {
     let snapshot = &config.snapshot;
     let source = custom::official(World::Storage, name).map_err(|_| not_there(config, name))?;
-    let (place, settings, folder, bucket) = match name {
+    let mut parts = Parts {
+        name: name.to_owned(),
+        place: String::new(),
+        source,
+        settings: Vec::new(),
+        limits: Limits::default(),
+        grants: Grants::default(),
+    };
+    match name {
         "file" => {
             let path = snapshot.file.path.clone();
             if path.as_os_str().is_empty() {
                 return Err(Failure::config("`snapshot.file.path` is not set, and there is no database to be beside")
                     .hint("write `path = \"DIR\"` under `[snapshot.file]`"));
             }
-            (path.display().to_string(), Vec::new(), Some(path), None)
+            parts.place = path.display().to_string();
+            parts.grants.folder = Some(path);
         }
         "nats" => {
             let nats = &snapshot.nats;
-            let (place, bucket) = lend_bucket(config, nats.bucket.clone(), nats.replicas as usize)?;
-            (place, Vec::new(), None, bucket)
+            (parts.place, parts.grants.bucket) = lend_bucket(config, nats.bucket.clone(), nats.replicas as usize)?;
+        }
+        "sftp" => {
+            let sftp = &snapshot.sftp;
+            let words = Words {
+                url: expand("snapshot.sftp.url", sftp.url.reveal())?,
+                password: expand("snapshot.sftp.password", sftp.password.reveal())?,
+                key_file: sftp.key_file.clone(),
+                passphrase: expand("snapshot.sftp.passphrase", sftp.passphrase.reveal())?,
+                known_hosts: sftp.known_hosts.clone(),
+                agent: sftp.agent,
+            };
+            lend_server(&mut parts, words, "snapshot.sftp")?;
         }
         _ => return Err(not_there(config, name)),
-    };
-    Ok(Parts {
-        name: name.to_owned(),
-        place,
-        source,
-        grants: Grants { folder, bucket, secrets: secrets(&settings) },
-        settings,
-        limits: Limits::default(),
-    })
+    }
+    Ok(parts)
+}
+
+/// Lends the server of an address, and tells the component the folder. Everything else stays here.
+fn lend_server(parts: &mut Parts, words: Words, key: &str) -> Result<(), Failure> {
+    let place = Place::of(words, key)?;
+    parts.place = place.to_string();
+    parts.grants.secrets = place.secrets();
+    parts.settings.push(("folder".to_owned(), place.folder.clone()));
+    parts.grants.server = Some(Arc::new(SshServer(place)));
+    Ok(())
 }
 
 /// The bucket of that name, or of the usual one, and where it is. It is not connected to before it is asked something.
@@ -182,7 +242,7 @@ fn not_there(config: &Config, name: &str) -> Failure {
         .collect();
     let meant = crate::words::did_you_mean(name, known.iter().copied());
     Failure::new(Kind::NotBuilt, format!("there is no storage `{name}` in this version{meant}"))
-        .hint("`store` under `[snapshot]` is `file`, `nats`, or `plugin:NAME` for a `[plugin.NAME]`")
+        .hint("`store` under `[snapshot]` is `file`, `nats`, `sftp`, or `plugin:NAME` for a `[plugin.NAME]`")
 }
 
 fn take(settings: &mut Vec<(String, String)>, name: &str) -> Option<String> {

@@ -153,9 +153,27 @@ pub const ALL: &[Template] = &[
         JavaScript,
         ["README.md", "package.json", "hasher.js", "cases/orders.toml", "antiphon.toml"]
     ),
-    template!("storage-rust", "folder-store", Storage, Rust, ["README.md", "Cargo.toml", "src/lib.rs"]),
-    template!("storage-python", "folder-store", Storage, Python, ["README.md", "pyproject.toml", "storage.py"]),
-    template!("storage-javascript", "memory-store", Storage, JavaScript, ["README.md", "package.json", "storage.js"]),
+    template!(
+        "storage-rust",
+        "shelf-store",
+        Storage,
+        Rust,
+        ["README.md", "Cargo.toml", "src/lib.rs", "server.rs", "antiphon.toml"]
+    ),
+    template!(
+        "storage-python",
+        "web-shelf",
+        Storage,
+        Python,
+        ["README.md", "pyproject.toml", "storage.py", "server.py", "antiphon.toml"]
+    ),
+    template!(
+        "storage-javascript",
+        "memory-store",
+        Storage,
+        JavaScript,
+        ["README.md", "package.json", "storage.js", "antiphon.toml"]
+    ),
 ];
 
 impl Template {

@@ -97,7 +97,7 @@ fn what_has_no_effect_is_said() {
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `snapshot.s3.bucket` has no effect in this version: snapshots are kept in a folder or in NATS
+    warning: `snapshot.s3.bucket` has no effect in this version: snapshots are kept in a folder, in NATS or on an SFTP server
     "#);
 }
 
@@ -213,6 +213,7 @@ fn show_hides_secrets() {
     [plugin.backup.grants]
     folder = ""
     http = []
+    sockets = []
     private_networks = false
 
     [snapshot]
@@ -257,6 +258,11 @@ fn show_hides_secrets() {
 
     [snapshot.sftp]
     url = "sftp://***@h:22/x"
+    password = ""
+    key_file = ""
+    passphrase = ""
+    agent = false
+    known_hosts = ""
 
     [snapshot.file]
     path = "app.db.antiphon/log/snapshots"

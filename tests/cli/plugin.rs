@@ -247,6 +247,9 @@ fn the_official_components_are_listed() {
     nats               storage    0.1.0    laws 1
       sha256    [sha256]
       settings  bucket (string): name of the bucket; replicas (string): how many servers keep a copy, if it is made
+    sftp               storage    0.1.0    laws 1
+      sha256    [sha256]
+      settings  agent (string): ask the agent at SSH_AUTH_SOCK for keys; key_file (string): file of a private key; known_hosts (string): file of the servers' keys that are known; passphrase (string): what opens the private key; password (string): the password, if it is not in the url; url (string, required): sftp://user:password@host:port/folder
     ");
     let json = dir.words("plugin list --json");
     let lines: Vec<serde_json::Value> = json.lines().skip(2).map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -163,7 +163,7 @@ fn build_says_what_it_made_and_what_to_write_down() {
     let said = dir.read("mine/said");
     assert!(
         said.contains(
-            "--wit-path wit --world storage-file componentize storage --output [DIR]/mine/.mine.wasm"
+            "--wit-path wit --world storage-net componentize storage --output [DIR]/mine/.mine.wasm"
                 .replace("[DIR]", dir.folder.path().canonicalize().unwrap().to_str().unwrap())
                 .as_str()
         ),

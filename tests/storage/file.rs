@@ -113,6 +113,19 @@ fn what_was_cut_off_is_no_object_and_goes() {
     assert!(!old.exists() && new.exists());
 }
 
+/// Nobody writes to the pipe, and nobody waits for that.
+#[test]
+fn t03_what_is_no_file_is_no_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.put(&name("a"), b"x", Put::Replace).unwrap();
+    let made = Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap();
+    assert!(made.success());
+    assert_eq!(store.get(&name("pipe"), None).unwrap_err().kind, ErrorKind::NotFound);
+    let names: Vec<_> = store.list("", None, LIST_MAX).unwrap().into_iter().map(|object| object.name).collect();
+    assert_eq!(names, [name("a")]);
+}
+
 #[test]
 fn a_folder_that_cannot_be_had_is_named() {
     let folder = tempfile::tempdir().unwrap();

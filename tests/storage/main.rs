@@ -12,6 +12,9 @@
 mod file;
 mod hostile;
 mod nats;
+mod sftp;
+mod sftp_hostile;
+mod sftp_login;
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -33,6 +36,23 @@ fn official(name: &str) -> Source<'static> {
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+/// A store has its own component compiled, and no other.
+#[test]
+fn only_what_is_configured_is_compiled() {
+    let (cache, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let options = HostOptions { cache_dir: Some(cache.path().to_owned()), ..HostOptions::default() };
+    let host = PluginHost::new(&options).unwrap();
+    let file = folder.path().join("antiphon.toml");
+    std::fs::write(&file, "db_path = 'app.db'\n[snapshot]\nstore = 'file'\n[snapshot.file]\npath = 'objects'").unwrap();
+    let config = antiphon::config::Sources { file: Some(file), ..antiphon::config::Sources::default() };
+    let config = antiphon::config::Config::unjudged(config).unwrap();
+    let opened = antiphon::storage::open(&config, &host, None, antiphon::custom::Pins::Required).unwrap();
+    opened.store.check().unwrap();
+    let kept = std::fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let kept: Vec<_> = kept.filter(|name| name.to_str().is_some_and(|name| name.ends_with(".compiled"))).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
 }
 
 /// Runs the whole suite; a step that fails is told with all others.

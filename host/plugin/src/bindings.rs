@@ -46,9 +46,26 @@ mod nats {
     });
 }
 
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+mod ssh {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "storage-ssh",
+        imports: { default: async | trappable },
+        exports: { default: async },
+        with: {
+            "antiphon:plugin/types": crate::bindings::resolver::antiphon::plugin::types,
+            "antiphon:plugin/log": crate::bindings::resolver::antiphon::plugin::log,
+            "antiphon:plugin/objects": crate::bindings::storage::antiphon::plugin::objects,
+            "antiphon:plugin/ssh-channel.channel": crate::lent::Channel,
+        },
+    });
+}
+
 pub(crate) use nats::antiphon::plugin::nats_bucket;
 pub(crate) use resolver::antiphon::plugin::{log, types};
 pub(crate) use resolver::exports::antiphon::plugin::conflict;
+pub(crate) use ssh::antiphon::plugin::ssh_channel;
 pub(crate) use storage::antiphon::plugin::objects;
 
 /// The version of the package that the modules above were made from.

@@ -4,11 +4,13 @@
 //! to print to, and of folders, servers and addresses those that the configuration names.
 
 mod bucket;
+mod channel;
+mod sockets;
 
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -27,6 +29,12 @@ use crate::log::GuestLog;
 
 pub use bucket::Bucket;
 
+#[expect(unreachable_pub, reason = "what is generated names it as if it were seen outside")]
+pub use channel::Channel;
+pub use channel::{Conversation, Server};
+pub use sockets::Socket;
+use sockets::{Reach, Refused};
+
 const RESOURCES_MAX: usize = 1_000;
 
 /// What a storage plugin may reach. The default is nothing.
@@ -36,6 +44,12 @@ pub struct Grants {
     pub folder: Option<PathBuf>,
     /// The bucket of an object store.
     pub bucket: Option<Arc<dyn Bucket>>,
+    /// The server to whose SFTP it may open channels.
+    pub server: Option<Arc<dyn Server>>,
+    /// The servers that it may connect to.
+    pub sockets: Vec<Socket>,
+    /// Whether they may be this machine, or in a private network.
+    pub private_networks: bool,
     /// What the settings hold that nobody may see: it is taken out of whatever the plugin says.
     pub secrets: Vec<String>,
 }
@@ -43,7 +57,13 @@ pub struct Grants {
 /// Without the secrets.
 impl fmt::Debug for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grants").field("folder", &self.folder).field("bucket", &self.bucket.is_some()).finish()
+        f.debug_struct("Grants")
+            .field("folder", &self.folder)
+            .field("bucket", &self.bucket.is_some())
+            .field("server", &self.server.is_some())
+            .field("sockets", &self.sockets)
+            .field("private_networks", &self.private_networks)
+            .finish()
     }
 }
 
@@ -128,6 +148,26 @@ pub(crate) struct Lent {
     pub(crate) log: GuestLog,
     pub(crate) secrets: Secrets,
     bucket: Option<Arc<dyn Bucket>>,
+    server: Option<Arc<dyn Server>>,
+    /// How many channels to it are open.
+    channels: usize,
+    /// The last failure that the host told it with a hint, and the hint, which gets lost on the way through it.
+    hinted: Option<(String, String)>,
+    reach: Reach,
+    refused: Refused,
+}
+
+impl Lent {
+    /// What may help whoever hears of the plugin's failure: the host's own words of it, and a hint.
+    pub(crate) fn hint(&mut self) -> Option<(String, String)> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let refused = refused.map(|address| {
+            let hint = format!("it wanted to connect to `{address}`, which `sockets` under its grants does not name");
+            // Whatever the plugin says of it.
+            (String::new(), hint)
+        });
+        refused.or_else(|| self.hinted.take())
+    }
 }
 
 impl WasiView for Lent {
@@ -167,6 +207,8 @@ impl Lender {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
         bindings::log::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         bindings::nats_bucket::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
+        bindings::ssh_channel::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
+        sockets::link(&mut linker).map_err(unlinkable)?;
         linker.instantiate_pre(component).map_err(unlinkable)
     }
 
@@ -182,19 +224,43 @@ impl Lender {
             Some(("antiphon:plugin", "nats-bucket")) => {
                 Err(Reason::NotGranted { import: import.to_owned(), grant: "[snapshot] store = \"nats\"".to_owned() })
             }
+            Some(("antiphon:plugin", "ssh-channel")) if self.grants.server.is_some() => Ok(()),
+            Some(("antiphon:plugin", "ssh-channel")) => {
+                Err(Reason::NotGranted { import: import.to_owned(), grant: "[snapshot] store = \"sftp\"".to_owned() })
+            }
             _ if interface == "antiphon:plugin/objects" || inert::is_linked(import) => Ok(()),
             _ => Err(Reason::UnknownImport(import.to_owned())),
         }
     }
 
+    /// Makes a call where it is to be made: what writes to a folder has a thread of its own, which makes files for their
+    /// owner alone.
+    pub(crate) fn on_its_thread<T: Send>(&self, call: impl FnOnce() -> T + Send) -> T {
+        if self.grants.folder.is_none() {
+            return call();
+        }
+        std::thread::scope(|scope| {
+            let called = scope.spawn(|| {
+                files_are_private();
+                call()
+            });
+            called.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
     /// What a new instance is lent.
-    pub(crate) fn lend(&self, limits: &Limits, log: GuestLog) -> Result<Lent, Reason> {
+    pub(crate) async fn lend(&self, limits: &Limits, log: GuestLog) -> Result<Lent, Reason> {
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(1 << 16).allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+        let (reach, refused) =
+            (Reach::of(&self.grants.sockets, self.grants.private_networks).await?, Refused::default());
+        reach.lend(&mut wasi, &refused);
         if let Some(folder) = &self.grants.folder {
             let unlendable =
                 |why: String| Reason::Unlendable { what: format!("the folder `{}`", folder.display()), why };
             make(folder).map_err(|err| unlendable(err.to_string()))?;
+            // Handing each small thing to another thread would take as long as the thing itself.
+            wasi.allow_blocking_current_thread(true);
             wasi.preopened_dir(folder, "/", FsPerms::ReadWrite).map_err(|err| unlendable(chain(&err)))?;
         }
         let mut table = ResourceTable::new();
@@ -206,6 +272,11 @@ impl Lender {
             log,
             secrets: self.secrets.clone(),
             bucket: self.grants.bucket.clone(),
+            server: self.grants.server.clone(),
+            channels: 0,
+            hinted: None,
+            reach,
+            refused,
         })
     }
 }

@@ -115,8 +115,8 @@ impl Drop for Turn<'_> {
 
 /// Why there is no answer.
 enum Failed {
-    /// The guest said so.
-    Said(objects::Error),
+    /// The guest said so. What the host told it with that may help.
+    Said(objects::Error, Option<(String, String)>),
     /// It did not answer as it should.
     Plugin(Reason),
 }
@@ -201,38 +201,45 @@ impl Storage {
             &Guest,
             &mut wasmtime::Store<Lent>,
             ResourceAny,
-        ) -> wasmtime::Result<Result<R, objects::Error>>,
-    ) -> Result<R, StoreError> {
+        ) -> wasmtime::Result<Result<R, objects::Error>>
+        + Send,
+    ) -> Result<R, StoreError>
+    where
+        R: Send,
+    {
         let shared = &self.0;
         let mut turn = shared.turn();
         let place = &mut turn.live;
         let time = shared.pace.time_for(bytes);
-        let asked = async {
-            let mut live = match place.take() {
-                Some(live) => live,
-                None => shared.open().await?,
+        let answer = shared.lender.on_its_thread(|| {
+            let asked = async {
+                let mut live = match place.take() {
+                    Some(live) => live,
+                    None => shared.open().await?,
+                };
+                let answer = work(&live.guest, &mut live.store, live.session).await;
+                shared.note(&live.store);
+                let hinted = live.store.data_mut().hint();
+                // What trapped is gone with all it had: nothing in it can be relied upon.
+                let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
+                live.used = Instant::now();
+                // Not one that is worn.
+                *place = Some(live).filter(|live| !live.store.data().meter.nearly_full());
+                answer.map_err(|said| Failed::Said(said, hinted))
             };
-            let answer = work(&live.guest, &mut live.store, live.session).await;
-            shared.note(&live.store);
-            // What trapped is gone with all it had: nothing in it can be relied upon.
-            let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
-            live.used = Instant::now();
-            // Not one that is worn.
-            *place = Some(live).filter(|live| !live.store.data().meter.nearly_full());
-            answer.map_err(Failed::Said)
-        };
-        // The future holds the instance: what is cut off is dropped.
-        let answer = shared.lending.block_on(async {
-            match tokio::time::timeout(time, Box::pin(asked)).await {
-                Ok(answer) => answer,
-                Err(_) => Err(Failed::Plugin(Reason::TimeOut(time))),
-            }
+            // The future holds the instance: what is cut off is dropped.
+            shared.lending.block_on(async {
+                match tokio::time::timeout(time, Box::pin(asked)).await {
+                    Ok(answer) => answer,
+                    Err(_) => Err(Failed::Plugin(Reason::TimeOut(time))),
+                }
+            })
         });
         drop(turn);
         self.sweep_later();
         match answer {
             Some(Ok(answer)) => Ok(answer),
-            Some(Err(Failed::Said(said))) => Err(shared.said(&said)),
+            Some(Err(Failed::Said(said, hinted))) => Err(shared.said(&said, hinted)),
             Some(Err(Failed::Plugin(reason))) => Err(shared.broken(attempt, reason)),
             None => Err(shared.broken(attempt, Reason::NotConfigured)),
         }
@@ -320,7 +327,7 @@ impl Shared {
     }
 
     async fn instantiate(&self) -> Result<(wasmtime::Store<Lent>, Guest), Reason> {
-        let lent = self.lender.lend(&self.limits, self.log.clone())?;
+        let lent = self.lender.lend(&self.limits, self.log.clone()).await?;
         let mut store = wasmtime::Store::new(&self.lending.runtime.engine, lent);
         store.limiter(|lent| &mut lent.meter);
         store.set_hostcall_fuel(self.limits.returned_bytes);
@@ -343,7 +350,7 @@ impl Shared {
         self.note(&store);
         match opened {
             Ok(Ok(session)) => Ok(Live { store, guest, session, used: Instant::now() }),
-            Ok(Err(said)) => Err(Failed::Said(said)),
+            Ok(Err(said)) => Err(Failed::Said(said, store.data_mut().hint())),
             Err(err) => Err(Failed::Plugin(self.why(&err, &store))),
         }
     }
@@ -372,7 +379,7 @@ impl Shared {
     }
 
     /// What a guest said went wrong, fit to be shown.
-    fn said(&self, said: &objects::Error) -> StoreError {
+    fn said(&self, said: &objects::Error, hinted: Option<(String, String)>) -> StoreError {
         let kind = match said.kind {
             objects::Kind::NotFound => ErrorKind::NotFound,
             objects::Kind::Exists => ErrorKind::Exists,
@@ -381,9 +388,14 @@ impl Shared {
             objects::Kind::Temporary => ErrorKind::Temporary,
             objects::Kind::Permanent => ErrorKind::Permanent,
         };
+        // What it may not reach it may not reach later either, whatever it makes of that.
+        let kind =
+            if hinted.as_ref().is_some_and(|(message, _)| message.is_empty()) { ErrorKind::Denied } else { kind };
         let message = printable(&self.lender.secrets.hidden(&said.message), MESSAGE_BYTES_MAX);
         let retry_after = said.retry_after_ms.map(|millis| Duration::from_millis(millis.into()));
-        StoreError { retry_after, ..StoreError::new(kind, message) }
+        // The host's own hint, if it is the host's own failure that the guest passes on.
+        let hint = hinted.filter(|(message, _)| said.message.contains(message)).map(|(_, hint)| hint);
+        StoreError { retry_after, hint, ..StoreError::new(kind, message) }
     }
 
     /// A plugin that did not do as it should.

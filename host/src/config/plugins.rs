@@ -139,6 +139,8 @@ section! {
         folder: PathBuf = PathBuf::new(),
         /// Servers it may speak HTTP with, as `https://host:port`.
         http: Vec<String> = Vec::new(),
+        /// Servers it may connect to by itself, as `host:port`.
+        sockets: Vec<String> = Vec::new(),
         /// Allow addresses of private networks and of this machine.
         private_networks: bool = false,
     }

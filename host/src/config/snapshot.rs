@@ -114,8 +114,19 @@ section! {
 section! {
     /// With `store = "sftp"`.
     SnapshotSftp at "snapshot.sftp" {
-        /// Address of the folder, as `sftp://user:password@host:22/path`.
+        /// Address of the folder, as `sftp://user:password@host:22/path`. `/~/path` begins where a login begins.
         url: Url = Url::default(),
+        /// The password, if it is not in `url`; `${file:PATH}` reads it from a file.
+        password: Secret = Secret::default(),
+        /// File of a private key to log in with.
+        key_file: PathBuf = PathBuf::new(),
+        /// What opens that, if it is protected.
+        passphrase: Secret = Secret::default(),
+        /// Ask the agent at `SSH_AUTH_SOCK` for keys.
+        agent: bool = false,
+        /// File of the servers' keys that are known. Empty: `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`. A server
+        /// that is not known is refused.
+        known_hosts: PathBuf = PathBuf::new(),
     }
 }
 

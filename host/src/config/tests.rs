@@ -148,7 +148,7 @@ fn all_their_keys_parse_with_their_meaning() {
 fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
     `replication_log.max_entries` has no effect in this version: no entry is dropped
-    `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.webdav.url`, `snapshot.sftp.url` have no effect in this version: snapshots are kept in a folder or in NATS
+    `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.webdav.url` have no effect in this version: snapshots are kept in a folder, in NATS or on an SFTP server
     `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
     `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
     "#);

@@ -44,6 +44,7 @@ pub const ALL: &[Component] = &[
     component!("xxh3", Hasher, "hash_xxh3"),
     component!("file", Storage, "storage_file"),
     component!("nats", Storage, "storage_nats"),
+    component!("sftp", Storage, "storage_sftp"),
 ];
 
 /// The official component of this world and name.

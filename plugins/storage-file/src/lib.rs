@@ -14,7 +14,7 @@ mod listing;
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,7 +22,7 @@ use bindings::antiphon::plugin::objects::{Error, Kind, Object};
 use bindings::antiphon::plugin::types::Settings;
 use bindings::exports::antiphon::plugin::metadata::{self, Info};
 use bindings::exports::antiphon::plugin::storage::{self, Traits};
-use durable::write;
+use durable::{read, write};
 
 /// The folder that the host lends.
 const ROOT: &str = "/";
@@ -93,7 +93,7 @@ impl storage::GuestSession for Session {
     }
 
     fn get(&self, key: String, offset: u64, length: Option<u64>) -> Result<Vec<u8>, Error> {
-        get(&place(&key), offset, length).map_err(|err| missing("get", &key, &err))
+        read(&place(&key), offset, length).map_err(|err| missing("get", &key, &err))
     }
 
     fn stat(&self, key: String) -> Result<Object, Error> {
@@ -172,22 +172,6 @@ fn make(folder: &Path) -> io::Result<()> {
 /// Names in a folder outlast a power cut once the folder itself was synced.
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
-}
-
-fn get(path: &Path, offset: u64, length: Option<u64>) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let known = file.metadata()?;
-    if known.is_dir() {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    let left = known.len().saturating_sub(offset);
-    let length = length.unwrap_or(left).min(left);
-    if offset > 0 {
-        file.seek(SeekFrom::Start(offset))?;
-    }
-    let mut body = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-    file.take(length).read_to_end(&mut body)?;
-    Ok(body)
 }
 
 /// Removes a folder and those above it, as far as they are empty.

@@ -17,6 +17,7 @@ mod policies;
 mod process;
 mod proxy;
 pub mod seeds;
+mod sshd;
 mod storages;
 pub mod vfs;
 
@@ -31,4 +32,5 @@ pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, Node
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
 pub use proxy::{Flow, Proxy};
 pub use rustix::process::{Resource, Signal};
+pub use sshd::{SshAgent, Sshd};
 pub use storages::storage_guest;

@@ -85,6 +85,11 @@ impl Proxy {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Bytes that have come through, both ways.
     pub fn passed(&self) -> u64 {
         self.passed.load(Ordering::Relaxed)

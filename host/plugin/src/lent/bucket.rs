@@ -33,7 +33,7 @@ pub trait Bucket: Send + Sync {
 }
 
 /// What a plugin hears of a failure.
-fn told(error: StoreError) -> objects::Error {
+pub(super) fn told(error: StoreError) -> objects::Error {
     let kind = match error.kind {
         ErrorKind::NotFound => objects::Kind::NotFound,
         ErrorKind::Exists => objects::Kind::Exists,

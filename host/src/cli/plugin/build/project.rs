@@ -47,9 +47,11 @@ impl Project {
                     .hint("leave one of Cargo.toml, pyproject.toml and package.json in it"));
             }
         };
-        let name = name(&folder.join(manifest), language)?;
+        let (name, own_world) = named(&folder.join(manifest), language)?;
+        let given = world.is_some();
+        let world = world.or(own_world);
         let entry = match language {
-            Language::Rust if world.is_some() => {
+            Language::Rust if given => {
                 return Err(Failure::usage("a component in Rust says its world in its source")
                     .hint("change `world` in `wit_bindgen::generate!`"));
             }
@@ -61,8 +63,8 @@ impl Project {
     }
 }
 
-/// The name in a manifest.
-fn name(manifest: &Path, language: Language) -> Result<String, Failure> {
+/// The name in a manifest, and the world if it says that: `[tool.antiphon] world`, or `antiphon.world` in JSON.
+fn named(manifest: &Path, language: Language) -> Result<(String, Option<String>), Failure> {
     let failed = |why: &str| {
         let file = manifest.file_name().unwrap_or_default().display().to_string();
         Failure::new(Failed::Data, format!("cannot read `{file}`: {why}"))
@@ -86,7 +88,10 @@ fn name(manifest: &Path, language: Language) -> Result<String, Failure> {
     if name.is_empty() || !name.bytes().all(good) {
         return Err(failed("it has no name, or one that is no plain word"));
     }
-    Ok(name.to_owned())
+    let tools =
+        if language == Language::Python { table.get("tool").and_then(toml::Value::as_table) } else { Some(&table) };
+    let world = tools.and_then(|tools| tools.get("antiphon")?.get("world")?.as_str());
+    Ok((name.to_owned(), world.map(str::to_owned)))
 }
 
 /// The file a script begins with: it is called as its kind.
