@@ -3,6 +3,7 @@
 //! | module | noun |
 //! |---|---|
 //! | `bucket` | the bucket of NATS that a storage is lent |
+//! | `web` | the servers that `s3` and `webdav` are lent |
 //! | `steady` | tries again, and goes no faster than it may |
 //! | `content` | size and hash of an object: what was put is what is there |
 //! | `conformance` | the suite that every store passes |
@@ -25,9 +26,11 @@ mod bucket;
 pub mod conformance;
 mod content;
 mod steady;
+mod web;
 
 pub use content::{Content, get, put};
 pub use steady::{Retry, Steady};
+use web::Here;
 
 /// The memory of an instance that a storage has at least: objects pass through it.
 pub(crate) const MEMORY_BYTES_MIN: usize = 128 << 20;
@@ -85,6 +88,7 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
     let settings = settings.collect::<Result<Vec<_>, Failure>>()?;
     let granted = config.plugin.get(name).map(|plugin| &plugin.grants);
     let folder = granted.map(|grants| grants.folder.clone()).filter(|folder| !folder.as_os_str().is_empty());
+    let private_networks = granted.is_some_and(|grants| grants.private_networks);
     let mut parts = Parts {
         name: name.to_owned(),
         place: component.source.origin.to_string(),
@@ -110,13 +114,27 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
             })?;
             (parts.place, parts.grants.bucket) = lend_bucket(config, bucket, replicas)?;
         }
+        Some("s3") => {
+            let (here, settings) = (Here::plugin(name), &mut parts.settings);
+            let (place, web) = web::s3(settings, &here, private_networks, &web::variable)?;
+            (parts.place, parts.grants.web) = (place, Some(web));
+        }
+        Some("webdav") => {
+            let (place, web) = web::webdav(&mut parts.settings, &Here::plugin(name), private_networks)?;
+            (parts.place, parts.grants.web) = (place, Some(web));
+        }
         Some(_) => {}
         None => {
+            if let Some(granted) = granted {
+                parts.grants.web = web::custom(name, granted)?;
+            }
             if let Some(folder) = &parts.grants.folder {
                 parts.place = folder.display().to_string();
             }
         }
     }
+    // What was made of settings, or came from elsewhere, is no less secret.
+    parts.grants.secrets.extend(secrets(&parts.settings));
     Ok(parts)
 }
 
@@ -124,6 +142,7 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
 fn short(config: &Config, name: &str) -> Result<Parts, Failure> {
     let snapshot = &config.snapshot;
     let source = custom::official(World::Storage, name).map_err(|_| not_there(config, name))?;
+    let mut web = None;
     let (place, settings, folder, bucket) = match name {
         "file" => {
             let path = snapshot.file.path.clone();
@@ -138,13 +157,27 @@ fn short(config: &Config, name: &str) -> Result<Parts, Failure> {
             let (place, bucket) = lend_bucket(config, nats.bucket.clone(), nats.replicas as usize)?;
             (place, Vec::new(), None, bucket)
         }
+        "s3" => {
+            let mut settings = snapshot.s3.settings()?;
+            let private = snapshot.s3.private_networks;
+            let (place, granted) = web::s3(&mut settings, &Here::short(name), private, &web::variable)?;
+            web = Some(granted);
+            (place, settings, None, None)
+        }
+        "webdav" => {
+            let mut settings = snapshot.webdav.settings()?;
+            let private = snapshot.webdav.private_networks;
+            let (place, granted) = web::webdav(&mut settings, &Here::short(name), private)?;
+            web = Some(granted);
+            (place, settings, None, None)
+        }
         _ => return Err(not_there(config, name)),
     };
     Ok(Parts {
         name: name.to_owned(),
         place,
         source,
-        grants: Grants { folder, bucket, secrets: secrets(&settings) },
+        grants: Grants { folder, bucket, web, secrets: secrets(&settings) },
         settings,
         limits: Limits::default(),
     })
@@ -182,7 +215,7 @@ fn not_there(config: &Config, name: &str) -> Failure {
         .collect();
     let meant = crate::words::did_you_mean(name, known.iter().copied());
     Failure::new(Kind::NotBuilt, format!("there is no storage `{name}` in this version{meant}"))
-        .hint("`store` under `[snapshot]` is `file`, `nats`, or `plugin:NAME` for a `[plugin.NAME]`")
+        .hint("`store` under `[snapshot]` is `file`, `nats`, `s3`, `webdav`, or `plugin:NAME` for a `[plugin.NAME]`")
 }
 
 fn take(settings: &mut Vec<(String, String)>, name: &str) -> Option<String> {

@@ -9,15 +9,23 @@
     reason = "this is all test, and a test fails by panicking"
 )]
 
+mod faults;
 mod file;
+mod grants;
 mod hostile;
 mod nats;
+mod s3;
+mod webdav;
 
 use std::path::Path;
 use std::sync::LazyLock;
 
-use antiphon::storage::conformance::{self, Extent};
-use antiphon_core::store::{Name, Store};
+use antiphon::config::{Config, Sources};
+use antiphon::custom::Pins;
+use antiphon::failure::Failure;
+use antiphon::storage::conformance::{self, Extent, noise};
+use antiphon::storage::{Opened, open};
+use antiphon_core::store::{LIST_MAX, Name, Put, Store};
 use antiphon_plugin::{HostOptions, Origin, PluginHost, Source};
 
 /// One host for all tests, which remembers what it has compiled from one run to the next.
@@ -31,8 +39,65 @@ fn official(name: &str) -> Source<'static> {
     Source { name: name.into(), origin: Origin::Official, bytes: component.bytes.into() }
 }
 
+/// The store of a configuration with these lines.
+fn configured(lines: &str) -> Opened {
+    refused(lines).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// The same, if there is any.
+fn refused(lines: &str) -> Result<Opened, Failure> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("antiphon.toml");
+    std::fs::write(&file, format!("db_path = 'app.db'\n{lines}")).unwrap();
+    let config = Config::unjudged(Sources { file: Some(file), ..Sources::default() }).unwrap();
+    open(&config, &HOST, None, Pins::Required)
+}
+
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+/// Puts objects while `interrupt` ends the server and starts it again; what was acknowledged is there afterwards.
+fn survives(store: &dyn Store, interrupt: impl FnOnce()) {
+    let body = |number: usize| noise(number as u64, 300_000 + number);
+    let names: Vec<Name> = (0..40).map(|number| name(&format!("objects/{number}"))).collect();
+    let kept: Vec<usize> = std::thread::scope(|scope| {
+        let putting = scope.spawn(|| {
+            let put = |number: &usize| store.put(&names[*number], &body(*number), Put::Replace).is_ok();
+            (0..names.len()).filter(put).collect()
+        });
+        antiphon_harness::eventually("some objects are there", || {
+            store.list("objects/", None, LIST_MAX).is_ok_and(|listed| listed.len() >= 5)
+        });
+        interrupt();
+        putting.join().unwrap()
+    });
+    assert!(kept.len() >= 5, "{kept:?}");
+    for number in &kept {
+        assert_eq!(store.get(&names[*number], None).unwrap(), body(*number));
+    }
+    store.put(&name("after"), b"x", Put::Replace).unwrap();
+}
+
+/// Megabytes in objects of 8 MiB, several at once: 64, and 2,048 with `FULL`.
+fn carries_much(opened: &Opened) {
+    let full = std::env::var_os("FULL").is_some();
+    let (objects, threads) = (if full { 256 } else { 8 }, 4);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                for number in (thread..objects).step_by(threads) {
+                    let (body, name) = (noise(number as u64, 8 << 20), name(&format!("much/{number}")));
+                    opened.store.put(&name, &body, Put::Replace).unwrap();
+                    assert!(opened.store.get(&name, None).unwrap() == body, "{name}");
+                    opened.store.delete(&[name]).unwrap();
+                }
+            });
+        }
+    });
+    let peak = opened.component.memory_peak();
+    eprintln!("{} MiB carried; an instance had {} MiB of memory at most", objects * 8, peak >> 20);
+    assert!(peak < 128 << 20, "{peak}");
 }
 
 /// Runs the whole suite; a step that fails is told with all others.

@@ -4,11 +4,13 @@
 //! to print to, and of folders, servers and addresses those that the configuration names.
 
 mod bucket;
+mod http;
 
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -16,6 +18,7 @@ use tokio::runtime::Runtime as Tokio;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker, ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::bindings;
 use crate::component::chain;
@@ -26,6 +29,9 @@ use crate::limits::{Limits, Meter};
 use crate::log::GuestLog;
 
 pub use bucket::Bucket;
+pub use http::{Advice, Certificates, Server, Web};
+pub(crate) use http::Trouble;
+use http::{Connections, Sender};
 
 const RESOURCES_MAX: usize = 1_000;
 
@@ -36,6 +42,8 @@ pub struct Grants {
     pub folder: Option<PathBuf>,
     /// The bucket of an object store.
     pub bucket: Option<Arc<dyn Bucket>>,
+    /// The servers that it may speak HTTP with.
+    pub web: Option<Web>,
     /// What the settings hold that nobody may see: it is taken out of whatever the plugin says.
     pub secrets: Vec<String>,
 }
@@ -43,7 +51,12 @@ pub struct Grants {
 /// Without the secrets.
 impl fmt::Debug for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grants").field("folder", &self.folder).field("bucket", &self.bucket.is_some()).finish()
+        let servers = self.web.as_ref().map(|web| &web.servers);
+        f.debug_struct("Grants")
+            .field("folder", &self.folder)
+            .field("bucket", &self.bucket.is_some())
+            .field("servers", &servers)
+            .finish()
     }
 }
 
@@ -128,6 +141,21 @@ pub(crate) struct Lent {
     pub(crate) log: GuestLog,
     pub(crate) secrets: Secrets,
     bucket: Option<Arc<dyn Bucket>>,
+    http: WasiHttpCtx,
+    sender: Sender,
+}
+
+impl Lent {
+    /// What stood in the way of the last request, if it did not come through.
+    pub(crate) fn take_trouble(&self) -> Option<Trouble> {
+        self.sender.troubles.take()
+    }
+}
+
+impl WasiHttpView for Lent {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.sender, table: &mut self.table, ctx: &mut self.http }
+    }
 }
 
 impl WasiView for Lent {
@@ -142,17 +170,20 @@ pub(crate) struct Lender {
     /// It is lent nothing, and may import what it wants: it is only asked what it is.
     describing: bool,
     pub(crate) secrets: Secrets,
+    connections: Option<Arc<Connections>>,
 }
 
 impl Lender {
-    pub(crate) fn new(mut grants: Grants) -> Self {
+    /// `silence`: how long the other side of a connection may be silent.
+    pub(crate) fn new(mut grants: Grants, silence: Duration) -> Self {
         let secrets = Secrets::new(std::mem::take(&mut grants.secrets));
-        Self { grants, describing: false, secrets }
+        let connections = grants.web.take().map(|web| Arc::new(Connections::new(web, silence)));
+        Self { grants, describing: false, secrets, connections }
     }
 
     /// Lends nothing to a plugin that is only asked what it is.
     pub(crate) fn of_nothing() -> Self {
-        Self { grants: Grants::default(), describing: true, secrets: Secrets::default() }
+        Self { grants: Grants::default(), describing: true, secrets: Secrets::default(), connections: None }
     }
 
     /// Gives a component its imports, if it is granted all that it needs.
@@ -165,6 +196,7 @@ impl Lender {
         let unlinkable = |err: wasmtime::Error| Reason::Unlinkable(chain(&err));
         let mut linker = Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(unlinkable)?;
         bindings::log::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         bindings::nats_bucket::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         linker.instantiate_pre(component).map_err(unlinkable)
@@ -177,6 +209,7 @@ impl Lender {
             grant: format!("plugin.{name}.grants.{grant}"),
         };
         match interface.split_once('/') {
+            Some(("wasi:http", "types" | "outgoing-handler")) if self.connections.is_some() => Ok(()),
             Some(("wasi:http", _)) => Err(not_granted("http")),
             Some(("antiphon:plugin", "nats-bucket")) if self.grants.bucket.is_some() => Ok(()),
             Some(("antiphon:plugin", "nats-bucket")) => {
@@ -206,6 +239,8 @@ impl Lender {
             log,
             secrets: self.secrets.clone(),
             bucket: self.grants.bucket.clone(),
+            http: WasiHttpCtx::new(),
+            sender: Sender::new(self.connections.clone()),
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::bindings::objects;
 use crate::bindings::storage::{StorageFile as Guest, StorageFilePre as Linked};
 use crate::component::{check_exports, compile};
 use crate::error::{Attempt, Error, Reason, Subject};
-use crate::lent::{Grants, Lender, Lending, Lent};
+use crate::lent::{Grants, Lender, Lending, Lent, Trouble};
 use crate::limits::Limits;
 use crate::log::{GuestLog, printable};
 use crate::plugin::{Described, believed};
@@ -25,6 +25,9 @@ use crate::{Info, Settings, Source, sha256};
 pub(crate) const EXPORTS: [&str; 2] = ["antiphon:plugin/metadata", "antiphon:plugin/storage"];
 
 const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// How many bytes could go in the time that deleting one object may take.
+const BYTES_A_DELETE: u64 = 64 << 10;
 
 /// What an answer may hold besides an object.
 const RETURNED_BYTES_MORE: usize = 1 << 20;
@@ -40,6 +43,8 @@ pub struct Pace {
     pub bytes_per_second_min: u64,
     /// After so long without a call an instance goes.
     pub idle: Duration,
+    /// How long the other side of a connection may say and take nothing.
+    pub silence: Duration,
 }
 
 impl Default for Pace {
@@ -49,6 +54,7 @@ impl Default for Pace {
             call: Duration::from_secs(30),
             bytes_per_second_min: 1 << 20,
             idle: Duration::from_secs(60),
+            silence: Duration::from_secs(15),
         }
     }
 }
@@ -115,8 +121,8 @@ impl Drop for Turn<'_> {
 
 /// Why there is no answer.
 enum Failed {
-    /// The guest said so.
-    Said(objects::Error),
+    /// The guest said so; and what the host knows of it.
+    Said(objects::Error, Option<Trouble>),
     /// It did not answer as it should.
     Plugin(Reason),
 }
@@ -130,7 +136,8 @@ impl Storage {
         limits: Limits,
         pace: Pace,
     ) -> Result<Self, Error> {
-        Self::with(lending, source, settings, Lender::new(grants), limits, pace)
+        let lender = Lender::new(grants, pace.silence);
+        Self::with(lending, source, settings, lender, limits, pace)
     }
 
     /// What a storage says of itself.
@@ -216,10 +223,11 @@ impl Storage {
             shared.note(&live.store);
             // What trapped is gone with all it had: nothing in it can be relied upon.
             let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
+            let trouble = live.store.data().take_trouble();
             live.used = Instant::now();
             // Not one that is worn.
             *place = Some(live).filter(|live| !live.store.data().meter.nearly_full());
-            answer.map_err(Failed::Said)
+            answer.map_err(|said| Failed::Said(said, trouble))
         };
         // The future holds the instance: what is cut off is dropped.
         let answer = shared.lending.block_on(async {
@@ -232,7 +240,7 @@ impl Storage {
         self.sweep_later();
         match answer {
             Some(Ok(answer)) => Ok(answer),
-            Some(Err(Failed::Said(said))) => Err(shared.said(&said)),
+            Some(Err(Failed::Said(said, trouble))) => Err(shared.said(&said, trouble)),
             Some(Err(Failed::Plugin(reason))) => Err(shared.broken(attempt, reason)),
             None => Err(shared.broken(attempt, Reason::NotConfigured)),
         }
@@ -343,7 +351,7 @@ impl Shared {
         self.note(&store);
         match opened {
             Ok(Ok(session)) => Ok(Live { store, guest, session, used: Instant::now() }),
-            Ok(Err(said)) => Err(Failed::Said(said)),
+            Ok(Err(said)) => Err(Failed::Said(said, store.data().take_trouble())),
             Err(err) => Err(Failed::Plugin(self.why(&err, &store))),
         }
     }
@@ -372,7 +380,7 @@ impl Shared {
     }
 
     /// What a guest said went wrong, fit to be shown.
-    fn said(&self, said: &objects::Error) -> StoreError {
+    fn said(&self, said: &objects::Error, trouble: Option<Trouble>) -> StoreError {
         let kind = match said.kind {
             objects::Kind::NotFound => ErrorKind::NotFound,
             objects::Kind::Exists => ErrorKind::Exists,
@@ -381,9 +389,17 @@ impl Shared {
             objects::Kind::Temporary => ErrorKind::Temporary,
             objects::Kind::Permanent => ErrorKind::Permanent,
         };
-        let message = printable(&self.lender.secrets.hidden(&said.message), MESSAGE_BYTES_MAX);
+        let shown = |text: &str| printable(&self.lender.secrets.hidden(text), MESSAGE_BYTES_MAX);
+        let message = shown(&said.message);
         let retry_after = said.retry_after_ms.map(|millis| Duration::from_millis(millis.into()));
-        StoreError { retry_after, ..StoreError::new(kind, message) }
+        let uncertain = matches!(kind, ErrorKind::Temporary | ErrorKind::Permanent);
+        match trouble.filter(|trouble| uncertain || trouble.refused) {
+            // A guest hears only the beginning of what the host knows.
+            Some(Trouble { kind, why, hint, .. }) => {
+                StoreError { retry_after, hint, ..StoreError::new(kind, format!("{message}: {}", shown(&why))) }
+            }
+            None => StoreError { retry_after, ..StoreError::new(kind, message) },
+        }
     }
 
     /// A plugin that did not do as it should.
@@ -490,7 +506,8 @@ impl Store for Storage {
 
     fn delete(&self, names: &[Name]) -> Result<(), StoreError> {
         let names: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
-        self.ask(DELETE, 0, async |guest, store, session| {
+        // Each may be a request of its own.
+        self.ask(DELETE, names.len() as u64 * BYTES_A_DELETE, async |guest, store, session| {
             guest.antiphon_plugin_storage().session().call_delete(store, session, &names).await
         })
     }
