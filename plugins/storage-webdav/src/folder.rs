@@ -59,6 +59,8 @@ impl Session {
         let answer = self.send(what, request, Buffer::from(WANTED), Ask::Look)?;
         match answer.status().as_u16() {
             404 => Ok(None),
+            // A path that leads through a file is nonsense to some servers, and the path of nothing to us.
+            400 if self.leads_through_a_file(what, key)? => Ok(None),
             207 => {
                 let told = String::from_utf8_lossy(answer.body());
                 multistatus::read(&told).map(Some).map_err(|why| Error {
@@ -70,10 +72,16 @@ impl Session {
             }
             status => Err(Error {
                 kind: Kind::Permanent,
-                message: format!("cannot {what}: no WebDAV is spoken there (status {status}); see `url`"),
+                message: format!("cannot {what}: what is answered there is no WebDAV (status {status}); see `url`"),
                 retry_after_ms: None,
             }),
         }
+    }
+
+    fn leads_through_a_file(&self, what: &str, key: &str) -> Result<bool, Error> {
+        let Some((above, _)) = key.trim_end_matches('/').rsplit_once('/') else { return Ok(false) };
+        let found = self.look(what, above)?;
+        Ok(found.is_none_or(|entry| !entry.folder))
     }
 
     /// Adds the keys in a folder that are wanted to `found`, those in folders within it too, until there are enough.

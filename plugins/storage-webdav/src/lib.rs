@@ -75,7 +75,7 @@ impl Session {
         let request = request.body(body).map_err(|error| permanent(format!("cannot {what}: {error}")))?;
         let answer = self.client.send(request).map_err(|error| failed(&self.client, what, &error, told))?;
         let fine = match (ask, answer.status().as_u16()) {
-            (_, 200..=299) | (Ask::Look, 404) | (Ask::Make, 405 | 409) => true,
+            (_, 200..=299) | (Ask::Look, 400 | 404) | (Ask::Make, 405 | 409) => true,
             (Ask::Move, 404 | 409 | 412 | 423 | 500) => true,
             _ => false,
         };
@@ -112,7 +112,14 @@ impl Session {
 
     fn make_folders(&self, what: &str, key: &str) -> Result<(), Error> {
         for folder in self.place.folders(key) {
-            self.send(what, self.place.about_folder("MKCOL", &folder), Buffer::new(), Ask::Make)?;
+            let made = self.send(what, self.place.about_folder("MKCOL", &folder), Buffer::new(), Ask::Make);
+            let Err(error) = made else { continue };
+            // Of two that make it at once, some servers refuse one.
+            let there = self.place.about_folder("PROPFIND", &folder).header("depth", "0");
+            match self.send(what, there, Buffer::new(), Ask::Look) {
+                Ok(answer) if answer.status().is_success() => {}
+                _ => return Err(error),
+            }
         }
         Ok(())
     }
@@ -222,7 +229,18 @@ impl GuestSession for Session {
         let read = self.ask(&what, OBJECT_BYTES_MAX + 1, async |files| {
             let read = files.read_with(&key);
             match length {
-                Some(length) => read.range(offset..offset.saturating_add(length)).await,
+                Some(length) => match read.range(offset..offset.saturating_add(length)).await {
+                    // It ends within that: all was answered, and less came than was asked for.
+                    Err(_) if self.client.seen().is_none() => {
+                        let size = files.stat(&key).await?.content_length();
+                        let end = offset.saturating_add(length).min(size);
+                        match offset < end {
+                            true => files.read_with(&key).range(offset..end).await,
+                            false => Ok(Buffer::new()),
+                        }
+                    }
+                    read => read,
+                },
                 None if offset > 0 => read.range(offset..).await,
                 None => read.await,
             }

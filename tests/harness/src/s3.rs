@@ -91,6 +91,7 @@ impl S3Server {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut builder = S3ServiceBuilder::new(Bucket {
             files: FileSystem::new(self.folder.path()).unwrap(),
+            folder: self.folder.path().to_owned(),
             overwrites: self.ways.overwrites,
             one_at_a_time: tokio::sync::Mutex::default(),
         });
@@ -154,8 +155,22 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, ser
 /// has to wait for the others.
 struct Bucket {
     files: FileSystem,
+    folder: PathBuf,
     overwrites: bool,
     one_at_a_time: tokio::sync::Mutex<()>,
+}
+
+impl Bucket {
+    /// A folder of it is no object, and neither is what would be in an object.
+    fn no_folder(&self, bucket: &str, key: &str) -> S3Result<()> {
+        let path = self.folder.join(bucket).join(key);
+        let found = std::fs::metadata(path);
+        let not_there = match found {
+            Ok(found) => found.is_dir(),
+            Err(error) => error.kind() == std::io::ErrorKind::NotADirectory,
+        };
+        if not_there { Err(s3s::s3_error!(NoSuchKey)) } else { Ok(()) }
+    }
 }
 
 #[async_trait::async_trait]
@@ -175,6 +190,7 @@ impl S3 for Bucket {
     }
 
     async fn get_object(&self, request: S3Request<dto::GetObjectInput>) -> S3Result<S3Response<dto::GetObjectOutput>> {
+        self.no_folder(&request.input.bucket, &request.input.key)?;
         self.files.get_object(request).await
     }
 
@@ -182,6 +198,7 @@ impl S3 for Bucket {
         &self,
         request: S3Request<dto::HeadObjectInput>,
     ) -> S3Result<S3Response<dto::HeadObjectOutput>> {
+        self.no_folder(&request.input.bucket, &request.input.key)?;
         self.files.head_object(request).await
     }
 
