@@ -1,6 +1,5 @@
 //! TLS, logins, and what goes over the wire without them.
 
-
 use crate::site::{configure, count, degraded, place, replicates, site, start};
 use antiphon_harness::{Authority, Broker, Place, Site, eventually, settled};
 use data_encoding::BASE64URL_NOPAD;

@@ -90,14 +90,15 @@ fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[snapshot.s3]\nbucket = 'b'\n";
+    let text =
+        "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[snapshot.sftp]\nurl = 'sftp://h'\n";
     let dir = Dir::new().file("antiphon.toml", text);
     assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
     exit 0
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `snapshot.s3.bucket` has no effect in this version: snapshots are kept in a folder or in NATS
+    warning: `snapshot.sftp.url` has no effect in this version: snapshots are not kept on SFTP servers
     "#);
 }
 
@@ -214,6 +215,7 @@ fn show_hides_secrets() {
     folder = ""
     http = []
     private_networks = false
+    ca_file = ""
 
     [snapshot]
     enabled = true
@@ -235,9 +237,18 @@ fn show_hides_secrets() {
     session_token = "***"
     bucket = ""
     use_ssl = false
+    region = ""
+    force_path_style = true
+    anonymous = false
+    storage_class = ""
+    ca_file = ""
+    private_networks = false
 
     [snapshot.webdav]
     url = "https://h/?login=***&secret=***"
+    token = ""
+    ca_file = ""
+    private_networks = false
 
     [snapshot.sftp]
     url = "sftp://***@h:22/x"

@@ -42,8 +42,14 @@ fn fine() -> Faulty {
 fn t12_another_host_or_port_is_not_spoken_with() {
     let (granted, other) = (fine(), fine());
     let error = custom(&other.url(), &format!("http = ['{}']\nprivate_networks = true", granted.url()));
-    assert!(error.message.contains(&format!("`{}` is not among the servers it may speak with", other.url())), "{error}");
-    assert!(hint(&error).contains(&format!("add `{}` to `http` under `[plugin.mine.grants]`", other.url())), "{error:?}");
+    assert!(
+        error.message.contains(&format!("`{}` is not among the servers it may speak with", other.url())),
+        "{error}"
+    );
+    assert!(
+        hint(&error).contains(&format!("add `{}` to `http` under `[plugin.mine.grants]`", other.url())),
+        "{error:?}"
+    );
     // The same host by another name, and by another scheme.
     for endpoint in [format!("http://localhost:{}", granted.port()), format!("https://127.0.0.1:{}", granted.port())] {
         let error = custom(&endpoint, &format!("http = ['{}']\nprivate_networks = true", granted.url()));

@@ -29,8 +29,8 @@ use crate::limits::{Limits, Meter};
 use crate::log::GuestLog;
 
 pub use bucket::Bucket;
-pub use http::{Advice, Certificates, Server, Web};
 pub(crate) use http::Trouble;
+pub use http::{Advice, Certificates, Server, Web};
 use http::{Connections, Sender};
 
 const RESOURCES_MAX: usize = 1_000;

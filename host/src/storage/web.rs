@@ -146,11 +146,7 @@ pub(super) fn s3(
 }
 
 /// The same for `webdav`. Its address may have a login and a folder in it.
-pub(super) fn webdav(
-    settings: &mut Settings,
-    here: &Here,
-    private_networks: bool,
-) -> Result<(String, Web), Failure> {
+pub(super) fn webdav(settings: &mut Settings, here: &Here, private_networks: bool) -> Result<(String, Web), Failure> {
     let missing = || {
         Failure::config(format!("`{}.url` is not set", here.settings))
             .hint("name the server: `url = \"https://host/folder?login=NAME&secret=PASSWORD\"`")
@@ -161,7 +157,9 @@ pub(super) fn webdav(
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !["dir", "login", "secret"].contains(&name) {
             let name = name.escape_debug();
-            return Err(here.wrong("url", format!("it has `{name}` after `?`, and there are `dir`, `login` and `secret`")));
+            return Err(
+                here.wrong("url", format!("it has `{name}` after `?`, and there are `dir`, `login` and `secret`"))
+            );
         }
         if !is_set(settings, name) {
             put(settings, name, decoded(value).ok_or_else(|| here.wrong("url", format!("its `{name}` is no text")))?);
@@ -317,8 +315,7 @@ mod tests {
         assert_eq!(servers, ["https://by.variable"]);
         // Half of a login is not made whole with half of another.
         let (found, ..) = of_s3(&[("bucket", "b"), ("access_key", "mine"), ("secret_key", "own")], &variable);
-        let all =
-            [("access_key", "mine"), ("bucket", "b"), ("endpoint", "https://by.variable"), ("secret", "own")];
+        let all = [("access_key", "mine"), ("bucket", "b"), ("endpoint", "https://by.variable"), ("secret", "own")];
         assert_eq!(found, settings(&all));
         let (found, ..) = of_s3(&[("bucket", "b"), ("anonymous", "true")], &variable);
         assert!(found.iter().all(|(name, _)| name != "access_key" && name != "session_token"), "{found:?}");

@@ -13,6 +13,9 @@ use wasip2::io::streams::{InputStream, StreamError};
 /// How much is read at once at most.
 const PIECE_BYTES: u64 = 1 << 20;
 
+/// How much of an answer's headers is looked at. opendal ends with a panic where what is known of an object has 64 KiB.
+const HEADERS_BYTES_MAX: usize = 32 << 10;
+
 /// Why there is no answer, or not all of one.
 #[derive(Debug)]
 pub(crate) enum Broken {
@@ -126,8 +129,12 @@ fn head(answer: &FutureIncomingResponse) -> Result<Head, Broken> {
         Some(Ok(response)) => response.map_err(Broken::Code)?,
         _ => return Err(Broken::Cut),
     };
-    let mut headers = HeaderMap::new();
+    let (mut headers, mut bytes) = (HeaderMap::new(), 0);
     for (name, value) in response.headers().entries() {
+        bytes += name.len() + value.len();
+        if bytes > HEADERS_BYTES_MAX {
+            break;
+        }
         // What is no header is left out.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.append(name, value);
@@ -153,7 +160,8 @@ impl Head {
     }
 
     fn begin(self, bytes_max: usize) -> Result<(Vec<u8>, bool), Broken> {
-        let announced = self.headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let announced =
+            self.headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let body = self.response.consume().map_err(|()| Broken::Cut)?;
         // As much as is announced, and no more than there may be.
         let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(bytes_max));

@@ -73,7 +73,16 @@ fn by_status(seen: &Seen) -> (Kind, String) {
         300..=399 => (Kind::Permanent, "leads elsewhere, and not to be followed"),
         _ => (Kind::Permanent, "refuses that"),
     };
-    (kind, format!("{why} (status {status})"))
+    (kind, format!("{why} ({})", by_name(seen)))
+}
+
+/// The status, and the name that the other side gives the failure.
+pub fn by_name(seen: &Seen) -> String {
+    let plain = |code: &&str| code.len() <= 60 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    match seen.element("Code").filter(plain) {
+        Some(code) if !code.is_empty() => format!("status {}, {code}", seen.status),
+        _ => format!("status {}", seen.status),
+    }
 }
 
 /// When to come again, if that was said.

@@ -25,7 +25,7 @@ pub use bindings::antiphon::plugin::types::Settings;
 pub use bindings::exports::antiphon::plugin::metadata::{Guest as Describe, Info};
 pub use bindings::exports::antiphon::plugin::storage::{Guest as Storage, GuestSession, Session, Traits};
 pub use client::{Client, Seen};
-pub use failure::{clock_skew, failed, seconds};
+pub use failure::{by_name, clock_skew, failed, seconds};
 pub use names::{aside, is_name};
 pub use settings::Given;
 

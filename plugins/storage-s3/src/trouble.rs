@@ -1,6 +1,6 @@
 //! What S3's error codes mean to those who run this: what is wrong, and what to do.
 
-use http_client::{Kind, Seen, clock_skew};
+use http_client::{Kind, Seen, by_name, clock_skew};
 
 use crate::place::Place;
 
@@ -20,12 +20,11 @@ pub(crate) fn told(place: &Place, seen: &Seen) -> Option<(Kind, String)> {
     let code = seen.element("Code").unwrap_or_default();
     let skewed = || clock_skew(seen).unwrap_or_else(|| "this machine's clock is wrong; set it right".to_owned());
     let (kind, why) = match code {
-        "NoSuchBucket" => (
-            Kind::Permanent,
-            format!("has no bucket `{bucket}`; make it there, or write its right name to `bucket`"),
-        ),
+        "NoSuchBucket" => {
+            (Kind::Permanent, format!("has no bucket `{bucket}`; make it there, or write its right name to `bucket`"))
+        }
         "RequestTimeTooSkewed" => (Kind::Permanent, format!("does not take the time of the request: {}", skewed())),
-        "InvalidAccessKeyId" => (Kind::Denied, "does not know this `access_key`".to_owned()),
+        "InvalidAccessKeyId" | "NotSignedUp" => (Kind::Denied, "does not know this `access_key`".to_owned()),
         "SignatureDoesNotMatch" => (Kind::Denied, "says that `secret` does not belong to this `access_key`".to_owned()),
         "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
             (Kind::Denied, "does not take this `session_token`; it may have run out".to_owned())
@@ -59,6 +58,5 @@ pub(crate) fn told(place: &Place, seen: &Seen) -> Option<(Kind, String)> {
             _ => return None,
         },
     };
-    let code = if code.is_empty() { String::new() } else { format!(", {code}") };
-    Some((kind, format!("{why} (status {}{code})", seen.status)))
+    Some((kind, format!("{why} ({})", by_name(seen))))
 }

@@ -36,7 +36,9 @@ impl Session {
         let expected = self.place.path(folder);
         let own = match paths.iter().any(|path| path.trim_end_matches('/') == expected.trim_end_matches('/')) {
             true => expected.trim_end_matches('/'),
-            false => paths.iter().map(|path| path.trim_end_matches('/')).min_by_key(|path| path.len()).unwrap_or_default(),
+            false => {
+                paths.iter().map(|path| path.trim_end_matches('/')).min_by_key(|path| path.len()).unwrap_or_default()
+            }
         };
         let mut entries: Vec<Entry> = Vec::new();
         for (member, path) in members.iter().zip(&paths) {
@@ -85,7 +87,13 @@ impl Session {
     }
 
     /// Adds the keys in a folder that are wanted to `found`, those in folders within it too, until there are enough.
-    pub(crate) fn walk(&self, what: &str, folder: &str, wanted: &Wanted<'_>, found: &mut Vec<Object>) -> Result<(), Error> {
+    pub(crate) fn walk(
+        &self,
+        what: &str,
+        folder: &str,
+        wanted: &Wanted<'_>,
+        found: &mut Vec<Object>,
+    ) -> Result<(), Error> {
         for entry in self.folder(what, folder)? {
             if found.len() >= wanted.limit {
                 return Ok(());

@@ -14,8 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::Response;
 use http::request::Builder;
 use http_client::{
-    Client, Describe, Error, GuestSession, Info, Kind, OBJECT_BYTES_MAX, Object, Seen, Settings, Storage, Traits, aside,
-    failed, wait,
+    Client, Describe, Error, GuestSession, Info, Kind, OBJECT_BYTES_MAX, Object, Seen, Settings, Storage, Traits,
+    aside, failed, wait,
 };
 use opendal_core::{Buffer, ErrorKind, Operator};
 
@@ -28,6 +28,8 @@ const LISTING_BYTES_MAX: usize = 16 << 20;
 const REQUESTS_MAX: usize = 16;
 /// How often a move is tried where others move things to the same place.
 const MOVES_MAX: usize = 8;
+/// How often an object is read that is being replaced.
+const READS_MAX: usize = 4;
 /// After so many milliseconds nobody writes any more what lies beside its place.
 const LEFT_BEHIND_MS: u64 = 24 * 3600 * 1000;
 
@@ -70,7 +72,13 @@ pub(crate) enum Ask {
 
 impl Session {
     /// Sends a request that opendal knows nothing of.
-    pub(crate) fn send(&self, what: &str, request: Builder, body: Buffer, ask: Ask) -> Result<Response<bytes::Bytes>, Error> {
+    pub(crate) fn send(
+        &self,
+        what: &str,
+        request: Builder,
+        body: Buffer,
+        ask: Ask,
+    ) -> Result<Response<bytes::Bytes>, Error> {
         self.client.begin(REQUESTS_MAX, LISTING_BYTES_MAX);
         let request = request.body(body).map_err(|error| permanent(format!("cannot {what}: {error}")))?;
         let answer = self.client.send(request).map_err(|error| failed(&self.client, what, &error, told))?;
@@ -95,6 +103,29 @@ impl Session {
     ) -> Result<R, Error> {
         self.client.begin(REQUESTS_MAX, bytes_max);
         wait(work(&self.files)).map_err(|error| failed(&self.client, what, &error, told))
+    }
+
+    fn read(&self, what: &str, key: &str, offset: u64, length: Option<u64>) -> Result<Vec<u8>, Error> {
+        let read = self.ask(what, OBJECT_BYTES_MAX + 1, async |files| {
+            let read = files.read_with(key);
+            match length {
+                Some(length) => match read.range(offset..offset.saturating_add(length)).await {
+                    // It ends within that: all was answered, and less came than was asked for.
+                    Err(_) if self.client.seen().is_none() => {
+                        let size = files.stat(key).await?.content_length();
+                        let end = offset.saturating_add(length).min(size);
+                        match offset < end {
+                            true => files.read_with(key).range(offset..end).await,
+                            false => Ok(Buffer::new()),
+                        }
+                    }
+                    read => read,
+                },
+                None if offset > 0 => read.range(offset..).await,
+                None => read.await,
+            }
+        });
+        read.map(|body| Vec::from(body.to_bytes()))
     }
 
     fn write(&self, what: &str, key: &str, body: &Buffer) -> Result<(), Error> {
@@ -187,13 +218,17 @@ impl GuestSession for Session {
         let (what, key) = ("write to the folder", aside());
         let written = self.write(what, &key, &Buffer::from("check"));
         written.map_err(|error| match error.kind {
-            Kind::NotFound => Error { kind: Kind::Permanent, message: format!("{}; see `url`", error.message), ..error },
+            Kind::NotFound => {
+                Error { kind: Kind::Permanent, message: format!("{}; see `url`", error.message), ..error }
+            }
             _ => error,
         })?;
         let read = self.get(key.clone(), 0, None);
         self.discard("remove an object from the folder", &key)?;
         if read? != b"check" {
-            return Err(permanent("cannot read from the folder: what was put there comes back as something else".into()));
+            return Err(permanent(
+                "cannot read from the folder: what was put there comes back as something else".into(),
+            ));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.sweep("look through the folder", "", u64::try_from(now.as_millis()).unwrap_or_default())
@@ -203,9 +238,8 @@ impl GuestSession for Session {
         let what = format!("put `{key}`");
         let folder = key.rfind('/').map_or("", |at| key.split_at(at + 1).0);
         let beside = format!("{folder}{}", aside());
-        let moved = self
-            .write(&what, &beside, &Buffer::from(body))
-            .and_then(|()| self.shift(&what, &beside, &key, if_absent));
+        let moved =
+            self.write(&what, &beside, &Buffer::from(body)).and_then(|()| self.shift(&what, &beside, &key, if_absent));
         match moved {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -226,39 +260,26 @@ impl GuestSession for Session {
         if length == Some(0) {
             return self.stat(key).map(|_| Vec::new());
         }
-        let read = self.ask(&what, OBJECT_BYTES_MAX + 1, async |files| {
-            let read = files.read_with(&key);
-            match length {
-                Some(length) => match read.range(offset..offset.saturating_add(length)).await {
-                    // It ends within that: all was answered, and less came than was asked for.
-                    Err(_) if self.client.seen().is_none() => {
-                        let size = files.stat(&key).await?.content_length();
-                        let end = offset.saturating_add(length).min(size);
-                        match offset < end {
-                            true => files.read_with(&key).range(offset..end).await,
-                            false => Ok(Buffer::new()),
-                        }
-                    }
-                    read => read,
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let error = match self.read(&what, &key, offset, length) {
+                Ok(body) => return Ok(body),
+                Err(error) => error,
+            };
+            match self.client.seen().map(|seen| seen.status) {
+                // It ends before that.
+                Some(416) => return Ok(Vec::new()),
+                // Of a folder, which is no object, servers say this and that.
+                Some(300..=399 | 403 | 405 | 409 | 501) => match self.look(&what, &key) {
+                    // It was being replaced just then.
+                    Ok(Some(entry)) if !entry.folder && tries < READS_MAX => {}
+                    Ok(Some(entry)) if !entry.folder => return Err(error),
+                    Ok(_) => return Err(missing(&what)),
+                    Err(_) => return Err(error),
                 },
-                None if offset > 0 => read.range(offset..).await,
-                None => read.await,
+                _ => return Err(error),
             }
-        });
-        let error = match read {
-            Ok(body) => return Ok(Vec::from(body.to_bytes())),
-            Err(error) => error,
-        };
-        match self.client.seen().map(|seen| seen.status) {
-            // It ends before that.
-            Some(416) => Ok(Vec::new()),
-            // Of a folder, which is no object, servers say this and that.
-            Some(300..=399 | 403 | 405 | 409 | 501) => match self.look(&what, &key) {
-                Ok(Some(entry)) if !entry.folder => Err(error),
-                Ok(_) => Err(missing(&what)),
-                Err(_) => Err(error),
-            },
-            _ => Err(error),
         }
     }
 

@@ -102,14 +102,14 @@ impl Drop for DavServer {
 
 fn users() -> String {
     let hashed = Command::new("openssl").args(["passwd", "-apr1", DavServer::SECRET]).output();
-    let hashed = hashed.unwrap_or_else(|error| panic!("openssl is missing; on Debian: apt-get install openssl: {error}"));
+    let hashed =
+        hashed.unwrap_or_else(|error| panic!("openssl is missing; on Debian: apt-get install openssl: {error}"));
     format!("{}:{}", DavServer::LOGIN, String::from_utf8(hashed.stdout).unwrap())
 }
 
 fn settings(folder: &Path, port: u16, certificate: Option<&(PathBuf, PathBuf)>) -> String {
-    let mut modules = vec![
-        "mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs",
-    ];
+    let mut modules =
+        vec!["mpm_event", "authn_core", "authn_file", "authz_core", "authz_user", "auth_basic", "dav", "dav_fs"];
     let mut secrecy = String::new();
     if let Some((certificate, key)) = certificate {
         modules.push("ssl");
@@ -119,7 +119,8 @@ fn settings(folder: &Path, port: u16, certificate: Option<&(PathBuf, PathBuf)>) 
             key.display()
         );
     }
-    let modules: String = modules.iter().map(|name| format!("LoadModule {name}_module {MODULES}/mod_{name}.so\n")).collect();
+    let modules: String =
+        modules.iter().map(|name| format!("LoadModule {name}_module {MODULES}/mod_{name}.so\n")).collect();
     let owner = if rustix::process::geteuid().is_root() { "User www-data\nGroup www-data\n" } else { "" };
     let folder = folder.display();
     format!(

@@ -90,6 +90,11 @@ pub struct Faulty {
 impl Faulty {
     /// Starts a server that answers like this.
     pub fn start(reply: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::reading(Duration::ZERO, reply)
+    }
+
+    /// Starts a server that makes a pause after each quarter of a MiB that it reads, and answers like this.
+    pub fn reading(pause: Duration, reply: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (asked, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
@@ -102,7 +107,7 @@ impl Faulty {
                 }
                 let (reply, asked, over) = (Arc::clone(&reply), Arc::clone(&asked), Arc::clone(&over));
                 // What becomes of a connection is what the test is about.
-                std::thread::spawn(move || stream.and_then(|stream| serve(stream, &*reply, &asked, &over)));
+                std::thread::spawn(move || stream.and_then(|stream| serve(stream, pause, &*reply, &asked, &over)));
             }
         });
         server
@@ -131,7 +136,13 @@ impl Drop for Faulty {
     }
 }
 
-fn serve(mut stream: TcpStream, reply: &Reply, asked: &Mutex<Vec<Asked>>, over: &AtomicBool) -> std::io::Result<()> {
+fn serve(
+    mut stream: TcpStream,
+    pause: Duration,
+    reply: &Reply,
+    asked: &Mutex<Vec<Asked>>,
+    over: &AtomicBool,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -147,7 +158,10 @@ fn serve(mut stream: TcpStream, reply: &Reply, asked: &Mutex<Vec<Asked>>, over: 
     let mut request = Asked { method, path, headers, body: Vec::new() };
     let length = request.header("content-length").parse().unwrap_or(0);
     request.body.resize(length, 0);
-    reader.read_exact(&mut request.body)?;
+    for piece in request.body.chunks_mut(256 << 10) {
+        reader.read_exact(piece)?;
+        std::thread::sleep(pause);
+    }
     asked.lock().unwrap().push(request.clone());
     let Answer { status, headers, body, manner } = reply(&request);
     if manner == Manner::Nothing {

@@ -37,6 +37,6 @@ pub use node::{
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
 pub use proxy::{Flow, Proxy};
-pub use s3::{S3Server, S3Ways};
 pub use rustix::process::{Resource, Signal};
+pub use s3::{S3Server, S3Ways};
 pub use storages::storage_guest;

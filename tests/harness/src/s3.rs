@@ -179,6 +179,10 @@ impl S3 for Bucket {
         &self,
         mut request: S3Request<dto::PutObjectInput>,
     ) -> S3Result<S3Response<dto::PutObjectOutput>> {
+        // It would make one.
+        if !self.folder.join(&request.input.bucket).is_dir() {
+            return Err(s3s::s3_error!(NoSuchBucket));
+        }
         if self.overwrites {
             request.input.if_none_match = None;
         }

@@ -112,6 +112,12 @@ impl Server {
             port => port.strip_prefix(':')?.parse().ok()?,
         };
         let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+        // An address can be written in many ways.
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = match inner {
+            Some(address) => format!("[{}]", address.parse::<std::net::Ipv6Addr>().ok()?),
+            None => host,
+        };
         Some(Self { scheme, host, port, private: false })
     }
 
@@ -331,7 +337,8 @@ mod tests {
     #[test]
     fn t12_scheme_host_and_port_are_compared() {
         let granted = server("https://S3.example.org");
-        let covers = |text: &str| Server::of(&Uri::try_from(text).unwrap()).is_some_and(|wanted| granted.covers(&wanted));
+        let covers =
+            |text: &str| Server::of(&Uri::try_from(text).unwrap()).is_some_and(|wanted| granted.covers(&wanted));
         for text in ["https://s3.example.org/a/b?c", "https://s3.example.org:443/", "https://S3.EXAMPLE.ORG./x"] {
             assert!(covers(text), "{text}");
         }
@@ -359,11 +366,21 @@ mod tests {
 
     #[test]
     fn what_is_no_server_is_refused() {
-        for text in ["", "s3.example.org", "ftp://x", "https://", "https://a/b", "https://a?b", "https://u:p@a", "https://a:99999"] {
+        for text in [
+            "",
+            "s3.example.org",
+            "ftp://x",
+            "https://",
+            "https://a/b",
+            "https://a?b",
+            "https://u:p@a",
+            "https://a:99999",
+        ] {
             assert!(Server::parse(text).is_err(), "{text}");
         }
         assert_eq!(server("http://[::1]:9000").to_string(), "http://[::1]:9000");
         assert_eq!(server("https://a:443").to_string(), "https://a");
+        assert_eq!(server("http://[::ffff:a9fe:a9fe]"), server("http://[::FFFF:169.254.169.254]:80"));
     }
 
     #[test]

@@ -92,7 +92,8 @@ impl Shared {
         let granted = self.web.servers.iter().filter(|granted| granted.covers(server));
         let named = granted.fold(false, |named, granted| named || granted.private);
         let refused = |at: SocketAddr| {
-            address::private(at.ip()).filter(|_| !self.web.private_networks && !(named && address::may_be_named(at.ip())))
+            address::private(at.ip())
+                .filter(|_| !self.web.private_networks && !(named && address::may_be_named(at.ip())))
         };
         let found: Vec<SocketAddr> = match server.literal() {
             Some(address) => vec![SocketAddr::new(address, server.port)],
@@ -129,7 +130,8 @@ impl Shared {
                 }
                 let provider = Arc::new(rustls::crypto::ring::default_provider());
                 let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-                let mut config = config.map_err(|err| err.to_string())?.with_root_certificates(roots).with_no_client_auth();
+                let mut config =
+                    config.map_err(|err| err.to_string())?.with_root_certificates(roots).with_no_client_auth();
                 config.alpn_protocols = vec![b"http/1.1".to_vec()];
                 Ok(TlsConnector::from(Arc::new(config)))
             });
