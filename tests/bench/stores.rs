@@ -3,7 +3,7 @@
 use crate::report::{Report, timed};
 use antiphon::storage::conformance::noise;
 use antiphon_bundle::World;
-use antiphon_core::store::{Name, Put, Store as _};
+use antiphon_core::store::{Name, Put};
 use antiphon_harness::{DavServer, S3Server};
 use antiphon_plugin::{Grants, HostOptions, Limits, Origin, Pace, PluginHost, Server, Source, Storage, Web};
 use bytes::Bytes;

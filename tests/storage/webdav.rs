@@ -26,7 +26,7 @@ fn the_suite() {
 fn the_suite_over_tls_with_an_authority_of_ones_own() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new(folder.path(), "ca");
-    let server = DavServer::with(Some(authority.issue("server", "IP:127.0.0.1")));
+    let server = DavServer::with(Some(&authority.issue("server", "IP:127.0.0.1")));
     let ca = format!("ca_file = '{}'", authority.certificate().display());
     conforms(&store(&server.address(""), &ca).store);
     let error = store(&server.address(""), "").component.check().unwrap_err();

@@ -31,7 +31,7 @@ impl DavServer {
     }
 
     /// Starts one with this certificate, and the key of that.
-    pub fn with(certificate: Option<(PathBuf, PathBuf)>) -> Self {
+    pub fn with(certificate: Option<&(PathBuf, PathBuf)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let files = folder.path().join("files");
         std::fs::create_dir(&files).unwrap();
@@ -41,7 +41,7 @@ impl DavServer {
         }
         let port = free_port();
         std::fs::write(folder.path().join("users"), users()).unwrap();
-        let settings = settings(folder.path(), port, certificate.as_ref());
+        let settings = settings(folder.path(), port, certificate);
         std::fs::write(folder.path().join("apache.conf"), settings).unwrap();
         let mut server = Self { folder, port, secure: certificate.is_some(), process: None };
         server.resume();

@@ -89,11 +89,11 @@ impl Shared {
 
     /// Connects to the first address of a server that may be spoken with and answers.
     async fn reach(&self, server: &Server) -> Result<TcpStream, Unconnected> {
-        let granted = self.web.servers.iter().filter(|granted| granted.covers(server));
-        let named = granted.fold(false, |named, granted| named || granted.private);
+        let mut granted = self.web.servers.iter().filter(|granted| granted.covers(server));
+        let named = granted.any(|granted| granted.private);
         let refused = |at: SocketAddr| {
             address::private(at.ip())
-                .filter(|_| !self.web.private_networks && !(named && address::may_be_named(at.ip())))
+                .filter(|_| !(self.web.private_networks || named && address::may_be_named(at.ip())))
         };
         let found: Vec<SocketAddr> = match server.literal() {
             Some(address) => vec![SocketAddr::new(address, server.port)],
