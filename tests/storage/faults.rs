@@ -88,6 +88,12 @@ fn f10_a_status_has_a_kind() {
         assert_eq!(store.get(&name("a"), None).unwrap_err().kind, ErrorKind::NotFound);
         assert_eq!(store.stat(&name("a")).unwrap_err().kind, ErrorKind::NotFound);
         store.delete(&[name("a")]).unwrap();
+        // What is not there is not the object, where one is put.
+        if kind == "webdav" {
+            let error = store.put(&name("a/b"), b"x", Put::Replace).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Permanent, "{error}");
+            assert!(error.message.ends_with("; see `url`"), "{error}");
+        }
     }
 }
 

@@ -134,8 +134,15 @@ impl Session {
         // There is no folder to put it in; of most servers that is a conflict.
         match self.client.seen().map(|seen| seen.status) {
             Some(404 | 409 | 403) => {
-                self.make_folders(what, key)?;
-                written(body.clone()).map(drop)
+                let made = self.make_folders(what, key);
+                made.and_then(|()| written(body.clone()).map(drop)).map_err(|error| match error.kind {
+                    // It is not the object that there is not.
+                    Kind::NotFound => {
+                        let message = format!("{}; see `url`", error.message);
+                        Error { kind: Kind::Permanent, message, ..error }
+                    }
+                    _ => error,
+                })
             }
             _ => Err(error),
         }
@@ -216,13 +223,7 @@ impl GuestSession for Session {
 
     fn check(&self) -> Result<(), Error> {
         let (what, key) = ("write to the folder", aside());
-        let written = self.write(what, &key, &Buffer::from("check"));
-        written.map_err(|error| match error.kind {
-            Kind::NotFound => {
-                Error { kind: Kind::Permanent, message: format!("{}; see `url`", error.message), ..error }
-            }
-            _ => error,
-        })?;
+        self.write(what, &key, &Buffer::from("check"))?;
         let read = self.get(key.clone(), 0, None);
         self.discard("remove an object from the folder", &key)?;
         if read? != b"check" {
