@@ -59,6 +59,9 @@ fn compare(
     let native = Natively { runtime, operator };
     let component = component(kind, url, settings);
     let bodies: Vec<Vec<u8>> = (0..OBJECTS).map(|number| noise(number as u64, OBJECT)).collect();
+    // The folder is made by one: of two that make it at once Apache refuses one, and the library gives up over that.
+    native.put(0, &bodies[0]);
+    Carrier::put(&component, 0, &bodies[0]);
     let mut best = [Duration::MAX; 4];
     for _ in 0..ROUNDS {
         let [native_put, native_get, own_put, own_get] = &mut best;
