@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `bucket` | the bucket of NATS that a storage is lent |
 //! | `ssh` | the channel to an SFTP server that a storage is lent |
+//! | `web` | the servers that `s3` and `webdav` are lent |
 //! | `steady` | tries again, and goes no faster than it may |
 //! | `content` | size and hash of an object: what was put is what is there |
 //! | `conformance` | the suite that every store passes |
@@ -28,9 +29,11 @@ pub mod conformance;
 mod content;
 mod ssh;
 mod steady;
+mod web;
 
 pub use content::{Content, get, put};
 pub use steady::{Retry, Steady};
+use web::Here;
 
 /// The memory of an instance that a storage has at least: objects pass through it.
 pub(crate) const MEMORY_BYTES_MIN: usize = 128 << 20;
@@ -131,8 +134,20 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
             }
             lend_server(&mut parts, words, &format!("plugin.{name}.settings"))?;
         }
+        Some("s3") => {
+            let (here, settings) = (Here::plugin(name), &mut parts.settings);
+            let (place, web) = web::s3(settings, &here, private_networks, &web::variable)?;
+            (parts.place, parts.grants.web) = (place, Some(web));
+        }
+        Some("webdav") => {
+            let (place, web) = web::webdav(&mut parts.settings, &Here::plugin(name), private_networks)?;
+            (parts.place, parts.grants.web) = (place, Some(web));
+        }
         Some(_) => {}
         None => {
+            if let Some(granted) = granted {
+                parts.grants.web = web::custom(name, granted)?;
+            }
             if let Some(folder) = &parts.grants.folder {
                 parts.place = folder.display().to_string();
             } else if let Some(Socket { host, port }) = parts.grants.sockets.first() {
@@ -140,6 +155,8 @@ fn parts(config: &Config, name: Option<&str>, pins: Pins) -> Result<Parts, Failu
             }
         }
     }
+    // What was made of settings, or came from elsewhere, is no less secret.
+    parts.grants.secrets.extend(secrets(&parts.settings));
     Ok(parts)
 }
 
@@ -195,6 +212,18 @@ fn short(config: &Config, name: &str) -> Result<Parts, Failure> {
             };
             lend_server(&mut parts, words, "snapshot.sftp")?;
         }
+        "s3" => {
+            let (mut settings, private) = (snapshot.s3.settings()?, snapshot.s3.private_networks);
+            let (place, web) = web::s3(&mut settings, &Here::short(name), private, &web::variable)?;
+            (parts.place, parts.grants.web, parts.grants.secrets) = (place, Some(web), secrets(&settings));
+            parts.settings = settings;
+        }
+        "webdav" => {
+            let (mut settings, private) = (snapshot.webdav.settings()?, snapshot.webdav.private_networks);
+            let (place, web) = web::webdav(&mut settings, &Here::short(name), private)?;
+            (parts.place, parts.grants.web, parts.grants.secrets) = (place, Some(web), secrets(&settings));
+            parts.settings = settings;
+        }
         _ => return Err(not_there(config, name)),
     }
     Ok(parts)
@@ -241,8 +270,9 @@ fn not_there(config: &Config, name: &str) -> Failure {
         .chain(config.plugin.keys().map(String::as_str))
         .collect();
     let meant = crate::words::did_you_mean(name, known.iter().copied());
-    Failure::new(Kind::NotBuilt, format!("there is no storage `{name}` in this version{meant}"))
-        .hint("`store` under `[snapshot]` is `file`, `nats`, `sftp`, or `plugin:NAME` for a `[plugin.NAME]`")
+    Failure::new(Kind::NotBuilt, format!("there is no storage `{name}` in this version{meant}")).hint(
+        "`store` under `[snapshot]` is `file`, `nats`, `s3`, `webdav`, `sftp`, or `plugin:NAME` for a `[plugin.NAME]`",
+    )
 }
 
 fn take(settings: &mut Vec<(String, String)>, name: &str) -> Option<String> {

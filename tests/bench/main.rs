@@ -24,6 +24,7 @@ mod local;
 mod processes;
 mod report;
 mod storages;
+mod stores;
 
 use report::Report;
 
@@ -46,7 +47,7 @@ fn main() {
     let mut report = Report::default();
     let full = args.iter().any(|arg| arg == "--full");
     let large = if full { 1_000_000 } else { 100_000 };
-    let parts: [(&str, Part); 7] = [
+    let parts: [(&str, Part); 8] = [
         ("local", local::run),
         ("components", components::run),
         ("processes", processes::run),
@@ -54,6 +55,7 @@ fn main() {
         ("broker", broker::run),
         ("large", large::run),
         ("storages", storages::run),
+        ("stores", stores::run),
     ];
     for (name, run) in parts.iter().filter(|(name, _)| part.is_none_or(|part| part == name)) {
         run(&mut report, if *name == "large" && !quick { large } else { rows });

@@ -10,7 +10,6 @@
 
 mod admin;
 mod cases;
-mod certificates;
 mod cluster;
 mod contract;
 mod durability;

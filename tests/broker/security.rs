@@ -1,8 +1,7 @@
 //! TLS, logins, and what goes over the wire without them.
 
-use crate::certificates::Authority;
 use crate::site::{configure, count, degraded, place, replicates, site, start};
-use antiphon_harness::{Broker, Place, Site, eventually, settled};
+use antiphon_harness::{Authority, Broker, Place, Site, eventually, settled};
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use std::io::{Read as _, Write as _};

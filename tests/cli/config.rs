@@ -90,7 +90,8 @@ fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[snapshot.s3]\nbucket = 'b'\n";
+    let text =
+        "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[snapshot.sftp]\nurl = 'sftp://h'\n";
     let dir = Dir::new().file("antiphon.toml", text);
     assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
     exit 0
@@ -215,6 +216,7 @@ fn show_hides_secrets() {
     http = []
     sockets = []
     private_networks = false
+    ca_file = ""
 
     [snapshot]
     enabled = true
@@ -252,9 +254,18 @@ fn show_hides_secrets() {
     session_token = "***"
     bucket = ""
     use_ssl = false
+    region = ""
+    force_path_style = true
+    anonymous = false
+    storage_class = ""
+    ca_file = ""
+    private_networks = false
 
     [snapshot.webdav]
     url = "https://h/?login=***&secret=***"
+    token = ""
+    ca_file = ""
+    private_networks = false
 
     [snapshot.sftp]
     url = "sftp://***@h:22/x"

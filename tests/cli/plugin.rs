@@ -247,9 +247,15 @@ fn the_official_components_are_listed() {
     nats               storage    0.1.0    laws 1
       sha256    [sha256]
       settings  bucket (string): name of the bucket; replicas (string): how many servers keep a copy, if it is made
+    s3                 storage    0.1.0    laws 1
+      sha256    [sha256]
+      settings  access_key (string): name of the key to log in with; anonymous (string): log in with nothing; bucket (string, required); ca_file (string): certificates of those who sign the service's, as PEM, besides the system's; endpoint (string): address of the service, as `https://host:port`; without one it is AWS; force_path_style (string): name the bucket in the path, and not in the host; path (string): folder within the bucket; region (string); secret (string): the key itself; session_token (string): token of a session, if the key belongs to one; storage_class (string): class of what is put, as `STANDARD_IA`; use_ssl (string): speak HTTPS, where `endpoint` does not say which
     sftp               storage    0.1.0    laws 1
       sha256    [sha256]
       settings  agent (string): ask the agent at SSH_AUTH_SOCK for keys; key_file (string): file of a private key; known_hosts (string): file of the servers' keys that are known; passphrase (string): what opens the private key; password (string): the password, if it is not in the url; url (string, required): sftp://user:password@host:port/folder
+    webdav             storage    0.1.0    laws 1
+      sha256    [sha256]
+      settings  ca_file (string): certificates of those who sign the server's, as PEM, besides the system's; dir (string): folder on the server; login (string); secret (string): password that belongs to `login`; token (string): token to log in with, instead; url (string, required): address of the server, as `https://host/folder`, with `dir`, `login` and `secret` after `?` if they are not set apart
     ");
     let json = dir.words("plugin list --json");
     let lines: Vec<serde_json::Value> = json.lines().skip(2).map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use antiphon_harness::{Ended, Place, Site, eventually};
+use antiphon_harness::{DavServer, Ended, Place, S3Server, Site, eventually};
 use rusqlite::Connection;
 
 use super::place;
@@ -302,8 +302,8 @@ fn a_storage_is_reloaded_while_a_node_runs() {
     assert_eq!(objects(&place.path("one")).len(), 5);
     assert!(objects(&place.path("two")).iter().any(|path| path.to_string_lossy().contains(&second)));
     // Refused, with nothing changed.
-    configure(&place, "a", "[snapshot]\nstore = \"s3\"\n");
-    reload().says(69, &["there is no storage `s3` in this version"]);
+    configure(&place, "a", "[snapshot]\nstore = \"sftp\"\n");
+    reload().says(69, &["there is no storage `sftp` in this version"]);
     configure(&place, "a", "[snapshot]\nenabled = false\n");
     reload().says(64, &["`snapshot.enabled` is another", "at a start"]);
     configure(&place, "a", &at("two"));
@@ -422,4 +422,42 @@ fn snapshots_are_made_by_one_node_when_they_are_due() {
             && snapshot(&place, "a", &["list"]).stdout.lines().count() < 9
     });
     snapshot(&place, "a", &["verify", "--level", "restore"]).says(0, &["ok: "]);
+}
+
+/// By the whole program, over HTTP: made, read again, brought back; and no secret is written anywhere by the way.
+#[test]
+fn x07_snapshots_are_kept_over_http() {
+    let (s3, dav) = (S3Server::start(), DavServer::start());
+    let in_s3 = format!(
+        "[snapshot]\nstore = \"s3\"\n[snapshot.s3]\nendpoint = \"127.0.0.1:{}\"\nbucket = \"bucket\"\npath = \"app\"\n\
+         access_key = \"{}\"\nsecret = \"{}\"\n",
+        s3.port(),
+        S3Server::KEY,
+        S3Server::SECRET
+    );
+    let on_dav = format!("[snapshot]\nstore = \"webdav\"\n[snapshot.webdav]\nurl = \"{}\"\n", dav.address("/backups"));
+    for (store, secret, kept) in
+        [(in_s3, S3Server::SECRET, s3.bucket().join("app")), (on_dav, DavServer::SECRET, dav.files().join("backups"))]
+    {
+        let place = place();
+        let mut a = site(&place, "a", &store);
+        a.start();
+        fill(&a, 1..2001, "hex(randomblob(200))");
+        eventually("everything is sent", || a.is_quiet());
+        create(&place, "a");
+        snapshot(&place, "a", &["verify"]).says(0, &[]);
+        let then = a.rows(ALL);
+        snapshot(&place, "a", &["restore", "--output", "back.db"]).says(0, &["holds  2000 rows"]);
+        assert_eq!(rows(&place.path("back.db"), ALL), then);
+        assert!(objects(&kept).len() >= 4, "{:?}", objects(&kept));
+        let storage = |arguments: &[&str]| place.run([&["storage"], arguments, &["--config", "a.toml"]].concat());
+        storage(&["check"]).says(0, &["it can be reached and written"]);
+        storage(&["get", "no/such/object"]).says(66, &["no such object"]);
+        // With a wrong secret it says what is wrong, and not the secret.
+        configure(&place, "a", &store.replace(secret, "hunter2hunter2").replace("right-p%40ss-word", "hunter2hunter2"));
+        let refused = storage(&["check"]);
+        refused.says(64, &["`secret`"]);
+        let said = format!("{}{}", refused.stdout, refused.stderr);
+        assert!(!said.contains("hunter2") && !said.contains(secret), "{said}");
+    }
 }

@@ -9,18 +9,26 @@
     reason = "this is all test, and a test fails by panicking"
 )]
 
+mod faults;
 mod file;
+mod grants;
 mod hostile;
 mod nats;
+mod s3;
 mod sftp;
 mod sftp_hostile;
 mod sftp_login;
+mod webdav;
 
 use std::path::Path;
 use std::sync::LazyLock;
 
-use antiphon::storage::conformance::{self, Extent};
-use antiphon_core::store::{Name, Store};
+use antiphon::config::{Config, Sources};
+use antiphon::custom::Pins;
+use antiphon::failure::Failure;
+use antiphon::storage::conformance::{self, Extent, noise};
+use antiphon::storage::{Opened, open};
+use antiphon_core::store::{LIST_MAX, Name, Put, Store};
 use antiphon_plugin::{HostOptions, Origin, PluginHost, Source};
 
 /// One host for all tests, which remembers what it has compiled from one run to the next.
@@ -32,6 +40,20 @@ static HOST: LazyLock<PluginHost> = LazyLock::new(|| {
 fn official(name: &str) -> Source<'static> {
     let component = antiphon_bundle::find(antiphon_bundle::World::Storage, name).unwrap();
     Source { name: name.into(), origin: Origin::Official, bytes: component.bytes.into() }
+}
+
+/// The store of a configuration with these lines.
+fn configured(lines: &str) -> Opened {
+    refused(lines).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// The same, if there is any.
+fn refused(lines: &str) -> Result<Opened, Failure> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("antiphon.toml");
+    std::fs::write(&file, format!("db_path = 'app.db'\n{lines}")).unwrap();
+    let config = Config::unjudged(Sources { file: Some(file), ..Sources::default() }).unwrap();
+    open(&config, &HOST, None, Pins::Required)
 }
 
 fn name(text: &str) -> Name {
@@ -46,18 +68,66 @@ fn only_what_is_configured_is_compiled() {
     let host = PluginHost::new(&options).unwrap();
     let file = folder.path().join("antiphon.toml");
     std::fs::write(&file, "db_path = 'app.db'\n[snapshot]\nstore = 'file'\n[snapshot.file]\npath = 'objects'").unwrap();
-    let config = antiphon::config::Sources { file: Some(file), ..antiphon::config::Sources::default() };
-    let config = antiphon::config::Config::unjudged(config).unwrap();
-    let opened = antiphon::storage::open(&config, &host, None, antiphon::custom::Pins::Required).unwrap();
+    let config = Sources { file: Some(file), ..Sources::default() };
+    let config = Config::unjudged(config).unwrap();
+    let opened = open(&config, &host, None, Pins::Required).unwrap();
     opened.store.check().unwrap();
     let kept = std::fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let kept: Vec<_> = kept.filter(|name| name.to_str().is_some_and(|name| name.ends_with(".compiled"))).collect();
     assert_eq!(kept.len(), 1, "{kept:?}");
 }
 
+/// Puts objects while `interrupt` ends the server and starts it again; what was acknowledged is there afterwards.
+fn survives(store: &dyn Store, interrupt: impl FnOnce()) {
+    let body = |number: usize| noise(number as u64, 300_000 + number);
+    let names: Vec<Name> = (0..40).map(|number| name(&format!("objects/{number}"))).collect();
+    let kept: Vec<usize> = std::thread::scope(|scope| {
+        let putting = scope.spawn(|| {
+            let put = |number: &usize| store.put(&names[*number], &body(*number), Put::Replace).is_ok();
+            (0..names.len()).filter(put).collect()
+        });
+        antiphon_harness::eventually("some objects are there", || {
+            store.list("objects/", None, LIST_MAX).is_ok_and(|listed| listed.len() >= 5)
+        });
+        interrupt();
+        putting.join().unwrap()
+    });
+    assert!(kept.len() >= 5, "{kept:?}");
+    for number in &kept {
+        assert_eq!(store.get(&names[*number], None).unwrap(), body(*number));
+    }
+    store.put(&name("after"), b"x", Put::Replace).unwrap();
+}
+
+/// Megabytes in objects of 8 MiB, several at once: 64, and 2,048 with `FULL`.
+fn carries_much(opened: &Opened) {
+    let full = std::env::var_os("FULL").is_some();
+    let (objects, threads) = (if full { 256 } else { 8 }, 4);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            scope.spawn(move || {
+                for number in (thread..objects).step_by(threads) {
+                    let (body, name) = (noise(number as u64, 8 << 20), name(&format!("much/{number}")));
+                    opened.store.put(&name, &body, Put::Replace).unwrap();
+                    assert!(opened.store.get(&name, None).unwrap() == body, "{name}");
+                    opened.store.delete(&[name]).unwrap();
+                }
+            });
+        }
+    });
+    let peak = opened.component.memory_peak();
+    eprintln!("{} MiB carried; an instance had {} MiB of memory at most", objects * 8, peak >> 20);
+    assert!(peak < 128 << 20, "{peak}");
+}
+
 /// Runs the whole suite; a step that fails is told with all others.
 fn conforms(store: &dyn Store) {
-    let steps = conformance::run(store, "suite", Extent::default(), |step| {
+    conforms_within(store, Extent::default());
+}
+
+/// The same, as far as this goes.
+fn conforms_within(store: &dyn Store, extent: Extent) {
+    let steps = conformance::run(store, "suite", extent, |step| {
         eprintln!("{:>6} ms  {}  {:?}", step.took.as_millis(), step.what, step.outcome);
     });
     let failed: Vec<_> = steps.iter().filter(|step| step.outcome.is_err()).collect();

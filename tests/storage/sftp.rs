@@ -75,7 +75,7 @@ fn a_server_without_extensions() {
     let opened = store(&sshd, folder.path());
     let traits = opened.store.traits().unwrap();
     assert!(!traits.put_if_absent && !traits.atomic_put && traits.ranged_get, "{traits:?}");
-    let extent = Extent { object_bytes: 8 << 20, listed: 300, threads: 4 };
+    let extent = Extent { object_bytes: 8 << 20, listed: 300, threads: 4, ..Extent::default() };
     let steps = conformance::run(&opened.store, "suite", extent, |_| {});
     // For a moment an object that is replaced is not there; that is what it says.
     let failed = |step: &&conformance::Step| step.outcome.is_err() && !step.what.starts_with("many writers of one");

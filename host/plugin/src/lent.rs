@@ -5,12 +5,14 @@
 
 mod bucket;
 mod channel;
+mod http;
 mod sockets;
 
 use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::umask;
@@ -18,6 +20,7 @@ use tokio::runtime::Runtime as Tokio;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker, ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::bindings;
 use crate::component::chain;
@@ -28,6 +31,9 @@ use crate::limits::{Limits, Meter};
 use crate::log::GuestLog;
 
 pub use bucket::Bucket;
+pub(crate) use http::Trouble;
+pub use http::{Advice, Certificates, Web, WebServer};
+use http::{Connections, Sender};
 
 #[expect(unreachable_pub, reason = "what is generated names it as if it were seen outside")]
 pub use channel::Channel;
@@ -50,6 +56,8 @@ pub struct Grants {
     pub sockets: Vec<Socket>,
     /// Whether they may be this machine, or in a private network.
     pub private_networks: bool,
+    /// The servers that it may speak HTTP with.
+    pub web: Option<Web>,
     /// What the settings hold that nobody may see: it is taken out of whatever the plugin says.
     pub secrets: Vec<String>,
 }
@@ -57,11 +65,13 @@ pub struct Grants {
 /// Without the secrets.
 impl fmt::Debug for Grants {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let web = self.web.as_ref().map(|web| &web.servers);
         f.debug_struct("Grants")
             .field("folder", &self.folder)
             .field("bucket", &self.bucket.is_some())
             .field("server", &self.server.is_some())
             .field("sockets", &self.sockets)
+            .field("web", &web)
             .field("private_networks", &self.private_networks)
             .finish()
     }
@@ -155,6 +165,8 @@ pub(crate) struct Lent {
     hinted: Option<(String, String)>,
     reach: Reach,
     refused: Refused,
+    http: WasiHttpCtx,
+    sender: Sender,
 }
 
 impl Lent {
@@ -167,6 +179,17 @@ impl Lent {
             (String::new(), hint)
         });
         refused.or_else(|| self.hinted.take())
+    }
+
+    /// What stood in the way of the last request, if it did not come through.
+    pub(crate) fn take_trouble(&self) -> Option<Trouble> {
+        self.sender.troubles.take()
+    }
+}
+
+impl WasiHttpView for Lent {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.sender, table: &mut self.table, ctx: &mut self.http }
     }
 }
 
@@ -182,17 +205,20 @@ pub(crate) struct Lender {
     /// It is lent nothing, and may import what it wants: it is only asked what it is.
     describing: bool,
     pub(crate) secrets: Secrets,
+    connections: Option<Arc<Connections>>,
 }
 
 impl Lender {
-    pub(crate) fn new(mut grants: Grants) -> Self {
+    /// `silence`: how long the other side of a connection may be silent.
+    pub(crate) fn new(mut grants: Grants, silence: Duration) -> Self {
         let secrets = Secrets::new(std::mem::take(&mut grants.secrets));
-        Self { grants, describing: false, secrets }
+        let connections = grants.web.take().map(|web| Arc::new(Connections::new(web, silence)));
+        Self { grants, describing: false, secrets, connections }
     }
 
     /// Lends nothing to a plugin that is only asked what it is.
     pub(crate) fn of_nothing() -> Self {
-        Self { grants: Grants::default(), describing: true, secrets: Secrets::default() }
+        Self { grants: Grants::default(), describing: true, secrets: Secrets::default(), connections: None }
     }
 
     /// Gives a component its imports, if it is granted all that it needs.
@@ -205,6 +231,7 @@ impl Lender {
         let unlinkable = |err: wasmtime::Error| Reason::Unlinkable(chain(&err));
         let mut linker = Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(unlinkable)?;
         bindings::log::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         bindings::nats_bucket::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         bindings::ssh_channel::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
@@ -219,6 +246,7 @@ impl Lender {
             grant: format!("plugin.{name}.grants.{grant}"),
         };
         match interface.split_once('/') {
+            Some(("wasi:http", "types" | "outgoing-handler")) if self.connections.is_some() => Ok(()),
             Some(("wasi:http", _)) => Err(not_granted("http")),
             Some(("antiphon:plugin", "nats-bucket")) if self.grants.bucket.is_some() => Ok(()),
             Some(("antiphon:plugin", "nats-bucket")) => {
@@ -277,6 +305,8 @@ impl Lender {
             hinted: None,
             reach,
             refused,
+            http: WasiHttpCtx::new(),
+            sender: Sender::new(self.connections.clone()),
         })
     }
 }

@@ -50,7 +50,7 @@ pub use anatomy::{Anatomy, Fate, Import, World};
 pub use compile::{Compiled, Compiler, compile_here};
 pub use error::{EngineError, Error, Reason, Spent, Trace};
 pub use hasher::Hasher;
-pub use lent::{Bucket, Conversation, Grants, Server, Socket};
+pub use lent::{Advice, Bucket, Certificates, Conversation, Grants, Server, Socket, Web, WebServer};
 pub use limits::{Limits, METER};
 pub use resolver::Resolver;
 pub use storage::{Pace, Storage};

@@ -15,7 +15,7 @@ use crate::bindings::objects;
 use crate::bindings::storage::{StorageFile as Guest, StorageFilePre as Linked};
 use crate::component::{check_exports, compile};
 use crate::error::{Attempt, Error, Reason, Subject};
-use crate::lent::{Grants, Lender, Lending, Lent};
+use crate::lent::{Grants, Lender, Lending, Lent, Trouble};
 use crate::limits::Limits;
 use crate::log::{GuestLog, printable};
 use crate::plugin::{Described, believed};
@@ -25,6 +25,9 @@ use crate::{Info, Settings, Source, sha256};
 pub(crate) const EXPORTS: [&str; 2] = ["antiphon:plugin/metadata", "antiphon:plugin/storage"];
 
 const MESSAGE_BYTES_MAX: usize = 1024;
+
+/// How many bytes could go in the time that deleting one object may take.
+const BYTES_A_DELETE: u64 = 64 << 10;
 
 /// What an answer may hold besides an object.
 const RETURNED_BYTES_MORE: usize = 1 << 20;
@@ -40,6 +43,8 @@ pub struct Pace {
     pub bytes_per_second_min: u64,
     /// After so long without a call an instance goes.
     pub idle: Duration,
+    /// How long the other side of a connection may say and take nothing.
+    pub silence: Duration,
 }
 
 impl Default for Pace {
@@ -49,6 +54,7 @@ impl Default for Pace {
             call: Duration::from_secs(30),
             bytes_per_second_min: 1 << 20,
             idle: Duration::from_secs(60),
+            silence: Duration::from_secs(15),
         }
     }
 }
@@ -113,10 +119,24 @@ impl Drop for Turn<'_> {
     }
 }
 
+/// What the host knows of a failure of a guest's.
+struct Told {
+    /// The host's own words to it, with a hint.
+    hinted: Option<(String, String)>,
+    /// What stood in the way of its last request over HTTP.
+    trouble: Option<Trouble>,
+}
+
+impl Told {
+    fn of(store: &mut wasmtime::Store<Lent>) -> Self {
+        Self { hinted: store.data_mut().hint(), trouble: store.data().take_trouble() }
+    }
+}
+
 /// Why there is no answer.
 enum Failed {
-    /// The guest said so. What the host told it with that may help.
-    Said(objects::Error, Option<(String, String)>),
+    /// The guest said so. What the host told it with that may help, and what the host itself knows of it.
+    Said(objects::Error, Told),
     /// It did not answer as it should.
     Plugin(Reason),
 }
@@ -130,7 +150,8 @@ impl Storage {
         limits: Limits,
         pace: Pace,
     ) -> Result<Self, Error> {
-        Self::with(lending, source, settings, Lender::new(grants), limits, pace)
+        let lender = Lender::new(grants, pace.silence);
+        Self::with(lending, source, settings, lender, limits, pace)
     }
 
     /// What a storage says of itself.
@@ -219,13 +240,13 @@ impl Storage {
                 };
                 let answer = work(&live.guest, &mut live.store, live.session).await;
                 shared.note(&live.store);
-                let hinted = live.store.data_mut().hint();
                 // What trapped is gone with all it had: nothing in it can be relied upon.
                 let answer = answer.map_err(|err| Failed::Plugin(shared.why(&err, &live.store)))?;
+                let told = Told::of(&mut live.store);
                 live.used = Instant::now();
                 // Not one that is worn.
                 *place = Some(live).filter(|live| !live.store.data().meter.nearly_full());
-                answer.map_err(|said| Failed::Said(said, hinted))
+                answer.map_err(|said| Failed::Said(said, told))
             };
             // The future holds the instance: what is cut off is dropped.
             shared.lending.block_on(async {
@@ -239,7 +260,7 @@ impl Storage {
         self.sweep_later();
         match answer {
             Some(Ok(answer)) => Ok(answer),
-            Some(Err(Failed::Said(said, hinted))) => Err(shared.said(&said, hinted)),
+            Some(Err(Failed::Said(said, told))) => Err(shared.said(&said, told)),
             Some(Err(Failed::Plugin(reason))) => Err(shared.broken(attempt, reason)),
             None => Err(shared.broken(attempt, Reason::NotConfigured)),
         }
@@ -350,7 +371,7 @@ impl Shared {
         self.note(&store);
         match opened {
             Ok(Ok(session)) => Ok(Live { store, guest, session, used: Instant::now() }),
-            Ok(Err(said)) => Err(Failed::Said(said, store.data_mut().hint())),
+            Ok(Err(said)) => Err(Failed::Said(said, Told::of(&mut store))),
             Err(err) => Err(Failed::Plugin(self.why(&err, &store))),
         }
     }
@@ -379,7 +400,7 @@ impl Shared {
     }
 
     /// What a guest said went wrong, fit to be shown.
-    fn said(&self, said: &objects::Error, hinted: Option<(String, String)>) -> StoreError {
+    fn said(&self, said: &objects::Error, told: Told) -> StoreError {
         let kind = match said.kind {
             objects::Kind::NotFound => ErrorKind::NotFound,
             objects::Kind::Exists => ErrorKind::Exists,
@@ -388,14 +409,25 @@ impl Shared {
             objects::Kind::Temporary => ErrorKind::Temporary,
             objects::Kind::Permanent => ErrorKind::Permanent,
         };
+        let Told { hinted, trouble } = told;
         // What it may not reach it may not reach later either, whatever it makes of that.
         let kind =
             if hinted.as_ref().is_some_and(|(message, _)| message.is_empty()) { ErrorKind::Denied } else { kind };
-        let message = printable(&self.lender.secrets.hidden(&said.message), MESSAGE_BYTES_MAX);
+        let shown = |text: &str| printable(&self.lender.secrets.hidden(text), MESSAGE_BYTES_MAX);
+        let message = shown(&said.message);
         let retry_after = said.retry_after_ms.map(|millis| Duration::from_millis(millis.into()));
-        // The host's own hint, if it is the host's own failure that the guest passes on.
-        let hint = hinted.filter(|(message, _)| said.message.contains(message)).map(|(_, hint)| hint);
-        StoreError { retry_after, hint, ..StoreError::new(kind, message) }
+        let uncertain = matches!(kind, ErrorKind::Temporary | ErrorKind::Permanent);
+        match trouble.filter(|trouble| uncertain || trouble.refused) {
+            // A guest hears only the beginning of what the host knows.
+            Some(Trouble { kind, why, hint, .. }) => {
+                StoreError { retry_after, hint, ..StoreError::new(kind, format!("{message}: {}", shown(&why))) }
+            }
+            None => {
+                // The host's own hint, if it is the host's own failure that the guest passes on.
+                let hint = hinted.filter(|(message, _)| said.message.contains(message)).map(|(_, hint)| hint);
+                StoreError { retry_after, hint, ..StoreError::new(kind, message) }
+            }
+        }
     }
 
     /// A plugin that did not do as it should.
@@ -502,7 +534,8 @@ impl Store for Storage {
 
     fn delete(&self, names: &[Name]) -> Result<(), StoreError> {
         let names: Vec<String> = names.iter().map(|name| name.as_str().to_owned()).collect();
-        self.ask(DELETE, 0, async |guest, store, session| {
+        // Each may be a request of its own.
+        self.ask(DELETE, names.len() as u64 * BYTES_A_DELETE, async |guest, store, session| {
             guest.antiphon_plugin_storage().session().call_delete(store, session, &names).await
         })
     }

@@ -21,15 +21,9 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
     NotYet { path, fine, what }
 }
 
-const NO_NETWORK: &str = "components speak no HTTP";
-const FOLDER_OR_NATS: &str = "snapshots are kept in a folder, in NATS or on an SFTP server";
-
 /// The first entry that covers a key holds.
 const NOT_YET: &[NotYet] = &[
     not_yet("replication_log.max_entries", None, "no entry is dropped"),
-    not_yet("plugin.*.grants.http", None, NO_NETWORK),
-    not_yet("snapshot.s3", None, FOLDER_OR_NATS),
-    not_yet("snapshot.webdav", None, FOLDER_OR_NATS),
     not_yet("prometheus.enable", Some("false"), "no metrics are served"),
     not_yet("prometheus", None, "no metrics are served"),
     not_yet("health_check.enable", Some("false"), "no health page is served"),

@@ -143,6 +143,8 @@ section! {
         sockets: Vec<String> = Vec::new(),
         /// Allow addresses of private networks and of this machine.
         private_networks: bool = false,
+        /// Certificates of those who sign the servers', as PEM, besides those whom the system trusts.
+        ca_file: PathBuf = PathBuf::new(),
     }
 }
 

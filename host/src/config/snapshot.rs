@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::expand;
 use super::secret::{Secret, Url};
 use super::section::section;
 use super::size::Size;
+use crate::failure::Failure;
 
 section! {
     /// Snapshots bring back a node that is new or was away for too long.
@@ -88,7 +90,7 @@ section! {
     SnapshotS3 at "snapshot.s3" {
         /// Folder within the bucket.
         path: String = String::new(),
-        /// Host of the service, with its port if it needs one.
+        /// Address of the service, as `https://host:port` or `host:port`. Empty: AWS.
         endpoint: String = String::new(),
         /// Name of the key to log in with.
         access_key: Secret = Secret::default(),
@@ -98,8 +100,20 @@ section! {
         session_token: Secret = Secret::default(),
         /// Name of the bucket.
         bucket: String = String::new(),
-        /// Speak HTTPS.
+        /// Speak HTTPS, where `endpoint` does not say which.
         use_ssl: bool = false,
+        /// Region of the bucket. Empty: `us-east-1`, and what the service says then.
+        region: String = String::new(),
+        /// Name the bucket in the path. false: in the host, as `bucket.host`.
+        force_path_style: bool = true,
+        /// Log in with nothing, whatever the environment has.
+        anonymous: bool = false,
+        /// Class of what is put, as `STANDARD_IA`. Empty: what is usual for the bucket.
+        storage_class: String = String::new(),
+        /// Certificates of those who sign the service's, as PEM, besides those whom the system trusts.
+        ca_file: PathBuf = PathBuf::new(),
+        /// Let the name in `endpoint` lead to a private network or to this machine. An address there needs no leave.
+        private_networks: bool = false,
     }
 }
 
@@ -108,6 +122,59 @@ section! {
     SnapshotWebdav at "snapshot.webdav" {
         /// Address of the server, with `dir`, `login` and `secret` in its query.
         url: Url = Url::default(),
+        /// Token to log in with, instead of `login` and `secret`.
+        token: Secret = Secret::default(),
+        /// Certificates of those who sign the server's, as PEM, besides those whom the system trusts.
+        ca_file: PathBuf = PathBuf::new(),
+        /// Let the name in `url` lead to a private network or to this machine. An address there needs no leave.
+        private_networks: bool = false,
+    }
+}
+
+/// What is set, as a component is told it; secrets are brought from where they stand.
+fn told(section: &str, all: Vec<(&str, String)>) -> Result<Vec<(String, String)>, Failure> {
+    all.into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| Ok((name.to_owned(), expand(&format!("{section}.{name}"), &value)?)))
+        .collect()
+}
+
+impl SnapshotS3 {
+    /// What the component `s3` is told.
+    ///
+    /// # Errors
+    /// When a secret is not where it is said to be.
+    pub fn settings(&self) -> Result<Vec<(String, String)>, Failure> {
+        let all = vec![
+            ("path", self.path.clone()),
+            ("endpoint", self.endpoint.clone()),
+            ("access_key", self.access_key.reveal().to_owned()),
+            ("secret", self.secret.reveal().to_owned()),
+            ("session_token", self.session_token.reveal().to_owned()),
+            ("bucket", self.bucket.clone()),
+            ("use_ssl", self.use_ssl.to_string()),
+            ("region", self.region.clone()),
+            ("force_path_style", self.force_path_style.to_string()),
+            ("anonymous", self.anonymous.to_string()),
+            ("storage_class", self.storage_class.clone()),
+            ("ca_file", self.ca_file.display().to_string()),
+        ];
+        told("snapshot.s3", all)
+    }
+}
+
+impl SnapshotWebdav {
+    /// What the component `webdav` is told.
+    ///
+    /// # Errors
+    /// When a secret is not where it is said to be.
+    pub fn settings(&self) -> Result<Vec<(String, String)>, Failure> {
+        let all = vec![
+            ("url", self.url.reveal().to_owned()),
+            ("token", self.token.reveal().to_owned()),
+            ("ca_file", self.ca_file.display().to_string()),
+        ];
+        told("snapshot.webdav", all)
     }
 }
 

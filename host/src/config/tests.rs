@@ -148,7 +148,6 @@ fn all_their_keys_parse_with_their_meaning() {
 fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
     `replication_log.max_entries` has no effect in this version: no entry is dropped
-    `snapshot.s3.access_key`, `snapshot.s3.bucket`, `snapshot.s3.endpoint`, `snapshot.s3.path`, `snapshot.s3.secret`, `snapshot.s3.session_token`, `snapshot.s3.use_ssl`, `snapshot.webdav.url` have no effect in this version: snapshots are kept in a folder, in NATS or on an SFTP server
     `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
     `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
     "#);
@@ -190,7 +189,7 @@ fn a_slip_of_the_pen_is_refused_with_the_name_it_meant() {
     );
     refuses("nodeid = 4", "unknown key `nodeid` in `antiphon.toml`; did you mean `node_id`?");
     refuses("[snapshot]\nenable = true", "unknown key `snapshot.enable` in `antiphon.toml`; did you mean `enabled`?");
-    refuses("[snapshot.s3]\nregion = 'x'", "unknown key `snapshot.s3.region` in `antiphon.toml`");
+    refuses("[snapshot.s3]\nzone = 'x'", "unknown key `snapshot.s3.zone` in `antiphon.toml`");
     refuses("zzz = 4", "unknown key `zzz` in `antiphon.toml`");
 }
 

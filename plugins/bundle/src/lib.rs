@@ -44,7 +44,9 @@ pub const ALL: &[Component] = &[
     component!("xxh3", Hasher, "hash_xxh3"),
     component!("file", Storage, "storage_file"),
     component!("nats", Storage, "storage_nats"),
+    component!("s3", Storage, "storage_s3"),
     component!("sftp", Storage, "storage_sftp"),
+    component!("webdav", Storage, "storage_webdav"),
 ];
 
 /// The official component of this world and name.

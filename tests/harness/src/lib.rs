@@ -11,11 +11,15 @@
 )]
 
 mod broker;
+mod certificates;
+mod dav;
+mod faulty;
 mod guests;
 mod node;
 mod policies;
 mod process;
 mod proxy;
+mod s3;
 pub mod seeds;
 mod sshd;
 mod storages;
@@ -23,6 +27,9 @@ pub mod vfs;
 
 pub use antiphon::db::Make;
 pub use broker::{Broker, Brokers};
+pub use certificates::Authority;
+pub use dav::DavServer;
+pub use faulty::{Answer, Asked, Faulty, Manner};
 pub use guests::{resolver_guest, resolver_guest_with};
 pub use node::{
     Dice, Mishap, Node, Setup, agreed, append_floor, append_foreign, decision, dump, dump_of, foreign, found, mishap,
@@ -32,5 +39,6 @@ pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, Node
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
 pub use proxy::{Flow, Proxy};
 pub use rustix::process::{Resource, Signal};
+pub use s3::{S3Server, S3Ways};
 pub use sshd::{SshAgent, Sshd};
 pub use storages::storage_guest;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// An authority of a test's own.
-pub(crate) struct Authority {
+pub struct Authority {
     folder: PathBuf,
     name: String,
 }
@@ -17,7 +17,7 @@ fn openssl(folder: &Path, arguments: &str) {
 
 impl Authority {
     /// Makes one in this folder.
-    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+    pub fn new(folder: &Path, name: &str) -> Self {
         std::fs::create_dir_all(folder).unwrap();
         openssl(
             folder,
@@ -30,12 +30,12 @@ impl Authority {
     }
 
     /// Its own certificate.
-    pub(crate) fn certificate(&self) -> PathBuf {
+    pub fn certificate(&self) -> PathBuf {
         self.folder.join(format!("{}.pem", self.name))
     }
 
     /// Issues a certificate that holds for these names, as `IP:127.0.0.1`; gives the files of it and its key.
-    pub(crate) fn issue(&self, name: &str, alternatives: &str) -> (PathBuf, PathBuf) {
+    pub fn issue(&self, name: &str, alternatives: &str) -> (PathBuf, PathBuf) {
         let (folder, authority) = (&self.folder, &self.name);
         openssl(
             folder,
