@@ -494,7 +494,7 @@ pub(crate) enum Beginning {
         /// who founded it,
         origin: Origin,
         /// what it agreed to,
-        genesis: Genesis,
+        genesis: Box<Genesis>,
         /// and all of it as bytes.
         frame: Vec<u8>,
     },
@@ -521,7 +521,7 @@ pub(crate) async fn beginning(log: &dyn Log) -> Result<Beginning, Failure> {
         }
         Ok(Entry { cluster, .. }) if first.first() != 1 => Ok(Beginning::Cut { cluster, first: first.first() }),
         Ok(Entry { cluster, origin, body: Body::Genesis(genesis), .. }) => {
-            Ok(Beginning::Genesis { cluster, origin, genesis, frame: first.frame })
+            Ok(Beginning::Genesis { cluster, origin, genesis: Box::new(genesis), frame: first.frame })
         }
         Ok(_) => Err(foreign(&"its first entry is no genesis")),
         Err(error) => Err(foreign(&error)),
@@ -540,7 +540,7 @@ pub(crate) fn genesis_of(frame: &[u8]) -> Option<(ClusterId, Genesis)> {
 pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
     match beginning(log).await? {
         Beginning::Empty => Ok(None),
-        Beginning::Genesis { cluster, origin, genesis, .. } => Ok(Some((cluster, origin, genesis))),
+        Beginning::Genesis { cluster, origin, genesis, .. } => Ok(Some((cluster, origin, *genesis))),
         Beginning::Cut { first, .. } => Err(cut(first)),
     }
 }

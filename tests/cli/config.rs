@@ -90,16 +90,15 @@ fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    let text =
-        "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[snapshot.sftp]\nurl = 'sftp://h'\n";
+    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[prometheus]\nenable = true\n";
     let dir = Dir::new().file("antiphon.toml", text);
-    assert_snapshot!(dir.words("config check antiphon.toml"), @r#"
+    assert_snapshot!(dir.words("config check antiphon.toml"), @"
     exit 0
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `snapshot.s3.bucket` has no effect in this version: snapshots are kept in a folder, in NATS or on an SFTP server
-    "#);
+    warning: `prometheus.enable` has no effect in this version: no metrics are served
+    ");
 }
 
 /// Leaving needs the database alone, whatever else the file asks for.

@@ -13,6 +13,7 @@ use antiphon_core::entry::{Body, Entry, Origin};
 use antiphon_core::value::Value;
 use antiphon_harness::Node;
 use rusqlite::Connection;
+use std::collections::btree_map::Entry as Place;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The newest image that this node gave a key, and the batch that carries it.
@@ -104,6 +105,9 @@ impl Slicing {
 }
 
 type Checked<T> = Result<T, String>;
+
+/// A UNIQUE value: its table, its index, and what is compared.
+type Slot = (usize, (usize, Vec<String>));
 
 impl Witness {
     pub(crate) fn new(node: &Node, shards: usize, rules: Rules, counts: bool) -> Self {
@@ -457,17 +461,17 @@ impl Witness {
     /// Keys with a row on its way whose UNIQUE value a later one of this node's has: what stood between the two is on its
     /// way again, or was lost with the log. Until the later one is back, T has no room for the other.
     fn taken(&self) -> BTreeSet<Key> {
-        let mut latest: BTreeMap<(usize, (usize, Vec<String>)), (u64, &Key)> = BTreeMap::new();
+        let mut latest: BTreeMap<Slot, (u64, &Key)> = BTreeMap::new();
         let pending = self.pending.iter().map(|(key, mine)| (key, &mine.image, mine.number));
         let dirty = self.dirty.iter().map(|(key, image)| (key, image, u64::MAX));
         let mut taken = BTreeSet::new();
         for (key, image, number) in pending.filter(|(key, ..)| !self.dirty.contains_key(*key)).chain(dirty) {
             for slot in image.iter().flat_map(|row| TABLES[key.0].slots(row)) {
                 match latest.entry((key.0, slot)) {
-                    std::collections::btree_map::Entry::Vacant(free) => {
+                    Place::Vacant(free) => {
                         free.insert((number, key));
                     }
-                    std::collections::btree_map::Entry::Occupied(mut held) => {
+                    Place::Occupied(mut held) => {
                         let (before, holder) = *held.get();
                         taken.insert(if before < number { holder.clone() } else { key.clone() });
                         if before < number {

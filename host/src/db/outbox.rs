@@ -30,6 +30,14 @@ pub(super) fn confirm(conn: &Connection, shard: Shard, number: u64) -> Result<()
     Ok(())
 }
 
+/// Notes that batches up to `number` are in the log, and those above are not, whatever was noted before.
+pub(super) fn confirm_only(conn: &Connection, shard: Shard, number: u64) -> Result<(), Error> {
+    conn.prepare_cached(concat!("UPDATE ", ours!("global_change_log"), " SET state = number <= ?2 WHERE shard = ?1"))
+        .and_then(|mut statement| statement.execute((shard, number.cast_signed())))
+        .doing("confirm a batch")?;
+    Ok(())
+}
+
 /// Whether an echo is the batch that the outbox has under this number; one it does not know is taken as it comes.
 pub(super) fn is_mine(conn: &Connection, shard: Shard, number: u64, checksum: u64) -> Result<bool, Error> {
     let known: Option<i64> = conn

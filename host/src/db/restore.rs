@@ -10,9 +10,8 @@ use super::merge::Encoding;
 use super::overlay::{Image, TableId, chunk_keys};
 use super::own::ours;
 use super::recent::Recent;
-use super::seal::has_marks;
 use super::values::unsigned;
-use super::{Database, Doing as _, Error, identity};
+use super::{Database, Doing as _, Error, identity, outbox};
 use crate::log::{Placement, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes};
@@ -88,7 +87,8 @@ impl Database {
         unfounded: &BTreeSet<(Shard, u64)>,
     ) -> Result<Option<Restored>, Error> {
         let restored = self.transaction(|db| {
-            if db.is_unsealed()? || db.has_unsealed_rows()? {
+            // What is sealed now would be made upon a place that may be lost, and nobody has looked whether it is.
+            if db.refresh_schema()? || db.is_dirty()? || db.is_scanning()? {
                 return Ok(None);
             }
             db.fits(image)?;
@@ -109,19 +109,10 @@ impl Database {
         Ok(restored)
     }
 
-    /// Whether rows are still to be sealed that a seal of all marks does not take.
-    fn has_unsealed_rows(&self) -> Result<bool, Error> {
-        const LOOKING: &str = "look for rows that are not sealed";
+    /// Whether rows that were there before are still to be marked.
+    fn is_scanning(&self) -> Result<bool, Error> {
         let scans = concat!("SELECT EXISTS (SELECT 1 FROM ", ours!("scan"), ")");
-        if self.conn.query_row(scans, [], |row| row.get(0)).doing(LOOKING)? {
-            return Ok(true);
-        }
-        for tracked in &self.tables {
-            if tracked.captured && has_marks(&self.conn, tracked)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.conn.query_row(scans, [], |row| row.get(0)).doing("look for rows that are not sealed")
     }
 
     /// Why an image can't come into the place of this database's rows.
@@ -276,6 +267,7 @@ impl Database {
 
     /// Takes the image's place in the log, and forgets whatever stood behind pending rows.
     fn stand_where(&mut self, image: &Self) -> Result<(), Error> {
+        let captured = self.captured_tables();
         self.adopt(image)?;
         self.conn.execute(concat!("DELETE FROM ", ours!("shadow")), []).doing("forget shadows")?;
         self.recent = Recent::default();
@@ -283,7 +275,12 @@ impl Database {
         self.foresights.clear();
         // Going back is what is wanted here, and nobody else did it.
         self.known_reached.store(0, Ordering::Relaxed);
-        self.reload()
+        self.reload()?;
+        for shard in 1..=self.shards() {
+            outbox::confirm_only(&self.conn, shard, self.ledger.received(shard, self.origin))?;
+        }
+        // Other policies may hold there, and what triggers note depends on them.
+        self.renew_triggers(&captured)
     }
 }
 

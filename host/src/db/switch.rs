@@ -243,12 +243,19 @@ impl Database {
     /// Reads again which policies hold, and has triggers note what they need: in the transaction at hand, which has
     /// left no mark.
     fn recapture(&mut self) -> Result<(), Error> {
-        let captured = |db: &Self| -> BTreeSet<String> {
-            let captured = db.tables.iter().filter(|tracked| tracked.captured);
-            captured.map(|tracked| tracked.table.name.clone()).collect()
-        };
-        let before = captured(self);
+        let before = self.captured_tables();
         self.read_schema()?;
+        self.renew_triggers(&before)
+    }
+
+    /// Tables whose triggers are those that they need.
+    pub(super) fn captured_tables(&self) -> BTreeSet<String> {
+        let captured = self.tables.iter().filter(|tracked| tracked.captured);
+        captured.map(|tracked| tracked.table.name.clone()).collect()
+    }
+
+    /// Gives these tables the triggers that they need now: in the transaction at hand, which has left no mark.
+    pub(super) fn renew_triggers(&mut self, before: &BTreeSet<String>) -> Result<(), Error> {
         if !self.captures {
             return Ok(());
         }
