@@ -13,6 +13,7 @@ mod faults;
 mod file;
 mod grants;
 mod hostile;
+mod much;
 mod nats;
 mod s3;
 mod sftp;
@@ -97,27 +98,6 @@ fn survives(store: &dyn Store, interrupt: impl FnOnce()) {
         assert_eq!(store.get(&names[*number], None).unwrap(), body(*number));
     }
     store.put(&name("after"), b"x", Put::Replace).unwrap();
-}
-
-/// Megabytes in objects of 8 MiB, several at once: 64, and 2,048 with `FULL`.
-fn carries_much(opened: &Opened) {
-    let full = std::env::var_os("FULL").is_some();
-    let (objects, threads) = (if full { 256 } else { 8 }, 4);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            scope.spawn(move || {
-                for number in (thread..objects).step_by(threads) {
-                    let (body, name) = (noise(number as u64, 8 << 20), name(&format!("much/{number}")));
-                    opened.store.put(&name, &body, Put::Replace).unwrap();
-                    assert!(opened.store.get(&name, None).unwrap() == body, "{name}");
-                    opened.store.delete(&[name]).unwrap();
-                }
-            });
-        }
-    });
-    let peak = opened.component.memory_peak();
-    eprintln!("{} MiB carried; an instance had {} MiB of memory at most", objects * 8, peak >> 20);
-    assert!(peak < 128 << 20, "{peak}");
 }
 
 /// Runs the whole suite; a step that fails is told with all others.

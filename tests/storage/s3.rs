@@ -5,7 +5,7 @@ use antiphon::storage::{Opened, failure};
 use antiphon_core::store::{ErrorKind, LIST_MAX, Put, Store as _};
 use antiphon_harness::{Authority, S3Server, S3Ways};
 
-use super::{carries_much, configured, conforms_within, name, survives};
+use super::{configured, conforms_within, name, survives};
 
 /// The server of the tests keeps what it knows of an object in a file whose name is made of the key's, and longer.
 const EXTENT: Extent = Extent { object_bytes: 32 << 20, listed: 2500, threads: 16, name_bytes: 130 };
@@ -125,12 +125,6 @@ fn what_was_acknowledged_survives_a_server_that_ends_in_the_middle() {
         server.kill();
         server.resume();
     });
-}
-
-#[test]
-fn much_is_carried_whole() {
-    let server = S3Server::start();
-    carries_much(&store(&login(&server)));
 }
 
 /// What others keep in the bucket is not in the way.

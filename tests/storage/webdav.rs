@@ -4,7 +4,7 @@ use antiphon::storage::Opened;
 use antiphon_core::store::{ErrorKind, LIST_MAX, Put, Store as _};
 use antiphon_harness::{Authority, DavServer};
 
-use super::{carries_much, configured, conforms, name, survives};
+use super::{configured, conforms, name, survives};
 
 /// The store of a configuration with this address.
 fn store(url: &str, more: &str) -> Opened {
@@ -64,12 +64,6 @@ fn what_was_acknowledged_survives_a_server_that_ends_in_the_middle() {
         server.kill();
         server.resume();
     });
-}
-
-#[test]
-fn much_is_carried_whole() {
-    let server = DavServer::start();
-    carries_much(&store(&server.address("/"), ""));
 }
 
 /// What was cut off lies beside, is no object, and goes in a day.

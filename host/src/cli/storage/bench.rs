@@ -48,6 +48,7 @@ struct Report {
     put_mib_per_second: f64,
     get_mib_per_second: f64,
     guest_memory_bytes: usize,
+    process_memory_bytes: u64,
 }
 
 impl Bench {
@@ -80,6 +81,7 @@ impl Bench {
             put_mib_per_second: rate(put),
             get_mib_per_second: rate(got),
             guest_memory_bytes: opened.component.memory_peak(),
+            process_memory_bytes: peak(),
         };
         let mut out = io::stdout().lock();
         if self.json {
@@ -89,9 +91,17 @@ impl Bench {
         writeln!(out, "{} at {}: {objects}", opened.name, opened.place)?;
         writeln!(out, "  put     {:8.1} MiB/s", report.put_mib_per_second)?;
         writeln!(out, "  get     {:8.1} MiB/s", report.get_mib_per_second)?;
-        writeln!(out, "  memory  {:>8} an instance at most", bytes(report.guest_memory_bytes as u64))?;
+        let (instance, process) = (bytes(report.guest_memory_bytes as u64), bytes(report.process_memory_bytes));
+        writeln!(out, "  memory  {instance:>8} an instance at most, and {process} the whole program")?;
         Ok(out.flush()?)
     }
+}
+
+/// The most memory that this process ever had, where the system tells.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+    peak.map_or(0, |kib: u64| kib << 10)
 }
 
 /// Does this for all names, so many at once; gives how long it took.
