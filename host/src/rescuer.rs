@@ -118,6 +118,10 @@ impl<'a> Rescuer<'a> {
         log: &dyn Log,
         cluster: ClusterId,
     ) -> Result<bool, Failure> {
+        // Who takes nothing from others takes no rows from a snapshot either.
+        if !db.replicates() || db.has_unread() {
+            return Ok(false);
+        }
         let Some((shard, loss)) = lost(db, log).await? else { return Ok(false) };
         tracing::warn!("shard {shard} of the log {loss}; looking for a snapshot to go on from");
         seal(db)?;
