@@ -192,10 +192,14 @@ async fn pump(
                 torn = true;
                 continue;
             }
-            if torn || to.write_all(&bytes).await.is_err() {
+            if torn {
                 return;
             }
+            // Counted before they are there: whoever has them may ask at once.
             passed.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
         }
     };
     tokio::select! {
