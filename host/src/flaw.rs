@@ -94,11 +94,13 @@ pub enum Flaw {
     CopyShowsEchoes,
     /// A copy waits for nothing that was sealed after it was made.
     CopyEndsEarly,
+    /// A snapshot's rows are written over those that are on their way.
+    RestoredOver,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -143,6 +145,7 @@ impl Flaw {
         Self::PolicyUncovered,
         Self::CopyShowsEchoes,
         Self::CopyEndsEarly,
+        Self::RestoredOver,
     ];
 }
 
