@@ -302,8 +302,10 @@ fn a_storage_is_reloaded_while_a_node_runs() {
     assert_eq!(objects(&place.path("one")).len(), 5);
     assert!(objects(&place.path("two")).iter().any(|path| path.to_string_lossy().contains(&second)));
     // Refused, with nothing changed.
+    configure(&place, "a", "[snapshot]\nstore = \"tape\"\n");
+    reload().says(69, &["there is no storage `tape` in this version"]);
     configure(&place, "a", "[snapshot]\nstore = \"sftp\"\n");
-    reload().says(69, &["there is no storage `sftp` in this version"]);
+    reload().says(64, &["`snapshot.sftp.url` is not set"]);
     configure(&place, "a", "[snapshot]\nenabled = false\n");
     reload().says(64, &["`snapshot.enabled` is another", "at a start"]);
     configure(&place, "a", &at("two"));

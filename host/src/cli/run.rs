@@ -56,14 +56,17 @@ impl Run {
         let mut signals = None;
         let mut lost: Option<Failure> = None;
         loop {
-            let opened = super::wait(&runtime, node::open(crate::components::parts_of(&loaded, self.dev.pins())?))?;
-            let said = Said::of(&opened, &loaded.config);
-            let (node, entered) = super::wait(&runtime, opened.enter())?;
-            if let Some(lost) = lost.take()
-                && entered != Entered::Rescued
-            {
-                return Err(lost);
-            }
+            let opened = super::wait(&runtime, node::open(crate::components::parts_of(&loaded, self.dev.pins())?));
+            let entered = opened.and_then(|opened| {
+                let said = Said::of(&opened, &loaded.config);
+                super::wait(&runtime, opened.enter()).map(|(node, entered)| (said, node, entered))
+            });
+            let (said, node, entered) = match (entered, lost.take()) {
+                (Ok((.., entered)), Some(lost)) if entered != Entered::Rescued => return Err(lost),
+                // What ended it says more than why it could not start again.
+                (Err(_), Some(lost)) => return Err(lost),
+                (entered, _) => entered?,
+            };
             // Before anything is said: whoever waits for our words may send a signal the moment they come.
             if signals.is_none() {
                 signals = Some(runtime.spawn(Signals::watch(&runtime)?.stop(stop.clone())));
