@@ -303,7 +303,7 @@ fn a_storage_is_reloaded_while_a_node_runs() {
     assert!(objects(&place.path("two")).iter().any(|path| path.to_string_lossy().contains(&second)));
     // Refused, with nothing changed.
     configure(&place, "a", "[snapshot]\nstore = \"tape\"\n");
-    reload().says(69, &["there is no storage `tape` in this version"]);
+    reload().says(64, &["`snapshot.store` must be one of", "found `tape`"]);
     configure(&place, "a", "[snapshot]\nstore = \"sftp\"\n");
     reload().says(64, &["`snapshot.sftp.url` is not set"]);
     configure(&place, "a", "[snapshot]\nenabled = false\n");

@@ -7,7 +7,6 @@ use crate::{publish, subscribe};
 /// The log can't be had, or is not what this node knows of it.
 pub(crate) fn lost_log(text: &str, error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::caused(Kind::Data, text, error)
-        .of_a_lost_log()
         .hint("the rows of the database are safe; bring the log back as it was, its directory or its streams, or name the right one")
         .hint(
             "if the log is lost: stop all nodes, `antiphon cleanup` each database, remove the log's directory or streams, and \

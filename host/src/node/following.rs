@@ -82,9 +82,8 @@ impl Following {
                 Err(error) if is_broken(&error) => {
                     return Err(match &error {
                         subscribe::Error::Db(_) => unable("cannot follow the log", &error),
-                        subscribe::Error::Log(_) | subscribe::Error::Broken { .. } => {
-                            lost_log("cannot follow the log", &error)
-                        }
+                        subscribe::Error::Log(_) => lost_log("cannot follow the log", &error),
+                        subscribe::Error::Broken { .. } => lost_log("cannot follow the log", &error).of_a_lost_log(),
                     });
                 }
                 Err(error) => {

@@ -64,8 +64,9 @@ impl Publishing {
                 Err(error) if is_lasting(&error) => {
                     return Err(match &error {
                         publish::Error::Db(_) => unable("cannot publish", &error),
-                        publish::Error::Log(_) | publish::Error::Broken { .. } | publish::Error::TailLost { .. } => {
-                            lost_log("cannot publish", &error)
+                        publish::Error::Log(_) => lost_log("cannot publish", &error),
+                        publish::Error::Broken { .. } | publish::Error::TailLost { .. } => {
+                            lost_log("cannot publish", &error).of_a_lost_log()
                         }
                     });
                 }
