@@ -111,7 +111,7 @@ impl Plan {
             (mark, random.weighted(&[(6, Act::LoseTail), (3, Act::RollOver), (2, Act::Recreate)]))
         });
         // Drawn apart, with something to go on from afterwards.
-        let mut images = Random::new(seed ^ 0x1_4a6e5);
+        let mut images = Random::new(seed ^ 0x1_4a6e7);
         if images.chance(15) {
             lost.get_or_insert((images.within(121, 191), images.weighted(&[(6, Act::LoseTail), (3, Act::RollOver)])));
         }
