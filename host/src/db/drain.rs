@@ -83,6 +83,10 @@ impl Copying {
         for shard in 1..=copy.shards() {
             copy.number_above(shard, UNREAL);
         }
+        if copy.has_open_unit() {
+            // What follows of it would be sealed here as another unit.
+            return Ok(Err("a large transaction is being sealed".to_owned()));
+        }
         loop {
             if let Some(why) = copy.is_undrainable()? {
                 return Ok(Err(why));

@@ -99,7 +99,7 @@ impl Database {
         })
     }
 
-    fn has_open_unit(&self) -> bool {
+    pub(super) fn has_open_unit(&self) -> bool {
         self.ledger.open_shards(self.shards(), self.origin).next().is_some()
     }
 

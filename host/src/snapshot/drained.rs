@@ -33,6 +33,8 @@ pub(super) struct Live {
 impl Live {
     /// Copies the file, and reads the log into the copy until nothing is in it that the log does not have.
     pub(super) async fn drain(&self, path: &Path, copy: &Path) -> Result<Database, Failure> {
+        // A transaction that is sealed by half can't be gone on with in a copy.
+        self.seal().await?;
         let copying = self.db.call(|db| Ok(db.copying())).await.map_err(|error| failed(&error))?;
         let (from, to) = (path.to_owned(), copy.to_owned());
         let opened = apart(move || open(&from, copying, &to)).await?;
