@@ -236,8 +236,6 @@ pub struct Database {
     spares: BTreeMap<(String, String), String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
-    /// It is a copy that is to become L. What was written here since lies in the log, and not in this file.
-    drains: bool,
     /// Numbers that the log is known to have: see [`Database::number_above`].
     numbered: BTreeMap<log::Shard, u64>,
     /// Where the file stood after our last transaction; it never goes back.
@@ -305,7 +303,6 @@ impl Database {
             row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
             captures,
-            drains: false,
             numbered: BTreeMap::new(),
             known_reached: Arc::default(),
             checked_version: -1,

@@ -90,8 +90,6 @@ pub enum Flaw {
     BaselessResolved,
     /// A policy comes into force although L's rows behind pending ones are not known.
     PolicyUncovered,
-    /// A copy that is to become L shows what was written since it was made.
-    CopyShowsEchoes,
     /// A copy waits for nothing that was sealed after it was made.
     CopyEndsEarly,
     /// A snapshot's rows are written over those that are on their way.
@@ -100,7 +98,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 44] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -143,7 +141,6 @@ impl Flaw {
         Self::PolicyWithoutFloor,
         Self::BaselessResolved,
         Self::PolicyUncovered,
-        Self::CopyShowsEchoes,
         Self::CopyEndsEarly,
         Self::RestoredOver,
     ];

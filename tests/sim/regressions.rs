@@ -15,6 +15,7 @@ const SEEDS: &[(&str, &[u64])] = &[
     ),
     ("clashes remembered entries that had been rolled back", &[177]),
     ("a clash was seen with a row that a piece had deleted which was rolled out before a start", &[92370]),
+    ("the rest of a unit that was sealed by half was sealed in a copy as another unit", &[472]),
 ];
 
 pub(crate) fn what_was_fixed_stays_fixed() {

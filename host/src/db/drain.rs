@@ -78,7 +78,6 @@ impl Copying {
     pub fn open(self, path: &Path) -> Result<Result<Database, String>, Error> {
         let options = Options { path: path.to_owned(), ..self.options };
         let mut copy = Database::open(options, Box::new(Anywhere), self.policies)?;
-        copy.drains = true;
         copy.conn.pragma_update(None, "synchronous", "OFF").doing("set how commits are synced")?;
         for shard in 1..=copy.shards() {
             copy.number_above(shard, UNREAL);

@@ -20,10 +20,10 @@ impl Database {
         columns: &[usize],
         keys: &PackedKeys,
     ) -> Result<(), Error> {
-        let Self { conn, overlay, tables, origin, drains, .. } = self;
+        let Self { conn, overlay, tables, origin, .. } = self;
         let Some(tracked) = tables.get(index) else { return Ok(()) };
         let own = unit.origin == *origin;
-        let mut settler = Settler { conn, tracked, overlay: overlay.table(tracked.id), unit, own, drains: *drains };
+        let mut settler = Settler { conn, tracked, overlay: overlay.table(tracked.id), unit, own };
         let mut writer = Writer::new(conn, tracked);
         let mut keys = keys.iter();
         for (row, key) in chunk.written.iter().zip(keys.by_ref()) {
@@ -41,10 +41,10 @@ impl Database {
 
     /// Applies changes gathered from several pieces.
     pub(super) fn apply_plain(&mut self, unit: &Unit, table: TableChanges) -> Result<(), Error> {
-        let Self { conn, overlay, tables, origin, drains, .. } = self;
+        let Self { conn, overlay, tables, origin, .. } = self;
         let Some(tracked) = tables.get(table.index) else { return Ok(()) };
         let own = unit.origin == *origin;
-        let mut settler = Settler { conn, tracked, overlay: overlay.table(tracked.id), unit, own, drains: *drains };
+        let mut settler = Settler { conn, tracked, overlay: overlay.table(tracked.id), unit, own };
         let mut writer = Writer::new(conn, tracked);
         for change in table.changes {
             if settler.writes(&change.key, || change.image.clone())? {
@@ -70,8 +70,6 @@ struct Settler<'a> {
     overlay: &'a mut TableOverlay,
     unit: &'a Unit,
     own: bool,
-    /// T may be older than an echo: it is that of a copy.
-    drains: bool,
 }
 
 impl Settler<'_> {
@@ -100,6 +98,6 @@ impl Settler<'_> {
             return Ok(true);
         }
         // T shows an echo's image since it was sealed, and nothing came between.
-        Ok(!echoed || self.drains && !crate::flaw!(CopyShowsEchoes))
+        Ok(!echoed)
     }
 }
