@@ -28,6 +28,7 @@ mod misuse;
 mod plugin;
 mod policy;
 mod repair;
+mod repo;
 mod run;
 mod server;
 mod shown;
@@ -67,6 +68,8 @@ enum Command {
     #[command(subcommand)]
     Snapshot(snapshot::Command),
     #[command(subcommand)]
+    Repo(repo::Command),
+    #[command(subcommand)]
     Policy(policy::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
@@ -104,6 +107,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Plugin(command)) => command.run(),
         Some(Command::Storage(command)) => command.run(),
         Some(Command::Snapshot(command)) => command.run(),
+        Some(Command::Repo(command)) => command.run(),
         Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
@@ -149,7 +153,7 @@ impl Node {
 }
 
 /// Whether components of one's own run without having been approved: the argument of commands that run components.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Dev {
     /// Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1` says the same
     #[arg(long)]

@@ -20,6 +20,10 @@ pub enum Errand {
     Reload,
     /// Make a snapshot.
     Snapshot,
+    /// Say how much of the log nobody needs any more.
+    LookAtLog,
+    /// Let go of that.
+    CutLog,
 }
 
 impl Errand {
@@ -27,6 +31,8 @@ impl Errand {
         match self {
             Self::Reload => "reload.request",
             Self::Snapshot => "snapshot.request",
+            Self::LookAtLog => "look-at-log.request",
+            Self::CutLog => "cut-log.request",
         }
     }
 
@@ -34,6 +40,8 @@ impl Errand {
         match self {
             Self::Reload => "reload.answer",
             Self::Snapshot => "snapshot.answer",
+            Self::LookAtLog => "look-at-log.answer",
+            Self::CutLog => "cut-log.answer",
         }
     }
 }

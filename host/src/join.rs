@@ -10,6 +10,7 @@ use crate::failure::{Failure, Kind};
 use crate::life::Provenance;
 use crate::log::{self, Log, Placed, Shard};
 use crate::rescuer::Rescuer;
+use crate::snapshot::{Rescue, nothing_leads_to};
 use crate::words::count;
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
@@ -120,7 +121,12 @@ async fn come_in(
             }
             (Standing::Member { .. }, Beginning::Empty) => return Err(log_gone()),
             (Standing::Apart, Beginning::Cut { cluster, first }) => {
-                return rescuer.join(db, log, cluster, agreed, first).await;
+                let (scope, node) = (db.scope(), db.origin().node);
+                let (frame, genesis) = rescuer.rescue().genesis(log, cluster, &scope, node, first).await?;
+                agree(&genesis, agreed)?;
+                can_decide(db, &genesis)?;
+                db.keep_genesis(&frame).map_err(database)?;
+                return join_late(db, log, cluster, &genesis, scratch, rescuer, first).await;
             }
             (Standing::Apart, Beginning::Empty) if !db.publishes() => {
                 return Err(Failure::config("the log is empty, and `publish` is off: there is nothing to receive")
@@ -148,6 +154,9 @@ async fn come_in(
                     db.enter(cluster, &genesis, true).map_err(database)?;
                     return Ok(Entered::Founded);
                 }
+                if let Some((_, first)) = cut_at(log, genesis.shards).await? {
+                    return join_late(db, log, cluster, &genesis, scratch, rescuer, first).await;
+                }
                 if db.is_empty().map_err(database)? {
                     if rescuer.shorten(db, log, cluster).await? {
                         return Ok(Entered::JoinedFromSnapshot);
@@ -155,10 +164,27 @@ async fn come_in(
                     db.enter(cluster, &genesis, false).map_err(database)?;
                     return Ok(Entered::JoinedEmpty);
                 }
-                return compare_and_join(db, log, cluster, &genesis, scratch).await;
+                return compare_and_join(db, log, cluster, &genesis, scratch, rescuer.rescue()).await;
             }
         }
     }
+}
+
+/// Joins where the log was cut at its beginning.
+async fn join_late(
+    db: &mut Database,
+    log: &dyn Log,
+    cluster: ClusterId,
+    genesis: &Genesis,
+    scratch: &Path,
+    rescuer: &mut Rescuer<'_>,
+    first: u64,
+) -> Result<Entered, Failure> {
+    if db.is_empty().map_err(database)? {
+        rescuer.join(db, log, cluster, first).await?;
+        return Ok(Entered::JoinedFromSnapshot);
+    }
+    compare_and_join(db, log, cluster, genesis, scratch, rescuer.rescue()).await
 }
 
 /// Goes on where a member stood, if it is what it was and has all it should.
@@ -180,7 +206,9 @@ async fn go_on(
         }
         Provenance::Older { reached } => return Err(older(reached, db.reached())),
         Provenance::Copy => {
-            if !db.begin_life().map_err(database)? && !take_over(db, log, cluster, genesis, scratch).await? {
+            if !db.begin_life().map_err(database)?
+                && !take_over(db, log, cluster, genesis, scratch, rescuer.rescue()).await?
+            {
                 return Err(copy_with_changes(db.origin().node));
             }
             entered = Entered::Copied;
@@ -189,7 +217,8 @@ async fn go_on(
     if db.publishes() && !db.was_captured().map_err(database)? {
         // As when joining: the triggers go in first, so that what is written while we compare is marked.
         db.install(false).map_err(database)?;
-        let mut logged = Aside::new(db, cluster, genesis, scratch)?;
+        let places = db.positions();
+        let mut logged = Aside::new(db, log, cluster, genesis, scratch, rescuer.rescue(), &places).await?;
         logged.read_to_the_place_of(db, log).await?;
         let differences = db.compare(&logged.db).map_err(database)?;
         if !differences.iter().all(Difference::is_none) {
@@ -199,7 +228,7 @@ async fn go_on(
         db.resume_capture().map_err(database)?;
     }
     if db.replicates() && db.has_unread() {
-        if !take_over(db, log, cluster, genesis, scratch).await? {
+        if !take_over(db, log, cluster, genesis, scratch, rescuer.rescue()).await? {
             return Err(Failure::config("`replicate` is on again, and changes made here meanwhile wait to be sent")
                 .hint("start once more with `replicate = false`, and turn it on when they are")
                 .hint("or give them up: `antiphon join --discard-local` takes the cluster's rows"));
@@ -216,6 +245,7 @@ async fn take_over(
     cluster: ClusterId,
     genesis: &Genesis,
     scratch: &Path,
+    rescue: &mut Rescue,
 ) -> Result<bool, Failure> {
     if db.has_marks().map_err(database)? {
         return Ok(false);
@@ -238,7 +268,7 @@ async fn take_over(
             }
         }
     }
-    let mut logged = Aside::new(db, cluster, genesis, scratch)?;
+    let mut logged = Aside::new(db, log, cluster, genesis, scratch, rescue, &[]).await?;
     logged.read_to_founded(log).await?;
     logged.read_to_the_end(log).await?;
     db.take_over(&logged.db).map_err(database)
@@ -274,6 +304,7 @@ fn older(reached: u64, stands: u64) -> Failure {
 ///
 /// # Errors
 /// When the log can't be read, or the database is a member already.
+#[expect(clippy::too_many_arguments, reason = "each is another part of a start, and none belongs to another")]
 pub async fn force(
     db: &mut Database,
     log: &dyn Log,
@@ -281,6 +312,7 @@ pub async fn force(
     scratch: &Path,
     rows: Rows,
     provenance: Provenance,
+    rescue: &mut Rescue,
     before: &mut dyn FnMut(&Database) -> Result<(), Failure>,
 ) -> Result<Vec<Difference>, Failure> {
     let member = match db.standing().map_err(database)? {
@@ -306,7 +338,7 @@ pub async fn force(
         )
         .hint("`antiphon join --discard-local` takes the cluster's rows"));
     }
-    let Some((cluster, _, genesis)) = genesis(log).await? else {
+    let Some(Founding { cluster, genesis, frame }) = founding(db, log, rescue).await? else {
         return Err(Failure::new(Kind::Missing, "the log is empty: there is no cluster to join")
             .hint("`antiphon run` founds one from this database"));
     };
@@ -315,7 +347,8 @@ pub async fn force(
     }
     agree(&genesis, agreed)?;
     can_decide(db, &genesis)?;
-    let mut logged = Aside::new(db, cluster, &genesis, scratch)?;
+    let places = if in_place { db.positions() } else { Vec::new() };
+    let mut logged = Aside::new(db, log, cluster, &genesis, scratch, rescue, &places).await?;
     if in_place {
         logged.read_to_the_place_of(db, log).await?;
     } else {
@@ -323,6 +356,7 @@ pub async fn force(
         logged.read_to_the_end(log).await?;
     }
     before(db)?;
+    db.keep_genesis(&frame).map_err(database)?;
     // The triggers go in first: a row written from now on is marked, whoever wins.
     db.install(false).map_err(database)?;
     match rows {
@@ -333,16 +367,54 @@ pub async fn force(
     .map_err(database)
 }
 
+/// How a cluster began.
+pub(crate) struct Founding {
+    pub(crate) cluster: ClusterId,
+    /// What it agreed on,
+    pub(crate) genesis: Genesis,
+    /// and the entry that says so.
+    pub(crate) frame: Vec<u8>,
+}
+
+/// How the log's cluster began, whether its log still begins with that or not; nothing if there is no cluster.
+pub(crate) async fn founding(db: &Database, log: &dyn Log, rescue: &mut Rescue) -> Result<Option<Founding>, Failure> {
+    match beginning(log).await? {
+        Beginning::Empty => Ok(None),
+        Beginning::Genesis { cluster, genesis, frame, .. } => Ok(Some(Founding { cluster, genesis: *genesis, frame })),
+        Beginning::Cut { cluster, first } => {
+            if let Some(frame) = db.kept_genesis().map_err(database)?
+                && let Some((_, genesis)) = genesis_of(&frame).filter(|(of, _)| *of == cluster)
+            {
+                return Ok(Some(Founding { cluster, genesis, frame }));
+            }
+            let (frame, genesis) = rescue.genesis(log, cluster, &db.scope(), db.origin().node, first).await?;
+            Ok(Some(Founding { cluster, genesis, frame }))
+        }
+    }
+}
+
+/// The first shard whose oldest entries are gone, and the oldest that is left.
+pub(crate) async fn cut_at(log: &dyn Log, shards: u32) -> Result<Option<(Shard, u64)>, Failure> {
+    for shard in 1..=shards {
+        let first = log.bounds(shard).await.map_err(unreachable_log)?.first;
+        if first > 1 {
+            return Ok(Some((shard, first)));
+        }
+    }
+    Ok(None)
+}
+
 async fn compare_and_join(
     db: &mut Database,
     log: &dyn Log,
     cluster: ClusterId,
     genesis: &Genesis,
     scratch: &Path,
+    rescue: &mut Rescue,
 ) -> Result<Entered, Failure> {
     // The triggers go in first: a row written while we compare is marked, and becomes a change afterwards.
     db.install(false).map_err(database)?;
-    let mut logged = Aside::new(db, cluster, genesis, scratch)?;
+    let mut logged = Aside::new(db, log, cluster, genesis, scratch, rescue, &[]).await?;
     fault!("aside");
     logged.read_to_founded(log).await?;
     fault!("logged");
@@ -392,18 +464,40 @@ enum Until {
 struct Aside {
     db: Database,
     shards: u32,
+    /// It began with a snapshot, and so after the founder's word.
+    is_founded: bool,
 }
 
 impl Aside {
-    fn new(like: &Database, cluster: ClusterId, genesis: &Genesis, scratch: &Path) -> Result<Self, Failure> {
+    /// Begins with the log, or with a snapshot where that was cut: one that stands nowhere behind these places.
+    async fn new(
+        like: &Database,
+        log: &dyn Log,
+        cluster: ClusterId,
+        genesis: &Genesis,
+        scratch: &Path,
+        rescue: &mut Rescue,
+        places: &[(Shard, u64)],
+    ) -> Result<Self, Failure> {
         like.copy_schema(scratch).map_err(database)?;
         let mut db = like.reopen(scratch).map_err(database)?;
-        db.enter_quietly(cluster, genesis).map_err(database)?;
-        Ok(Self { db, shards: genesis.shards })
+        let cut = cut_at(log, genesis.shards).await?;
+        match cut {
+            None => db.enter_quietly(cluster, genesis).map_err(database)?,
+            Some((_, first)) => {
+                let fetched = rescue.fetch_before(log, cluster, &like.scope(), places).await?;
+                let fetched = fetched.ok_or_else(|| nothing_leads_to(first))?;
+                fetched.fill(cluster, &mut db).map_err(database)?;
+            }
+        }
+        Ok(Self { db, shards: genesis.shards, is_founded: cut.is_some() })
     }
 
     /// Applies every shard up to the founder's word that all its rows are in.
     async fn read_to_founded(&mut self, log: &dyn Log) -> Result<(), Failure> {
+        if self.is_founded {
+            return Ok(());
+        }
         for shard in 1..=self.shards {
             let mut waits = 0u32;
             while !self.read(log, shard, Until::Founded).await? {
@@ -528,20 +622,19 @@ pub(crate) async fn beginning(log: &dyn Log) -> Result<Beginning, Failure> {
     }
 }
 
+/// Whose log it is; nothing if it is nobody's yet.
+pub(crate) async fn cluster_of(log: &dyn Log) -> Result<Option<ClusterId>, Failure> {
+    Ok(match beginning(log).await? {
+        Beginning::Empty => None,
+        Beginning::Genesis { cluster, .. } | Beginning::Cut { cluster, .. } => Some(cluster),
+    })
+}
+
 /// What stands in a genesis, if these bytes are one.
 pub(crate) fn genesis_of(frame: &[u8]) -> Option<(ClusterId, Genesis)> {
     match codec::decode(frame) {
         Ok(Entry { cluster, body: Body::Genesis(genesis), .. }) => Some((cluster, genesis)),
         _ => None,
-    }
-}
-
-/// The log's first entry, if there is one.
-pub(crate) async fn genesis(log: &dyn Log) -> Result<Option<(ClusterId, Origin, Genesis)>, Failure> {
-    match beginning(log).await? {
-        Beginning::Empty => Ok(None),
-        Beginning::Genesis { cluster, origin, genesis, .. } => Ok(Some((cluster, origin, *genesis))),
-        Beginning::Cut { first, .. } => Err(cut(first)),
     }
 }
 

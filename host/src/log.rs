@@ -193,6 +193,11 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// How far a shard reaches.
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error>;
 
+    /// Lets go of the oldest entries of a shard, up to a position; never of the newest one. Others keep their places, and
+    /// origins their numbers. Whoever asks has to know that nobody needs them any more. If this ends in an error, some of
+    /// them may be gone, and those are the oldest.
+    async fn truncate(&self, shard: Shard, up_to: u64) -> Result<(), Error>;
+
     /// The number of an origin's last frame in a shard; 0 if it has none there.
     async fn last_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
         // No number follows this one, so the fence answers and nothing is appended.

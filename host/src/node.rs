@@ -95,7 +95,8 @@ impl Node {
     /// What failed.
     pub async fn run(self, stop: CancellationToken) -> Result<(), Failure> {
         let mut tasks: JoinSet<Result<(), Failure>> = JoinSet::new();
-        let publisher = Publisher::with_scratch(self.db.clone(), self.log.clone(), self.state.clone());
+        let (scratch, shelf) = (self.state.clone(), self.shelf.clone());
+        let publisher = Publisher::with_scratch(self.db.clone(), self.log.clone(), scratch, shelf);
         let moved = Arc::new(tokio::sync::Notify::new());
         let activity = Arc::new(Activity::new());
         let guard = Guard {

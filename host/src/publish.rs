@@ -5,6 +5,7 @@ use crate::log::{self, AWAY_AFTER, Announced, Appended, Log, Shard};
 use crate::placement::{self, Loss};
 use crate::policies;
 use crate::reattach::Reattach;
+use crate::snapshot::Shelf;
 use antiphon_core::entry::Halted;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -80,13 +81,14 @@ impl Publisher {
     /// A publisher that knows nothing of the log yet.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>) -> Self {
-        Self::with_scratch(db, log, std::env::temp_dir())
+        Self::with_scratch(db, log, std::env::temp_dir(), None)
     }
 
-    /// The same, with a folder of its own for what has to be built aside.
+    /// The same, with a folder of its own for what has to be built aside, and with snapshots to build it upon where the
+    /// log was cut.
     #[must_use]
-    pub fn with_scratch(db: Db, log: Arc<dyn Log>, scratch: PathBuf) -> Self {
-        let reattach = Reattach::new(db.clone(), log.clone(), scratch);
+    pub fn with_scratch(db: Db, log: Arc<dyn Log>, scratch: PathBuf, shelf: Option<Shelf>) -> Self {
+        let reattach = Reattach::new(db.clone(), log.clone(), scratch, shelf);
         Self { db, log, sent: BTreeMap::new(), appended: 0, reattach, due: BTreeMap::new(), compared: false }
     }
 

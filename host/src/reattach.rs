@@ -4,8 +4,12 @@
 
 use crate::aside::{self, Read};
 use crate::db::{self, Database, Db, Reattached};
-use crate::log::{Log, Shard};
+use crate::failure::Failure;
+use crate::join;
+use crate::log::{self, Log, Shard};
 use crate::publish::{Error, Progress};
+use crate::snapshot::{Fetched, Rescue, Shelf};
+use antiphon_core::entry::ClusterId;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,12 +30,15 @@ pub(crate) struct Reattach {
     log: Arc<dyn Log>,
     /// Where folders for L are made.
     scratch: PathBuf,
+    /// Where L begins if the log was cut.
+    rescue: Rescue,
     aside: Option<Box<Aside>>,
 }
 
 impl Reattach {
-    pub(crate) fn new(db: Db, log: Arc<dyn Log>, scratch: PathBuf) -> Self {
-        Self { db, log, scratch, aside: None }
+    pub(crate) fn new(db: Db, log: Arc<dyn Log>, scratch: PathBuf, shelf: Option<Shelf>) -> Self {
+        let rescue = Rescue::new(shelf, &scratch);
+        Self { db, log, scratch, rescue, aside: None }
     }
 
     /// Does a part of the work, if there is any.
@@ -97,13 +104,19 @@ impl Reattach {
         self.db.call(next).await
     }
 
-    async fn begin(&self, table: &str, schema: i64) -> Result<Result<Box<Aside>, String>, Error> {
-        for shard in 1..=self.db.call(|db| Ok(db.shards())).await? {
-            let first = self.log.bounds(shard).await?.first;
-            if first > 1 {
-                return Ok(Err(format!("shard {shard} of the log begins at entry {first}, and all of it is needed")));
-            }
-        }
+    async fn begin(&mut self, table: &str, schema: i64) -> Result<Result<Box<Aside>, String>, Error> {
+        let (shards, places) = self.db.call(|db| Ok((db.shards(), db.positions()))).await?;
+        let ground = match join::cut_at(&*self.log, shards).await.map_err(unasked)? {
+            None => None,
+            Some((shard, first)) => match self.ground(&places).await? {
+                Some(ground) => Some(ground),
+                None => {
+                    return Ok(Err(format!(
+                        "shard {shard} of the log begins at entry {first}, and no snapshot leads up to it"
+                    )));
+                }
+            },
+        };
         tracing::info!(table, "building what the log says of a table");
         let folder = tempfile::Builder::new().prefix(crate::node::SCRATCH).tempdir_in(&self.scratch);
         let folder = match folder {
@@ -112,8 +125,23 @@ impl Reattach {
         };
         let (path, name) = (folder.path().join("log.db"), [table.to_owned()]);
         let table = table.to_owned();
-        let db = self.db.call(move |db| db.aside(&path, &name)).await?;
-        Ok(Ok(Box::new(Aside { table, schema, db: Mutex::new(db), _folder: folder })))
+        let made = self.db.call(move |db| {
+            let mut aside = db.aside(&path, &name)?;
+            match ground.map(|(cluster, fetched)| fetched.fill(cluster, &mut aside)) {
+                None | Some(Ok(())) => Ok(Ok(aside)),
+                Some(Err(db::Error::Inconsistent(why))) => Ok(Err(why)),
+                Some(Err(error)) => Err(error),
+            }
+        });
+        Ok(made.await?.map(|db| Box::new(Aside { table, schema, db: Mutex::new(db), _folder: folder })))
+    }
+
+    /// A snapshot to begin with, of no later place than this node's.
+    async fn ground(&mut self, places: &[(Shard, u64)]) -> Result<Option<(ClusterId, Fetched)>, Error> {
+        let (cluster, scope) = self.db.call(|db| Ok((db.cluster(), db.scope()))).await?;
+        let Some(cluster) = cluster else { return Ok(None) };
+        let fetched = self.rescue.fetch_before(&*self.log, cluster, &scope, places).await.map_err(unasked)?;
+        Ok(fetched.map(|fetched| (cluster, fetched)))
     }
 
     async fn give_up(&mut self, table: String, why: String, covers: bool) -> Result<Progress, Error> {
@@ -130,6 +158,12 @@ impl Reattach {
         let sends = self.db.call(move |db| db.cannot_compare(&table, &why)).await?;
         Ok(if sends { Progress::More } else { Progress::Idle })
     }
+}
+
+/// A store or a log that does not answer may do so later.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]
+fn unasked(failure: Failure) -> Error {
+    log::Error::Unreachable(failure.to_string()).into()
 }
 
 /// What is to be done next.

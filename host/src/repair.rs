@@ -3,10 +3,11 @@
 use crate::aside::{self, Read};
 use crate::db::{Database, Reconciled, Standing};
 use crate::failure::{Failure, Kind};
-use crate::join;
+use crate::join::{self, Founding};
 use crate::life::Provenance;
 use crate::log::{self, Log};
 use crate::publish;
+use crate::snapshot::Rescue;
 use std::path::Path;
 
 /// Puts missing triggers back and marks what differs from L in these tables (all, if none is named), so that it becomes
@@ -21,6 +22,7 @@ pub async fn repair(
     tables: &[String],
     dry_run: bool,
     provenance: Provenance,
+    rescue: &mut Rescue,
 ) -> Result<Vec<Reconciled>, Failure> {
     let Standing::Member { cluster, founding } = db.standing().map_err(join::database)? else {
         return Err(Failure::new(
@@ -30,7 +32,8 @@ pub async fn repair(
         .hint("run it first: `antiphon run`"));
     };
     is_itself(db, provenance)?;
-    let Some((found, _, genesis)) = join::genesis(log).await.map_err(|failure| incomplete(&failure))? else {
+    let founded = join::founding(db, log, rescue).await.map_err(|failure| incomplete(&failure))?;
+    let Some(Founding { cluster: found, genesis, .. }) = founded else {
         return Err(join::log_gone());
     };
     if cluster != found {
@@ -47,9 +50,6 @@ pub async fn repair(
     for shard in 1..=genesis.shards {
         let bounds = log.bounds(shard).await.map_err(join::unreachable_log)?;
         let position = db.position(shard).seq;
-        if bounds.first > 1 && bounds.last > 0 {
-            return Err(trimmed(shard, bounds.first));
-        }
         if bounds.last < position {
             let cause = log::Error::Broken(format!(
                 "this node has applied entry {position} of shard {shard}, and the log ends at {}",
@@ -64,6 +64,11 @@ pub async fn repair(
         db.install(true).map_err(join::database)?;
     }
     let mut logged = db.aside(scratch, &wanted).map_err(join::database)?;
+    if let Some((shard, first)) = join::cut_at(log, genesis.shards).await? {
+        let fetched = rescue.fetch_before(log, cluster, &db.scope(), &db.positions()).await?;
+        let fetched = fetched.ok_or_else(|| trimmed(shard, first))?;
+        fetched.fill(cluster, &mut logged).map_err(join::database)?;
+    }
     for (shard, position) in db.positions() {
         loop {
             match aside::read(&mut logged, log, shard, position).await.map_err(|error| unread(&error))? {
@@ -129,7 +134,10 @@ fn wanted(db: &Database, tables: &[String]) -> Result<Vec<String>, Failure> {
 fn trimmed(shard: log::Shard, first: u64) -> Failure {
     remedies(Failure::new(
         Kind::Data,
-        format!("shard {shard} of the log begins at entry {first}: it no longer says what the rows should be"),
+        format!(
+            "shard {shard} of the log begins at entry {first}, and no snapshot leads up to it: nothing says any more what the \
+             rows should be"
+        ),
     ))
 }
 

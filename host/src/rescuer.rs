@@ -5,13 +5,13 @@
 
 use crate::db::{self, Database};
 use crate::failure::{Failure, Kind};
-use crate::join::{self, Entered, database, unreachable_log};
+use crate::join::{database, unreachable_log};
 use crate::life::Life;
 use crate::log::{Log, Placement, Shard};
 use crate::place::Place;
 use crate::placement::{self, Loss};
 use crate::snapshot::{Image, Rescue};
-use antiphon_core::entry::{ClusterId, Genesis};
+use antiphon_core::entry::ClusterId;
 use antiphon_core::snapshot::manifest::Manifest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -35,44 +35,22 @@ impl<'a> Rescuer<'a> {
         Self { rescue, place, state }
     }
 
-    /// Joins with a database of no rows, where the log begins too late for any other way.
+    /// Where snapshots are looked for.
+    pub(crate) fn rescue(&mut self) -> &mut Rescue {
+        &mut self.rescue
+    }
+
+    /// Joins with a database of no rows, where the log begins at an entry that is too late for any other way.
     pub(crate) async fn join(
         &mut self,
         db: &mut Database,
         log: &dyn Log,
         cluster: ClusterId,
-        agreed: &Genesis,
         first: u64,
-    ) -> Result<Entered, Failure> {
-        if !db.is_empty().map_err(database)? {
-            return Err(Failure::new(
-                Kind::Data,
-                format!("this database has rows of its own, and the log begins at entry {first}: they can't be compared"),
-            )
-            .hint("join with an empty copy of the schema; then bring in the rows that are missing through the application"));
-        }
-        loop {
-            let Some(image) = self.image(db, log, cluster).await? else {
-                return Err(Failure::new(
-                    Kind::Missing,
-                    format!("the log begins at entry {first}, and no snapshot leads up to it"),
-                )
-                .hint("let a node that runs make one: `antiphon snapshot create`; then start again")
-                .hint(
-                    "this node must be configured for the same storage: `antiphon config show` prints `[snapshot]`",
-                ));
-            };
-            let frame = data_encoding::HEXLOWER.decode(image.manifest.genesis.as_bytes()).unwrap_or_default();
-            let Some((_, genesis)) = join::genesis_of(&frame).filter(|(of, _)| *of == cluster) else {
-                tracing::warn!(id = %image.manifest.id, "a snapshot is passed over, for it does not say how its log began");
-                self.rescue.pass_over(image.manifest.id);
-                continue;
-            };
-            join::agree(&genesis, agreed)?;
-            join::can_decide(db, &genesis)?;
-            db.keep_genesis(&frame).map_err(database)?;
-            self.fill(db, log, &image).await?;
-            return Ok(Entered::JoinedFromSnapshot);
+    ) -> Result<(), Failure> {
+        match self.image(db, log, cluster).await? {
+            Some(image) => self.fill(db, log, &image).await,
+            None => Err(crate::snapshot::nothing_leads_to(first)),
         }
     }
 
@@ -153,7 +131,8 @@ impl<'a> Rescuer<'a> {
 
     /// The newest snapshot that the log goes on from, put together.
     async fn image(&mut self, db: &Database, log: &dyn Log, cluster: ClusterId) -> Result<Option<Image>, Failure> {
-        while let Some(manifest) = self.rescue.find(log, cluster, &db.scope()).await? {
+        let (scope, node) = (db.scope(), db.origin().node);
+        while let Some(manifest) = self.rescue.find_or_ask(log, cluster, &scope, node).await? {
             if let Some(image) = self.rescue.fetch(manifest, cluster, db).await? {
                 return Ok(Some(image));
             }

@@ -9,10 +9,17 @@
 //! | `shelf` | the store that a running node has open, and another after a reload |
 //! | `marks` | what was said of snapshots after they were made, and what goes for it |
 //! | `habits` | when they are made, how they are packed, and which stay |
+//! | `calendar` | times at which the user wants one |
+//! | `rhythm` | what makes them due, and whether they came in time |
 //! | `leader` | which node makes those that nobody asked for |
+//! | `copied` | all that is kept, copied into another store |
+//! | `cut` | how much of the log is superfluous, and its end |
 //! | `keeper` | the task of a node that makes snapshots |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
+mod calendar;
+mod copied;
+mod cut;
 mod drained;
 mod habits;
 mod keeper;
@@ -21,14 +28,20 @@ mod marks;
 mod pieces;
 mod repo;
 mod rescue;
+mod rhythm;
 mod saved;
 mod shelf;
 
+pub use calendar::Calendar;
+pub use copied::{Copied, copy};
+pub use cut::forgettable;
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
 pub use marks::{Grace, Listed, Marks, Note, Pruned, kept};
 pub use repo::Repo;
+pub(crate) use rescue::{Fetched, nothing_leads_to};
 pub use rescue::{Image, Rescue};
+pub use rhythm::{Rhythm, Run, rhythms};
 pub use saved::{Checked, Level, check, restore};
 pub use shelf::Shelf;
 

@@ -6,6 +6,7 @@
 //! | `ssh` | the channel to an SFTP server that a storage is lent |
 //! | `web` | the servers that `s3` and `webdav` are lent |
 //! | `steady` | tries again, and goes no faster than it may |
+//! | `moved` | how much went in and out, shown to who waits |
 //! | `content` | size and hash of an object: what was put is what is there |
 //! | `conformance` | the suite that every store passes |
 
@@ -27,11 +28,13 @@ use ssh::{Place, SshServer, Words};
 mod bucket;
 pub mod conformance;
 mod content;
+mod moved;
 mod ssh;
 mod steady;
 mod web;
 
 pub use content::{Content, get, put};
+pub use moved::{Moved, Progress};
 pub use steady::{Retry, Steady};
 use web::Here;
 

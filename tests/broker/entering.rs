@@ -37,6 +37,10 @@ impl Log for Forgetful {
         self.log.bounds(shard).await
     }
 
+    async fn truncate(&self, shard: Shard, up_to: u64) -> Result<(), Error> {
+        self.log.truncate(shard, up_to).await
+    }
+
     async fn last_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
         if self.has_forgotten.swap(true, Ordering::Relaxed) {
             return self.log.last_number(shard, origin).await;

@@ -5,6 +5,7 @@ use antiphon::housekeeping::{Housekeeper, Keep};
 use antiphon::join;
 use antiphon::life::Provenance;
 use antiphon::log::{Log as _, Placed};
+use antiphon::snapshot::Rescue;
 use antiphon_core::entry::Genesis;
 use antiphon_harness::{Node, Setup, pair, pair_with, settle};
 use futures::executor::block_on;
@@ -337,6 +338,7 @@ fn records_are_taken_over_into_a_file_of_an_earlier_build() {
                 &scratch,
                 join::Rows::DiscardLocal,
                 Provenance::Same,
+                &mut Rescue::new(None, folder.path()),
                 &mut |_| Ok(()),
             ))
         };

@@ -3,6 +3,7 @@
 use antiphon::db::Reconciled;
 use antiphon::join;
 use antiphon::life::Provenance;
+use antiphon::snapshot::Rescue;
 use antiphon_core::entry::Genesis;
 use antiphon_core::value::Value;
 use antiphon_harness::{ColumnMerge, Counter, Node, Setup, pair, pair_with, policy, settle};
@@ -13,8 +14,10 @@ fn repair(node: &Node, dry_run: bool) -> Vec<Reconciled> {
     node.with(move |db| {
         let folder = tempfile::tempdir().unwrap();
         let scratch = folder.path().join("log.db");
+        let mut rescue = Rescue::new(None, folder.path());
         let work = || {
-            futures::executor::block_on(antiphon::repair::repair(db, &*log, &scratch, &[], dry_run, Provenance::Same))
+            let same = Provenance::Same;
+            futures::executor::block_on(antiphon::repair::repair(db, &*log, &scratch, &[], dry_run, same, &mut rescue))
         };
         // On a thread of its own, for this one waits for the database already.
         std::thread::scope(|scope| scope.spawn(work).join().unwrap()).unwrap()
@@ -361,6 +364,7 @@ fn marks_that_were_given_up_leave_nothing_behind() {
                 &scratch,
                 join::Rows::DiscardLocal,
                 Provenance::Copy,
+                &mut Rescue::new(None, folder.path()),
                 &mut |_| Ok(()),
             ))
         };

@@ -164,6 +164,7 @@ fn show_hides_secrets() {
     [replication_log]
     shards = 1
     max_entries = 1024
+    node_expiry = 604800000
     log_bytes_max = "0"
     on_full = "block"
     replicas = 1
@@ -222,6 +223,7 @@ fn show_hides_secrets() {
     interval = 0
     time_threshold_secs = 0
     log_threshold = 0
+    cron = ""
     leader_ttl = 0
     store = "file"
     compression = "zstd"

@@ -273,14 +273,15 @@ fn a_command_line_that_makes_no_sense_exits_2() {
 
     hint: name the file, as in `antiphon config check antiphon.toml`; `antiphon init DB` writes one
     "#);
-    assert_snapshot!(dir.words("log"), @r#"
+    assert_snapshot!(dir.words("log"), @r"
     exit 2
     --- stderr
     error: `antiphon log` alone does nothing: it takes a command of its own
 
     hint: `antiphon log peek`: Print the changes in the log, one a line
     hint: `antiphon log info`: Say how far each shard reaches, what the cluster agreed to, and who wrote
-    "#);
+    hint: `antiphon log truncate`: Have the running node let go of entries that nobody needs any more
+    ");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use antiphon_harness::Place;
 mod components;
 mod configured;
 mod copies;
+mod cut;
 mod damage;
 mod faults;
 mod joining;

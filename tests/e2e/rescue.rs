@@ -108,6 +108,7 @@ fn c63_a_snapshot_that_is_too_old_is_refused() {
     write(&a, 0..10, "first");
     create(&place, "a");
     write(&a, 10..40, "second");
+    a.term();
     cut(&place, 5);
     let mut b = site(&place, "b", "");
     let refused = b.refused();
@@ -115,9 +116,33 @@ fn c63_a_snapshot_that_is_too_old_is_refused() {
     assert!(refused.stderr.contains("no snapshot leads up to it"), "{}", refused.stderr);
     assert!(refused.stderr.contains("antiphon snapshot create"), "{}", refused.stderr);
     assert_eq!(b.one("SELECT count(*) FROM t"), "0");
+    a.start();
     create(&place, "a");
     b.start();
     settled(&[&a, &b]);
+}
+
+/// The same while another node runs: it is asked for one, and the new node goes on by itself once it is there.
+#[test]
+fn c63_who_finds_no_snapshot_asks_for_one() {
+    let place = place();
+    let mut a = site(&place, "a", "leader_ttl = 1500");
+    a.start();
+    write(&a, 0..10, "first");
+    create(&place, "a");
+    write(&a, 10..40, "second");
+    cut(&place, 5);
+    let mut b = site(&place, "b", "");
+    b.start();
+    assert!(b.said().contains("a new one was asked for"), "{}", b.said());
+    assert!(b.said().contains("the rows come from a snapshot"), "{}", b.said());
+    settled(&[&a, &b]);
+    eventually("nobody asks any more", || {
+        std::fs::read_dir(place.path("log/snapshots"))
+            .unwrap()
+            .map(|cluster| cluster.unwrap().path().join("ask"))
+            .all(|asked| !asked.exists() || std::fs::read_dir(asked).unwrap().count() == 0)
+    });
 }
 
 /// A long log is not read from its beginning by who is new.

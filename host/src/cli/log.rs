@@ -1,4 +1,4 @@
-//! `antiphon log`: what the log holds, only looked at.
+//! `antiphon log`: what the log holds, and how much of it is needed.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,16 @@ use crate::node::Carrier;
 
 mod info;
 mod peek;
+mod truncate;
 
 /// Look at the log: which changes it holds, from whom, and how far it reaches
 ///
-/// The log is only read, never made, and nodes may be running on it.
+/// The log is never made, and nodes may be running on it.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
     Peek(peek::Peek),
     Info(info::Info),
+    Truncate(truncate::Truncate),
 }
 
 impl Command {
@@ -24,6 +26,7 @@ impl Command {
         match self {
             Self::Peek(peek) => peek.run(),
             Self::Info(info) => info.run(),
+            Self::Truncate(truncate) => truncate.run(),
         }
     }
 }

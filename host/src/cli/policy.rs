@@ -81,8 +81,8 @@ impl Source {
         }
         let own = crate::components::agreed(&loaded, self.dev.pins())?.all_policies();
         let log = carrier.open(&Place::find(&path)?).await?;
-        match join::genesis(&*log).await? {
-            Some((found, ..)) if found == cluster => {}
+        match join::cluster_of(&*log).await? {
+            Some(found) if found == cluster => {}
             Some(_) => return Err(join::other_cluster()),
             None => return Err(join::log_gone()),
         }

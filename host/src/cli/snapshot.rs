@@ -15,6 +15,7 @@ mod forget;
 mod list;
 mod prune;
 mod restore;
+mod schedule;
 mod show;
 mod tag;
 mod verify;
@@ -34,6 +35,7 @@ pub(super) enum Command {
     Unpin(tag::Unpin),
     Forget(forget::Forget),
     Prune(prune::Prune),
+    Schedule(schedule::Schedule),
 }
 
 impl Command {
@@ -49,16 +51,17 @@ impl Command {
             Self::Unpin(unpin) => unpin.run(),
             Self::Forget(forget) => forget.run(),
             Self::Prune(prune) => prune.run(),
+            Self::Schedule(schedule) => schedule.run(),
         }
     }
 }
 
 /// Objects that are fetched at once.
-const PARALLEL: usize = 4;
+pub(super) const PARALLEL: usize = 4;
 
 /// Whose snapshots, and where.
 #[derive(Debug, clap::Args)]
-struct Source {
+pub(super) struct Source {
     #[command(flatten)]
     which: Which,
     /// The cluster, if the storage has snapshots of several
@@ -67,13 +70,18 @@ struct Source {
 }
 
 /// A storage, and the cluster whose snapshots are meant.
-struct Found {
-    opened: Arc<Opened>,
-    cluster: String,
+pub(super) struct Found {
+    pub(super) opened: Arc<Opened>,
+    pub(super) cluster: String,
 }
 
 impl Source {
-    fn open(self) -> Result<Found, Failure> {
+    /// The storage alone.
+    pub(super) fn which(&self) -> Which {
+        self.which.clone()
+    }
+
+    pub(super) fn open(self) -> Result<Found, Failure> {
         let opened = Arc::new(self.which.open()?);
         let clusters = Repo::clusters(&opened.store)?;
         let cluster = match self.cluster {
@@ -107,7 +115,7 @@ impl Source {
 }
 
 impl Found {
-    fn repo(&self) -> Repo<'_> {
+    pub(super) fn repo(&self) -> Repo<'_> {
         Repo::new(&self.opened.store, &self.cluster)
     }
 

@@ -44,7 +44,7 @@ impl Command {
 }
 
 /// Which storage.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Which {
     /// The NAME of a `[plugin.NAME]`, or a storage that comes with the program; else that of `snapshot.store`
     #[arg(long, value_name = "NAME")]
@@ -60,12 +60,22 @@ pub(super) struct Which {
 }
 
 impl Which {
-    pub(super) fn open(self) -> Result<Opened, Failure> {
-        let config = Config::unjudged(Sources {
-            file: self.config,
+    /// Another storage of the same configuration.
+    pub(super) fn beside(self, plugin: String) -> Self {
+        Self { plugin: Some(plugin), ..self }
+    }
+
+    /// The configuration that is meant.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
+        Config::unjudged(Sources {
+            file: self.config.clone(),
             environment: Environment::of_process(),
-            overrides: Overrides { db_path: self.db, ..Overrides::default() },
-        })?;
+            overrides: Overrides { db_path: self.db.clone(), ..Overrides::default() },
+        })
+    }
+
+    pub(super) fn open(self) -> Result<Opened, Failure> {
+        let config = self.config()?;
         let host =
             PluginHost::new(&HostOptions { cache_dir: components::user_cache(), compiler: components::compiler() })
                 .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))?;

@@ -7,6 +7,7 @@ use super::plugins::{HASHERS, RESOLVERS, Required, hasher_settings, required};
 use super::sources::Origin;
 use super::{Config, Nats, PluginLimits, Settings, Size};
 use crate::failure::Failure;
+use crate::snapshot::Calendar;
 use crate::words::did_you_mean;
 
 type Verdict = Result<(), Failure>;
@@ -298,6 +299,15 @@ fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str
 fn snapshots(config: &Config) -> Verdict {
     within("snapshot.parallel", config.snapshot.parallel.into(), 1, 64)?;
     one_of("snapshot.compression", &config.snapshot.compression, METHODS)?;
+    let cron = &config.snapshot.cron;
+    if !cron.is_empty()
+        && let Err(why) = Calendar::read(cron)
+    {
+        return Err(Failure::config(format!(
+            "`snapshot.cron` must be times as cron writes them, found `{cron}`: {why}"
+        ))
+        .hint("write minute, hour, day of the month, month and day of the week: `30 3 * * *` is 03:30 every day"));
+    }
     let store = config.snapshot.store.as_str();
     match store.strip_prefix("plugin:") {
         Some(name) if config.plugin.contains_key(name) => Ok(()),

@@ -12,9 +12,13 @@ section! {
         /// How many shards the log has, 1 to 1024. Changes of one shard keep their order; shards are applied side by
         /// side. Written into the log by the node that founds it: later nodes follow the log.
         shards: u32 = 1,
-        /// How many entries a shard keeps behind a verified snapshot. It drops nothing that no snapshot holds, and blocks
-        /// nobody; see `log_bytes_max` for a ceiling.
+        /// How many entries a shard keeps behind a verified snapshot. Older ones go once enough snapshots hold them and
+        /// every node has read them. It drops nothing that no snapshot holds, and blocks nobody; see `log_bytes_max` for a
+        /// ceiling.
         max_entries: u64 = 1024,
+        /// Milliseconds after which the log is not kept any more for a node that was not heard of. It goes on from a
+        /// snapshot when it is back.
+        node_expiry: u64 = 604_800_000,
         /// Most bytes that a shard's entries may take (NATS only), as `"10 GiB"`. 0: as much as the servers' disks have room
         /// for.
         log_bytes_max: Size = Size(0),

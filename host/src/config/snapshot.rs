@@ -19,6 +19,8 @@ section! {
         time_threshold_secs: u64 = 0,
         /// After so many entries of the log, over all shards. 0: by time only.
         log_threshold: u64 = 0,
+        /// Times at which one is made, in UTC, as cron writes them: `30 3 * * *` is every day at half past three.
+        cron: String = String::new(),
         /// Milliseconds after which the node that takes the snapshots is taken for gone. 0: 30000.
         leader_ttl: u64 = 0,
         /// Where they are kept: `nats`, `s3`, `webdav`, `sftp`, `file`, or `plugin:NAME` for a `[plugin.NAME]`.

@@ -26,6 +26,7 @@ pub async fn run(fresh: impl Fn() -> Box<dyn Log>) -> Result<(), Error> {
     only_one_begins(&*fresh()).await?;
     reads_are_bounded_and_never_empty_handed(&*fresh()).await?;
     a_look_back_comes_with_what_follows(&*fresh()).await?;
+    what_goes_are_the_oldest(&*fresh()).await?;
     a_waiter_is_told(&*fresh()).await?;
     the_newest_announcement_of_each_origin_is_kept(&*fresh()).await?;
     a_lease_changes_only_over_the_term_that_stands(&*fresh()).await?;
@@ -133,6 +134,39 @@ async fn reads_are_bounded_and_never_empty_handed(log: &dyn Log) -> Result<(), E
     }
     assert!(reads >= 9, "{reads} reads");
     assert_eq!(log.read(1, 50, 1).await?.len(), 1, "one entry, however small the bound");
+    Ok(())
+}
+
+/// A log that is cut goes on as if nothing had happened.
+async fn what_goes_are_the_oldest(log: &dyn Log) -> Result<(), Error> {
+    log.truncate(1, 5).await?;
+    assert_eq!(log.bounds(1).await?, Bounds { first: 1, last: 0 }, "there is nothing yet");
+    let many: Vec<Vec<u8>> = (0..50u8).map(|n| vec![n; 2_000]).collect();
+    assert_eq!(log.append(1, origin(1), 1, &many).await?, Appended::At(50));
+    // Larger than one message of a broker.
+    let large = [vec![7; 2_500_000]];
+    assert!(matches!(log.append(1, origin(2), 1, &large).await?, Appended::At(_)));
+    let whole = log.bounds(1).await?.last;
+    assert!(matches!(log.append(1, origin(1), 51, &many).await?, Appended::At(_)));
+    let last = log.bounds(1).await?.last;
+    log.truncate(1, 0).await?;
+    assert_eq!(log.bounds(1).await?, Bounds { first: 1, last });
+    log.truncate(1, 20).await?;
+    log.truncate(1, 10).await?;
+    assert_eq!(log.bounds(1).await?, Bounds { first: 21, last });
+    assert_eq!(log.read(1, 0, 1).await?.first().map(|placed| placed.seq), Some(21), "a read begins with what is left");
+    assert_eq!(log.read(1, 20, 1).await?.first().map(|placed| placed.frame.clone()), many.get(20).cloned());
+    assert_eq!(log.stands(1, 15).await?.map(|stands| stands.seq), Some(21));
+    log.truncate(1, whole).await?;
+    assert_eq!(log.bounds(1).await?.first, whole + 1, "an entry in parts goes whole");
+    log.truncate(1, u64::MAX).await?;
+    assert_eq!(log.bounds(1).await?, Bounds { first: last, last }, "the newest stays");
+    assert_eq!(log.append(1, origin(1), 101, &frames(&["next"])).await?, Appended::At(last + 1));
+    assert_eq!(log.append(1, origin(1), 101, &frames(&["again"])).await?, Appended::Fenced { last: 101 });
+    assert_eq!(log.append(1, origin(2), 2, &frames(&["of one whose are all gone"])).await?, Appended::At(last + 2));
+    assert!(!log.begin(1, b"first").await?, "it began long ago");
+    log.truncate(2, 9).await?;
+    assert_eq!(log.bounds(2).await?, Bounds { first: 1, last: 0 });
     Ok(())
 }
 

@@ -132,6 +132,11 @@ impl Log for JetStream {
         self.stream(shard).bounds().await
     }
 
+    async fn truncate(&self, shard: Shard, up_to: u64) -> Result<(), Error> {
+        self.bucket.is_ours()?;
+        self.stream(shard).truncate(up_to).await
+    }
+
     async fn claim(&self, origin: Origin) -> Result<Option<Claim>, Error> {
         self.bucket.claim(origin).await
     }

@@ -21,6 +21,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const OPEN_PAUSE: Duration = Duration::from_millis(5);
 pub(super) const FILE: &str = "log.db";
 pub(super) const FORMAT: u32 = 1;
+/// Entries that are removed in one step.
+const REMOVED_MAX: u64 = 1_000;
+/// Pages that are given back to the disk in one step.
+const FREED_MAX: i64 = 1_000;
 /// Where each process that runs holds a lock on the file of its origin.
 const CLAIMS: &str = "claims";
 
@@ -104,6 +108,8 @@ fn patiently<T>(open: impl Fn() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
 fn connect(file: &Path) -> rusqlite::Result<Connection> {
     let conn = Connection::open(file)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
+    // Takes effect in a file that is still empty: room that is free can be given back.
+    conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     conn.pragma_update(None, "journal_mode", "WAL")?;
     // What was acknowledged survives a power loss.
     conn.pragma_update(None, "synchronous", "FULL")?;
@@ -251,6 +257,35 @@ pub(super) fn bounds(conn: &Connection, shard: Shard) -> rusqlite::Result<Bounds
     Ok(Bounds { first: first.map_or(last + 1, i64::cast_unsigned), last })
 }
 
+/// Removes some of the oldest entries up to a position, and never the newest; says whether there may be more.
+fn remove(conn: &mut Connection, shard: Shard, up_to: u64) -> rusqlite::Result<bool> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let Bounds { first, last } = bounds(&transaction, shard)?;
+    let up_to = up_to.min(last.saturating_sub(1));
+    if up_to < first {
+        return Ok(false);
+    }
+    let step = up_to.min(first.saturating_add(REMOVED_MAX - 1));
+    transaction.prepare_cached(&format!("DELETE FROM shard_{shard} WHERE seq <= ?1"))?.execute([step.cast_signed()])?;
+    transaction.commit()?;
+    Ok(step < up_to)
+}
+
+/// Gives some of the room that is free back to the disk; says whether there may be more.
+fn shrink(conn: &mut Connection) -> rusqlite::Result<bool> {
+    let free: i64 = conn.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    // A file that an earlier version made keeps its room, and uses it again.
+    let gives: u32 = conn.query_row("PRAGMA auto_vacuum", [], |row| row.get(0))?;
+    if free == 0 || gives == 0 {
+        return Ok(false);
+    }
+    // Each page is a step of its own.
+    let mut statement = conn.prepare(&format!("PRAGMA incremental_vacuum({FREED_MAX})"))?;
+    let mut pages = statement.query([])?;
+    while pages.next()?.is_some() {}
+    Ok(free > FREED_MAX)
+}
+
 #[async_trait]
 impl Log for Local {
     async fn append(&self, shard: Shard, origin: Origin, first: u64, frames: &[Vec<u8>]) -> Result<Appended, Error> {
@@ -304,6 +339,13 @@ impl Log for Local {
 
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
         blocking(&self.reader, move |conn| bounds(conn, shard)).await
+    }
+
+    async fn truncate(&self, shard: Shard, up_to: u64) -> Result<(), Error> {
+        // In steps, for whoever appends waits for each of them.
+        while blocking(&self.writer, move |conn| remove(conn, shard, up_to)).await? {}
+        while blocking(&self.writer, shrink).await? {}
+        Ok(())
     }
 
     async fn claim(&self, origin: Origin) -> Result<Option<Claim>, Error> {
@@ -379,6 +421,24 @@ impl Log for Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is forgotten takes no room on the disk.
+    #[tokio::test]
+    async fn a_log_that_is_cut_becomes_smaller() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Local::open(folder.path()).unwrap();
+        let size = || {
+            let conn = connect(&Local::file(folder.path())).unwrap();
+            conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+            std::fs::metadata(Local::file(folder.path())).unwrap().len()
+        };
+        let origin = Origin { node: 1, incarnation: 1 };
+        log.append(1, origin, 1, &vec![vec![7; 10_000]; 1_500]).await.unwrap();
+        let full = size();
+        log.truncate(1, 1_490).await.unwrap();
+        assert_eq!(log.bounds(1).await.unwrap(), Bounds { first: 1_491, last: 1_500 });
+        assert!(size() < full / 20, "{} of {full}", size());
+    }
 
     /// Nodes are started together: whoever comes first makes the log, and nobody is turned away.
     #[test]

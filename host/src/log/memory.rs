@@ -194,6 +194,12 @@ impl Log for Memory {
         Ok(Bounds { first, last: state.last(shard) })
     }
 
+    async fn truncate(&self, shard: Shard, up_to: u64) -> Result<(), Error> {
+        let last = self.state().last(shard);
+        self.roll_over(shard, up_to.min(last.saturating_sub(1)));
+        Ok(())
+    }
+
     async fn changed(&self, shard: Shard, after: u64) {
         let grown = self.grown.notified();
         if self.state().last(shard) > after {

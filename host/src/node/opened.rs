@@ -269,8 +269,9 @@ impl Opened {
     ) -> Result<Vec<db::Difference>, Failure> {
         let scratch = Scratch::new(&self.state)?;
         let (log, agreed) = (&*self.log, &self.agreed);
+        let mut rescue = Rescue::new(self.shelf.clone(), &self.state);
         let differences =
-            join::force(&mut self.db, log, agreed, &scratch.file(), rows, self.provenance, before).await?;
+            join::force(&mut self.db, log, agreed, &scratch.file(), rows, self.provenance, &mut rescue, before).await?;
         note_life(&self.place, &self.state, &self.db)?;
         Ok(differences)
     }
@@ -281,6 +282,8 @@ impl Opened {
     /// When the log can't be read, or no longer holds everything.
     pub async fn repair(&mut self, tables: &[String], dry_run: bool) -> Result<Vec<db::Reconciled>, Failure> {
         let scratch = Scratch::new(&self.state)?;
-        crate::repair::repair(&mut self.db, &*self.log, &scratch.file(), tables, dry_run, self.provenance).await
+        let mut rescue = Rescue::new(self.shelf.clone(), &self.state);
+        let (log, scratch) = (&*self.log, scratch.file());
+        crate::repair::repair(&mut self.db, log, &scratch, tables, dry_run, self.provenance, &mut rescue).await
     }
 }

@@ -1,10 +1,11 @@
 //! What a configuration says of when snapshots are made, how they are packed, and which stay.
 
+use super::calendar::Calendar;
 use super::marks::Grace;
 use crate::config::Config;
 use antiphon_core::snapshot::due::{self, Limits};
 use antiphon_core::snapshot::frame::{Method, Packing};
-use antiphon_core::snapshot::keep;
+use antiphon_core::snapshot::{keep, truncate};
 use std::time::Duration;
 
 /// A full one at least as often as this, unless the user says otherwise.
@@ -20,10 +21,13 @@ const TTL: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub(super) struct Habits {
     pub(super) due: due::Wish,
+    /// Times at which the user wants one.
+    pub(super) calendar: Option<Calendar>,
     pub(super) packing: Packing,
     pub(super) keep: keep::Wish,
     pub(super) grace: Grace,
     pub(super) ttl: Duration,
+    pub(super) cut: truncate::Wish,
     pub(super) parallel: usize,
 }
 
@@ -36,8 +40,12 @@ impl Habits {
             (millis, _) => Some(millis),
         };
         let entries = (snapshot.log_threshold > 0).then_some(snapshot.log_threshold);
+        // What can't be read was refused with the configuration.
+        let calendar = Calendar::read(&snapshot.cron).ok();
         let full = match (interval, entries) {
-            (None, None) => Limits { interval_ms: Some(INTERVAL_MS), changes: Some(ENTRIES), ..Limits::default() },
+            (None, None) if calendar.is_none() => {
+                Limits { interval_ms: Some(INTERVAL_MS), changes: Some(ENTRIES), ..Limits::default() }
+            }
             (interval_ms, changes) => Limits { interval_ms, changes, ..Limits::default() },
         };
         // Who asks for one every second means that.
@@ -66,12 +74,19 @@ impl Habits {
         } else {
             keep
         };
+        let cut = truncate::Wish {
+            snapshots: keep.verified,
+            trailing: config.replication_log.max_entries,
+            expiry_ms: config.replication_log.node_expiry,
+        };
         Self {
             due: due::Wish { full, pause_ms, ..due::Wish::default() },
+            calendar,
             packing: Packing { method, level, ..Packing::default() },
             keep,
             grace: Grace { forgotten_ms: snapshot.prune_grace, ..Grace::default() },
             ttl: if snapshot.leader_ttl > 0 { Duration::from_millis(snapshot.leader_ttl) } else { TTL },
+            cut,
             parallel: snapshot.parallel as usize,
         }
     }
@@ -99,6 +114,9 @@ mod tests {
         let timed = habits("interval = 5000");
         assert_eq!((timed.due.full.interval_ms, timed.due.full.changes), (Some(5_000), None));
         assert_eq!(timed.due.pause_ms, 5_000);
+        let nightly = habits("cron = '30 3 * * *'");
+        assert_eq!((nightly.due.full.interval_ms, nightly.due.full.changes), (None, None));
+        assert!(nightly.calendar.is_some());
         let timed = habits("time_threshold_secs = 5");
         assert_eq!((timed.due.full.interval_ms, timed.due.full.changes), (Some(5_000), None));
         let counted = habits("log_threshold = 100");

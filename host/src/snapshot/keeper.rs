@@ -1,5 +1,6 @@
 //! The task of a running node that makes snapshots.
 
+use super::cut::{cut, forgettable};
 use super::drained::{Live, failed};
 use super::leader::Leader;
 use super::marks::forget;
@@ -15,7 +16,9 @@ use crate::words::{count, hex};
 use antiphon_core::entry::Origin;
 use antiphon_core::snapshot::due::{Kind as What, Trigger};
 use antiphon_core::snapshot::manifest::{FORMAT, Manifest, Position};
-use std::collections::BTreeMap;
+use antiphon_core::snapshot::truncate::Places;
+use antiphon_core::store::Name;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -69,6 +72,10 @@ impl Keeper {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(LOOK) => {}
             }
+            if let Err(failure) = self.cut(&mut leader).await {
+                warn!(%failure, "Unable to cut the log");
+            }
+            self.look_at_the_log().await;
             let asked = errand::requested(&self.state, Errand::Snapshot);
             let trigger = match &asked {
                 Some(_) => Trigger::Asked,
@@ -113,21 +120,50 @@ impl Keeper {
             if let Some(asked) = asked {
                 errand::answer(&self.state, Errand::Snapshot, asked, made.map(|made| said(&made)));
             }
-            if is_made && let Err(failure) = self.sort_out().await {
+            if is_made && let Err(failure) = self.sort_out(leader.answered().clone()).await {
                 warn!(%failure, "Unable to remove old snapshots");
             }
         }
         leader.leave(&self.live.log).await;
     }
 
+    /// Somebody asks how much of the log is superfluous, or wants it gone.
+    async fn look_at_the_log(&self) {
+        for errand in [Errand::LookAtLog, Errand::CutLog] {
+            let Some(asked) = errand::requested(&self.state, errand) else { continue };
+            let found = self.superfluous(errand == Errand::CutLog).await;
+            let said = |places: Places| places.iter().map(|(shard, last)| format!("{shard} {last}")).collect();
+            errand::answer(&self.state, errand, asked, found.map(said));
+        }
+    }
+
+    async fn superfluous(&self, goes: bool) -> Result<Places, Failure> {
+        let (log, shelf) = (&*self.live.log, &self.shelf);
+        let cluster = self.live.db.call(|db| Ok(db.cluster())).await.map_err(|error| failed(&error))?;
+        let cluster = cluster.map(hex).unwrap_or_default();
+        if goes { cut(log, shelf, &cluster).await } else { forgettable(log, shelf, &cluster).await }
+    }
+
+    /// Lets go of the log's beginning, if that is this node's task and nobody needs it any more.
+    async fn cut(&self, leader: &mut Leader) -> Result<(), Failure> {
+        if !leader.cuts(&self.live.log).await? {
+            return Ok(());
+        }
+        for (shard, up_to) in self.superfluous(true).await? {
+            info!(shard, up_to, "the log was cut: snapshots hold what went");
+        }
+        Ok(())
+    }
+
     /// Forgets what need not stay any more, and removes what was forgotten long enough ago.
-    async fn sort_out(&self) -> Result<(), Failure> {
+    async fn sort_out(&self, answered: BTreeSet<Name>) -> Result<(), Failure> {
         let shelf = self.shelf.clone();
         let cluster = self.live.db.call(|db| Ok(db.cluster())).await.map_err(|error| failed(&error))?;
         let cluster = cluster.map(hex).unwrap_or_default();
         let (forgotten, pruned) = apart(move || {
             let (opened, habits) = shelf.open()?;
             let repo = Repo::new(&opened.store, &cluster);
+            repo.answer(&answered)?;
             let forgotten = forget(&repo, &habits.keep, false)?;
             let pruned = repo.prune(habits.grace, false)?;
             Ok::<_, Failure>((forgotten, pruned))

@@ -13,7 +13,8 @@ use crate::log::{Claimant, Hold, Log};
 use antiphon_core::entry::Origin;
 use antiphon_core::snapshot::due::{self, Since, Standing, Trigger};
 use antiphon_core::snapshot::manifest::Manifest;
-use std::collections::BTreeMap;
+use antiphon_core::store::Name;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ use std::time::{Duration, Instant};
 const LEASE: &str = "snapshot-leader";
 /// How often it is looked whether one is due, at most.
 const CHECK: Duration = Duration::from_secs(10);
+
+/// How often it is looked how much of the log is superfluous.
+const CUT: Duration = Duration::from_secs(600);
 
 /// Of the last snapshot, what the next one goes by.
 #[derive(Clone, Debug)]
@@ -48,12 +52,28 @@ pub(super) struct Leader {
     looked: Instant,
     /// The last snapshot, once it was looked for.
     last: Option<Option<Last>>,
+    /// When the log is looked at next.
+    cut: Instant,
+    /// Nodes that asked for one: what stands for it in the store.
+    asked: BTreeSet<Name>,
+    /// The same for those that have got one since.
+    answered: BTreeSet<Name>,
 }
 
 impl Leader {
     pub(super) fn new(me: Origin, habits: &Habits) -> Self {
         let now = Instant::now();
-        Self { claimant: Claimant::new(LEASE, me, habits.ttl), begun: now, ttl: habits.ttl, looked: now, last: None }
+        let claimant = Claimant::new(LEASE, me, habits.ttl);
+        Self {
+            claimant,
+            begun: now,
+            ttl: habits.ttl,
+            looked: now,
+            last: None,
+            cut: now,
+            asked: BTreeSet::new(),
+            answered: BTreeSet::new(),
+        }
     }
 
     /// Whether it is time to look again.
@@ -75,16 +95,21 @@ impl Leader {
             self.last = None;
             return Ok(None);
         }
+        let cluster = db.call(|db| Ok(db.cluster())).await.map_err(|error| unasked(&error))?;
+        let cluster = cluster.map(crate::words::hex).unwrap_or_default();
         let last = match &self.last {
             Some(last) => last.clone(),
             None => {
-                let cluster = db.call(|db| Ok(db.cluster())).await.map_err(|error| unasked(&error))?;
-                let cluster = cluster.map(crate::words::hex).unwrap_or_default();
-                let shelf = shelf.clone();
+                let (shelf, cluster) = (shelf.clone(), cluster.clone());
                 let last = apart(move || newest(&shelf, &cluster)).await??;
                 self.last.insert(last).clone()
             }
         };
+        let shelf = shelf.clone();
+        self.asked = apart(move || Repo::new(&shelf.open()?.0.store, &cluster).asked()).await??;
+        if !self.asked.is_subset(&self.answered) {
+            return Ok(Some(Trigger::Asked));
+        }
         let Some(last) = last else { return Ok(Some(Trigger::First)) };
         let (entries, schemas) = db
             .call(|db| Ok((db.positions().iter().map(|(_, seq)| seq).sum::<u64>(), db.schemas())))
@@ -96,13 +121,32 @@ impl Leader {
             ..Since::default()
         };
         let altered = schemas != last.schemas;
-        let standing = Standing { full: Some(since), any: Some(since), altered, ..Standing::default() };
+        let due = habits.calendar.as_ref().and_then(|calendar| calendar.after(last.created_ms));
+        let scheduled = due.is_some_and(|due| due <= crate::clock::unix_ms());
+        let standing = Standing { full: Some(since), any: Some(since), altered, scheduled, ..Standing::default() };
         Ok(due::next(&standing, &habits.due).map(|(_, trigger)| trigger))
     }
 
     /// One was made here.
     pub(super) fn made(&mut self, manifest: &Manifest) {
         self.last = Some(Some(Last::of(manifest)));
+        self.cut = Instant::now();
+        // Those who asked later are still to be seen.
+        self.answered.clone_from(&self.asked);
+    }
+
+    /// Who has got what he asked for.
+    pub(super) fn answered(&self) -> &BTreeSet<Name> {
+        &self.answered
+    }
+
+    /// Whether it is for this node now to see how much of the log is superfluous.
+    pub(super) async fn cuts(&mut self, log: &Arc<dyn Log>) -> Result<bool, Failure> {
+        if Instant::now() < self.cut || !self.claimant.is_held(self.begun.elapsed()) {
+            return Ok(false);
+        }
+        self.cut = Instant::now() + CUT;
+        Ok(self.claimant.hold(&**log, self.begun.elapsed()).await.map_err(unreachable_log)? == Hold::Held)
     }
 
     /// This node stops.

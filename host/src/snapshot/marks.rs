@@ -137,6 +137,35 @@ impl Repo<'_> {
         self.say(&Object::Verified(id, crate::clock::unix_ms()), b"{}")
     }
 
+    /// Asks whoever makes snapshots for a new one.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(super) fn ask(&self, node: u64) -> Result<(), Failure> {
+        self.say(&Object::Asked(crate::clock::unix_ms(), node), b"{}")
+    }
+
+    /// Who asked for one, and when: what stands for it in the store.
+    ///
+    /// # Errors
+    /// When the store can't be listed.
+    pub(super) fn asked(&self) -> Result<BTreeSet<Name>, Failure> {
+        let objects = self.objects("ask/")?.into_iter();
+        Ok(objects.filter_map(|(name, object, _)| matches!(object, Object::Asked(..)).then_some(name)).collect())
+    }
+
+    /// They have what they asked for.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(super) fn answer(&self, asked: &BTreeSet<Name>) -> Result<(), Failure> {
+        let names: Vec<Name> = asked.iter().cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.store().delete(&names).map_err(|error| stored("cannot remove a request for a snapshot", &error))
+    }
+
     fn say(&self, object: &Object, bytes: &[u8]) -> Result<(), Failure> {
         let name = self.name(object)?;
         crate::storage::put(self.store(), &name, bytes, Put::Replace)

@@ -117,6 +117,25 @@ impl<'s> Repo<'s> {
         Ok(objects.into_iter().map(|(name, _, size)| (name, size)).collect())
     }
 
+    /// Bytes in the store that a snapshot consists of.
+    ///
+    /// # Errors
+    /// When the store can't be listed.
+    pub fn stored_bytes(&self, id: SnapshotId) -> Result<u64, Failure> {
+        Ok(self.sizes(id)?.values().sum())
+    }
+
+    /// Objects that belong to no snapshot, and their sizes; those of one that is still being made are among them.
+    ///
+    /// # Errors
+    /// When the store can't be listed.
+    pub fn orphans(&self) -> Result<Vec<(Name, u64)>, Failure> {
+        let ids: BTreeSet<SnapshotId> = self.ids()?.into_iter().collect();
+        let of_none = |object: &Object| matches!(object, Object::Payload { snapshot, .. } if !ids.contains(snapshot));
+        let objects = self.objects("base/")?.into_iter().filter(|(_, object, _)| of_none(object));
+        Ok(objects.map(|(name, _, size)| (name, size)).collect())
+    }
+
     /// Makes a snapshot real: everything else of it is there.
     pub(super) fn commit(&self, manifest: &Manifest) -> Result<(), Failure> {
         let name = self.name(&Object::Manifest(manifest.id))?;

@@ -5,18 +5,23 @@ use super::repo::Repo;
 use super::saved::assemble;
 use super::shelf::Shelf;
 use crate::apart::apart;
-use crate::db::Database;
+use crate::db::{self, Database};
 use crate::failure::{Failure, Kind};
-use crate::join::{database, unreachable_log};
-use crate::log::{Log, Placement};
+use crate::join::{self, database, unreachable_log};
+use crate::log::{AWAY_AFTER, Announced, Log, Placement, Shard};
 use crate::node::Scratch;
 use crate::words::hex;
-use antiphon_core::entry::ClusterId;
+use antiphon_core::entry::{ClusterId, Genesis};
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::manifest::{Manifest, Position};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+/// How long those who run may take to make one.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// How often it is looked for.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Objects that are fetched at once.
 const PARALLEL: usize = 4;
 
@@ -26,9 +31,18 @@ pub struct Rescue {
     state: PathBuf,
     /// Those that turned out to be of no use.
     passed_over: BTreeSet<SnapshotId>,
+    /// Those who run were asked for one.
+    has_asked: bool,
 }
 
 /// A snapshot that was put together; its file goes with it.
+pub(crate) struct Fetched {
+    manifest: Manifest,
+    path: PathBuf,
+    scratch: Scratch,
+}
+
+/// The same, opened.
 pub struct Image {
     /// What it says of itself.
     pub manifest: Manifest,
@@ -53,7 +67,7 @@ impl Rescue {
     /// One that looks on this shelf; with none it finds nothing.
     #[must_use]
     pub fn new(shelf: Option<Shelf>, state: &Path) -> Self {
-        Self { shelf, state: state.to_owned(), passed_over: BTreeSet::new() }
+        Self { shelf, state: state.to_owned(), passed_over: BTreeSet::new(), has_asked: false }
     }
 
     /// The manifest of the newest snapshot that is whole and that the log goes on from, of tables that this node takes.
@@ -61,10 +75,67 @@ impl Rescue {
     /// # Errors
     /// When the store or the log can't be asked.
     pub async fn find(&self, log: &dyn Log, cluster: ClusterId, scope: &str) -> Result<Option<Manifest>, Failure> {
+        self.find_before(log, cluster, scope, &[]).await
+    }
+
+    /// The same, of those that stand nowhere behind these places.
+    async fn find_before(
+        &self,
+        log: &dyn Log,
+        cluster: ClusterId,
+        scope: &str,
+        places: &[(Shard, u64)],
+    ) -> Result<Option<Manifest>, Failure> {
         for manifest in self.manifests(cluster).await? {
-            let fits = manifest.scope.is_empty() || manifest.scope == scope;
-            if fits && !self.passed_over.contains(&manifest.id) && continues(log, &manifest).await? {
+            let at = |shard: &Shard| manifest.positions.get(shard).map_or(0, |at| at.seq);
+            let fits = (manifest.scope.is_empty() || manifest.scope == scope)
+                && !self.passed_over.contains(&manifest.id)
+                && places.iter().all(|(shard, place)| at(shard) <= *place);
+            if fits && continues(log, &manifest).await? {
                 return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How a log began that was cut since, as bytes and as what they say: snapshots know.
+    ///
+    /// # Errors
+    /// When no snapshot leads up to what is left of it, or the store or the log can't be asked.
+    pub(crate) async fn genesis(
+        &mut self,
+        log: &dyn Log,
+        cluster: ClusterId,
+        scope: &str,
+        node: u64,
+        first: u64,
+    ) -> Result<(Vec<u8>, Genesis), Failure> {
+        while let Some(manifest) = self.find_or_ask(log, cluster, scope, node).await? {
+            let frame = data_encoding::HEXLOWER.decode(manifest.genesis.as_bytes()).unwrap_or_default();
+            if let Some((_, genesis)) = join::genesis_of(&frame).filter(|(of, _)| *of == cluster) {
+                return Ok((frame, genesis));
+            }
+            tracing::warn!(id = %manifest.id, "a snapshot is passed over, for it does not say how its log began");
+            self.pass_over(manifest.id);
+        }
+        Err(nothing_leads_to(first))
+    }
+
+    /// Fetches the newest snapshot for L to be built upon, aside, where the log alone does not say it any more: one that
+    /// stands nowhere behind these places. Nothing if there is none.
+    ///
+    /// # Errors
+    /// When the store or the log can't be asked, or there is no room.
+    pub(crate) async fn fetch_before(
+        &mut self,
+        log: &dyn Log,
+        cluster: ClusterId,
+        scope: &str,
+        places: &[(Shard, u64)],
+    ) -> Result<Option<Fetched>, Failure> {
+        while let Some(manifest) = self.find_before(log, cluster, scope, places).await? {
+            if let Some(fetched) = self.put_together(manifest).await? {
+                return Ok(Some(fetched));
             }
         }
         Ok(None)
@@ -103,6 +174,11 @@ impl Rescue {
         cluster: ClusterId,
         like: &Database,
     ) -> Result<Option<Image>, Failure> {
+        let fetched = self.put_together(manifest).await?;
+        fetched.map(|fetched| fetched.open(cluster, like)).transpose().map_err(database)
+    }
+
+    async fn put_together(&mut self, manifest: Manifest) -> Result<Option<Fetched>, Failure> {
         let Some(shelf) = self.shelf.clone() else { return Ok(None) };
         let scratch = Scratch::new(&self.state)?;
         let (folder, wanted) = (scratch.folder().to_owned(), manifest.clone());
@@ -111,12 +187,7 @@ impl Rescue {
             assemble(Repo::new(&opened.store, &wanted.cluster), &wanted, PARALLEL, &folder)
         });
         match fetched.await? {
-            Ok(path) => {
-                let mut db = like.reopen(&path).map_err(database)?;
-                let shards = u32::try_from(manifest.positions.len()).unwrap_or(u32::MAX);
-                db.enter_as_it_is(cluster, shards).map_err(database)?;
-                Ok(Some(Image { manifest, db, _scratch: scratch }))
-            }
+            Ok(path) => Ok(Some(Fetched { manifest, path, scratch })),
             Err(failure) if matches!(failure.kind(), Kind::Data | Kind::Missing) => {
                 tracing::warn!(%failure, "a snapshot is passed over");
                 self.pass_over(manifest.id);
@@ -126,14 +197,86 @@ impl Rescue {
         }
     }
 
+    /// What fits; if nothing does, those who run are asked for a new one, once.
+    pub(crate) async fn find_or_ask(
+        &mut self,
+        log: &dyn Log,
+        cluster: ClusterId,
+        scope: &str,
+        node: u64,
+    ) -> Result<Option<Manifest>, Failure> {
+        match self.find(log, cluster, scope).await? {
+            None if !std::mem::replace(&mut self.has_asked, true) => self.ask(log, cluster, scope, node).await,
+            found => Ok(found),
+        }
+    }
+
+    /// Asks those who run for a new snapshot, and waits for one that fits. Nothing if nobody is there, or none comes.
+    async fn ask(
+        &mut self,
+        log: &dyn Log,
+        cluster: ClusterId,
+        scope: &str,
+        node: u64,
+    ) -> Result<Option<Manifest>, Failure> {
+        let Some(shelf) = self.shelf.clone() else { return Ok(None) };
+        if !is_anybody_there(log, node).await? {
+            return Ok(None);
+        }
+        let name = hex(cluster);
+        apart(move || Repo::new(&shelf.open()?.0.store, &name).ask(node)).await??;
+        tracing::info!("no snapshot leads up to the log as it is; a new one was asked for, and is waited for");
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE && is_anybody_there(log, node).await? {
+            tokio::time::sleep(PAUSE).await;
+            if let Some(manifest) = self.find(log, cluster, scope).await? {
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
     /// It is of no use here.
     pub fn pass_over(&mut self, id: SnapshotId) {
         self.passed_over.insert(id);
     }
 }
 
+impl Fetched {
+    /// Opens it as `like` was opened.
+    fn open(self, cluster: ClusterId, like: &Database) -> Result<Image, db::Error> {
+        let mut db = like.reopen(&self.path)?;
+        let shards = u32::try_from(self.manifest.positions.len()).unwrap_or(u32::MAX);
+        db.enter_as_it_is(cluster, shards)?;
+        Ok(Image { manifest: self.manifest, db, _scratch: self.scratch })
+    }
+
+    /// Gives its rows, and all that goes with them, to an empty database in which L is built.
+    pub(crate) fn fill(self, cluster: ClusterId, aside: &mut Database) -> Result<(), db::Error> {
+        let image = self.open(cluster, aside)?;
+        tracing::info!(id = %image.manifest.id, "what the log says is built upon a snapshot, for the log was cut");
+        aside.join_with(&image.db).map(drop)
+    }
+}
+
+/// Whether another node runs, which could make a snapshot.
+async fn is_anybody_there(log: &dyn Log, me: u64) -> Result<bool, Failure> {
+    let members = log.members().await.map_err(unreachable_log)?;
+    let now = crate::clock::unix_ns();
+    let silent = |time: u64| Duration::from_nanos(now.saturating_sub(time));
+    let runs = |announced: &Announced| !announced.member.left && silent(announced.time) < AWAY_AFTER;
+    Ok(members.iter().any(|announced| announced.member.node != me && runs(announced)))
+}
+
+/// What is left of a log can't be understood without what came before.
+pub(crate) fn nothing_leads_to(first: u64) -> Failure {
+    Failure::new(Kind::Missing, format!("the log begins at entry {first}, and no snapshot leads up to it"))
+        .hint("let a node that runs make one: `antiphon snapshot create`; then start again")
+        .hint("this node must be configured for the same storage: `antiphon config show` prints `[snapshot]`")
+}
+
 /// Whether the log still holds the entry that a snapshot ends with, in every shard.
-async fn continues(log: &dyn Log, manifest: &Manifest) -> Result<bool, Failure> {
+pub(super) async fn continues(log: &dyn Log, manifest: &Manifest) -> Result<bool, Failure> {
     for (shard, at) in &manifest.positions {
         let Position { seq, time, checksum, .. } = *at;
         let stands = if seq == 0 {

@@ -1,11 +1,11 @@
 //! A store that tries again what may work later, and goes no faster than it may.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use antiphon_core::store::{ErrorKind, Name, Object, Part, Put, Store, StoreError, Traits};
 
-use super::spread;
+use super::{Moved, spread};
 
 /// How often, and after which pauses.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +36,25 @@ pub struct Steady<S> {
     bandwidth: u64,
     /// When what was moved so far may have been moved.
     due: Mutex<Option<Instant>>,
+    moved: Arc<Moved>,
 }
 
 impl<S: Store> Steady<S> {
     /// The store, tried again. `bandwidth`: the most bytes a second, up and down together; 0: no bound.
     pub fn new(store: S, retry: Retry, bandwidth: u64) -> Self {
-        Self { store, retry, rest: Box::new(std::thread::sleep), bandwidth, due: Mutex::default() }
+        Self {
+            store,
+            retry,
+            rest: Box::new(std::thread::sleep),
+            bandwidth,
+            due: Mutex::default(),
+            moved: Arc::default(),
+        }
+    }
+
+    /// How much went in and out.
+    pub fn moved(&self) -> Arc<Moved> {
+        Arc::clone(&self.moved)
     }
 
     /// The store itself.
@@ -112,12 +125,15 @@ impl<S: Store> Store for Steady<S> {
                 },
                 done => done,
             }
-        })
+        })?;
+        self.moved.add(body.len() as u64);
+        Ok(())
     }
 
     fn get(&self, name: &Name, part: Option<Part>) -> Result<Vec<u8>, StoreError> {
         let body = self.again(|_| self.store.get(name, part))?;
         self.hold_back(body.len() as u64);
+        self.moved.add(body.len() as u64);
         Ok(body)
     }
 
@@ -137,7 +153,6 @@ impl<S: Store> Store for Steady<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     /// Holds one object, and fails as often as it is told.

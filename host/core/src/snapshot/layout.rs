@@ -54,6 +54,8 @@ pub enum Object {
     Tombstone(SnapshotId, u64),
     /// How a snapshot was found when it was read again, and when.
     Verified(SnapshotId, u64),
+    /// A node that can't go on without a new snapshot asks for one: when, and which node.
+    Asked(u64, u64),
     /// A stretch of the log.
     Segment(Segment),
     /// A stretch of the log that nobody has any more.
@@ -104,6 +106,7 @@ impl Object {
             Self::Note(id, at) => format!("note/{id}-{at:013}.json"),
             Self::Tombstone(id, at) => format!("tomb/{id}-{at:013}.json"),
             Self::Verified(id, at) => format!("verify/{id}-{at:013}.json"),
+            Self::Asked(at, node) => format!("ask/{at:013}-{node:016x}.json"),
             Self::Segment(segment) => segment.to_string(),
             Self::Hole { epoch, shard, first, last } => {
                 format!("hole/{epoch:016x}/{shard}/{first:020}-{last:020}.json")
@@ -139,6 +142,10 @@ impl Object {
             "note" => noted(rest).map(|(id, at)| Self::Note(id, at)),
             "tomb" => noted(rest).map(|(id, at)| Self::Tombstone(id, at)),
             "verify" => noted(rest).map(|(id, at)| Self::Verified(id, at)),
+            "ask" => {
+                let (at, node) = rest.strip_suffix(".json")?.split_once('-')?;
+                Some(Self::Asked(at.parse().ok()?, u64::from_str_radix(node, 16).ok()?))
+            }
             "hole" => {
                 let mut parts = rest.strip_suffix(".json")?.split('/');
                 let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
@@ -202,6 +209,7 @@ mod tests {
             Object::Note(id, 1_700_000_000_001),
             Object::Tombstone(id, 1_700_000_000_002),
             Object::Verified(id, 1_700_000_000_003),
+            Object::Asked(1_700_000_000_004, u64::MAX),
             Object::Segment(segment(0)),
             Object::Segment(segment(2)),
             Object::Hole { epoch: 1, shard: 2, first: 3, last: 4 },

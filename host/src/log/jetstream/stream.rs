@@ -8,13 +8,25 @@ use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, ErrorCode, response::Response};
 use async_nats::{Client, RequestErrorKind};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::{Mutex, OnceCell};
 
 /// The first version whose atomic batches keep the parts of a frame together.
 const SERVER: (i64, i64, i64) = (2, 12, 0);
+
+/// What is to go of a stream: all before this message.
+#[derive(Serialize)]
+struct Purge {
+    seq: u64,
+}
+
+/// What became of that.
+#[derive(Deserialize)]
+struct Purged {
+    success: bool,
+}
 
 /// One shard.
 #[derive(Debug)]
@@ -156,6 +168,23 @@ impl Stream {
             let first = if info.state.messages == 0 { last + 1 } else { info.state.first_sequence };
             Bounds { first, last }
         }))
+    }
+
+    /// Lets go of the oldest messages. An entry in parts has the place of its last one, so it goes whole.
+    pub(super) async fn truncate(&self, up_to: u64) -> Result<(), Error> {
+        let Bounds { first, last } = self.bounds().await?;
+        let up_to = up_to.min(last.saturating_sub(1));
+        if up_to < first {
+            return Ok(());
+        }
+        // Up to here, and not with it.
+        let purged: Option<Purged> = self.ask("STREAM.PURGE", &Purge { seq: up_to + 1 }).await?;
+        match purged {
+            Some(Purged { success: false }) => {
+                Err(Error::Unreachable(format!("stream `{}` did not let go of its oldest entries", self.name)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Asks the stream's leader; nothing if there is no such stream, or no such message in it.
