@@ -10,9 +10,11 @@
 //! | `marks` | what was said of snapshots after they were made, and what goes for it |
 //! | `habits` | when they are made, how they are packed, and which stay |
 //! | `leader` | which node makes those that nobody asked for |
+//! | `archive` | the log in a store, in segments |
 //! | `keeper` | the task of a node that makes snapshots |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
+mod archive;
 mod drained;
 mod habits;
 mod keeper;
@@ -24,6 +26,7 @@ mod rescue;
 mod saved;
 mod shelf;
 
+pub use archive::{Archived, archived_to};
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
 pub use marks::{Grace, Listed, Marks, Note, Pruned, kept};

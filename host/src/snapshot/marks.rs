@@ -137,7 +137,7 @@ impl Repo<'_> {
         self.say(&Object::Verified(id, crate::clock::unix_ms()), b"{}")
     }
 
-    fn say(&self, object: &Object, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn say(&self, object: &Object, bytes: &[u8]) -> Result<(), Failure> {
         let name = self.name(object)?;
         crate::storage::put(self.store(), &name, bytes, Put::Replace)
             .map(drop)

@@ -56,6 +56,10 @@ pub enum Object {
     Verified(SnapshotId, u64),
     /// A stretch of the log.
     Segment(Segment),
+    /// A part of a stretch of the log that is larger than an object may be, by its number from 0.
+    SegmentPart(Segment, u32),
+    /// A stretch of the log that does not count: what is in it the log has lost.
+    Void(Segment),
     /// A stretch of the log that nobody has any more.
     Hole {
         /// Which log.
@@ -105,6 +109,8 @@ impl Object {
             Self::Tombstone(id, at) => format!("tomb/{id}-{at:013}.json"),
             Self::Verified(id, at) => format!("verify/{id}-{at:013}.json"),
             Self::Segment(segment) => segment.to_string(),
+            Self::SegmentPart(segment, number) => format!("part/{segment}/{number:06}.frm"),
+            Self::Void(segment) => format!("void/{segment}"),
             Self::Hole { epoch, shard, first, last } => {
                 format!("hole/{epoch:016x}/{shard}/{first:020}-{last:020}.json")
             }
@@ -139,6 +145,11 @@ impl Object {
             "note" => noted(rest).map(|(id, at)| Self::Note(id, at)),
             "tomb" => noted(rest).map(|(id, at)| Self::Tombstone(id, at)),
             "verify" => noted(rest).map(|(id, at)| Self::Verified(id, at)),
+            "void" => Segment::whole(rest).map(Self::Void),
+            "part" => {
+                let (segment, number) = rest.strip_suffix(".frm")?.rsplit_once('/')?;
+                Some(Self::SegmentPart(Segment::whole(segment)?, number.parse().ok()?))
+            }
             "hole" => {
                 let mut parts = rest.strip_suffix(".json")?.split('/');
                 let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
@@ -152,6 +163,11 @@ impl Object {
 }
 
 impl Segment {
+    fn whole(name: &str) -> Option<Self> {
+        let (folder, rest) = name.split_once('/')?;
+        Self::read(folder, rest)
+    }
+
     fn read(folder: &str, rest: &str) -> Option<Self> {
         let level = match folder.strip_prefix("log")? {
             "" => 0,
@@ -204,6 +220,8 @@ mod tests {
             Object::Verified(id, 1_700_000_000_003),
             Object::Segment(segment(0)),
             Object::Segment(segment(2)),
+            Object::SegmentPart(segment(0), 17),
+            Object::Void(segment(1)),
             Object::Hole { epoch: 1, shard: 2, first: 3, last: 4 },
         ] {
             let name = object.name();
