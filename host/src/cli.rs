@@ -149,7 +149,7 @@ impl Node {
 }
 
 /// Whether components of one's own run without having been approved: the argument of commands that run components.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Dev {
     /// Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1` says the same
     #[arg(long)]

@@ -20,6 +20,8 @@ pub enum Errand {
     Reload,
     /// Make a snapshot.
     Snapshot,
+    /// Make a snapshot of what changed since the last one.
+    Increment,
 }
 
 impl Errand {
@@ -27,6 +29,7 @@ impl Errand {
         match self {
             Self::Reload => "reload.request",
             Self::Snapshot => "snapshot.request",
+            Self::Increment => "increment.request",
         }
     }
 
@@ -34,6 +37,7 @@ impl Errand {
         match self {
             Self::Reload => "reload.answer",
             Self::Snapshot => "snapshot.answer",
+            Self::Increment => "increment.answer",
         }
     }
 }

@@ -9,14 +9,24 @@
 //! | `shelf` | the store that a running node has open, and another after a reload |
 //! | `marks` | what was said of snapshots after they were made, and what goes for it |
 //! | `habits` | when they are made, how they are packed, and which stay |
+//! | `history` | what comes after a snapshot, shard by shard |
+//! | `increment` | a snapshot that holds no rows: a name for what changed |
 //! | `leader` | which node makes those that nobody asked for |
 //! | `archive` | the log in a store, in segments |
+//! | `archiver` | from the log into the archive |
+//! | `archivist` | the task of a node that archives |
 //! | `keeper` | the task of a node that makes snapshots |
+//! | `travel` | a point in time: a snapshot, and what came after it |
+//! | `output` | a database that was brought back gets its name |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
 mod archive;
+mod archiver;
+mod archivist;
 mod drained;
 mod habits;
+mod history;
+mod increment;
 mod keeper;
 mod leader;
 mod marks;
@@ -24,16 +34,21 @@ mod pieces;
 mod repo;
 mod rescue;
 mod saved;
+mod output;
 mod shelf;
+mod travel;
 
 pub use archive::{Archived, archived_to};
+pub(crate) use archivist::{Archivist, Signals};
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
 pub use marks::{Grace, Listed, Marks, Note, Pruned, kept};
 pub use repo::Repo;
 pub use rescue::{Image, Rescue};
-pub use saved::{Checked, Level, check, restore};
+pub use output::{Output, only, rows_of};
+pub use saved::{Checked, Level, check};
 pub use shelf::Shelf;
+pub use travel::{Arrived, Plan, Travel, Wanted, is_sound};
 
 use crate::failure::{Failure, Kind};
 use antiphon_core::store::StoreError;

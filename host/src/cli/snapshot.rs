@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::storage::Which;
+use crate::config::Config;
+use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 use crate::snapshot::{Marks, Note, Repo};
 use crate::storage::Opened;
@@ -13,6 +15,7 @@ use serde::Serialize;
 mod create;
 mod forget;
 mod list;
+mod point;
 mod prune;
 mod restore;
 mod show;
@@ -43,7 +46,7 @@ impl Command {
             Self::List(list) => list.run(),
             Self::Show(show) => show.run(),
             Self::Verify(verify) => verify.run(),
-            Self::Restore(restore) => restore.run(),
+            Self::Restore(restore) => restore.run().map_err(graded),
             Self::Tag(tag) => tag.run(),
             Self::Pin(pin) => pin.run(),
             Self::Unpin(unpin) => unpin.run(),
@@ -57,8 +60,8 @@ impl Command {
 const PARALLEL: usize = 4;
 
 /// Whose snapshots, and where.
-#[derive(Debug, clap::Args)]
-struct Source {
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Source {
     #[command(flatten)]
     which: Which,
     /// The cluster, if the storage has snapshots of several
@@ -67,14 +70,17 @@ struct Source {
 }
 
 /// A storage, and the cluster whose snapshots are meant.
-struct Found {
+pub(super) struct Found {
     opened: Arc<Opened>,
     cluster: String,
+    config: Config,
+    pins: Pins,
 }
 
 impl Source {
-    fn open(self) -> Result<Found, Failure> {
-        let opened = Arc::new(self.which.open()?);
+    pub(super) fn open(self) -> Result<Found, Failure> {
+        let (opened, config, pins) = self.which.open_with()?;
+        let opened = Arc::new(opened);
         let clusters = Repo::clusters(&opened.store)?;
         let cluster = match self.cluster {
             Some(cluster) if clusters.contains(&cluster) => cluster,
@@ -102,17 +108,17 @@ impl Source {
                 }
             },
         };
-        Ok(Found { opened, cluster })
+        Ok(Found { opened, cluster, config, pins })
     }
 }
 
 impl Found {
-    fn repo(&self) -> Repo<'_> {
+    pub(super) fn repo(&self) -> Repo<'_> {
         Repo::new(&self.opened.store, &self.cluster)
     }
 
     /// The manifest of this snapshot, or of the newest one that is whole.
-    fn manifest(&self, id: Option<SnapshotId>) -> Result<Manifest, Failure> {
+    pub(super) fn manifest(&self, id: Option<SnapshotId>) -> Result<Manifest, Failure> {
         let repo = self.repo();
         if let Some(id) = id {
             return repo.manifest(id).map_err(|failure| {
@@ -152,6 +158,9 @@ impl Found {
 #[derive(Serialize)]
 struct Shown<'a> {
     id: String,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
     created_ms: u64,
     node: u64,
     trigger: &'a str,
@@ -195,6 +204,8 @@ impl<'a> Shown<'a> {
     fn of(manifest: &'a Manifest) -> Self {
         Self {
             id: manifest.id.to_string(),
+            kind: manifest.kind.name(),
+            parent: manifest.parent.map(|parent| parent.to_string()),
             created_ms: manifest.created_ms,
             node: manifest.node,
             trigger: &manifest.trigger,
@@ -204,6 +215,15 @@ impl<'a> Shown<'a> {
             positions: manifest.positions.iter().map(|(shard, at)| (*shard, at.seq)).collect(),
             marks: None,
         }
+    }
+}
+
+/// A failure with the exit codes of these commands: what is damaged is told from a storage that is away.
+pub(super) fn graded(failure: Failure) -> Failure {
+    match failure.kind() {
+        Kind::Data => failure.of_kind(Kind::Unverified),
+        Kind::Busy => failure.of_kind(Kind::Unreachable),
+        _ => failure,
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::cli::Dev;
 use crate::components;
+use crate::custom::Pins;
 use crate::config::{Config, Environment, Overrides, Sources};
 use crate::failure::{Failure, Kind};
 use crate::storage::{Opened, open};
@@ -44,7 +45,7 @@ impl Command {
 }
 
 /// Which storage.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Which {
     /// The NAME of a `[plugin.NAME]`, or a storage that comes with the program; else that of `snapshot.store`
     #[arg(long, value_name = "NAME")]
@@ -61,6 +62,11 @@ pub(super) struct Which {
 
 impl Which {
     pub(super) fn open(self) -> Result<Opened, Failure> {
+        self.open_with().map(|(opened, ..)| opened)
+    }
+
+    /// The same, with the configuration that says so, and whether components need a pin.
+    pub(super) fn open_with(self) -> Result<(Opened, Config, Pins), Failure> {
         let config = Config::unjudged(Sources {
             file: self.config,
             environment: Environment::of_process(),
@@ -69,7 +75,9 @@ impl Which {
         let host =
             PluginHost::new(&HostOptions { cache_dir: components::user_cache(), compiler: components::compiler() })
                 .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))?;
-        open(&config, &host, self.plugin.as_deref(), self.dev.pins())
+        let pins = self.dev.pins();
+        let opened = open(&config, &host, self.plugin.as_deref(), pins)?;
+        Ok((opened, config, pins))
     }
 }
 
