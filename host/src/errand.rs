@@ -24,6 +24,8 @@ pub enum Errand {
     LookAtLog,
     /// Let go of that.
     CutLog,
+    /// Make a snapshot of what changed since the last one.
+    Increment,
 }
 
 impl Errand {
@@ -33,6 +35,7 @@ impl Errand {
             Self::Snapshot => "snapshot.request",
             Self::LookAtLog => "look-at-log.request",
             Self::CutLog => "cut-log.request",
+            Self::Increment => "increment.request",
         }
     }
 
@@ -42,6 +45,7 @@ impl Errand {
             Self::Snapshot => "snapshot.answer",
             Self::LookAtLog => "look-at-log.answer",
             Self::CutLog => "cut-log.answer",
+            Self::Increment => "increment.answer",
         }
     }
 }

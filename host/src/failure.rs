@@ -23,6 +23,14 @@ pub enum Kind {
     Usage = 2,
     /// What was asked about is not well. The answer itself went to stdout, so nothing more is said.
     Unwell = 3,
+    /// There is no such point in time, or nothing leads to it.
+    NoSuchPoint = 4,
+    /// A storage can't be reached.
+    Unreachable = 5,
+    /// It would do harm: rows would be lost, or two nodes come apart.
+    Refused = 6,
+    /// What was read is not what was put there. Its exit code is that of [`Kind::Unwell`], and it is said why.
+    Unverified = 7,
     /// The configuration is wrong, be it in the file, the environment or a flag.
     Config = 64,
     /// A database or a log is damaged, or two of them differ that must agree.
@@ -84,6 +92,12 @@ impl Failure {
         Self::new(kind, text)
     }
 
+    /// The same, of another kind.
+    #[must_use]
+    pub fn of_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// What the user can do about it. Several hints are several ways.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -137,7 +151,10 @@ impl Failure {
             // If stderr is gone as well there is nobody left to tell; the exit code still says it.
             let _ = self.write(&mut io::stderr().lock());
         }
-        ExitCode::from(self.kind as u8)
+        ExitCode::from(match self.kind {
+            Kind::Unverified => Kind::Unwell as u8,
+            kind => kind as u8,
+        })
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {

@@ -106,12 +106,11 @@ impl Guard {
             if let Some(asked) = errand::requested(&self.state, Errand::Reload) {
                 self.reload(asked).await;
             }
-            if !self.snapshots
-                && let Some(asked) = errand::requested(&self.state, Errand::Snapshot)
-            {
+            for errand in [Errand::Snapshot, Errand::Increment].into_iter().filter(|_| !self.snapshots) {
+                let Some(asked) = errand::requested(&self.state, errand) else { continue };
                 let off = Failure::config("this node was started with `snapshot.enabled` off");
                 let refused = Err(off.hint("turn it on under `[snapshot]`, and start the node again"));
-                errand::answer(&self.state, Errand::Snapshot, asked, refused);
+                errand::answer(&self.state, errand, asked, refused);
             }
             if measured.elapsed() >= MEASURE {
                 self.measure(&mut alarm, &mut waiting).await;

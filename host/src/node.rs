@@ -11,7 +11,7 @@ use crate::place::Place;
 use crate::publish::Publisher;
 use crate::report::Board;
 use crate::seq_map::SeqMap;
-use crate::snapshot::{Keeper, LiveParts, Shelf};
+use crate::snapshot::{Archivist, Keeper, LiveParts, Shelf, Signals};
 use crate::subscribe::Subscriber;
 use crate::watch::Watch;
 use antiphon_core::entry::Origin;
@@ -142,6 +142,18 @@ impl Node {
             let (node, incarnation) = (self.number, self.incarnation);
             let origin = Origin { node, incarnation };
             let publishes = self.publishes;
+            let signals = Arc::new(Signals::default());
+            if publishes {
+                let archivist = Archivist {
+                    db: self.db.clone(),
+                    log: self.log.clone(),
+                    origin,
+                    shelf: shelf.clone(),
+                    board: self.board.clone(),
+                    signals: Arc::clone(&signals),
+                };
+                tasks.spawn(archivist.run(stop.clone()).map(done).instrument(info_span!("archive")));
+            }
             let keeper = Keeper {
                 live: LiveParts {
                     db: self.db.clone(),
@@ -154,6 +166,7 @@ impl Node {
                 state: self.state.clone(),
                 board: self.board.clone(),
                 path: self.place.path().to_owned(),
+                signals,
             };
             tasks.spawn(keeper.run(stop.clone()).map(done).instrument(info_span!("snapshots")));
         }

@@ -14,36 +14,55 @@
 //! | `leader` | which node makes those that nobody asked for |
 //! | `copied` | all that is kept, copied into another store |
 //! | `cut` | how much of the log is superfluous, and its end |
+//! | `history` | what comes after a snapshot, shard by shard |
+//! | `increment` | a snapshot that holds no rows: a name for what changed |
+//! | `leader` | which node makes those that nobody asked for |
+//! | `archive` | the log in a store, in segments |
+//! | `archiver` | from the log into the archive |
+//! | `archivist` | the task of a node that archives |
 //! | `keeper` | the task of a node that makes snapshots |
+//! | `travel` | a point in time: a snapshot, and what came after it |
+//! | `output` | a database that was brought back gets its name |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
+mod archive;
+mod archiver;
+mod archivist;
 mod calendar;
 mod copied;
 mod cut;
 mod drained;
 mod habits;
+mod history;
+mod increment;
 mod keeper;
 mod leader;
 mod marks;
+mod output;
 mod pieces;
 mod repo;
 mod rescue;
 mod rhythm;
 mod saved;
 mod shelf;
+mod travel;
 
+pub use archive::{Archived, archived_to};
+pub(crate) use archivist::{Archivist, Signals};
 pub use calendar::Calendar;
 pub use copied::{Copied, copy};
 pub use cut::forgettable;
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
 pub use marks::{Grace, Listed, Marks, Note, Pruned, kept};
+pub use output::{Output, only, rows_of};
 pub use repo::Repo;
 pub(crate) use rescue::{Fetched, nothing_leads_to};
 pub use rescue::{Image, Rescue};
 pub use rhythm::{Rhythm, Run, rhythms};
-pub use saved::{Checked, Level, check, restore};
+pub use saved::{Checked, Level, check};
 pub use shelf::Shelf;
+pub use travel::{Arrived, Plan, Travel, Wanted, is_sound};
 
 use crate::failure::{Failure, Kind};
 use antiphon_core::store::StoreError;

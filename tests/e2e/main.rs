@@ -29,6 +29,7 @@ mod snapshots;
 mod state;
 mod status;
 mod stopping;
+mod travel;
 
 fn place() -> Place {
     Place::new(antiphon_harness::program!())

@@ -9,6 +9,7 @@
 //! | [`frame`] | a stretch of a file, compressed and told by its hash |
 //! | [`due`] | when the next one is made |
 //! | [`keep`] | which stay, and for which reason |
+//! | [`segment`] | a stretch of the log in the archive |
 //! | [`reach`] | from which snapshot and which segments a point in time is reached |
 //! | [`truncate`] | how far a log may be forgotten |
 
@@ -19,6 +20,7 @@ pub mod keep;
 pub mod layout;
 pub mod manifest;
 pub mod reach;
+pub mod segment;
 pub mod truncate;
 
 mod calendar;

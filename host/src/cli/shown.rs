@@ -202,11 +202,15 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
     (era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year).saturating_sub(719_468)
 }
 
-/// A moment as users give it, for an argument of a command: a date (`2026-11-21`, `2026-11-21T12:05:41Z`, in UTC), or a
-/// time before now (`90s`, `15m`, `12h`, `7d`).
+/// A moment as users give it, for an argument of a command: a date (`2026-11-21`, `2026-11-21T12:05:41.5+01:00`, in UTC
+/// where it does not say otherwise), or a time before now (`90s`, `15m`, `12h`, `7d`, with `ago` or without).
 pub(super) fn moment(text: &str) -> Result<u64, String> {
-    let wrong =
-        || "give a date as in 2026-11-21 or 2026-11-21T12:05:41Z (UTC), or an age as in 90s, 15m, 12h or 7d".to_owned();
+    let wrong = || {
+        "give a date as in 2026-11-21 or 2026-11-21T12:05:41Z (UTC, or with +01:00), or an age as in 90s, 15m, 12h or 7d"
+            .to_owned()
+    };
+    let text = text.trim();
+    let text = text.strip_suffix("ago").map_or(text, str::trim_end);
     if let Some((at, unit)) = text.char_indices().next_back()
         && let Some(seconds) = match unit {
             's' => Some(1),
@@ -219,29 +223,49 @@ pub(super) fn moment(text: &str) -> Result<u64, String> {
         let count: u64 = text.get(..at).unwrap_or_default().parse().map_err(|_| wrong())?;
         return Ok(crate::clock::unix_ms().saturating_sub(count.saturating_mul(seconds * 1000)));
     }
-    let (date, time) = text.trim_end_matches('Z').split_once(['T', ' ']).unwrap_or((text, "00:00"));
+    date(text).ok_or_else(wrong)
+}
+
+/// A date, in milliseconds since 1970.
+fn date(text: &str) -> Option<u64> {
     let numbers = |text: &str, separator| -> Option<Vec<u64>> {
         text.split(separator)
             .map(|part| part.parse().ok().filter(|_| part.bytes().all(|byte| byte.is_ascii_digit())))
             .collect()
     };
-    let (Some(date), Some(time)) = (numbers(date, '-'), numbers(time, ':')) else { return Err(wrong()) };
+    let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00"));
+    // East of Greenwich it is later.
+    let (time, ahead_ms) = match (time.strip_suffix(['Z', 'z']), time.rfind(['+', '-'])) {
+        (Some(time), _) => (time, 0),
+        (None, None) => (time, 0),
+        (None, Some(at)) => {
+            let (time, zone) = time.split_at_checked(at)?;
+            let [hours @ 0..=23, minutes @ 0..=59] = *numbers(zone.get(1..)?, ':')?.as_slice() else { return None };
+            let ahead = i64::try_from((hours * 60 + minutes) * 60_000).ok()?;
+            (time, if zone.starts_with('-') { -ahead } else { ahead })
+        }
+    };
+    let (time, fraction) = time.split_once('.').unwrap_or((time, ""));
+    let is_fraction = fraction.len() <= 9 && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    // Of a fraction milliseconds count, and what is behind them is cut off.
+    let millis: u64 = format!("{fraction:0<3}").get(..3).filter(|_| is_fraction)?.parse().ok()?;
+    let (date, time) = (numbers(date, '-')?, numbers(time, ':')?);
     let ([year @ 1970..=9999, month @ 1..=12, day @ 1..=31], [hour @ 0..=23, minute @ 0..=59, second @ ..]) =
         (date.as_slice(), time.as_slice())
     else {
-        return Err(wrong());
+        return None;
     };
     let second = match second {
-        [] => 0,
+        [] if fraction.is_empty() => 0,
         [second @ 0..=60] => *second,
-        _ => return Err(wrong()),
+        _ => return None,
     };
     let days = days(*year, *month, *day);
     // The 31st of April is no day.
     if civil(days) != (*year, *month, *day) {
-        return Err(wrong());
+        return None;
     }
-    Ok((days * 86_400 + hour * 3600 + minute * 60 + second) * 1000)
+    ((days * 86_400 + hour * 3600 + minute * 60 + second) * 1000 + millis).checked_add_signed(-ahead_ms)
 }
 
 /// A count of bytes for people.
@@ -354,8 +378,25 @@ mod tests {
     fn a_moment_is_a_date_or_an_age() {
         assert_eq!(moment("1970-01-02"), Ok(86_400_000));
         assert_eq!(moment("1970-01-01T01:02Z"), Ok(3_720_000));
+        assert_eq!(moment("1970-01-02 01:02:03.0456+01:00"), Ok(86_523_045));
+        assert_eq!(moment("1970-01-01T00:00:00-00:30"), Ok(1_800_000));
+        assert!(crate::clock::unix_ms() - moment("2h ago").unwrap() >= 7_200_000);
         assert!(crate::clock::unix_ms() - moment("1h").unwrap() >= 3_600_000);
-        for wrong in ["", "yesterday", "2026-02-30", "2026-13-01", "2026-1", "12", "xd", "2026-01-01T25:00", "+1-1-1"] {
+        for wrong in [
+            "",
+            "yesterday",
+            "2026-02-30",
+            "2026-13-01",
+            "2026-1",
+            "12",
+            "xd",
+            "2026-01-01T25:00",
+            "+1-1-1",
+            "2026-01-01T10:00+1",
+            "1970-01-01T00:00+01:00",
+            "2026-01-01T10:00.5",
+            "ago",
+        ] {
             assert!(moment(wrong).is_err(), "{wrong}");
         }
     }

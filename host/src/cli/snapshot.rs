@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::storage::Which;
+use crate::config::Config;
+use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 use crate::snapshot::{Marks, Note, Repo};
 use crate::storage::Opened;
@@ -13,6 +15,7 @@ use serde::Serialize;
 mod create;
 mod forget;
 mod list;
+mod point;
 mod prune;
 mod restore;
 mod schedule;
@@ -45,7 +48,7 @@ impl Command {
             Self::List(list) => list.run(),
             Self::Show(show) => show.run(),
             Self::Verify(verify) => verify.run(),
-            Self::Restore(restore) => restore.run(),
+            Self::Restore(restore) => restore.run().map_err(graded),
             Self::Tag(tag) => tag.run(),
             Self::Pin(pin) => pin.run(),
             Self::Unpin(unpin) => unpin.run(),
@@ -60,7 +63,7 @@ impl Command {
 pub(super) const PARALLEL: usize = 4;
 
 /// Whose snapshots, and where.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Source {
     #[command(flatten)]
     which: Which,
@@ -73,16 +76,18 @@ pub(super) struct Source {
 pub(super) struct Found {
     pub(super) opened: Arc<Opened>,
     pub(super) cluster: String,
+    pub(super) config: Config,
+    pins: Pins,
 }
 
 impl Source {
-    /// The storage alone.
     pub(super) fn which(&self) -> Which {
         self.which.clone()
     }
 
     pub(super) fn open(self) -> Result<Found, Failure> {
-        let opened = Arc::new(self.which.open()?);
+        let (opened, config, pins) = self.which.open_with()?;
+        let opened = Arc::new(opened);
         let clusters = Repo::clusters(&opened.store)?;
         let cluster = match self.cluster {
             Some(cluster) if clusters.contains(&cluster) => cluster,
@@ -110,7 +115,7 @@ impl Source {
                 }
             },
         };
-        Ok(Found { opened, cluster })
+        Ok(Found { opened, cluster, config, pins })
     }
 }
 
@@ -120,7 +125,7 @@ impl Found {
     }
 
     /// The manifest of this snapshot, or of the newest one that is whole.
-    fn manifest(&self, id: Option<SnapshotId>) -> Result<Manifest, Failure> {
+    pub(super) fn manifest(&self, id: Option<SnapshotId>) -> Result<Manifest, Failure> {
         let repo = self.repo();
         if let Some(id) = id {
             return repo.manifest(id).map_err(|failure| {
@@ -160,6 +165,9 @@ impl Found {
 #[derive(Serialize)]
 struct Shown<'a> {
     id: String,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent: Option<String>,
     created_ms: u64,
     node: u64,
     trigger: &'a str,
@@ -203,6 +211,8 @@ impl<'a> Shown<'a> {
     fn of(manifest: &'a Manifest) -> Self {
         Self {
             id: manifest.id.to_string(),
+            kind: manifest.kind.name(),
+            parent: manifest.parent.map(|parent| parent.to_string()),
             created_ms: manifest.created_ms,
             node: manifest.node,
             trigger: &manifest.trigger,
@@ -212,6 +222,15 @@ impl<'a> Shown<'a> {
             positions: manifest.positions.iter().map(|(shard, at)| (*shard, at.seq)).collect(),
             marks: None,
         }
+    }
+}
+
+/// A failure with the exit codes of these commands: what is damaged is told from a storage that is away.
+pub(super) fn graded(failure: Failure) -> Failure {
+    match failure.kind() {
+        Kind::Data => failure.of_kind(Kind::Unverified),
+        Kind::Busy => failure.of_kind(Kind::Unreachable),
+        _ => failure,
     }
 }
 

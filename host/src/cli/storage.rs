@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::cli::Dev;
 use crate::components;
 use crate::config::{Config, Environment, Overrides, Sources};
+use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 use crate::storage::{Opened, open};
 use antiphon_core::store::Name;
@@ -65,6 +66,10 @@ impl Which {
         Self { plugin: Some(plugin), ..self }
     }
 
+    pub(super) fn open(self) -> Result<Opened, Failure> {
+        self.open_with().map(|(opened, ..)| opened)
+    }
+
     /// The configuration that is meant.
     pub(super) fn config(&self) -> Result<Config, Failure> {
         Config::unjudged(Sources {
@@ -74,12 +79,15 @@ impl Which {
         })
     }
 
-    pub(super) fn open(self) -> Result<Opened, Failure> {
+    /// The storage, the configuration that says which, and whether components need a pin.
+    pub(super) fn open_with(self) -> Result<(Opened, Config, Pins), Failure> {
         let config = self.config()?;
         let host =
             PluginHost::new(&HostOptions { cache_dir: components::user_cache(), compiler: components::compiler() })
                 .map_err(|error| Failure::caused(Kind::General, "cannot start the engine for components", &error))?;
-        open(&config, &host, self.plugin.as_deref(), self.dev.pins())
+        let pins = self.dev.pins();
+        let opened = open(&config, &host, self.plugin.as_deref(), pins)?;
+        Ok((opened, config, pins))
     }
 }
 

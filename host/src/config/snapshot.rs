@@ -21,6 +21,16 @@ section! {
         log_threshold: u64 = 0,
         /// Times at which one is made, in UTC, as cron writes them: `30 3 * * *` is every day at half past three.
         cron: String = String::new(),
+        /// Milliseconds after which the next one is made of what changed, and not of all rows. 0: by the number of entries only.
+        incremental_interval: u64 = 900_000,
+        /// The same after so many entries of the log. 0: by time only; with both 0 all are of all rows.
+        incremental_threshold: u64 = 10_000,
+        /// Most bytes of the log in one segment of the archive, before they are compressed.
+        archive_bytes: Size = Size(4 << 20),
+        /// Most entries of the log in one segment.
+        archive_entries: u32 = 10_000,
+        /// Milliseconds that an entry of the log waits for others before it is archived.
+        archive_interval: u64 = 10_000,
         /// Milliseconds after which the node that takes the snapshots is taken for gone. 0: 30000.
         leader_ttl: u64 = 0,
         /// Where they are kept: `nats`, `s3`, `webdav`, `sftp`, `file`, or `plugin:NAME` for a `[plugin.NAME]`.

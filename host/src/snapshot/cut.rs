@@ -1,5 +1,6 @@
 //! The beginning of the log goes, once snapshots hold what it says, and nobody has to read it any more.
 
+use super::archive::archived_to;
 use super::habits::Habits;
 use super::repo::Repo;
 use super::rescue::continues;
@@ -8,7 +9,6 @@ use crate::apart::apart;
 use crate::failure::Failure;
 use crate::join::unreachable_log;
 use crate::log::{Announced, Log};
-use antiphon_core::snapshot::due::Kind;
 use antiphon_core::snapshot::manifest::Manifest;
 use antiphon_core::snapshot::truncate::{Known, Places, Reader, superfluous};
 
@@ -18,7 +18,7 @@ use antiphon_core::snapshot::truncate::{Known, Places, Reader, superfluous};
 /// When the store or the log can't be asked.
 pub async fn forgettable(log: &dyn Log, shelf: &Shelf, cluster: &str) -> Result<Places, Failure> {
     let (from, of) = (shelf.clone(), cluster.to_owned());
-    let (manifests, habits) = apart(move || verified(&from, &of)).await??;
+    let (manifests, archived, habits) = apart(move || verified(&from, &of)).await??;
     let mut snapshots = Vec::new();
     for manifest in manifests {
         // Of a log that was put back, or made anew, it says nothing.
@@ -29,7 +29,7 @@ pub async fn forgettable(log: &dyn Log, shelf: &Shelf, cluster: &str) -> Result<
     let members = log.members().await.map_err(unreachable_log)?;
     let now = crate::clock::unix_ms();
     let readers = members.iter().map(|member| reader(member, now)).collect();
-    Ok(superfluous(&Known { archived: None, snapshots, readers }, &habits.cut))
+    Ok(superfluous(&Known { archived: Some(archived), snapshots, readers }, &habits.cut))
 }
 
 /// Lets go of what is superfluous; gives the last entries that went.
@@ -50,14 +50,17 @@ pub(super) async fn cut(log: &dyn Log, shelf: &Shelf, cluster: &str) -> Result<P
     Ok(gone)
 }
 
-fn verified(shelf: &Shelf, cluster: &str) -> Result<(Vec<Manifest>, Habits), Failure> {
+/// Snapshots that count, and how far the log is archived.
+fn verified(shelf: &Shelf, cluster: &str) -> Result<(Vec<Manifest>, Places, Habits), Failure> {
     let (opened, habits) = shelf.open()?;
-    let all = Repo::new(&opened.store, cluster).all()?;
+    let repo = Repo::new(&opened.store, cluster);
+    let all = repo.all()?;
+    let archived = archived_to(&repo)?.into_iter().map(|(shard, archived)| (shard, archived.seq)).collect();
     let counts = |(manifest, marks): (Manifest, super::Marks)| {
         let stays = marks.verified_ms.is_some() && marks.forgotten_ms.is_none();
-        (stays && manifest.kind == Kind::Full).then_some(manifest)
+        (stays && manifest.is_full()).then_some(manifest)
     };
-    Ok((all.snapshots.into_iter().filter_map(counts).collect(), habits))
+    Ok((all.snapshots.into_iter().filter_map(counts).collect(), archived, habits))
 }
 
 fn reader(announced: &Announced, now_ms: u64) -> Reader {

@@ -62,7 +62,7 @@ impl Live {
     }
 
     /// Seals what was marked by now; gives the last numbers after it.
-    async fn seal(&self) -> Result<Vec<(Shard, u64)>, Failure> {
+    pub(super) async fn seal(&self) -> Result<Vec<(Shard, u64)>, Failure> {
         let mut seals = 0;
         while self.db.call(Database::seal).await.map_err(|error| failed(&error))? {
             seals += 1;

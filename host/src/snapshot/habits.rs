@@ -1,5 +1,6 @@
 //! What a configuration says of when snapshots are made, how they are packed, and which stay.
 
+use super::archiver::Flush;
 use super::calendar::Calendar;
 use super::marks::Grace;
 use crate::config::Config;
@@ -14,6 +15,10 @@ const INTERVAL_MS: u64 = 24 * 3_600_000;
 const ENTRIES: u64 = 200_000;
 /// Between two that nobody asked for.
 const PAUSE_MS: u64 = 60_000;
+/// After so many incremental ones a full one comes,
+const CHAIN_STEPS: u64 = 24;
+/// and after so many entries since the last full one.
+const CHAIN_ENTRIES: u64 = 200_000;
 /// For how long a lease holds, unless the user says otherwise.
 const TTL: Duration = Duration::from_secs(30);
 
@@ -28,6 +33,8 @@ pub(super) struct Habits {
     pub(super) grace: Grace,
     pub(super) ttl: Duration,
     pub(super) cut: truncate::Wish,
+    /// When what was read of the log becomes a segment of the archive.
+    pub(super) flush: Flush,
     pub(super) parallel: usize,
 }
 
@@ -80,13 +87,28 @@ impl Habits {
             expiry_ms: config.replication_log.node_expiry,
         };
         Self {
-            due: due::Wish { full, pause_ms, ..due::Wish::default() },
+            due: due::Wish {
+                full,
+                incremental: Limits {
+                    interval_ms: (snapshot.incremental_interval > 0).then_some(snapshot.incremental_interval),
+                    changes: (snapshot.incremental_threshold > 0).then_some(snapshot.incremental_threshold),
+                    ..Limits::default()
+                },
+                pause_ms,
+                chain_steps: CHAIN_STEPS,
+                chain_changes: CHAIN_ENTRIES,
+            },
             calendar,
+            cut,
+            flush: Flush {
+                bytes: usize::try_from(snapshot.archive_bytes.0).unwrap_or(usize::MAX),
+                entries: snapshot.archive_entries as usize,
+                age: Duration::from_millis(snapshot.archive_interval),
+            },
             packing: Packing { method, level, ..Packing::default() },
             keep,
             grace: Grace { forgotten_ms: snapshot.prune_grace, ..Grace::default() },
             ttl: if snapshot.leader_ttl > 0 { Duration::from_millis(snapshot.leader_ttl) } else { TTL },
-            cut,
             parallel: snapshot.parallel as usize,
         }
     }
@@ -105,6 +127,9 @@ mod tests {
         let usual = habits("");
         assert_eq!(usual.due.full.interval_ms, Some(INTERVAL_MS));
         assert_eq!(usual.due.full.changes, Some(ENTRIES));
+        assert_eq!(usual.due.incremental.interval_ms, Some(900_000));
+        assert_eq!(usual.due.incremental.changes, Some(10_000));
+        assert_eq!((usual.flush.bytes, usual.flush.entries, usual.flush.age.as_secs()), (4 << 20, 10_000, 10));
         assert_eq!((usual.keep.last, usual.keep.hourly, usual.keep.verified), (7, 24, 2));
         assert_eq!((usual.packing.method, usual.packing.level), (Method::Zstd, 3));
     }

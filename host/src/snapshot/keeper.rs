@@ -1,7 +1,9 @@
 //! The task of a running node that makes snapshots.
 
+use super::archivist::Signals;
 use super::cut::{cut, forgettable};
 use super::drained::{Live, failed};
+use super::increment::{self, Increment};
 use super::leader::Leader;
 use super::marks::forget;
 use super::pieces::stopped;
@@ -13,7 +15,7 @@ use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
 use crate::report::Board;
 use crate::words::{count, hex};
-use antiphon_core::entry::Origin;
+use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::snapshot::due::{Kind as What, Trigger};
 use antiphon_core::snapshot::manifest::{FORMAT, Manifest, Position};
 use antiphon_core::snapshot::truncate::Places;
@@ -50,6 +52,7 @@ pub struct Keeper {
     pub(crate) board: Board,
     /// The database.
     pub(crate) path: PathBuf,
+    pub(crate) signals: Arc<Signals>,
 }
 
 /// What of the running node a snapshot is made from.
@@ -76,12 +79,17 @@ impl Keeper {
                 warn!(%failure, "Unable to cut the log");
             }
             self.look_at_the_log().await;
-            let asked = errand::requested(&self.state, Errand::Snapshot);
-            let trigger = match &asked {
-                Some(_) => Trigger::Asked,
+            let asked = [(Errand::Snapshot, What::Full), (Errand::Increment, What::Incremental)]
+                .into_iter()
+                .find_map(|(errand, kind)| errand::requested(&self.state, errand).map(|asked| (errand, kind, asked)));
+            let (kind, trigger) = match &asked {
+                Some((_, kind, _)) => (*kind, Trigger::Asked),
+                None if self.live.publishes && self.signals.hole.swap(false, Ordering::Relaxed) => {
+                    (What::Full, Trigger::Hole)
+                }
                 None if !self.live.publishes || !leader.is_time() => continue,
                 None => match leader.due(&self.live.db, &self.live.log, &self.shelf, &self.shelf.habits()).await {
-                    Ok(Some(trigger)) => trigger,
+                    Ok(Some(due)) => due,
                     Ok(None) => continue,
                     Err(failure) => {
                         self.board.failing(SNAPSHOTS, &failure.to_string());
@@ -96,14 +104,16 @@ impl Keeper {
                     stopping.store(true, Ordering::Relaxed);
                     Err(stopped())
                 }
-                made = self.make(trigger, &stopping) => made,
+                made = self.make(kind, trigger, &stopping) => made,
             };
             match &made {
                 Ok(made) => {
                     leader.made(&made.manifest);
+                    self.signals.made.store(true, Ordering::Relaxed);
                     self.board.well(SNAPSHOTS);
                     info!(
                         id = %made.manifest.id,
+                        kind = made.manifest.kind.name(),
                         because = %trigger,
                         bytes = made.manifest.image.as_ref().map_or(0, |image| image.bytes),
                         stored_bytes = made.stored_bytes,
@@ -117,8 +127,8 @@ impl Keeper {
                 }
             }
             let is_made = made.is_ok();
-            if let Some(asked) = asked {
-                errand::answer(&self.state, Errand::Snapshot, asked, made.map(|made| said(&made)));
+            if let Some((errand, _, asked)) = asked {
+                errand::answer(&self.state, errand, asked, made.map(|made| said(&made)));
             }
             if is_made && let Err(failure) = self.sort_out(leader.answered().clone()).await {
                 warn!(%failure, "Unable to remove old snapshots");
@@ -176,7 +186,25 @@ impl Keeper {
     }
 
     /// Makes one.
-    async fn make(&self, trigger: Trigger, stop: &Arc<AtomicBool>) -> Result<Made, Failure> {
+    async fn make(&self, kind: What, trigger: Trigger, stop: &Arc<AtomicBool>) -> Result<Made, Failure> {
+        if kind == What::Full {
+            return self.make_full(trigger, stop).await;
+        }
+        match increment::make(&self.live(), self.live.origin, &self.shelf, trigger).await? {
+            Increment::Made(manifest, place) => {
+                let stored_bytes = manifest.to_bytes().len() as u64;
+                Ok(Made { manifest: *manifest, stored_bytes, place })
+            }
+            Increment::NeedsFull => self.make_full(trigger, stop).await,
+        }
+    }
+
+    fn live(&self) -> Live {
+        Live { db: self.live.db.clone(), log: Arc::clone(&self.live.log), moved: Arc::clone(&self.live.moved) }
+    }
+
+    /// Makes one of all rows.
+    async fn make_full(&self, trigger: Trigger, stop: &Arc<AtomicBool>) -> Result<Made, Failure> {
         let created_ms = crate::clock::unix_ms();
         let id = new_id()?;
         // First of all, for without it all work would be in vain.
@@ -185,9 +213,7 @@ impl Keeper {
         let scratch = crate::node::Scratch::new(&self.state)?;
         let folder = scratch.folder().to_owned();
         has_room(&self.path, &folder)?;
-        let live =
-            Live { db: self.live.db.clone(), log: Arc::clone(&self.live.log), moved: Arc::clone(&self.live.moved) };
-        let copy = live.drain(&self.path, &folder.join("copy.db")).await?;
+        let copy = self.live().drain(&self.path, &folder.join("copy.db")).await?;
         let (origin, cluster) = (copy.origin(), copy.cluster().map(hex).unwrap_or_default());
         let positions = (1..=copy.shards()).map(|shard| (shard, position(&copy, shard))).collect();
         let tables: Vec<(String, u64)> = copy.schemas().into_iter().collect();
@@ -234,6 +260,10 @@ impl Keeper {
 /// In words, for whoever asked.
 fn said(made: &Made) -> Vec<String> {
     let manifest = &made.manifest;
+    if let Some(parent) = manifest.parent {
+        let stands = places(&manifest.positions);
+        return vec![manifest.id.to_string(), format!("goes on from {parent} to {stands}, at {}", made.place)];
+    }
     let rows: u64 = manifest.tables.iter().map(|table| table.rows).sum();
     vec![
         manifest.id.to_string(),
@@ -248,12 +278,13 @@ fn said(made: &Made) -> Vec<String> {
 }
 
 fn position(copy: &crate::db::Database, shard: u32) -> Position {
-    let at = copy.position(shard);
-    let epoch = copy.cluster().map_or(0, |cluster| {
-        let (first, _) = cluster.split_at(8);
-        first.iter().fold(0, |epoch, byte| epoch << 8 | u64::from(*byte))
-    });
-    Position { epoch, seq: at.seq, time: at.time, checksum: at.checksum }
+    super::archive::position(copy.cluster().map_or(0, epoch), copy.position(shard))
+}
+
+/// Which log a cluster's places are in.
+pub(super) fn epoch(cluster: ClusterId) -> u64 {
+    let (first, _) = cluster.split_at(8);
+    first.iter().fold(0, |epoch, byte| epoch << 8 | u64::from(*byte))
 }
 
 /// A copy and an image of it lie beside each other for a while.

@@ -11,7 +11,7 @@ use crate::failure::{Failure, Kind};
 use crate::join::unreachable_log;
 use crate::log::{Claimant, Hold, Log};
 use antiphon_core::entry::Origin;
-use antiphon_core::snapshot::due::{self, Since, Standing, Trigger};
+use antiphon_core::snapshot::due::{self, Kind as What, Since, Standing, Trigger};
 use antiphon_core::snapshot::manifest::Manifest;
 use antiphon_core::store::Name;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,21 +26,45 @@ const CHECK: Duration = Duration::from_secs(10);
 /// How often it is looked how much of the log is superfluous.
 const CUT: Duration = Duration::from_secs(600);
 
-/// Of the last snapshot, what the next one goes by.
-#[derive(Clone, Debug)]
+/// Of a snapshot, what the next one goes by.
+#[derive(Clone, Copy, Debug)]
 struct Last {
     created_ms: u64,
     entries: u64,
+}
+
+/// What is known of those that there are.
+#[derive(Clone, Debug)]
+struct Known {
+    /// The newest.
+    any: Last,
+    /// The newest that holds all rows.
+    full: Last,
+    /// Tables of that one.
     schemas: BTreeMap<String, u64>,
+    /// So many were made since, of what changed.
+    steps: u64,
 }
 
 impl Last {
     fn of(manifest: &Manifest) -> Self {
-        Self {
-            created_ms: manifest.created_ms,
-            entries: manifest.positions.values().map(|at| at.seq).sum(),
-            schemas: manifest.tables.iter().map(|table| (table.name.clone(), table.schema)).collect(),
+        Self { created_ms: manifest.created_ms, entries: manifest.positions.values().map(|at| at.seq).sum() }
+    }
+
+    fn since(self, entries: u64) -> Since {
+        Since {
+            age_ms: crate::clock::unix_ms().saturating_sub(self.created_ms),
+            changes: entries.saturating_sub(self.entries),
+            ..Since::default()
         }
+    }
+}
+
+impl Known {
+    fn of(full: &Manifest) -> Self {
+        let last = Last::of(full);
+        let schemas = full.tables.iter().map(|table| (table.name.clone(), table.schema)).collect();
+        Self { any: last, full: last, schemas, steps: 0 }
     }
 }
 
@@ -51,7 +75,7 @@ pub(super) struct Leader {
     ttl: Duration,
     looked: Instant,
     /// The last snapshot, once it was looked for.
-    last: Option<Option<Last>>,
+    last: Option<Option<Known>>,
     /// When the log is looked at next.
     cut: Instant,
     /// Nodes that asked for one: what stands for it in the store.
@@ -88,7 +112,7 @@ impl Leader {
         log: &Arc<dyn Log>,
         shelf: &Shelf,
         habits: &Habits,
-    ) -> Result<Option<Trigger>, Failure> {
+    ) -> Result<Option<(What, Trigger)>, Failure> {
         self.looked = Instant::now();
         if self.claimant.hold(&**log, self.begun.elapsed()).await.map_err(unreachable_log)? != Hold::Held {
             // Whoever has it makes snapshots that this node does not know of.
@@ -108,28 +132,33 @@ impl Leader {
         let shelf = shelf.clone();
         self.asked = apart(move || Repo::new(&shelf.open()?.0.store, &cluster).asked()).await??;
         if !self.asked.is_subset(&self.answered) {
-            return Ok(Some(Trigger::Asked));
+            return Ok(Some((What::Full, Trigger::Asked)));
         }
-        let Some(last) = last else { return Ok(Some(Trigger::First)) };
+        let Some(last) = last else { return Ok(Some((What::Full, Trigger::First))) };
         let (entries, schemas) = db
             .call(|db| Ok((db.positions().iter().map(|(_, seq)| seq).sum::<u64>(), db.schemas())))
             .await
             .map_err(|error| unasked(&error))?;
-        let since = Since {
-            age_ms: crate::clock::unix_ms().saturating_sub(last.created_ms),
-            changes: entries.saturating_sub(last.entries),
-            ..Since::default()
-        };
         let altered = schemas != last.schemas;
-        let due = habits.calendar.as_ref().and_then(|calendar| calendar.after(last.created_ms));
+        let due = habits.calendar.as_ref().and_then(|calendar| calendar.after(last.full.created_ms));
         let scheduled = due.is_some_and(|due| due <= crate::clock::unix_ms());
-        let standing = Standing { full: Some(since), any: Some(since), altered, scheduled, ..Standing::default() };
-        Ok(due::next(&standing, &habits.due).map(|(_, trigger)| trigger))
+        let standing = Standing {
+            full: Some(last.full.since(entries)),
+            any: Some(last.any.since(entries)),
+            steps: last.steps,
+            altered,
+            scheduled,
+        };
+        Ok(due::next(&standing, &habits.due))
     }
 
     /// One was made here.
     pub(super) fn made(&mut self, manifest: &Manifest) {
-        self.last = Some(Some(Last::of(manifest)));
+        if manifest.is_full() {
+            self.last = Some(Some(Known::of(manifest)));
+        } else if let Some(Some(last)) = &mut self.last {
+            (last.any, last.steps) = (Last::of(manifest), last.steps + 1);
+        }
         self.cut = Instant::now();
         // Those who asked later are still to be seen.
         self.answered.clone_from(&self.asked);
@@ -158,12 +187,20 @@ impl Leader {
     }
 }
 
-fn newest(shelf: &Shelf, cluster: &str) -> Result<Option<Last>, Failure> {
+fn newest(shelf: &Shelf, cluster: &str) -> Result<Option<Known>, Failure> {
     let (opened, _) = shelf.open()?;
     let repo = Repo::new(&opened.store, cluster);
+    let (mut any, mut steps) = (None, 0);
     for id in repo.ids()? {
         match repo.manifest(id) {
-            Ok(manifest) => return Ok(Some(Last::of(&manifest))),
+            Ok(manifest) if manifest.is_full() => {
+                let known = Known::of(&manifest);
+                return Ok(Some(Known { any: any.unwrap_or(known.full), steps, ..known }));
+            }
+            Ok(manifest) => {
+                any.get_or_insert(Last::of(&manifest));
+                steps += 1;
+            }
             Err(failure) if matches!(failure.kind(), Kind::Data | Kind::Missing) => {}
             Err(failure) => return Err(failure),
         }

@@ -166,7 +166,7 @@ impl Repo<'_> {
         self.store().delete(&names).map_err(|error| stored("cannot remove a request for a snapshot", &error))
     }
 
-    fn say(&self, object: &Object, bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) fn say(&self, object: &Object, bytes: &[u8]) -> Result<(), Failure> {
         let name = self.name(object)?;
         crate::storage::put(self.store(), &name, bytes, Put::Replace)
             .map(drop)

@@ -45,6 +45,11 @@ impl<'s> Repo<'s> {
         }
     }
 
+    /// The cluster, in hexadecimal digits.
+    pub(super) fn cluster(&self) -> &'s str {
+        self.cluster
+    }
+
     /// The store.
     pub(super) fn store(&self) -> &'s dyn Store {
         self.store

@@ -195,7 +195,7 @@ pub fn check(
             let (image, state) = (scratch.join("image.db"), scratch.join("state.db"));
             checked.bytes = reading.fetch_image(&index, &image)?;
             reading.fetch(Part::State, &index, &state)?;
-            checked.rows = count(manifest, &image, true)?;
+            checked.rows = count(&manifest.tables, &named(manifest), &image, true)?;
             db::assemble(&image, &state)
                 .map_err(|error| Failure::caused(Kind::Data, "a snapshot can't be put together", &error))?;
         }
@@ -230,27 +230,23 @@ fn sizes(reading: &Reading<'_>, index: &Index) -> Result<(), Failure> {
 }
 
 /// What SQLite makes of the database: its rows, table by table, are as many as they were.
-fn count(manifest: &Manifest, image: &Path, thoroughly: bool) -> Result<u64, Failure> {
-    let bad =
-        |error: rusqlite::Error| Failure::caused(Kind::Data, format!("snapshot {} can't be read", manifest.id), &error);
+pub(super) fn count(tables: &[manifest::Table], what: &str, image: &Path, thoroughly: bool) -> Result<u64, Failure> {
+    let bad = |error: rusqlite::Error| Failure::caused(Kind::Data, format!("{what} can't be read"), &error);
     let conn = Connection::open_with_flags(image, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(bad)?;
     let sql = if thoroughly { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
     let said: String = conn.query_row(sql, [], |row| row.get(0)).map_err(bad)?;
     if said != "ok" {
-        return Err(Failure::new(Kind::Data, format!("snapshot {} is damaged: {said}", manifest.id)));
+        return Err(Failure::new(Kind::Data, format!("{what} is damaged: {said}")));
     }
     let mut rows = 0;
-    for table in &manifest.tables {
+    for table in tables {
         let sql = format!("SELECT count(*) FROM main.{}", antiphon_core::schema::quote(&table.name));
         let found: i64 = conn.query_row(&sql, [], |row| row.get(0)).map_err(bad)?;
         let found = u64::try_from(found).unwrap_or_default();
         if found != table.rows {
             return Err(Failure::new(
                 Kind::Data,
-                format!(
-                    "table `{}` of snapshot {} has {found} rows, and {} were put",
-                    table.name, manifest.id, table.rows
-                ),
+                format!("table `{}` of {what} has {found} rows, and {} were put", table.name, table.rows),
             ));
         }
         rows += found;
@@ -258,37 +254,20 @@ fn count(manifest: &Manifest, image: &Path, thoroughly: bool) -> Result<u64, Fai
     Ok(rows)
 }
 
-/// Brings the database of a snapshot back, as a new file: whole, or not at all.
+/// As people read it amid a sentence.
+fn named(manifest: &Manifest) -> String {
+    format!("snapshot {}", manifest.id)
+}
+
+/// Fetches the database of a full snapshot into a new file; gives its bytes and rows.
 ///
 /// # Errors
-/// When there is a file already, or something of the snapshot is not as it was made.
-pub fn restore(repo: Repo<'_>, manifest: &Manifest, parallel: usize, output: &Path) -> Result<Checked, Failure> {
-    let there = || {
-        Failure::new(Kind::General, format!("`{}` is there already", output.display()))
-            .hint("name a file that is not there; nothing is ever overwritten")
-    };
-    if output.symlink_metadata().is_ok() {
-        return Err(there());
-    }
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let aside = tempfile::Builder::new()
-        .prefix(".antiphon-restore-")
-        .tempdir_in(folder)
-        .map_err(|error| unwritten(folder, &error))?;
-    let image = aside.path().join("image.db");
+/// When something of the snapshot is not as it was made.
+pub(super) fn fetch(repo: Repo<'_>, manifest: &Manifest, parallel: usize, image: &Path) -> Result<(u64, u64), Failure> {
     let reading = Reading { repo, manifest, parallel };
     let index = reading.index()?;
-    let bytes = reading.fetch_image(&index, &image)?;
-    let rows = count(manifest, &image, false)?;
-    fault!("snapshot-linked");
-    // Hard links refuse what is there, and a rename would not.
-    std::fs::hard_link(&image, output).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => there(),
-        _ => unwritten(output, &error),
-    })?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| unwritten(folder, &error))?;
-    let stored_bytes = index.image.iter().map(|stored| stored.bytes).sum();
-    Ok(Checked { objects: index.image.len() as u64 + 2, stored_bytes, bytes, rows })
+    let bytes = reading.fetch_image(&index, image)?;
+    Ok((bytes, count(&manifest.tables, &named(manifest), image, false)?))
 }
 
 /// Puts a snapshot together in a folder, with all that goes with its rows; gives the file.
@@ -306,7 +285,7 @@ pub(super) fn assemble(
     let index = reading.index()?;
     reading.fetch_image(&index, &image)?;
     reading.fetch(Part::State, &index, &state)?;
-    count(manifest, &image, false)?;
+    count(&manifest.tables, &named(manifest), &image, false)?;
     db::assemble(&image, &state)
         .map_err(|error| Failure::caused(Kind::Data, "a snapshot can't be put together", &error))?;
     Ok(image)

@@ -17,13 +17,15 @@ struct Inner {
     config: Config,
     pins: Pins,
     opened: Option<Arc<Opened>>,
+    /// How often another one was taken up.
+    renewals: u64,
 }
 
 impl Shelf {
     /// That of a configuration.
     #[must_use]
     pub fn new(host: PluginHost, config: Config, pins: Pins) -> Self {
-        Self(Arc::new(Mutex::new(Inner { host, config, pins, opened: None })))
+        Self(Arc::new(Mutex::new(Inner { host, config, pins, opened: None, renewals: 0 })))
     }
 
     /// The store, and what goes with it.
@@ -46,6 +48,11 @@ impl Shelf {
         Habits::of(&self.0.lock().unwrap_or_else(PoisonError::into_inner).config)
     }
 
+    /// How often another store was taken up: nothing that was known of the one before is true of it.
+    pub(super) fn renewals(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).renewals
+    }
+
     /// Takes up another configuration. What is under way goes on with the store it has.
     ///
     /// # Errors
@@ -54,6 +61,7 @@ impl Shelf {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = storage::open(config, &inner.host, None, inner.pins)?;
         inner.config = config.clone();
+        inner.renewals += 1;
         inner.opened = Some(Arc::new(opened));
         Ok(())
     }

@@ -99,6 +99,8 @@ pub enum Trigger {
     Chain,
     /// Somebody asked for it.
     Asked,
+    /// The log was cut before it was archived.
+    Hole,
 }
 
 impl Trigger {
@@ -115,6 +117,7 @@ impl Trigger {
             Self::Schedule => "schedule",
             Self::Chain => "chain",
             Self::Asked => "asked",
+            Self::Hole => "hole",
         }
     }
 }
@@ -131,6 +134,7 @@ impl fmt::Display for Trigger {
             Self::Schedule => "its time has come",
             Self::Chain => "there are many incremental ones since the last full one",
             Self::Asked => "somebody asked for it",
+            Self::Hole => "the log was cut before it was archived",
         })
     }
 }

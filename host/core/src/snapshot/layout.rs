@@ -58,6 +58,10 @@ pub enum Object {
     Asked(u64, u64),
     /// A stretch of the log.
     Segment(Segment),
+    /// A part of a stretch of the log that is larger than an object may be, by its number from 0.
+    SegmentPart(Segment, u32),
+    /// A stretch of the log that does not count: what is in it the log has lost.
+    Void(Segment),
     /// A stretch of the log that nobody has any more.
     Hole {
         /// Which log.
@@ -108,6 +112,8 @@ impl Object {
             Self::Verified(id, at) => format!("verify/{id}-{at:013}.json"),
             Self::Asked(at, node) => format!("ask/{at:013}-{node:016x}.json"),
             Self::Segment(segment) => segment.to_string(),
+            Self::SegmentPart(segment, number) => format!("part/{segment}/{number:06}.frm"),
+            Self::Void(segment) => format!("void/{segment}"),
             Self::Hole { epoch, shard, first, last } => {
                 format!("hole/{epoch:016x}/{shard}/{first:020}-{last:020}.json")
             }
@@ -146,6 +152,11 @@ impl Object {
                 let (at, node) = rest.strip_suffix(".json")?.split_once('-')?;
                 Some(Self::Asked(at.parse().ok()?, u64::from_str_radix(node, 16).ok()?))
             }
+            "void" => Segment::whole(rest).map(Self::Void),
+            "part" => {
+                let (segment, number) = rest.strip_suffix(".frm")?.rsplit_once('/')?;
+                Some(Self::SegmentPart(Segment::whole(segment)?, number.parse().ok()?))
+            }
             "hole" => {
                 let mut parts = rest.strip_suffix(".json")?.split('/');
                 let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
@@ -159,6 +170,11 @@ impl Object {
 }
 
 impl Segment {
+    fn whole(name: &str) -> Option<Self> {
+        let (folder, rest) = name.split_once('/')?;
+        Self::read(folder, rest)
+    }
+
     fn read(folder: &str, rest: &str) -> Option<Self> {
         let level = match folder.strip_prefix("log")? {
             "" => 0,
@@ -212,6 +228,8 @@ mod tests {
             Object::Asked(1_700_000_000_004, u64::MAX),
             Object::Segment(segment(0)),
             Object::Segment(segment(2)),
+            Object::SegmentPart(segment(0), 17),
+            Object::Void(segment(1)),
             Object::Hole { epoch: 1, shard: 2, first: 3, last: 4 },
         ] {
             let name = object.name();

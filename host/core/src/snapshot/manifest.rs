@@ -176,6 +176,12 @@ impl Stored {
 }
 
 impl Manifest {
+    /// Whether it holds all rows.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.kind == Kind::Full
+    }
+
     /// As it stands in the store.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

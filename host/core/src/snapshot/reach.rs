@@ -37,7 +37,7 @@ pub struct Way {
 }
 
 /// A stretch of a shard's log that nobody has any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hole {
     /// The shard.
     pub shard: u32,
@@ -64,6 +64,23 @@ pub enum Unreachable {
         /// The last entry that can be read.
         last: u64,
     },
+}
+
+/// Up to where a shard's log is in the archive from this entry on, where there is nothing after it; stretches that
+/// nobody has any more are passed over.
+#[must_use]
+pub fn covered(from: u64, segments: &[Segment], holes: &[Hole]) -> u64 {
+    let of_segments = segments.iter().map(|segment| (segment.first, segment.last));
+    let mut stretches: Vec<(u64, u64)> = of_segments.chain(holes.iter().map(|hole| (hole.first, hole.last))).collect();
+    stretches.sort_unstable();
+    let mut reached = from;
+    for (first, last) in stretches {
+        if first > reached + 1 {
+            break;
+        }
+        reached = reached.max(last);
+    }
+    reached
 }
 
 /// Finds the way with the least to read: from the newest snapshot that does not stand after the target.
@@ -207,6 +224,17 @@ mod tests {
         newest.positions.get_mut(&1).unwrap().epoch = EPOCH + 1;
         let way = find(&[base(1, 0), newest], &[segment(1, 20)], &seq(20)).unwrap();
         assert_eq!(way.base.millis(), 0);
+    }
+
+    #[test]
+    fn what_is_archived_ends_where_something_is_missing() {
+        let segments = [segment(1, 10), segment(8, 20), segment(26, 30), segment(40, 50)];
+        let hole = Hole { shard: 1, first: 21, last: 25 };
+        assert_eq!(covered(0, &segments, &[]), 20);
+        assert_eq!(covered(0, &segments, &[hole]), 30);
+        assert_eq!(covered(15, &segments, &[hole]), 30);
+        assert_eq!(covered(35, &segments, &[]), 35);
+        assert_eq!(covered(39, &segments, &[]), 50);
     }
 
     #[test]

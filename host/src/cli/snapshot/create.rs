@@ -21,6 +21,9 @@ const NOTICE: Duration = Duration::from_secs(5);
 pub(in crate::cli) struct Create {
     #[command(flatten)]
     node: Node,
+    /// Only what changed since the last one: a point to go back to, in a moment, that needs the one before it
+    #[arg(long)]
+    incremental: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -45,7 +48,8 @@ impl Create {
                 let _ = writeln!(io::stderr().lock(), "the snapshot is being made, for {} s now", waited.as_secs());
             }
         };
-        let said = errand::ask(&config.db_path, &config.state_dir(), Errand::Snapshot, PATIENCE, waiting)
+        let errand = if self.incremental { Errand::Increment } else { Errand::Snapshot };
+        let said = errand::ask(&config.db_path, &config.state_dir(), errand, PATIENCE, waiting)
             .map_err(|failure| {
                 if failure.kind() == Kind::General && failure.hints().is_empty() {
                     return failure.hint("start it: `antiphon run`; a snapshot is made by a node that runs");

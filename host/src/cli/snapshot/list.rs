@@ -46,14 +46,13 @@ impl List {
                 json_line(&mut out, &shown)?;
                 continue;
             }
-            let line = format!(
-                "{}  {}  {:>10} rows  {:>10}  {}  {said}",
-                shown.id,
-                utc(shown.created_ms),
-                shown.rows,
-                bytes(shown.bytes),
-                places(&manifest.positions)
-            );
+            let holds = if manifest.is_full() {
+                format!("{:>10} rows  {:>10}", shown.rows, bytes(shown.bytes))
+            } else {
+                format!("{:>27}", "what changed")
+            };
+            let (id, at) = (&shown.id, utc(shown.created_ms));
+            let line = format!("{id}  {at}  {holds}  {}  {said}", places(&manifest.positions));
             writeln!(out, "{}", line.trim_end())?;
         }
         out.flush()?;

@@ -39,6 +39,10 @@ impl Show {
             manifest.trigger
         )?;
         writeln!(out, "  took      {} ms", manifest.took_ms)?;
+        writeln!(out, "  kind      {}", manifest.kind.name())?;
+        if let Some(parent) = manifest.parent {
+            writeln!(out, "  goes on   from {parent}")?;
+        }
         writeln!(out, "  cluster   {}", manifest.cluster)?;
         writeln!(out, "  stands at {}", places(&manifest.positions))?;
         if let Some(image) = &manifest.image {

@@ -1,0 +1,181 @@
+//! What comes after a snapshot in one shard: segments of the archive, then the log itself, up to where it is to end.
+//!
+//! Each goes on where the one before ended: by position, and by what stood there. Where a log lost its end, two stories may
+//! go on from one place; the one that does not begin with what was applied is of no use.
+
+use super::archive::placement;
+use super::repo::Repo;
+use crate::failure::{Failure, Kind};
+use crate::log::{self, Look, Placed, Placement, Shard};
+use antiphon_core::snapshot::layout::Segment;
+use std::collections::VecDeque;
+
+/// Entries read of a log at once,
+const ENTRIES_MAX: usize = 10_000;
+/// and their bytes.
+const BYTES_MAX: usize = 8 << 20;
+
+/// How far a shard is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// As far as there is anything.
+    Newest,
+    /// Up to this entry.
+    Seq(u64),
+    /// Up to the last entry before the first one that came after this, in milliseconds since 1970.
+    Time(u64),
+}
+
+/// What can't be gone on with.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Nothing helps.
+    Failed(Failure),
+    /// This segment is damaged, gone, or of another story; there may be another way.
+    Segment(Box<Segment>, Failure),
+    /// The snapshot is of a story that the log has lost; there may be an older one.
+    Base(Failure),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<log::Error> for Trouble {
+    fn from(error: log::Error) -> Self {
+        let kind = if matches!(error, log::Error::Unreachable(_)) { Kind::Busy } else { Kind::Data };
+        Self::Failed(Failure::caused(kind, "cannot read the log", &error))
+    }
+}
+
+/// One shard's way.
+pub(super) struct History<'a> {
+    pub(super) repo: Repo<'a>,
+    pub(super) look: Option<&'a Look>,
+    pub(super) shard: Shard,
+    pub(super) segments: VecDeque<Segment>,
+    /// The log follows.
+    pub(super) through_log: bool,
+    pub(super) cut: Cut,
+    /// The last entry that was given; unknown behind a hole.
+    pub(super) at: Option<Placement>,
+    pub(super) after: u64,
+    /// That is where the snapshot stands.
+    pub(super) is_at_base: bool,
+    /// An entry that is not wanted any more was seen: there is nothing before it that is missing.
+    pub(super) ended: bool,
+    pub(super) read: Counted,
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counted {
+    pub(super) segments: u64,
+    pub(super) bytes: u64,
+    pub(super) logged: u64,
+}
+
+impl History<'_> {
+    /// What comes next, and the last position of a hole in front of it; nothing if the way is at its end.
+    pub(super) fn next(&mut self) -> Result<Option<(Option<u64>, Vec<Placed>)>, Trouble> {
+        loop {
+            let is_there = matches!(self.cut, Cut::Seq(seq) if self.after >= seq);
+            if self.ended || is_there {
+                self.ended = true;
+                return Ok(None);
+            }
+            let (hole, entries) = match self.segments.pop_front() {
+                Some(segment) => self.of_segment(segment)?,
+                None => match self.of_log()? {
+                    Some(read) => read,
+                    None => return Ok(None),
+                },
+            };
+            let entries = self.wanted(entries);
+            if let Some(last) = entries.last() {
+                (self.at, self.after, self.is_at_base) = (Some(last.placement()), last.seq, false);
+                return Ok(Some((hole, entries)));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Of what was read, what is wanted.
+    fn wanted(&mut self, mut entries: Vec<Placed>) -> Vec<Placed> {
+        let is_later = |placed: &Placed| match self.cut {
+            Cut::Newest => false,
+            Cut::Seq(seq) => placed.seq > seq,
+            Cut::Time(millis) => placed.time / 1_000_000 > millis,
+        };
+        if let Some(end) = entries.iter().position(is_later) {
+            entries.truncate(end);
+            self.ended = true;
+        }
+        entries
+    }
+
+    fn of_segment(&mut self, segment: Segment) -> Result<(Option<u64>, Vec<Placed>), Trouble> {
+        let (head, mut entries) = self.repo.segment(&segment).map_err(|failure| match failure.kind() {
+            Kind::Data | Kind::Missing => Trouble::Segment(Box::new(segment.clone()), failure),
+            _ => Trouble::Failed(failure),
+        })?;
+        self.read.segments += 1;
+        self.read.bytes += entries.iter().map(|placed| placed.frame.len() as u64).sum::<u64>();
+        let overlap = entries.iter().rposition(|placed| placed.seq <= self.after);
+        let before = match overlap {
+            Some(index) => entries.get(index).map(Placed::placement),
+            None => head.before.as_ref().map(placement),
+        };
+        let rest = entries.split_off(overlap.map_or(0, |index| index + 1));
+        let first = rest.first().map_or(self.after + 1, Placed::first);
+        let hole = (first > self.after + 1).then(|| first - 1);
+        if hole.is_none()
+            && let (Some(before), Some(at)) = (before, self.at)
+            && before != at
+        {
+            let failure = Failure::new(
+                Kind::Data,
+                format!("segment `{segment}` of the archive does not go on from entry {} as it was", self.after),
+            );
+            return Err(if self.is_at_base {
+                Trouble::Base(failure)
+            } else {
+                Trouble::Segment(Box::new(segment), failure)
+            });
+        }
+        Ok((hole, rest))
+    }
+
+    fn of_log(&mut self) -> Result<Option<(Option<u64>, Vec<Placed>)>, Trouble> {
+        let Some(look) = self.look.filter(|_| self.through_log) else { return Ok(None) };
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        // From the entry that was given last on, to see whether it is the log's.
+        look.each(self.shard, self.after.max(1), |placed| {
+            bytes += placed.frame.len();
+            entries.push(placed);
+            Ok::<_, log::Error>(entries.len() < ENTRIES_MAX && bytes < BYTES_MAX)
+        })?;
+        let there = entries.first().filter(|placed| placed.seq == self.after).map(Placed::placement);
+        if let (Some(there), Some(at)) = (there, self.at)
+            && there != at
+        {
+            let failure = Failure::new(
+                Kind::Data,
+                format!("the log does not go on from entry {} of shard {} as it was", self.after, self.shard),
+            );
+            return Err(if self.is_at_base { Trouble::Base(failure) } else { Trouble::Failed(failure) });
+        }
+        entries.retain(|placed| placed.seq > self.after);
+        let Some(first) = entries.first().map(Placed::first) else {
+            // There is no more than this by now.
+            self.ended = !matches!(self.cut, Cut::Seq(_));
+            return Ok(None);
+        };
+        self.read.logged += entries.len() as u64;
+        Ok(Some(((first > self.after + 1).then(|| first - 1), entries)))
+    }
+}
