@@ -206,6 +206,12 @@ impl Storage {
         self.0.pool().memory_peak
     }
 
+    /// Bytes of memory of all instances that have nothing to do at the moment, taken together.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.0.pool().idle.iter().map(|live| live.store.data().meter.memory_bytes()).sum()
+    }
+
     /// How many instances there are.
     #[must_use]
     pub fn instances(&self) -> usize {
