@@ -26,6 +26,7 @@ mod rescued;
 mod scenario;
 mod security;
 mod site;
+mod whole;
 mod world;
 
 /// A file that nobody listed would be a test that nobody runs.

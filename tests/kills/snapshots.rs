@@ -145,3 +145,94 @@ fn f01_deaths_on_the_way_back() {
     comes_back(&mut late);
     settled(&[&a, &b, &late]);
 }
+
+/// F01: a node dies while it lets go of the log's beginning. What is left begins with an entry that a snapshot leads up to,
+/// so all go on, and new ones join.
+#[test]
+fn f01_deaths_while_a_log_is_cut() {
+    let place = place();
+    let site = |name: &str| {
+        let text = "[log]\npath = 'log'\n[snapshot]\ninterval = 0\narchive_interval = 100\n[replication_log]\nmax_entries = 2\nshards = 2\n";
+        place.file(&format!("{name}.toml"), &format!("db_path = '{name}.db'\n{text}"));
+        place.site(name, TABLES).arguments(["run", "--config", &format!("{name}.toml")])
+    };
+    let (mut a, mut b) = (site("a"), site("b"));
+    a.start();
+    b.start();
+    let begins = || {
+        let conn = Connection::open(place.path("log/log.db")).unwrap();
+        let first = |shard| {
+            conn.query_row(&format!("SELECT min(seq) FROM shard_{shard}"), [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        [first(1), first(2)]
+    };
+    // Whoever has joined is a member, and the log is kept for it.
+    let mut others = Vec::new();
+    for (at, point) in ["log-cutting:1", "log-cutting:2", "log-cut:1", "log-cut:2"].into_iter().enumerate() {
+        let before = begins();
+        a.term();
+        a.set(DIE_AT, Some(point));
+        a.start();
+        for n in 0..3 {
+            for id in 0..20 {
+                a.sql(&format!("REPLACE INTO item VALUES ('{at}-{id}', {n}, 'more')"));
+                eventually("it is sent", || a.is_quiet());
+            }
+            assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+        }
+        settled(&[&a, &b]);
+        // Members say every few seconds how far they are, and the archive follows: until then nothing may go.
+        eventually("it dies", || {
+            place.run(["log", "truncate", "--config", "a.toml"]);
+            !a.is_running()
+        });
+        dies(&mut a);
+        comes_back(&mut a);
+        settled(&[&a, &b]);
+        let mut late = site(&format!("late{at}"));
+        late.start();
+        settled(&[&a, &b, &late]);
+        others.push(late);
+        eventually("the rest goes", || {
+            place.run(["log", "truncate", "--config", "a.toml"]);
+            begins().iter().zip(before).all(|(now, before)| *now > before)
+        });
+    }
+}
+
+/// F01: a copy of the backups that is cut off has no snapshot that lacks something, and the next copy goes on from there.
+#[test]
+fn f01_deaths_while_backups_are_copied() {
+    let place = place();
+    let text = "db_path = 'a.db'\n[log]\npath = 'log'\n[snapshot]\ninterval = 0\n[plugin.mirror]\nsource = 'builtin:file'\n\
+                [plugin.mirror.settings]\npath = 'mirror'\n";
+    place.file("a.toml", text);
+    let mut a = place.site("a", TABLES).arguments(["run", "--config", "a.toml"]);
+    a.start();
+    a.sql(FILL);
+    eventually("all is sent", || a.is_quiet());
+    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    let copy = ["repo", "copy", "--to", "mirror", "--config", "a.toml"];
+    for point in ["repo-copying:1", "repo-copying:2"] {
+        let died = finish(place.command(copy).env(DIE_AT, point));
+        assert_eq!(died.code, None, "{point}: it is killed");
+        let listed = snapshot(&place, &["list", "--plugin", "mirror"]);
+        assert_eq!(listed.code, Some(66), "{point}: {}{}", listed.stdout, listed.stderr);
+    }
+    assert_eq!(place.run(copy).code, Some(0));
+    a.sql("INSERT INTO item VALUES ('later', 0, 'x')");
+    eventually("all is sent", || a.is_quiet());
+    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    let again = place.run(copy);
+    assert!(again.stdout.contains("were there"), "{}{}", again.stdout, again.stderr);
+    for (what, words) in [("check", "2 of 2 snapshots whole"), ("stats", "2 made")] {
+        let said = place.run(["repo", what, "--plugin", "mirror", "--config", "a.toml"]);
+        assert!(said.stdout.contains(words), "{}{}", said.stdout, said.stderr);
+    }
+    let read = place.run(["repo", "check", "--read-data", "--plugin", "mirror", "--config", "a.toml"]);
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+    let said = snapshot(&place, &["restore", "--output", "back.db", "--plugin", "mirror"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let conn = Connection::open(place.path("back.db")).unwrap();
+    assert_eq!(conn.query_row("SELECT count(*) FROM item", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}
