@@ -13,6 +13,7 @@ use crate::config::{Config, DEV, Environment, Loaded, Overrides, Sources};
 use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 
+mod at;
 mod cleanup;
 mod compile;
 mod config;
@@ -66,6 +67,7 @@ enum Command {
     Storage(storage::Command),
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    At(at::At),
     #[command(subcommand)]
     Policy(policy::Command),
     Demo(demo::Demo),
@@ -104,6 +106,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Plugin(command)) => command.run(),
         Some(Command::Storage(command)) => command.run(),
         Some(Command::Snapshot(command)) => command.run(),
+        Some(Command::At(at)) => at.run(),
         Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),

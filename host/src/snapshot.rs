@@ -30,11 +30,11 @@ mod increment;
 mod keeper;
 mod leader;
 mod marks;
+mod output;
 mod pieces;
 mod repo;
 mod rescue;
 mod saved;
-mod output;
 mod shelf;
 mod travel;
 
@@ -43,12 +43,12 @@ pub(crate) use archivist::{Archivist, Signals};
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
 pub use marks::{Grace, Listed, Marks, Note, Pruned, kept};
+pub use output::{Output, only, rows_of};
 pub use repo::Repo;
 pub use rescue::{Image, Rescue};
-pub use output::{Output, only, rows_of};
 pub use saved::{Checked, Level, check};
 pub use shelf::Shelf;
-pub use travel::{Arrived, Plan, Travel, Wanted, is_sound};
+pub use travel::{Arrived, Plan, Travel, Wanted, cluster_of, is_sound};
 
 use crate::failure::{Failure, Kind};
 use antiphon_core::store::StoreError;

@@ -117,7 +117,9 @@ fn write(path: &Path, seed: u64, stop: &AtomicBool) {
                 1 => format!("UPDATE item SET v = {turn} WHERE id = {id};"),
                 2 => format!("DELETE FROM item WHERE id = {id};"),
                 3 => format!("INSERT OR REPLACE INTO tag VALUES ('{id}', 'name {n}');"),
-                4 => format!("INSERT INTO stock VALUES ({n}, {turn}, 'new') ON CONFLICT (id) DO UPDATE SET n = n + {seed};"),
+                4 => format!(
+                    "INSERT INTO stock VALUES ({n}, {turn}, 'new') ON CONFLICT (id) DO UPDATE SET n = n + {seed};"
+                ),
                 _ => format!("UPDATE stock SET n = n + 1, note = '{seed}.{turn}' WHERE id = {n};"),
             });
         }
@@ -155,7 +157,9 @@ fn archived(place: &Place) -> BTreeMap<u32, u64> {
             let text = path.to_string_lossy().into_owned();
             if path.is_dir() {
                 folders.push(path);
-            } else if let Some(name) = text.strip_suffix(".seg").filter(|text| text.contains("/log/") && !text.contains("/void/")) {
+            } else if let Some(name) =
+                text.strip_suffix(".seg").filter(|text| text.contains("/log/") && !text.contains("/void/"))
+            {
                 let (folder, file) = name.rsplit_once('/').unwrap();
                 let shard: u32 = folder.rsplit_once('/').unwrap().1.parse().unwrap();
                 let last: u64 = file.split('-').nth(1).unwrap().parse().unwrap();
@@ -204,7 +208,8 @@ fn any_point_of_a_history_comes_back() {
     let history = history(&place, 2);
     let ends = ends(&history);
     let listed = snapshot(&place, &["list", "--json"]);
-    let snapshots: Vec<serde_json::Value> = listed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let snapshots: Vec<serde_json::Value> =
+        listed.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let begins = snapshots.last().unwrap()["positions"].clone();
     let begin = |shard: u32| begins[shard.to_string()].as_u64().unwrap();
     let time_of = |shard: u32, seq: u64| {
@@ -227,9 +232,11 @@ fn any_point_of_a_history_comes_back() {
             let millis = from_ms + dice.below(to_ms - from_ms + 1);
             let time = Connection::open_in_memory()
                 .unwrap()
-                .query_row("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ?1 / 1000.0, 'unixepoch')", [millis.cast_signed()], |row| {
-                    row.get::<_, String>(0)
-                })
+                .query_row(
+                    "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', ?1 / 1000.0, 'unixepoch')",
+                    [millis.cast_signed()],
+                    |row| row.get::<_, String>(0),
+                )
                 .unwrap();
             (["--to-time".to_owned(), time], at_time(&history, millis))
         };

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::cli::Dev;
 use crate::components;
-use crate::custom::Pins;
 use crate::config::{Config, Environment, Overrides, Sources};
+use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 use crate::storage::{Opened, open};
 use antiphon_core::store::Name;

@@ -234,11 +234,7 @@ impl Archiver {
 
     /// The entry that these segments end with, as the log has it; and what is wrong with the log, if it has none of
     /// them. Segments that end with another entry than the log has there become void.
-    async fn standing(
-        &self,
-        shard: Shard,
-        segments: &[Segment],
-    ) -> Result<(Option<Placement>, Option<Loss>), Failure> {
+    async fn standing(&self, shard: Shard, segments: &[Segment]) -> Result<(Option<Placement>, Option<Loss>), Failure> {
         let (mut standing, mut loss) = (None, None);
         for segment in segments {
             let at = self.end_of(segment.clone()).await?;
@@ -262,9 +258,10 @@ impl Archiver {
     async fn end_of(&self, segment: Segment) -> Result<Placement, Failure> {
         let damaged = segment.to_string();
         let read = self.repo(move |repo| repo.segment(&segment).map(|(_, entries)| entries)).await;
-        read?.last().map(Placed::placement).ok_or_else(|| {
-            Failure::new(Kind::Data, format!("segment `{damaged}` of the archive holds nothing"))
-        })
+        read?
+            .last()
+            .map(Placed::placement)
+            .ok_or_else(|| Failure::new(Kind::Data, format!("segment `{damaged}` of the archive holds nothing")))
     }
 
     async fn note_hole(&mut self, epoch: u64, hole: Hole) -> Result<(), Failure> {
@@ -340,7 +337,9 @@ impl Archiver {
         let (shard, epoch) = (line.shard, line.epoch);
         let newest = line.gathered.entries.last().map(Placed::placement).or(line.at);
         let read = match newest {
-            Some(newest) => placement::read(&*self.log, shard, newest, READ_BYTES_MAX).await.map_err(unreachable_log)?,
+            Some(newest) => {
+                placement::read(&*self.log, shard, newest, READ_BYTES_MAX).await.map_err(unreachable_log)?
+            }
             None => Ok(self.log.read(shard, line.after, READ_BYTES_MAX).await.map_err(unreachable_log)?),
         };
         let expected = newest.map_or(line.after, |newest| newest.seq) + 1;

@@ -106,11 +106,7 @@ pub(super) async fn make(live: &Live, origin: Origin, shelf: &Shelf, trigger: Tr
 }
 
 /// What leads from a full snapshot to these places.
-fn way(
-    repo: &Repo<'_>,
-    full: &Manifest,
-    positions: &BTreeMap<u32, Position>,
-) -> Result<Option<Way>, Failure> {
+fn way(repo: &Repo<'_>, full: &Manifest, positions: &BTreeMap<u32, Position>) -> Result<Option<Way>, Failure> {
     let archive = repo.archive()?;
     let base = Base { id: full.id, positions: full.positions.clone() };
     let target = Target::Seq(positions.iter().map(|(shard, at)| (*shard, at.seq)).collect());

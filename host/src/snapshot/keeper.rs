@@ -72,9 +72,9 @@ impl Keeper {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            let asked = [(Errand::Snapshot, What::Full), (Errand::Increment, What::Incremental)].into_iter().find_map(
-                |(errand, kind)| errand::requested(&self.state, errand).map(|asked| (errand, kind, asked)),
-            );
+            let asked = [(Errand::Snapshot, What::Full), (Errand::Increment, What::Incremental)]
+                .into_iter()
+                .find_map(|(errand, kind)| errand::requested(&self.state, errand).map(|asked| (errand, kind, asked)));
             let (kind, trigger) = match &asked {
                 Some((_, kind, _)) => (*kind, Trigger::Asked),
                 None if self.live.publishes && self.signals.hole.swap(false, Ordering::Relaxed) => {

@@ -101,8 +101,9 @@ pub fn only(image: &Path, tables: &[String], into: &Path) -> Result<(), Failure>
             statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()
         })
         .map_err(bad)?;
-    if let Some(missing) =
-        tables.iter().find(|wanted| !there.iter().any(|(kind, name)| kind == "table" && name.eq_ignore_ascii_case(wanted)))
+    if let Some(missing) = tables
+        .iter()
+        .find(|wanted| !there.iter().any(|(kind, name)| kind == "table" && name.eq_ignore_ascii_case(wanted)))
     {
         return Err(Failure::new(Kind::Missing, format!("there is no table `{missing}` at this point")));
     }
@@ -113,9 +114,11 @@ pub fn only(image: &Path, tables: &[String], into: &Path) -> Result<(), Failure>
         }
         // Tables of a virtual one go with it.
         let is_there = conn
-            .query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = ?1 AND name = ?2)", [&kind, &name], |row| {
-                row.get::<_, bool>(0)
-            })
+            .query_row(
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = ?1 AND name = ?2)",
+                [&kind, &name],
+                |row| row.get::<_, bool>(0),
+            )
             .map_err(bad)?;
         if is_there {
             conn.execute_batch(&format!("DROP {kind} main.{}", quote(&name))).map_err(bad)?;

@@ -37,6 +37,8 @@ pub struct Wanted {
     pub base: Option<SnapshotId>,
     /// Go on behind stretches of the log that nobody has.
     pub allow_hole: bool,
+    /// Fetch what goes with the rows as well: where they stand, stamps, policies.
+    pub with_state: bool,
 }
 
 /// How a point is reached.
@@ -112,7 +114,11 @@ impl Plan {
 
     /// Shards that are read on in the log itself.
     pub fn logged(&self) -> impl Iterator<Item = Shard> {
-        self.way.segments.iter().filter(|(_, on)| on.iter().any(|segment| segment.level == LOG)).map(|(shard, _)| *shard)
+        self.way
+            .segments
+            .iter()
+            .filter(|(_, on)| on.iter().any(|segment| segment.level == LOG))
+            .map(|(shard, _)| *shard)
     }
 
     /// Reads all segments and compares them; gives the bytes of the log in them.
@@ -159,7 +165,10 @@ impl<'a> Travel<'a> {
         if let Target::Seq(seqs) = &wanted.target
             && let Some(shard) = seqs.keys().find(|shard| !shards.contains(shard) && !shards.is_empty())
         {
-            return Err(Failure::new(Kind::NoSuchPoint, format!("there is no shard {shard}: there are {}", shards.len())));
+            return Err(Failure::new(
+                Kind::NoSuchPoint,
+                format!("there is no shard {shard}: there are {}", shards.len()),
+            ));
         }
         let mut archive = self.repo.archive()?;
         archive.segments.retain(|segment| !self.excluded.contains(segment));
@@ -174,7 +183,9 @@ impl<'a> Travel<'a> {
                 format!("entries {first} to {last} of shard {shard} are neither in the archive nor in the log"),
             )
             .hint("choose a point before them, or after the next full snapshot: `antiphon snapshot list --pitr`")
-            .hint("`--allow-hole` goes on behind them: what was written in them is missing then, and rows may be wrong"));
+            .hint(
+                "`--allow-hole` goes on behind them: what was written in them is missing then, and rows may be wrong",
+            ));
         }
         Ok(Plan { base, target: wanted.target.clone(), way })
     }
@@ -226,7 +237,12 @@ impl<'a> Travel<'a> {
     ///
     /// # Errors
     /// When there is no way, or none that is whole.
-    pub fn go(&mut self, wanted: &Wanted, folder: &Path, fold: &dyn Fn(&Manifest) -> Result<Fold, Failure>) -> Result<Arrived, Failure> {
+    pub fn go(
+        &mut self,
+        wanted: &Wanted,
+        folder: &Path,
+        fold: &dyn Fn(&Manifest) -> Result<Fold, Failure>,
+    ) -> Result<Arrived, Failure> {
         let mut first_failure: Option<Failure> = None;
         for turn in 0..WAYS_MAX {
             let planned = Instant::now();
@@ -280,8 +296,10 @@ impl<'a> Travel<'a> {
             _ => Trouble::Failed(failure),
         };
         if plan.is_at_base() {
-            let image = folder.join("image.db");
-            let (_, rows) = super::saved::fetch(self.repo, base, self.parallel, &image).map_err(of_no_use)?;
+            let (image, state) = (folder.join("image.db"), folder.join("state.db"));
+            let state = wanted.with_state.then_some(state);
+            let fetched = super::saved::fetch(self.repo, base, self.parallel, &image, state.as_deref());
+            let rows = fetched.map_err(of_no_use)?;
             stages.insert("fetch", begun.elapsed().as_secs_f64());
             return Ok(Arrived {
                 base: base.clone(),
@@ -295,21 +313,23 @@ impl<'a> Travel<'a> {
                 is_complete: matches!(plan.target, Target::Seq(_)) || self.look.is_some(),
                 stages,
                 image,
-                state: None,
+                state,
                 rows: Some(rows),
             });
         }
         let path = assemble(self.repo, base, self.parallel, folder).map_err(of_no_use)?;
         stages.insert("fetch", begun.elapsed().as_secs_f64());
         let begun = Instant::now();
-        let cluster = cluster(base)?;
+        let cluster = cluster_of(base)?;
         let shards = u32::try_from(base.positions.len()).unwrap_or(u32::MAX);
         let mut db = Database::open_image(&path, cluster, shards, &fold(base)?).map_err(|error| unapplied(&error))?;
         let mut histories: Vec<History<'_>> =
             base.positions.iter().map(|(shard, at)| self.history(plan, *shard, at)).collect();
         let (entries, changes) = self.apply(&mut db, &mut histories, wanted)?;
         if let Some(why) = db.is_between().map_err(|error| unapplied(&error))? {
-            return Err(Failure::new(Kind::Data, format!("the log does not lead to rows that anybody had: {why}")).into());
+            return Err(
+                Failure::new(Kind::Data, format!("the log does not lead to rows that anybody had: {why}")).into()
+            );
         }
         stages.insert("replay", begun.elapsed().as_secs_f64());
         let begun = Instant::now();
@@ -369,12 +389,7 @@ impl<'a> Travel<'a> {
     }
 
     /// Applies what there is of all shards, a piece of each in turn: one may wait for what another says of policies.
-    fn apply(
-        &self,
-        db: &mut Database,
-        histories: &mut [History<'_>],
-        wanted: &Wanted,
-    ) -> Result<(u64, u64), Trouble> {
+    fn apply(&self, db: &mut Database, histories: &mut [History<'_>], wanted: &Wanted) -> Result<(u64, u64), Trouble> {
         let (mut entries, mut changes) = (0, 0);
         let mut waiting: BTreeMap<Shard, Vec<Placed>> = BTreeMap::new();
         let mut holed: BTreeSet<Shard> = BTreeSet::new();
@@ -462,7 +477,8 @@ impl<'a> Travel<'a> {
         let epoch = super::keeper::epoch(cluster);
         while let Some(after) = db.foresees_after(shard) {
             let archive = self.repo.archive()?;
-            let next = archive.of(epoch, shard).into_iter().find(|segment| segment.first <= after + 1 && segment.last > after);
+            let next =
+                archive.of(epoch, shard).into_iter().find(|segment| segment.first <= after + 1 && segment.last > after);
             let entries = match (next, self.look) {
                 (Some(segment), _) => self.repo.segment(&segment)?.1,
                 (None, Some(look)) => {
@@ -488,7 +504,10 @@ impl<'a> Travel<'a> {
 }
 
 /// The cluster that a snapshot is of.
-pub(super) fn cluster(manifest: &Manifest) -> Result<ClusterId, Failure> {
+///
+/// # Errors
+/// When its manifest names none.
+pub fn cluster_of(manifest: &Manifest) -> Result<ClusterId, Failure> {
     let bytes = data_encoding::HEXLOWER.decode(manifest.cluster.as_bytes()).unwrap_or_default();
     bytes.try_into().map_err(|_| {
         Failure::new(Kind::Data, format!("snapshot {} names no cluster: `{}`", manifest.id, manifest.cluster))

@@ -25,9 +25,10 @@ impl FromStr for Seqs {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || "give places in the log as in 1:200,2:180, or one number where there is one shard".to_owned();
         let place = |text: &str| match text.split_once(':') {
-            Some((shard, seq)) => {
-                Ok((Some(shard.parse().ok().filter(|shard| *shard > 0).ok_or_else(wrong)?), seq.parse().map_err(|_| wrong())?))
-            }
+            Some((shard, seq)) => Ok((
+                Some(shard.parse().ok().filter(|shard| *shard > 0).ok_or_else(wrong)?),
+                seq.parse().map_err(|_| wrong())?,
+            )),
             None => Ok((None, text.parse().map_err(|_| wrong())?)),
         };
         let places = text.split(',').map(place).collect::<Result<Vec<_>, String>>()?;
