@@ -38,7 +38,7 @@ mod saved;
 mod shelf;
 mod travel;
 
-pub use archive::{Archived, archived_to};
+pub use archive::{Archived, Window, archived_to, windows};
 pub(crate) use archivist::{Archivist, Signals};
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};

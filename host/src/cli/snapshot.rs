@@ -17,6 +17,7 @@ mod create;
 mod diff;
 mod forget;
 mod list;
+mod pitr;
 mod point;
 mod points;
 mod prune;

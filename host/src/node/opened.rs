@@ -297,7 +297,7 @@ impl Opened {
         // The triggers go in first: a row written from now on is marked.
         self.db.install(false).map_err(cannot)?;
         fault!("in-place-ready");
-        let differences = self.db.discard_for(&past).map_err(cannot)?;
+        let differences = self.db.go_back_to(&past).map_err(cannot)?;
         fault!("in-place-done");
         note_life(&self.place, &self.state, &self.db)?;
         fault!("in-place-noted");
