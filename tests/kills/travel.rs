@@ -168,7 +168,7 @@ fn f01_deaths_on_the_way_back_in_place() {
                     let conn = Connection::open(path).unwrap();
                     conn.busy_timeout(Duration::from_secs(20)).unwrap();
                     while !stop.load(Ordering::Relaxed) {
-                        let seen: u64 =
+                        let seen: i64 =
                             conn.query_row("SELECT count(DISTINCT v) FROM shared", [], |row| row.get(0)).unwrap();
                         assert_eq!(seen, 1, "a mix is seen");
                     }
