@@ -222,6 +222,11 @@ fn show_hides_secrets() {
     interval = 0
     time_threshold_secs = 0
     log_threshold = 0
+    incremental_interval = 900000
+    incremental_threshold = 10000
+    archive_bytes = "4 MiB"
+    archive_entries = 10000
+    archive_interval = 10000
     leader_ttl = 0
     store = "file"
     compression = "zstd"

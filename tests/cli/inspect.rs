@@ -68,7 +68,7 @@ fn what_was_never_replicated_has_nothing_to_show() {
     assert_snapshot!(dir.words("conflicts list app.db --since yesterday"), @r#"
     exit 2
     --- stderr
-    error: invalid value `yesterday` for `--since <TIME>`: give a date as in 2026-11-21 or 2026-11-21T12:05:41Z (UTC), or an age as in 90s, 15m, 12h or 7d
+    error: invalid value `yesterday` for `--since <TIME>`: give a date as in 2026-11-21 or 2026-11-21T12:05:41Z (UTC, or with +01:00), or an age as in 90s, 15m, 12h or 7d
 
     hint: usage is `antiphon conflicts list [OPTIONS] [DB]`; see `antiphon conflicts list --help`
     "#);

@@ -458,3 +458,38 @@ fn what_cannot_be_reached_is_said() {
     let now = asked(&["--to-time", "0s"]);
     now.says(4, &["`extra`"]);
 }
+
+/// Snapshots of what changed are made by themselves, one upon the other, and a full one when there are many.
+#[test]
+fn incremental_snapshots_are_made_when_they_are_due() {
+    let place = place();
+    let often = "[snapshot]\nleader_ttl = 300\narchive_interval = 50\ninterval = 3600000\nincremental_interval = 100\n";
+    let mut a = site(&place, "a", often);
+    a.start();
+    let listed = || {
+        let listed = snapshot(&place, &["list", "--json"]).stdout;
+        listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let mut n = 0;
+    eventually("a chain has come to its end", || {
+        n += 1;
+        a.sql(&format!("INSERT INTO item VALUES ({n}, {n}, 'x')"));
+        listed().iter().filter(|made| made["kind"] == "full").count() == 2
+    });
+    let made = listed();
+    let newest_full = made.iter().position(|made| made["kind"] == "full").unwrap();
+    let chain = &made[newest_full + 1..];
+    for pair in chain.windows(2) {
+        assert_eq!((&pair[0]["kind"], &pair[0]["parent"]), (&"incremental".into(), &pair[1]["id"]), "{pair:?}");
+    }
+    assert_eq!(made[newest_full]["trigger"], "chain", "{}", made[newest_full]);
+    let id = chain[0]["id"].as_str().unwrap();
+    snapshot(&place, &["verify", id, "--level", "restore"]).says(0, &["ok: "]);
+    snapshot(&place, &["list"]).says(0, &["what changed"]);
+    snapshot(&place, &["show", id]).says(0, &["incremental", "goes on   from"]);
+    // The newest is taken, whatever it is.
+    eventually("it is sent", || a.is_quiet());
+    create(&place, &["--incremental"]);
+    snapshot(&place, &["restore", "--output", "newest.db"]).says(0, &["is the database of snapshot"]);
+    assert_eq!(rows_of(&place.path("newest.db")), a.dump());
+}

@@ -430,7 +430,8 @@ mod tests {
     }
 
     fn entries(from: u64) -> Vec<Placed> {
-        let noise = |seq: u64| (0..200_000_u64).map(move |at| (at.wrapping_mul(seq * 2_654_435_761) >> 13).to_le_bytes()[0]);
+        let noise =
+            |seq: u64| (0..200_000_u64).map(move |at| (at.wrapping_mul(seq * 2_654_435_761) >> 13).to_le_bytes()[0]);
         (from..from + 3).map(|seq| Placed::whole(seq, seq * 1_000_000, noise(seq).collect())).collect()
     }
 
