@@ -12,6 +12,7 @@
 //! | `history` | what comes after a snapshot, shard by shard |
 //! | `increment` | a snapshot that holds no rows: a name for what changed |
 //! | `leader` | which node makes those that nobody asked for |
+//! | `applying` | what comes after a snapshot becomes part of it |
 //! | `archive` | the log in a store, in segments |
 //! | `archiver` | from the log into the archive |
 //! | `archivist` | the task of a node that archives |
@@ -20,6 +21,7 @@
 //! | `output` | a database that was brought back gets its name |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
+mod applying;
 mod archive;
 mod archiver;
 mod archivist;
@@ -38,7 +40,7 @@ mod saved;
 mod shelf;
 mod travel;
 
-pub use archive::{Archived, Window, archived_to, windows};
+pub use archive::{Archived, Reachable, Window, archived_to, windows};
 pub(crate) use archivist::{Archivist, Signals};
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};

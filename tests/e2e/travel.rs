@@ -286,10 +286,6 @@ fn restore(place: &Place, to: u64, file: &str, more: &[&str]) -> Ended {
     snapshot(place, &[&["restore", "--output", file, "--to-seq", &to], more].concat())
 }
 
-fn count(path: &Path) -> usize {
-    rows_of(path).iter().filter(|row| row.starts_with("item: ")).count()
-}
-
 /// What was cut off before it was archived is a hole: noted, told, not gone across unless somebody says so, and a full
 /// snapshot is made behind it at once.
 #[test]

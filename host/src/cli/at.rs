@@ -68,7 +68,7 @@ impl At {
         if !statement.readonly() {
             return Err(Failure::usage("the past can only be read").hint("bring it back: `antiphon snapshot restore`"));
         }
-        let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
         let mut rows = statement.query([]).map_err(refused)?;
         let mut next = || -> Result<Option<Vec<Value>>, Failure> {
             let Some(row) = rows.next().map_err(refused)? else { return Ok(None) };

@@ -288,11 +288,20 @@ pub struct Window {
     pub to_ms: u64,
 }
 
+/// What of a shard's history can be reached.
+#[derive(Clone, Debug, Default)]
+pub struct Reachable {
+    /// Any point in these.
+    pub windows: Vec<Window>,
+    /// No point in these: nobody has them.
+    pub holes: Vec<Hole>,
+}
+
 /// Which points of each shard can be reached, and which stretches nobody has.
 ///
 /// # Errors
 /// When the store can't be listed or read.
-pub fn windows(repo: &Repo<'_>) -> Result<BTreeMap<u32, (Vec<Window>, Vec<Hole>)>, Failure> {
+pub fn windows(repo: &Repo<'_>) -> Result<BTreeMap<u32, Reachable>, Failure> {
     let snapshots = repo.all()?.snapshots;
     let archive = repo.archive()?;
     let fulls: Vec<_> = snapshots.into_iter().map(|(manifest, _)| manifest).filter(|full| full.is_full()).collect();
@@ -318,7 +327,7 @@ pub fn windows(repo: &Repo<'_>) -> Result<BTreeMap<u32, (Vec<Window>, Vec<Hole>)
                 to_ms: last.map_or(from_ms, |segment| segment.to_ms),
             });
         }
-        shards.insert(shard, (windows, holes));
+        shards.insert(shard, Reachable { windows, holes });
     }
     Ok(shards)
 }

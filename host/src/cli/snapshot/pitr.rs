@@ -8,7 +8,7 @@ use super::Found;
 use crate::cli::json_line;
 use crate::cli::shown::utc;
 use crate::failure::Failure;
-use crate::snapshot::{Window, windows};
+use crate::snapshot::{Reachable, Window, windows};
 
 /// What scripts are told of a shard.
 #[derive(Serialize)]
@@ -24,7 +24,7 @@ struct Report {
 pub(super) fn run(found: &Found, json: bool) -> Result<(), Failure> {
     let look = found.look();
     let mut out = io::stdout().lock();
-    for (shard, (windows, holes)) in windows(&found.repo())? {
+    for (shard, Reachable { windows, holes }) in windows(&found.repo())? {
         let end = windows.last().map_or(0, |window| window.to_seq);
         let log = look.as_ref().and_then(|look| look.bounds(shard).ok());
         let log_to = log.filter(|log| log.last > end && log.first <= end + 1).map(|log| log.last);
