@@ -13,6 +13,7 @@ use crate::config::{Config, DEV, Environment, Loaded, Overrides, Sources};
 use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 
+mod at;
 mod cleanup;
 mod compile;
 mod config;
@@ -67,6 +68,7 @@ enum Command {
     Storage(storage::Command),
     #[command(subcommand)]
     Snapshot(snapshot::Command),
+    At(at::At),
     #[command(subcommand)]
     Repo(repo::Command),
     #[command(subcommand)]
@@ -108,6 +110,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Storage(command)) => command.run(),
         Some(Command::Snapshot(command)) => command.run(),
         Some(Command::Repo(command)) => command.run(),
+        Some(Command::At(at)) => at.run(),
         Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),

@@ -17,6 +17,7 @@
 //! | `history` | what comes after a snapshot, shard by shard |
 //! | `increment` | a snapshot that holds no rows: a name for what changed |
 //! | `leader` | which node makes those that nobody asked for |
+//! | `applying` | what comes after a snapshot becomes part of it |
 //! | `archive` | the log in a store, in segments |
 //! | `archiver` | from the log into the archive |
 //! | `archivist` | the task of a node that archives |
@@ -25,6 +26,7 @@
 //! | `output` | a database that was brought back gets its name |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
+mod applying;
 mod archive;
 mod archiver;
 mod archivist;
@@ -47,7 +49,7 @@ mod saved;
 mod shelf;
 mod travel;
 
-pub use archive::{Archived, archived_to};
+pub use archive::{Archived, Reachable, Window, archived_to, windows};
 pub(crate) use archivist::{Archivist, Signals};
 pub use calendar::Calendar;
 pub use copied::{Copied, copy};
@@ -62,7 +64,7 @@ pub use rescue::{Image, Rescue};
 pub use rhythm::{Rhythm, Run, rhythms};
 pub use saved::{Checked, Level, check};
 pub use shelf::Shelf;
-pub use travel::{Arrived, Plan, Travel, Wanted, is_sound};
+pub use travel::{Arrived, Plan, Travel, Wanted, cluster_of, is_sound};
 
 use crate::failure::{Failure, Kind};
 use antiphon_core::store::StoreError;

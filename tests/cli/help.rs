@@ -28,6 +28,7 @@ fn alone_it_prints_its_help() {
       storage    Look at the storage of snapshots, try it, and move objects by hand
       snapshot   Make snapshots of a cluster's rows, look at them, and bring a database back from one
       repo       Look after all that a storage keeps of a cluster
+      at         Ask a query of the database as it was at a point in time
       policy     Look at who decides clashes in a cluster, and change it for all nodes
       demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything

@@ -13,6 +13,7 @@
 
 use antiphon_harness::Place;
 
+mod back;
 mod components;
 mod configured;
 mod copies;

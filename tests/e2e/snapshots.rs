@@ -29,7 +29,7 @@ fn fill(site: &Site, keys: std::ops::Range<u32>, value: &str) {
 }
 
 /// What a command says, be it data or talk.
-trait Says {
+pub(super) trait Says {
     fn says(&self, code: i32, words: &[&str]);
 }
 

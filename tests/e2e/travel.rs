@@ -15,6 +15,7 @@ use antiphon_harness::{Dice, Ended, Place, Site, dump, eventually};
 use rusqlite::Connection;
 
 use super::place;
+use super::snapshots::Says as _;
 
 const TABLES: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, v, note TEXT);
     CREATE TABLE tag (id TEXT PRIMARY KEY, name TEXT UNIQUE);
@@ -23,24 +24,28 @@ const TABLES: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, v, note TEXT);
 const TWO_SHARDS: &str = "[replication_log]\nshards = 2\n[[conflict.table]]\nmatch = \"stock\"\nuse = \"counter\"\nsettings = { columns = \"n\" }\n";
 
 /// What is there is archived soon.
-const SOON: &str = "[snapshot]\narchive_interval = 200\nleader_ttl = 1500\n";
+pub(super) const SOON: &str = "[snapshot]\narchive_interval = 200\nleader_ttl = 1500\n";
 
-fn site(place: &Place, name: &str, more: &str) -> Site {
+fn configure(place: &Place, name: &str, more: &str) {
     let text = format!("db_path = \"{name}.db\"\n[log]\npath = \"log\"\n{more}");
     place.file(&format!("{name}.toml"), &text);
+}
+
+pub(super) fn site(place: &Place, name: &str, more: &str) -> Site {
+    configure(place, name, more);
     place.site(name, TABLES).arguments(["run", "--config", &format!("{name}.toml")])
 }
 
-fn snapshot(place: &Place, arguments: &[&str]) -> Ended {
+pub(super) fn snapshot(place: &Place, arguments: &[&str]) -> Ended {
     place.run([&["snapshot"], arguments, &["--config", "a.toml"]].concat())
 }
 
-fn json(ended: &Ended) -> serde_json::Value {
+pub(super) fn json(ended: &Ended) -> serde_json::Value {
     assert_eq!(ended.code, Some(0), "{}{}", ended.stdout, ended.stderr);
     serde_json::from_str(&ended.stdout).unwrap()
 }
 
-fn create(place: &Place, arguments: &[&str]) -> String {
+pub(super) fn create(place: &Place, arguments: &[&str]) -> String {
     json(&snapshot(place, &[&["create", "--json"], arguments].concat()))["id"].as_str().unwrap().to_owned()
 }
 
@@ -95,7 +100,7 @@ fn folded(place: &Place, name: &str, history: &BTreeMap<u32, Vec<Placed>>, to: &
 }
 
 /// Rows of a file that was restored.
-fn rows_of(path: &Path) -> Vec<String> {
+pub(super) fn rows_of(path: &Path) -> Vec<String> {
     let conn = Connection::open(path).unwrap();
     assert_eq!(conn.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0)).unwrap(), "ok");
     dump(&conn)
@@ -148,7 +153,7 @@ fn at_time(history: &BTreeMap<u32, Vec<Placed>>, millis: u64) -> BTreeMap<u32, u
 }
 
 /// The last entries of a folder's segments, by shard.
-fn archived(place: &Place) -> BTreeMap<u32, u64> {
+pub(super) fn archived(place: &Place) -> BTreeMap<u32, u64> {
     let mut ends = BTreeMap::new();
     let mut folders = vec![place.path("log/snapshots")];
     while let Some(folder) = folders.pop() {
@@ -262,4 +267,225 @@ fn any_point_of_a_history_comes_back() {
             assert_eq!(snapshot(&place, &["verify", &id, "--level", level]).code, Some(0));
         }
     }
+}
+
+/// Several entries: each statement is one.
+fn add(site: &Site, ids: std::ops::Range<u32>) {
+    for id in ids {
+        site.sql(&format!("INSERT OR REPLACE INTO item VALUES ({id}, {id}, 'x')"));
+        eventually("it is sent", || site.is_quiet());
+    }
+}
+
+fn last(place: &Place) -> u64 {
+    history(place, 1)[&1].last().unwrap().seq
+}
+
+fn restore(place: &Place, to: u64, file: &str, more: &[&str]) -> Ended {
+    let to = to.to_string();
+    snapshot(place, &[&["restore", "--output", file, "--to-seq", &to], more].concat())
+}
+
+/// What was cut off before it was archived is a hole: noted, told, not gone across unless somebody says so, and a full
+/// snapshot is made behind it at once.
+#[test]
+fn a_hole_is_told_and_not_gone_across() {
+    let place = place();
+    let mut a = site(&place, "a", "[snapshot]\narchive_interval = 3600000\ninterval = 3600000\n");
+    a.start();
+    add(&a, 0..3);
+    create(&place, &[]);
+    let base = last(&place);
+    add(&a, 3..13);
+    a.term();
+    let end = last(&place);
+    assert_eq!(archived(&place), BTreeMap::new());
+    let log = Connection::open(place.path("log/log.db")).unwrap();
+    log.execute("DELETE FROM shard_1 WHERE seq <= ?1", [(end - 3).cast_signed()]).unwrap();
+    drop(log);
+    configure(&place, "a", &format!("{SOON}interval = 3600000\n"));
+    a.start();
+    eventually("a full one is made", || snapshot(&place, &["list", "--json"]).stdout.matches("\"full\"").count() == 2);
+    assert!(a.said().contains("because=the log was cut before it was archived"), "{}", a.said());
+    eventually("the rest is archived", || archived(&place).get(&1) == Some(&end));
+    let gone = format!("no point in entries {} to {}: nobody has them", base + 1, end - 3);
+    let listed = snapshot(&place, &["list", "--pitr"]);
+    assert!(listed.stdout.contains(&gone), "{}", listed.stdout);
+    restore(&place, end - 5, "in.db", &[]).says(6, &["are neither in the archive nor in the log"]);
+    restore(&place, end - 1, "over.db", &[]).says(6, &["are neither in the archive nor in the log", "--allow-hole"]);
+    assert!(!place.path("over.db").exists());
+    restore(&place, end - 1, "over.db", &["--allow-hole"]).says(0, &["holds  5 rows"]);
+    restore(&place, base, "base.db", &[]).says(0, &["holds  3 rows"]);
+    add(&a, 20..25);
+    restore(&place, last(&place), "end.db", &[]).says(0, &["holds  18 rows"]);
+    assert_eq!(rows_of(&place.path("end.db")), a.dump());
+}
+
+/// The log loses its end after it was archived: what is in the archive of it does not count any more, and what comes back is
+/// what the log says now.
+#[test]
+fn what_the_log_lost_is_no_part_of_its_history() {
+    let place = place();
+    let mut a = site(&place, "a", &format!("{SOON}interval = 3600000\n"));
+    a.start();
+    add(&a, 0..10);
+    create(&place, &[]);
+    add(&a, 10..15);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&last(&place)));
+    let kept = last(&place);
+    a.term();
+    for file in ["log.db", "log.db-wal"] {
+        let _ = std::fs::copy(place.path(&format!("log/{file}")), place.path(&format!("{file}.kept")));
+    }
+    a.start();
+    add(&a, 15..20);
+    let lost = last(&place);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&lost));
+    a.kill9();
+    for file in ["log.db", "log.db-wal", "log.db-shm"] {
+        let _ = std::fs::remove_file(place.path(&format!("log/{file}")));
+        let _ = std::fs::copy(place.path(&format!("{file}.kept")), place.path(&format!("log/{file}")));
+    }
+    assert_eq!(last(&place), kept);
+    // Another node writes first, so that other entries stand where the lost ones did.
+    let mut b = site(&place, "b", &format!("{SOON}interval = 3600000\n"));
+    b.start();
+    add(&b, 100..103);
+    a.start();
+    eventually("both are the same", || a.is_quiet() && b.is_quiet() && a.dump() == b.dump());
+    assert_eq!(a.one("SELECT count(*) FROM item"), "23");
+    add(&a, 200..210);
+    let end = last(&place);
+    eventually("it is archived", || archived(&place).get(&1).is_some_and(|archived| *archived >= end));
+    let void = |said: &str| said.contains("the log lost what is in this segment");
+    assert!(void(&a.said()) || void(&b.said()), "{}{}", a.said(), b.said());
+    a.term();
+    b.term();
+    let history = history(&place, 1);
+    for seq in [kept, kept + 2, lost, end] {
+        let file = format!("{seq}.db");
+        restore(&place, seq, &file, &[]).says(0, &[]);
+        let to = BTreeMap::from([(1, seq)]);
+        assert_eq!(rows_of(&place.path(&file)), folded(&place, &format!("oracle-{seq}.db"), &history, &to), "{seq}");
+    }
+}
+
+/// F09: damage to a segment is found; what comes back is right, or nothing does.
+#[test]
+fn f09_damaged_segments_are_never_applied() {
+    let place = place();
+    let mut a = site(&place, "a", &format!("{SOON}interval = 3600000\n"));
+    a.start();
+    add(&a, 0..3);
+    create(&place, &[]);
+    add(&a, 3..20);
+    let end = last(&place);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&end));
+    let expected = a.dump();
+    a.term();
+    std::fs::rename(place.path("log/log.db"), place.path("log.db.away")).unwrap();
+    let mut segments = Vec::new();
+    let mut folders = vec![place.path("log/snapshots")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "seg") {
+                segments.push(path);
+            }
+        }
+    }
+    assert!(!segments.is_empty());
+    for (turn, path) in segments.iter().enumerate() {
+        let whole = std::fs::read(path).unwrap();
+        for at in [0, 5, 20, whole.len() / 2, whole.len() - 1] {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x20;
+            std::fs::write(path, damaged).unwrap();
+            let file = format!("{turn}-{at}.db");
+            let said = restore(&place, end, &file, &[]);
+            assert_eq!(said.code, Some(3), "{}{}", said.stdout, said.stderr);
+            assert!(said.stderr.contains("failed to download segment"), "{}", said.stderr);
+            assert!(!place.path(&file).exists());
+        }
+        std::fs::remove_file(path).unwrap();
+        let said = restore(&place, end, "gone.db", &[]);
+        assert!(matches!(said.code, Some(4 | 6)), "{:?} {}", said.code, said.stderr);
+        std::fs::write(path, &whole).unwrap();
+    }
+    restore(&place, end, "whole.db", &[]).says(0, &[]);
+    assert_eq!(rows_of(&place.path("whole.db")), expected);
+}
+
+/// Points that there are not, and words that make no sense.
+#[test]
+fn what_cannot_be_reached_is_said() {
+    let place = place();
+    let mut a = site(&place, "a", &format!("{SOON}interval = 3600000\n"));
+    a.start();
+    add(&a, 0..5);
+    let early = last(&place) - 3;
+    create(&place, &[]);
+    add(&a, 5..8);
+    restore(&place, early, "x.db", &[]).says(4, &["stands after this point", "list --pitr"]);
+    restore(&place, 1_000_000, "x.db", &[]).says(4, &["shard 1"]);
+    let asked = |arguments: &[&str]| snapshot(&place, &[&["restore", "--output", "x.db"], arguments].concat());
+    asked(&["--to-time", "1990-01-01"]).says(4, &["stands after this point"]);
+    asked(&["--to-seq", "2:5"]).says(4, &["there is no shard 2"]);
+    asked(&["--to-seq", "x"]).says(2, &["1:200,2:180"]);
+    asked(&["--to-time", "then"]).says(2, &["2026-11-21T12:05:41Z"]);
+    asked(&["--to-time", "1h", "--to-seq", "1"]).says(2, &[]);
+    snapshot(&place, &["restore"]).says(2, &["--output"]);
+    // A table that a snapshot does not have yet, and no place before it.
+    a.sql("CREATE TABLE extra (id INTEGER PRIMARY KEY); INSERT INTO extra VALUES (1)");
+    eventually("it is sent", || {
+        a.is_quiet() && history(&place, 1)[&1].iter().any(|placed| {
+            let entry = codec::decode(&placed.frame).unwrap();
+            matches!(entry.body, Body::Changes(changes) if changes.chunks.iter().any(|chunk| chunk.table == "extra"))
+        })
+    });
+    let end = last(&place);
+    let said = restore(&place, end, "x.db", &[]);
+    said.says(4, &["`extra`", &format!("`--to-seq 1:{}` is the last point before it", end - 1)]);
+    restore(&place, end - 1, "before.db", &[]).says(0, &["holds  8 rows"]);
+    assert!(!place.path("x.db").exists());
+    // Of a time after all there is, everything comes.
+    let now = asked(&["--to-time", "0s"]);
+    now.says(4, &["`extra`"]);
+}
+
+/// Snapshots of what changed are made by themselves, one upon the other, and a full one when there are many.
+#[test]
+fn incremental_snapshots_are_made_when_they_are_due() {
+    let place = place();
+    let often = "[snapshot]\nleader_ttl = 300\narchive_interval = 50\ninterval = 3600000\nincremental_interval = 100\n";
+    let mut a = site(&place, "a", often);
+    a.start();
+    let listed = || {
+        let listed = snapshot(&place, &["list", "--json"]).stdout;
+        listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let mut n = 0;
+    eventually("a chain has come to its end", || {
+        n += 1;
+        a.sql(&format!("INSERT INTO item VALUES ({n}, {n}, 'x')"));
+        listed().iter().filter(|made| made["kind"] == "full").count() == 2
+    });
+    let made = listed();
+    let newest_full = made.iter().position(|made| made["kind"] == "full").unwrap();
+    let chain = &made[newest_full + 1..];
+    for pair in chain.windows(2) {
+        assert_eq!((&pair[0]["kind"], &pair[0]["parent"]), (&"incremental".into(), &pair[1]["id"]), "{pair:?}");
+    }
+    assert_eq!(made[newest_full]["trigger"], "chain", "{}", made[newest_full]);
+    let id = chain[0]["id"].as_str().unwrap();
+    snapshot(&place, &["verify", id, "--level", "restore"]).says(0, &["ok: "]);
+    snapshot(&place, &["list"]).says(0, &["what changed"]);
+    snapshot(&place, &["show", id]).says(0, &["incremental", "goes on   from"]);
+    // The newest is taken, whatever it is.
+    eventually("it is sent", || a.is_quiet());
+    create(&place, &["--incremental"]);
+    snapshot(&place, &["restore", "--output", "newest.db"]).says(0, &["is the database of snapshot"]);
+    assert_eq!(rows_of(&place.path("newest.db")), a.dump());
 }

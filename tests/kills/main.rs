@@ -13,6 +13,7 @@
 )]
 
 mod snapshots;
+mod travel;
 
 use antiphon_harness::{Place, Signal, Site, eventually, settled};
 use rusqlite::{Connection, params};

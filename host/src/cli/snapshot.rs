@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::storage::Which;
+use super::storage;
 use crate::config::Config;
 use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
@@ -12,16 +12,23 @@ use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::manifest::Manifest;
 use serde::Serialize;
 
+mod back;
 mod create;
+mod diff;
 mod forget;
 mod list;
+mod pitr;
 mod point;
+mod points;
 mod prune;
 mod restore;
 mod schedule;
 mod show;
 mod tag;
 mod verify;
+
+pub(super) use points::{Points, Which};
+pub(super) use restore::reached;
 
 /// Make snapshots of a cluster's rows, look at them, and bring a database back from one
 ///
@@ -33,6 +40,7 @@ pub(super) enum Command {
     Show(show::Show),
     Verify(verify::Verify),
     Restore(restore::Restore),
+    Diff(diff::Diff),
     Tag(tag::Tag),
     Pin(tag::Pin),
     Unpin(tag::Unpin),
@@ -49,6 +57,7 @@ impl Command {
             Self::Show(show) => show.run(),
             Self::Verify(verify) => verify.run(),
             Self::Restore(restore) => restore.run().map_err(graded),
+            Self::Diff(diff) => diff.run().map_err(graded),
             Self::Tag(tag) => tag.run(),
             Self::Pin(pin) => pin.run(),
             Self::Unpin(unpin) => unpin.run(),
@@ -66,7 +75,7 @@ pub(super) const PARALLEL: usize = 4;
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Source {
     #[command(flatten)]
-    which: Which,
+    which: storage::Which,
     /// The cluster, if the storage has snapshots of several
     #[arg(long, value_name = "HEX")]
     cluster: Option<String>,
@@ -81,7 +90,7 @@ pub(super) struct Found {
 }
 
 impl Source {
-    pub(super) fn which(&self) -> Which {
+    pub(super) fn which(&self) -> super::storage::Which {
         self.which.clone()
     }
 

@@ -105,14 +105,7 @@ impl Verify {
         for (letter, look) in ["A", "B"].iter().zip(looks) {
             writeln!(out, "{letter} is {}", look.path().display())?;
         }
-        for compared in &all.tables {
-            say_table(out, compared, most)?;
-        }
-        for (letter, tables) in [("A", &all.only_a), ("B", &all.only_b)] {
-            for table in tables {
-                writeln!(out, "table {}: only {letter} has it", name(table))?;
-            }
-        }
+        say_comparison(out, all, most)?;
         for (at, (letter, table, reason)) in all.left_out.iter().enumerate() {
             let same = |(_, name, why): &&(char, String, String)| name.eq_ignore_ascii_case(table) && why == reason;
             if all.left_out.iter().take(at).any(|earlier| same(&earlier)) {
@@ -127,6 +120,19 @@ impl Verify {
         }
         Ok(())
     }
+}
+
+/// What two files have in common and what not, table by table.
+pub(super) fn say_comparison(out: &mut impl Write, all: &Comparison, most: usize) -> Result<(), Failure> {
+    for compared in &all.tables {
+        say_table(out, compared, most)?;
+    }
+    for (letter, tables) in [("A", &all.only_a), ("B", &all.only_b)] {
+        for table in tables {
+            writeln!(out, "table {}: only {letter} has it", name(table))?;
+        }
+    }
+    Ok(())
 }
 
 fn say_table(out: &mut impl Write, compared: &Compared, most: usize) -> Result<(), Failure> {
@@ -244,8 +250,9 @@ fn causes(states: &[Option<NodeState>; 2]) -> Vec<String> {
     causes
 }
 
+/// What scripts are told of a comparison.
 #[derive(Serialize)]
-struct Shown<'a> {
+pub(super) struct Shown<'a> {
     equal: bool,
     tables: Vec<ShownTable<'a>>,
     only_a: &'a [String],
@@ -288,7 +295,7 @@ struct ShownRow<'a> {
     b: Option<JsonRow<'a>>,
 }
 
-fn shown<'a>(all: &'a Comparison, notes: &'a [String]) -> Shown<'a> {
+pub(super) fn shown<'a>(all: &'a Comparison, notes: &'a [String]) -> Shown<'a> {
     let table = |compared: &'a Compared| {
         let [digest_a, digest_b] = &compared.digests;
         let [rows_a, rows_b] = compared.rows;

@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use std::fs::OpenOptions;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::atomic::Ordering;
 
 /// How the tables of one name differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,6 +118,21 @@ impl Database {
         let path = ValueRef::Text(copy.as_os_str().as_bytes());
         self.conn.execute("VACUUM INTO ?1", [ToSqlOutput::Borrowed(path)]).doing("copy the database")?;
         Ok(copy)
+    }
+
+    /// Takes the rows of `other` and its place in the log, which may be one that this node has left behind: going back is
+    /// what is wanted.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn go_back_to(&mut self, other: &Self) -> Result<Vec<Difference>, Error> {
+        let differences = self.transaction(|db| {
+            let differences = db.become_within(other, Act::TakeTheirs)?;
+            db.known_reached.store(0, Ordering::Relaxed);
+            Ok(differences)
+        })?;
+        self.reload()?;
+        Ok(differences)
     }
 
     fn become_member(&mut self, other: &Self, act: Act) -> Result<Vec<Difference>, Error> {

@@ -276,6 +276,35 @@ impl Opened {
         Ok(differences)
     }
 
+    /// Takes the rows of a snapshot that was put together, and its place in the log, in one transaction: what is here and
+    /// not there is gone.
+    ///
+    /// # Errors
+    /// When the snapshot does not fit, or SQLite refuses; nothing has changed then.
+    pub(crate) fn go_back(
+        &mut self,
+        image: &Path,
+        cluster: antiphon_core::entry::ClusterId,
+        shards: u32,
+    ) -> Result<Vec<db::Difference>, Failure> {
+        let cannot = |error: db::Error| Failure::caused(Kind::General, "the database does not go back", &error);
+        let mut past = self.db.reopen(image).map_err(cannot)?;
+        past.enter_as_it_is(cluster, shards).map_err(cannot)?;
+        if past.schemas() != self.db.schemas() {
+            return Err(Failure::new(Kind::Refused, "its tables have other columns than they had")
+                .hint("bring the rows back as a file of their own: `--output FILE`")
+                .hint("`--as-changes` brings back what the tables of now have a place for"));
+        }
+        // The triggers go in first: a row written from now on is marked.
+        self.db.install(false).map_err(cannot)?;
+        fault!("in-place-ready");
+        let differences = self.db.go_back_to(&past).map_err(cannot)?;
+        fault!("in-place-done");
+        note_life(&self.place, &self.state, &self.db)?;
+        fault!("in-place-noted");
+        Ok(differences)
+    }
+
     /// Marks what differs from the log and is not on its way; with `dry_run`, only counts it.
     ///
     /// # Errors

@@ -8,11 +8,12 @@ use super::stored;
 use crate::failure::{Failure, Kind};
 use crate::log::{Placed, Placement, Sender};
 use antiphon_core::snapshot::frame::{self, FRAME_BYTES, Packing};
+use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::layout::{Object, Segment};
 use antiphon_core::snapshot::manifest::{Position, Stored};
 use antiphon_core::snapshot::reach::{self, Hole};
 use antiphon_core::snapshot::segment::{self, Content, Head, Logged};
-use antiphon_core::store::Put;
+use antiphon_core::store::{Name, Put};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -189,6 +190,55 @@ impl Repo<'_> {
         self.say(&Object::Hole { epoch, shard, first, last }, &text)
     }
 
+    /// Objects of the archive that nobody needs where only these snapshots are left: all before the oldest full one that
+    /// holds every row, and what does not count; each with whether it is a segment, and its size. Nothing that came
+    /// into the log only lately is among them.
+    ///
+    /// A part of a segment goes after it: what is cut off leaves parts that the next time finds.
+    pub(super) fn superfluous(
+        &self,
+        left: &BTreeSet<SnapshotId>,
+        is_old: impl Fn(u64) -> bool,
+    ) -> Result<Vec<(Name, bool, u64)>, Failure> {
+        let mut oldest: BTreeMap<(u64, u32), u64> = BTreeMap::new();
+        let mut unread = false;
+        for id in left {
+            match self.manifest(*id) {
+                Ok(manifest) if manifest.is_full() => {
+                    for (shard, at) in &manifest.positions {
+                        let seq = oldest.entry((at.epoch, *shard)).or_insert(at.seq);
+                        *seq = at.seq.min(*seq);
+                    }
+                }
+                Ok(_) => {}
+                // Nobody knows from where on it would be gone on with.
+                Err(failure) if matches!(failure.kind(), Kind::Data | Kind::Missing) => unread = true,
+                Err(failure) => return Err(failure),
+            }
+        }
+        if unread || oldest.is_empty() {
+            return Ok(Vec::new());
+        }
+        let archive = self.archive()?;
+        let goes = |segment: &Segment| {
+            let is_before = oldest.get(&(segment.epoch, segment.shard)).is_some_and(|seq| segment.last <= *seq);
+            (is_before || archive.void.contains(segment)) && is_old(segment.to_ms)
+        };
+        let (mut segments, mut rest) = (Vec::new(), Vec::new());
+        for (name, object, size) in self.objects("log")? {
+            if matches!(&object, Object::Segment(segment) if goes(segment)) {
+                segments.push((name, true, size));
+            }
+        }
+        for (name, object, size) in self.objects("part/")? {
+            if matches!(&object, Object::SegmentPart(segment, _) if goes(segment)) {
+                rest.push((name, false, size));
+            }
+        }
+        segments.extend(rest);
+        Ok(segments)
+    }
+
     /// Says that a segment does not count any more, for the log lost what is in it.
     pub(super) fn avoid(&self, segment: &Segment) -> Result<(), Failure> {
         fault!("archive-void");
@@ -223,6 +273,63 @@ pub(crate) fn ends(archive: &Archive, bases: &[BTreeMap<u32, Position>]) -> BTre
         }
     }
     ends
+}
+
+/// A stretch of a shard's log any point of which can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Window {
+    /// The first point: a full snapshot stands there.
+    pub from_seq: u64,
+    /// When its entry came into the log, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// The last point.
+    pub to_seq: u64,
+    /// When that came.
+    pub to_ms: u64,
+}
+
+/// What of a shard's history can be reached.
+#[derive(Clone, Debug, Default)]
+pub struct Reachable {
+    /// Any point in these.
+    pub windows: Vec<Window>,
+    /// No point in these: nobody has them.
+    pub holes: Vec<Hole>,
+}
+
+/// Which points of each shard can be reached, and which stretches nobody has.
+///
+/// # Errors
+/// When the store can't be listed or read.
+pub fn windows(repo: &Repo<'_>) -> Result<BTreeMap<u32, Reachable>, Failure> {
+    let snapshots = repo.all()?.snapshots;
+    let archive = repo.archive()?;
+    let fulls: Vec<_> = snapshots.into_iter().map(|(manifest, _)| manifest).filter(|full| full.is_full()).collect();
+    let mut shards = BTreeMap::new();
+    for (&shard, newest) in fulls.first().map(|full| &full.positions).into_iter().flatten() {
+        let epoch = newest.epoch;
+        let (segments, holes) = (archive.of(epoch, shard), archive.holes_of(epoch, shard).collect());
+        let mut bases: Vec<&Position> =
+            fulls.iter().filter_map(|full| full.positions.get(&shard)).filter(|at| at.epoch == epoch).collect();
+        bases.sort_unstable_by_key(|at| at.seq);
+        let mut windows: Vec<Window> = Vec::new();
+        for at in bases {
+            if windows.last().is_some_and(|window| at.seq <= window.to_seq) {
+                continue;
+            }
+            let to_seq = reach::covered(at.seq, &segments, &[]);
+            let last = segments.iter().find(|segment| segment.last == to_seq && to_seq > at.seq);
+            let from_ms = at.time / 1_000_000;
+            windows.push(Window {
+                from_seq: at.seq,
+                from_ms,
+                to_seq,
+                to_ms: last.map_or(from_ms, |segment| segment.to_ms),
+            });
+        }
+        shards.insert(shard, Reachable { windows, holes });
+    }
+    Ok(shards)
 }
 
 /// A place in the log as snapshots say it.
@@ -279,6 +386,7 @@ fn unread(error: &segment::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use antiphon_core::store::{self, Store, StoreError, Traits};
 
     fn at(seq: u64) -> BTreeMap<u32, Position> {
         BTreeMap::from([(1, Position { epoch: 3, seq, time: 0, checksum: 0 })])
@@ -286,6 +394,106 @@ mod tests {
 
     fn segment(epoch: u64, first: u64, last: u64) -> Segment {
         Segment { epoch, shard: 1, first, last, from_ms: 0, to_ms: 0, hash: 0, level: 0 }
+    }
+
+    /// A store of small objects, in memory.
+    #[derive(Default)]
+    struct Small(std::sync::Mutex<BTreeMap<Name, Vec<u8>>>);
+
+    impl Store for Small {
+        fn traits(&self) -> Result<Traits, StoreError> {
+            let max_object = SLACK + (FRAME_BYTES as u64) / 8;
+            Ok(Traits { max_object, put_if_absent: false, ranged_get: false, atomic_put: true })
+        }
+
+        fn check(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn put(&self, name: &Name, body: &[u8], _: Put) -> Result<(), StoreError> {
+            assert!(body.len() as u64 <= self.traits()?.max_object);
+            self.0.lock().unwrap().insert(name.clone(), body.to_vec());
+            Ok(())
+        }
+
+        fn get(&self, name: &Name, _: Option<store::Part>) -> Result<Vec<u8>, StoreError> {
+            let found = self.0.lock().unwrap().get(name).cloned();
+            found.ok_or_else(|| StoreError::new(store::ErrorKind::NotFound, "no such object"))
+        }
+
+        fn stat(&self, name: &Name) -> Result<store::Object, StoreError> {
+            let size = self.get(name, None)?.len() as u64;
+            Ok(store::Object { name: name.clone(), size, modified_ms: None, etag: None })
+        }
+
+        fn list(&self, prefix: &str, after: Option<&Name>, _: u32) -> Result<Vec<store::Object>, StoreError> {
+            let names: Vec<Name> = self.0.lock().unwrap().keys().cloned().collect();
+            let is_meant = |name: &&Name| name.as_str().starts_with(prefix) && after.is_none_or(|after| *name > after);
+            names.iter().filter(is_meant).map(|name| self.stat(name)).collect()
+        }
+
+        fn delete(&self, names: &[Name]) -> Result<(), StoreError> {
+            names.iter().for_each(|name| drop(self.0.lock().unwrap().remove(name)));
+            Ok(())
+        }
+    }
+
+    fn entries(from: u64) -> Vec<Placed> {
+        let noise =
+            |seq: u64| (0..200_000_u64).map(move |at| (at.wrapping_mul(seq * 2_654_435_761) >> 13).to_le_bytes()[0]);
+        (from..from + 3).map(|seq| Placed::whole(seq, seq * 1_000_000, noise(seq).collect())).collect()
+    }
+
+    #[test]
+    fn a_segment_larger_than_an_object_lies_in_several() {
+        let store = Small::default();
+        let repo = Repo::new(&store, "c0ffee");
+        let packing = Packing { method: frame::Method::None, ..Packing::default() };
+        let segment = repo.archive_entries((3, 1), Some(Placement::default()), &entries(1), &packing).unwrap();
+        assert_eq!(store.0.lock().unwrap().len(), 6, "five parts, and what they are of");
+        let (head, read) = repo.segment(&segment).unwrap();
+        assert_eq!(read, entries(1));
+        assert_eq!(head.before, Some(position(3, Placement::default())));
+        // The same comes to the same name, and nothing more.
+        assert_eq!(repo.archive_entries((3, 1), Some(Placement::default()), &entries(1), &packing).unwrap(), segment);
+        assert_eq!(store.0.lock().unwrap().len(), 6);
+        let archive = repo.archive().unwrap();
+        assert_eq!(archive.segments, std::slice::from_ref(&segment));
+        assert!(archive.bytes > 600_000);
+        // Every object counts.
+        let names: Vec<Name> = store.0.lock().unwrap().keys().cloned().collect();
+        for name in names {
+            let whole = store.get(&name, None).unwrap();
+            for at in (0..whole.len()).step_by(whole.len() / 5 + 1) {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 1;
+                store.put(&name, &damaged, Put::Replace).unwrap();
+                assert_eq!(repo.segment(&segment).unwrap_err().kind(), Kind::Data, "{name} at {at}");
+            }
+            store.delete(std::slice::from_ref(&name)).unwrap();
+            assert!(repo.segment(&segment).is_err(), "{name}");
+            store.put(&name, &whole, Put::Replace).unwrap();
+        }
+        // Under another's name it is nothing.
+        let other = Repo::new(&store, "c0ffed");
+        let name = other.name(&Object::Segment(segment.clone())).unwrap();
+        let stolen = store.get(&repo.name(&Object::Segment(segment.clone())).unwrap(), None).unwrap();
+        store.put(&name, &stolen, Put::Replace).unwrap();
+        assert!(other.segment(&segment).is_err());
+    }
+
+    #[test]
+    fn what_is_void_or_a_hole_is_told_by_its_name() {
+        let store = Small::default();
+        let repo = Repo::new(&store, "c0ffee");
+        let first = repo.archive_entries((3, 1), None, &entries(1), &Packing::default()).unwrap();
+        let second = repo.archive_entries((3, 1), None, &entries(4), &Packing::default()).unwrap();
+        assert_eq!(repo.archive().unwrap().covered(3, 1, 0), 6);
+        repo.avoid(&second).unwrap();
+        let archive = repo.archive().unwrap();
+        assert_eq!((archive.segments.as_slice(), archive.covered(3, 1, 0)), (std::slice::from_ref(&first), 3));
+        repo.note_hole(3, Hole { shard: 1, first: 4, last: 9 }, 7).unwrap();
+        assert_eq!(repo.archive().unwrap().covered(3, 1, 0), 9);
     }
 
     #[test]

@@ -159,6 +159,9 @@ impl Archiver {
         let Some(newest) = known.bases.last().cloned() else { return Ok(false) };
         let mut lines = Vec::new();
         for (shard, at) in newest {
+            // Whoever noted a hole may have died before a snapshot led on behind it.
+            let is_open = |hole: &Hole| hole.last > at.seq;
+            self.holes.extend(known.archive.holes_of(at.epoch, shard).filter(is_open));
             lines.push(self.line(shard, at.epoch, known.clone()).await?);
         }
         self.lines = lines;

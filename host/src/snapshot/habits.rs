@@ -56,7 +56,8 @@ impl Habits {
             (interval_ms, changes) => Limits { interval_ms, changes, ..Limits::default() },
         };
         // Who asks for one every second means that.
-        let pause_ms = interval.map_or(PAUSE_MS, |interval| interval.min(PAUSE_MS));
+        let often = [interval, (snapshot.incremental_interval > 0).then_some(snapshot.incremental_interval)];
+        let pause_ms = often.into_iter().flatten().fold(PAUSE_MS, u64::min);
         let method = Method::ALL.into_iter().find(|method| method.name() == snapshot.compression).unwrap_or_default();
         let level = match snapshot.compression_level {
             0 => method.levels().map_or(0, |(_, usual)| usual),

@@ -66,7 +66,20 @@ pub(super) struct History<'a> {
     pub(super) is_at_base: bool,
     /// An entry that is not wanted any more was seen: there is nothing before it that is missing.
     pub(super) ended: bool,
+    /// What was given and could not be applied yet.
+    pub(super) waiting: Option<Vec<Placed>>,
+    /// It goes on behind a hole.
+    pub(super) is_holed: bool,
     pub(super) read: Counted,
+}
+
+/// What comes next.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    /// The last position of a hole in front of it, if there is one.
+    pub(super) hole: Option<u64>,
+    /// The entries.
+    pub(super) entries: Vec<Placed>,
 }
 
 /// What was read.
@@ -78,15 +91,15 @@ pub(super) struct Counted {
 }
 
 impl History<'_> {
-    /// What comes next, and the last position of a hole in front of it; nothing if the way is at its end.
-    pub(super) fn next(&mut self) -> Result<Option<(Option<u64>, Vec<Placed>)>, Trouble> {
+    /// What comes next; nothing if the way is at its end.
+    pub(super) fn next(&mut self) -> Result<Option<Stretch>, Trouble> {
         loop {
             let is_there = matches!(self.cut, Cut::Seq(seq) if self.after >= seq);
             if self.ended || is_there {
                 self.ended = true;
                 return Ok(None);
             }
-            let (hole, entries) = match self.segments.pop_front() {
+            let Stretch { hole, entries } = match self.segments.pop_front() {
                 Some(segment) => self.of_segment(segment)?,
                 None => match self.of_log()? {
                     Some(read) => read,
@@ -96,7 +109,7 @@ impl History<'_> {
             let entries = self.wanted(entries);
             if let Some(last) = entries.last() {
                 (self.at, self.after, self.is_at_base) = (Some(last.placement()), last.seq, false);
-                return Ok(Some((hole, entries)));
+                return Ok(Some(Stretch { hole, entries }));
             }
             if self.ended {
                 return Ok(None);
@@ -118,7 +131,7 @@ impl History<'_> {
         entries
     }
 
-    fn of_segment(&mut self, segment: Segment) -> Result<(Option<u64>, Vec<Placed>), Trouble> {
+    fn of_segment(&mut self, segment: Segment) -> Result<Stretch, Trouble> {
         let (head, mut entries) = self.repo.segment(&segment).map_err(|failure| match failure.kind() {
             Kind::Data | Kind::Missing => Trouble::Segment(Box::new(segment.clone()), failure),
             _ => Trouble::Failed(failure),
@@ -147,10 +160,10 @@ impl History<'_> {
                 Trouble::Segment(Box::new(segment), failure)
             });
         }
-        Ok((hole, rest))
+        Ok(Stretch { hole, entries: rest })
     }
 
-    fn of_log(&mut self) -> Result<Option<(Option<u64>, Vec<Placed>)>, Trouble> {
+    fn of_log(&mut self) -> Result<Option<Stretch>, Trouble> {
         let Some(look) = self.look.filter(|_| self.through_log) else { return Ok(None) };
         let (mut entries, mut bytes) = (Vec::new(), 0);
         // From the entry that was given last on, to see whether it is the log's.
@@ -176,6 +189,7 @@ impl History<'_> {
             return Ok(None);
         };
         self.read.logged += entries.len() as u64;
-        Ok(Some(((first > self.after + 1).then(|| first - 1), entries)))
+        let hole = (first > self.after + 1).then(|| first - 1);
+        Ok(Some(Stretch { hole, entries }))
     }
 }

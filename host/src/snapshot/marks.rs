@@ -42,6 +42,8 @@ pub struct Pruned {
     pub snapshots: Vec<String>,
     /// Objects that belonged to none.
     pub orphans: u64,
+    /// Segments of the archive that no snapshot leads up to any more, or that did not count.
+    pub segments: u64,
     /// Objects that were removed, these and those of snapshots.
     pub objects: u64,
     /// Their bytes.
@@ -226,6 +228,11 @@ impl Repo<'_> {
                 names.push(name);
             }
         }
+        let archived =
+            self.superfluous(&ids.difference(&going).copied().collect(), |at| is_over(at, grace.forgotten_ms))?;
+        pruned.segments = archived.iter().filter(|(_, is_segment, _)| *is_segment).count() as u64;
+        pruned.bytes += archived.iter().map(|(_, _, size)| size).sum::<u64>();
+        names.extend(archived.into_iter().map(|(name, ..)| name));
         let manifests = going.iter().filter(|id| ids.contains(id));
         let manifests = manifests.map(|id| self.name(&Object::Manifest(*id))).collect::<Result<Vec<_>, _>>()?;
         pruned.snapshots = going.iter().filter(|id| ids.contains(id)).map(ToString::to_string).collect();

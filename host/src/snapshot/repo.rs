@@ -46,7 +46,8 @@ impl<'s> Repo<'s> {
     }
 
     /// The cluster, in hexadecimal digits.
-    pub(super) fn cluster(&self) -> &'s str {
+    #[must_use]
+    pub fn cluster(&self) -> &'s str {
         self.cluster
     }
 

@@ -259,15 +259,25 @@ fn named(manifest: &Manifest) -> String {
     format!("snapshot {}", manifest.id)
 }
 
-/// Fetches the database of a full snapshot into a new file; gives its bytes and rows.
+/// Fetches the database of a full snapshot into a new file, and what goes with its rows into another, if there is one to
+/// be; gives how many rows there are.
 ///
 /// # Errors
 /// When something of the snapshot is not as it was made.
-pub(super) fn fetch(repo: Repo<'_>, manifest: &Manifest, parallel: usize, image: &Path) -> Result<(u64, u64), Failure> {
+pub(super) fn fetch(
+    repo: Repo<'_>,
+    manifest: &Manifest,
+    parallel: usize,
+    image: &Path,
+    state: Option<&Path>,
+) -> Result<u64, Failure> {
     let reading = Reading { repo, manifest, parallel };
     let index = reading.index()?;
-    let bytes = reading.fetch_image(&index, image)?;
-    Ok((bytes, count(&manifest.tables, &named(manifest), image, false)?))
+    reading.fetch_image(&index, image)?;
+    if let Some(state) = state {
+        reading.fetch(Part::State, &index, state)?;
+    }
+    count(&manifest.tables, &named(manifest), image, false)
 }
 
 /// Puts a snapshot together in a folder, with all that goes with its rows; gives the file.

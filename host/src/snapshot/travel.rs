@@ -4,14 +4,15 @@
 //! What is to be done is thought out first ([`Plan`]), by names alone, and then done. If something of it turns out to be
 //! damaged, gone or of a story that the log lost, another way is looked for.
 
+use super::applying::{Applying, Done, unapplied, unread_log};
 use super::archive::Archive;
 use super::history::{Cut, History, Trouble};
 use super::repo::Repo;
 use super::saved::{assemble, count};
 use super::unwritten;
-use crate::db::{Applied, Database, Fold, Stop};
+use crate::db::{Database, Fold};
 use crate::failure::{Failure, Kind};
-use crate::log::{Look, Placed, Shard};
+use crate::log::{Look, Shard};
 use antiphon_core::entry::ClusterId;
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::layout::Segment;
@@ -23,8 +24,6 @@ use std::time::Instant;
 
 /// Ways that are tried, at most.
 const WAYS_MAX: u32 = 8;
-/// Calls that apply nothing, one after the other, at most: clashes may be tried one by one.
-const FRUITLESS_MAX: u32 = 1_000_000;
 /// The level of what is no segment but the log itself.
 const LOG: u8 = u8::MAX;
 
@@ -37,6 +36,8 @@ pub struct Wanted {
     pub base: Option<SnapshotId>,
     /// Go on behind stretches of the log that nobody has.
     pub allow_hole: bool,
+    /// Fetch what goes with the rows as well: where they stand, stamps, policies.
+    pub with_state: bool,
 }
 
 /// How a point is reached.
@@ -294,8 +295,10 @@ impl<'a> Travel<'a> {
             _ => Trouble::Failed(failure),
         };
         if plan.is_at_base() {
-            let image = folder.join("image.db");
-            let (_, rows) = super::saved::fetch(self.repo, base, self.parallel, &image).map_err(of_no_use)?;
+            let (image, state) = (folder.join("image.db"), folder.join("state.db"));
+            let state = wanted.with_state.then_some(state);
+            let fetched = super::saved::fetch(self.repo, base, self.parallel, &image, state.as_deref());
+            let rows = fetched.map_err(of_no_use)?;
             stages.insert("fetch", begun.elapsed().as_secs_f64());
             return Ok(Arrived {
                 base: base.clone(),
@@ -309,19 +312,20 @@ impl<'a> Travel<'a> {
                 is_complete: matches!(plan.target, Target::Seq(_)) || self.look.is_some(),
                 stages,
                 image,
-                state: None,
+                state,
                 rows: Some(rows),
             });
         }
         let path = assemble(self.repo, base, self.parallel, folder).map_err(of_no_use)?;
         stages.insert("fetch", begun.elapsed().as_secs_f64());
         let begun = Instant::now();
-        let cluster = cluster(base)?;
+        let cluster = cluster_of(base)?;
         let shards = u32::try_from(base.positions.len()).unwrap_or(u32::MAX);
         let mut db = Database::open_image(&path, cluster, shards, &fold(base)?).map_err(|error| unapplied(&error))?;
         let mut histories: Vec<History<'_>> =
             base.positions.iter().map(|(shard, at)| self.history(plan, *shard, at)).collect();
-        let (entries, changes) = self.apply(&mut db, &mut histories, wanted)?;
+        let applying = Applying { repo: self.repo, look: self.look, db: &mut db, allow_hole: wanted.allow_hole };
+        let Done { entries, changes } = applying.run(&mut histories)?;
         if let Some(why) = db.is_between().map_err(|error| unapplied(&error))? {
             return Err(
                 Failure::new(Kind::Data, format!("the log does not lead to rows that anybody had: {why}")).into()
@@ -380,127 +384,18 @@ impl<'a> Travel<'a> {
             after: at.seq,
             is_at_base: true,
             ended: false,
+            waiting: None,
+            is_holed: false,
             read: super::history::Counted::default(),
         }
-    }
-
-    /// Applies what there is of all shards, a piece of each in turn: one may wait for what another says of policies.
-    fn apply(&self, db: &mut Database, histories: &mut [History<'_>], wanted: &Wanted) -> Result<(u64, u64), Trouble> {
-        let (mut entries, mut changes) = (0, 0);
-        let mut waiting: BTreeMap<Shard, Vec<Placed>> = BTreeMap::new();
-        let mut holed: BTreeSet<Shard> = BTreeSet::new();
-        loop {
-            let (mut moved, mut blocked) = (false, None);
-            for history in histories.iter_mut() {
-                let shard = history.shard;
-                if !waiting.contains_key(&shard) {
-                    let Some((hole, next)) = history.next()? else { continue };
-                    if let Some(last) = hole {
-                        if !wanted.allow_hole {
-                            return Err(Failure::new(
-                                Kind::Refused,
-                                format!("shard {shard} lacks the entries before {}", last + 1),
-                            )
-                            .hint("`--allow-hole` goes on behind them: what was written in them is missing then")
-                            .into());
-                        }
-                        db.pass_hole(shard, last).map_err(|error| unapplied(&error))?;
-                        holed.insert(shard);
-                    }
-                    if holed.contains(&shard) {
-                        db.forgive(shard, &next).map_err(|error| unapplied(&error))?;
-                    }
-                    waiting.insert(shard, next);
-                }
-                let Some(next) = waiting.get(&shard) else { continue };
-                let before = db.position(shard).seq;
-                let (done, why) = self.apply_some(db, shard, next)?;
-                let after = db.position(shard).seq;
-                entries += next.iter().filter(|placed| placed.seq > before && placed.seq <= after).count() as u64;
-                changes += done;
-                moved |= after > before;
-                match why {
-                    Some(why) => blocked = Some((shard, why)),
-                    None => {
-                        waiting.remove(&shard);
-                        moved = true;
-                    }
-                }
-            }
-            match blocked {
-                Some((shard, why)) if !moved => {
-                    let at = db.position(shard).seq;
-                    return Err(Failure::new(Kind::NoSuchPoint, format!("entry {} of shard {shard} can't be applied to this snapshot: {why}", at + 1))
-                        .hint(format!("the schema may have changed there: `--to-seq {shard}:{at}` is the last point before it, and the next full snapshot the first one after it"))
-                        .into());
-                }
-                _ if !moved => return Ok((entries, changes)),
-                _ => {}
-            }
-        }
-    }
-
-    /// Applies entries of a shard; gives how many changes they held, and why not all could be applied.
-    fn apply_some(&self, db: &mut Database, shard: Shard, next: &[Placed]) -> Result<(u64, Option<String>), Failure> {
-        let Some(last) = next.last() else { return Ok((0, None)) };
-        let (mut changes, mut fruitless) = (0, 0);
-        while db.position(shard).seq < last.seq {
-            let Applied { changes: more, stop, entries, sliced } =
-                db.apply(shard, next).map_err(|error| unapplied(&error))?;
-            changes += more as u64;
-            fruitless = if entries > 0 || sliced { 0 } else { fruitless + 1 };
-            if fruitless > FRUITLESS_MAX {
-                return Err(Failure::new(Kind::General, format!("shard {shard} can't be applied to this snapshot")));
-            }
-            match stop {
-                None | Some(Stop::Full | Stop::Unsealed) => {}
-                Some(Stop::Gap { expected, .. }) => {
-                    return Err(Failure::new(Kind::Data, format!("the log lacks entry {expected} of shard {shard}")));
-                }
-                Some(Stop::Blocked(why)) => {
-                    if !self.foresee(db, shard)? {
-                        return Ok((changes, Some(why.to_string())));
-                    }
-                }
-            }
-        }
-        Ok((changes, None))
-    }
-
-    /// Where a resolver gave no verdict, what comes later may say who gives it. Says whether it does.
-    fn foresee(&self, db: &mut Database, shard: Shard) -> Result<bool, Failure> {
-        let Some(cluster) = db.cluster() else { return Ok(false) };
-        let epoch = super::keeper::epoch(cluster);
-        while let Some(after) = db.foresees_after(shard) {
-            let archive = self.repo.archive()?;
-            let next =
-                archive.of(epoch, shard).into_iter().find(|segment| segment.first <= after + 1 && segment.last > after);
-            let entries = match (next, self.look) {
-                (Some(segment), _) => self.repo.segment(&segment)?.1,
-                (None, Some(look)) => {
-                    let mut entries = Vec::new();
-                    look.each(shard, after + 1, |placed| {
-                        entries.push(placed);
-                        Ok::<_, crate::log::Error>(entries.len() < 1_000)
-                    })
-                    .map_err(|error| unread_log(&error))?;
-                    entries
-                }
-                (None, None) => Vec::new(),
-            };
-            if entries.is_empty() {
-                return Ok(false);
-            }
-            if db.foresee(shard, &entries) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 }
 
 /// The cluster that a snapshot is of.
-pub(super) fn cluster(manifest: &Manifest) -> Result<ClusterId, Failure> {
+///
+/// # Errors
+/// When its manifest names none.
+pub fn cluster_of(manifest: &Manifest) -> Result<ClusterId, Failure> {
     let bytes = data_encoding::HEXLOWER.decode(manifest.cluster.as_bytes()).unwrap_or_default();
     bytes.try_into().map_err(|_| {
         Failure::new(Kind::Data, format!("snapshot {} names no cluster: `{}`", manifest.id, manifest.cluster))
@@ -513,13 +408,4 @@ pub(super) fn cluster(manifest: &Manifest) -> Result<ClusterId, Failure> {
 /// When it does not.
 pub fn is_sound(image: &Path, thoroughly: bool) -> Result<(), Failure> {
     count(&[], "what was restored", image, thoroughly).map(drop)
-}
-
-fn unapplied(error: &crate::db::Error) -> Failure {
-    Failure::caused(Kind::General, "cannot apply the log to a snapshot", error)
-}
-
-fn unread_log(error: &crate::log::Error) -> Failure {
-    let kind = if matches!(error, crate::log::Error::Unreachable(_)) { Kind::Busy } else { Kind::Data };
-    Failure::caused(kind, "cannot read the log", error)
 }

@@ -20,6 +20,9 @@ pub(in crate::cli) struct List {
     /// Only those made at this time or earlier
     #[arg(long, value_name = "TIME", value_parser = moment)]
     until: Option<u64>,
+    /// Which points in time can be reached, shard by shard, and which can't
+    #[arg(long, conflicts_with_all = ["tag", "since", "until"])]
+    pitr: bool,
     #[command(flatten)]
     source: Source,
     /// One JSON object a line
@@ -30,6 +33,9 @@ pub(in crate::cli) struct List {
 impl List {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = self.source.open()?;
+        if self.pitr {
+            return super::pitr::run(&found, self.json);
+        }
         let Listed { snapshots, damaged } = found.repo().all()?;
         let mut out = io::stdout().lock();
         for (manifest, marks) in &snapshots {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::back::{as_changes, in_place, may_replace};
 use super::point::Point;
 use super::{Found, Shown, Source, snapshot};
 use crate::cli::json_line;
@@ -19,6 +20,8 @@ use antiphon_core::snapshot::reach::Target;
 
 /// Bring a database back, as a new file: that of a snapshot, or as it was at any point since the oldest one
 ///
+/// `--as-changes` brings the rows back into the database that is in use, as changes that all nodes follow.
+///
 /// Every byte is compared with what was put, what came after the snapshot is applied as nodes apply it, and SQLite looks at
 /// the whole before the file gets its name. Only whole transactions come back: one that ends after the point is left out.
 #[derive(Debug, clap::Args)]
@@ -28,9 +31,11 @@ pub(in crate::cli) struct Restore {
     id: Option<SnapshotId>,
     #[command(flatten)]
     point: Point,
-    /// The file; it must not be there yet
-    #[arg(long, short, value_name = "FILE")]
-    output: PathBuf,
+    #[command(flatten)]
+    place: Place,
+    /// With `--in-place`: give up what was written here and is not in the log
+    #[arg(long, requires = "in_place")]
+    discard_local: bool,
     /// Only this table; may be given several times
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
@@ -50,6 +55,21 @@ pub(in crate::cli) struct Restore {
     json: bool,
 }
 
+/// Where the rows go.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// The file; it must not be there yet
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Into the database itself, in one transaction; no node may run beside it, and the application may
+    #[arg(long)]
+    in_place: bool,
+    /// Into the database that is in use, as ordinary writes in one transaction: nodes follow
+    #[arg(long)]
+    as_changes: bool,
+}
+
 /// How thoroughly SQLite looks at what was restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 enum Check {
@@ -64,7 +84,7 @@ enum Check {
 
 /// Where a shard was read to.
 #[derive(Serialize)]
-struct Place {
+struct At {
     seq: u64,
     time_ms: u64,
 }
@@ -74,7 +94,7 @@ struct Report<'a> {
     snapshot: Shown<'a>,
     output: String,
     dry_run: bool,
-    positions: BTreeMap<u32, Place>,
+    positions: BTreeMap<u32, At>,
     /// The newest of the entries up to there.
     time_ms: u64,
     segments: u64,
@@ -105,10 +125,11 @@ impl Restore {
     pub(super) fn run(self) -> Result<(), Failure> {
         let begun = Instant::now();
         let found = self.source.clone().open()?;
+        let Some(file) = &self.place.output else { return self.go_back(&found) };
         if self.dry_run {
-            return self.say_plan(&found);
+            return self.say_plan(&found, &format!("`{}`", file.display()));
         }
-        let output = Output::at(&self.output)?;
+        let output = Output::at(file)?;
         let (arrived, end) = self.go(&found, output.aside())?;
         let mut stages = arrived.stages.clone();
         let checking = Instant::now();
@@ -139,7 +160,7 @@ impl Restore {
         }
         let mut out = io::stdout().lock();
         let seconds = begun.elapsed().as_secs_f64();
-        let name = self.output.display().to_string();
+        let name = file.display().to_string();
         if self.json {
             return json_line(&mut out, &report(&arrived, &end, name, rows, size, seconds, &stages));
         }
@@ -176,12 +197,12 @@ impl Restore {
             // A full one is itself, and nothing else will do; what leads to another lies in the archive.
             let base = manifest.is_full().then_some(manifest.id);
             return Ok((
-                Wanted { target, base, allow_hole: self.allow_hole },
+                Wanted { target, base, allow_hole: self.allow_hole, with_state: self.place.in_place },
                 End::Snapshot(Box::new(manifest.clone())),
             ));
         }
         let target = self.point.target(found.shards()?)?;
-        Ok((Wanted { target, base: self.id, allow_hole: self.allow_hole }, End::Point))
+        Ok((Wanted { target, base: self.id, allow_hole: self.allow_hole, with_state: self.place.in_place }, End::Point))
     }
 
     /// Goes there. Of a snapshot that was not named, the one before it does, if it turns out to be damaged.
@@ -215,17 +236,51 @@ impl Restore {
         Err(Failure::new(Kind::Missing, "there is no snapshot"))
     }
 
-    fn say_plan(&self, found: &Found) -> Result<(), Failure> {
+    /// Brings the rows back into the database that is there.
+    fn go_back(&self, found: &Found) -> Result<(), Failure> {
+        if self.place.in_place {
+            if !self.table.is_empty() {
+                return Err(Failure::usage(
+                    "a place in the log is one of all tables: `--table` does not go with `--in-place`",
+                )
+                .hint("`--as-changes` brings single tables back"));
+            }
+            may_replace(found, self.discard_local)?;
+            if self.dry_run {
+                return self.say_plan(found, &format!("`{}`", found.config.db_path.display()));
+            }
+        }
+        let folder = found.config.db_path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let aside =
+            tempfile::Builder::new().prefix(".antiphon-restore-").tempdir_in(folder.unwrap_or(Path::new(".")))?;
+        let (arrived, _) = self.go(found, aside.path())?;
+        if self.check != Check::None {
+            is_sound(&arrived.image, self.check == Check::Full)?;
+        }
+        if !arrived.is_complete {
+            return Err(Failure::new(
+                Kind::Refused,
+                format!("the archive ends at {}, and the log can't be reached", utc(reached(&arrived.positions))),
+            )
+            .hint("what came after that would be missing; `--output FILE` brings back what there is"));
+        }
+        if self.place.in_place {
+            in_place(found, &arrived, aside.path())
+        } else {
+            as_changes(found, &arrived, &self.table, self.dry_run, self.json)
+        }
+    }
+
+    fn say_plan(&self, found: &Found, name: &str) -> Result<(), Failure> {
         let named = self.point.is_none().then(|| found.manifest(self.id)).transpose()?;
         let (wanted, _) = self.wanted(found, named.as_ref())?;
         let look = if named.is_none() { found.look() } else { None };
         let plan = found.travel(look.as_ref()).plan(&wanted)?;
-        let name = self.output.display().to_string();
         let mut out = io::stdout().lock();
         if self.json {
             let planned = Planned {
                 snapshot: Shown::of(&plan.base),
-                output: name,
+                output: name.trim_matches('`').to_owned(),
                 dry_run: true,
                 segments: plan.segments().map(ToString::to_string).collect(),
                 shards_read_in_the_log: plan.logged().collect(),
@@ -234,8 +289,8 @@ impl Restore {
             return json_line(&mut out, &planned);
         }
         match &named {
-            Some(manifest) => writeln!(out, "`{name}` would be the database of snapshot {}", manifest.id)?,
-            None => writeln!(out, "`{name}` would be the database at {}", target(&wanted.target))?,
+            Some(manifest) => writeln!(out, "{name} would be the database of snapshot {}", manifest.id)?,
+            None => writeln!(out, "{name} would be the database at {}", target(&wanted.target))?,
         }
         let shown = Shown::of(&plan.base);
         writeln!(out, "  as of  {}, at {}", utc(shown.created_ms), places(&plan.base.positions))?;
@@ -312,7 +367,7 @@ fn report<'a>(
     seconds: f64,
     stages: &'a BTreeMap<&'static str, f64>,
 ) -> Report<'a> {
-    let place = |at: &Position| Place { seq: at.seq, time_ms: at.time / 1_000_000 };
+    let place = |at: &Position| At { seq: at.seq, time_ms: at.time / 1_000_000 };
     let snapshot = match end {
         End::Snapshot(manifest) => manifest,
         End::Point => &arrived.base,

@@ -46,7 +46,7 @@ impl Found {
     /// Looks at a snapshot that holds no rows: whether the archive leads to it from the full one before.
     fn increment(&self, manifest: &Manifest, level: Level, scratch: &Path) -> Result<Checked, Failure> {
         let target = Target::Seq(manifest.positions.iter().map(|(shard, at)| (*shard, at.seq)).collect());
-        let wanted = Wanted { target, base: None, allow_hole: false };
+        let wanted = Wanted { target, base: None, allow_hole: false, with_state: false };
         let mut travel = self.travel(None);
         if level == Level::Restore {
             let arrived = travel.go(&wanted, scratch, &|base| self.fold(base))?;

@@ -1,0 +1,221 @@
+//! F01: the points that only the archive and going back in time come by.
+//!
+//! Whatever had been done, the archive has no gap that is not told, every point of it comes back as it was, and a database
+//! that goes back is the old or the new one, never a mix.
+
+use super::*;
+use antiphon_harness::{Ended, finish};
+
+fn site(place: &Place, name: &str) -> Site {
+    let text = format!(
+        "db_path = '{name}.db'\n[log]\npath = 'log'\n[snapshot]\ninterval = 3600000\narchive_interval = 50\nleader_ttl = 1500\n"
+    );
+    place.file(&format!("{name}.toml"), &text);
+    place.site(name, TABLES).arguments(["run", "--config", &format!("{name}.toml")])
+}
+
+fn snapshot(place: &Place, arguments: &[&str]) -> Ended {
+    place.run([&["snapshot"], arguments, &["--config", "a.toml"]].concat())
+}
+
+fn stands(site: &Site) -> String {
+    site.one("SELECT shard || ':' || seq FROM \"__antiphon___position\"")
+}
+
+/// Whether the archive leads to where a node stands, without a gap.
+fn is_archived(place: &Place, site: &Site) -> bool {
+    let said = snapshot(place, &["list", "--pitr", "--json"]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let windows = said["windows"].as_array().unwrap();
+    assert_eq!((windows.len(), said["holes"].as_array().unwrap().len()), (1, 0), "{said}");
+    stands(site) == format!("1:{}", windows[0]["to_seq"])
+}
+
+/// What comes back at a point.
+fn restored(place: &Place, point: &str, file: &str) -> Vec<String> {
+    let said = snapshot(place, &["restore", "--to-seq", point, "--output", file]);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    antiphon_harness::dump(&Connection::open(place.path(file)).unwrap())
+}
+
+#[test]
+fn f01_deaths_of_who_archives() {
+    let place = place();
+    let mut a = site(&place, "a");
+    a.start();
+    a.sql("INSERT INTO item VALUES ('0', 0, 'first')");
+    eventually("it is sent", || a.is_quiet());
+    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    let mut points: Vec<(String, Vec<String>)> = Vec::new();
+    let deaths = ["archive-put:1", "archive-put:2", "archive-stored:1", "archive-stored:3", "increment-flushed:1"];
+    for (at, point) in deaths.into_iter().enumerate() {
+        a.term();
+        a.set(DIE_AT, Some(point));
+        a.start();
+        let incremental = point.starts_with("increment");
+        let mut n = 0;
+        eventually("it dies", || {
+            n += 1;
+            a.sql(&format!("INSERT INTO item VALUES ('{at}.{n}', {n}, 'more')"));
+            if incremental {
+                assert_ne!(snapshot(&place, &["create", "--incremental"]).code, Some(0));
+            }
+            !a.is_running()
+        });
+        dies(&mut a);
+        comes_back(&mut a);
+        eventually("it is sent", || a.is_quiet());
+        eventually("all is archived", || is_archived(&place, &a));
+        points.push((stands(&a), a.dump()));
+        for (turn, (seq, expected)) in points.iter().enumerate() {
+            assert_eq!(&restored(&place, seq, &format!("{at}-{turn}.db")), expected, "{point}");
+        }
+    }
+    let made = snapshot(&place, &["create", "--incremental"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let verified = snapshot(&place, &["verify", "--all", "--level", "restore"]);
+    assert_eq!(verified.code, Some(0), "{}", verified.stdout);
+}
+
+/// A hole is noted, and the full snapshot behind it made, even if the process dies on the way.
+#[test]
+fn f01_a_death_at_a_hole() {
+    let place = place();
+    let mut a = site(&place, "a");
+    a.start();
+    a.sql("INSERT INTO item VALUES ('0', 0, 'first')");
+    eventually("it is sent", || a.is_quiet());
+    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    eventually("all is archived", || is_archived(&place, &a));
+    // Nothing is archived while it can't be made out where.
+    a.term();
+    a.set(DIE_AT, Some("archive-put:1"));
+    a.start();
+    for n in 1..8 {
+        // It may have died already: then what is written waits for the next start.
+        a.sql(&format!("INSERT INTO item VALUES ('{n}', {n}, 'more')"));
+    }
+    dies(&mut a);
+    comes_back(&mut a);
+    eventually("it is sent", || a.is_quiet());
+    a.term();
+    for point in ["archive-hole:1", "snapshot-commit:1"] {
+        for n in 1..8 {
+            a.sql(&format!("UPDATE item SET v = v + 1 WHERE id = '{n}'"));
+            a.set(DIE_AT, Some("archive-put:1"));
+            a.start();
+            dies(&mut a);
+        }
+        let log = Connection::open(place.path("log/log.db")).unwrap();
+        log.execute("DELETE FROM shard_1 WHERE seq <= (SELECT max(seq) FROM shard_1) - 2", []).unwrap();
+        drop(log);
+        a.set(DIE_AT, Some(point));
+        a.spawn();
+        dies(&mut a);
+    }
+    comes_back(&mut a);
+    eventually("it is sent", || a.is_quiet());
+    a.sql("INSERT INTO item VALUES ('last', 0, 'last')");
+    eventually("a full one leads on", || {
+        let said = snapshot(&place, &["restore", "--to-seq", &stands(&a), "--output", "end.db"]);
+        if said.code == Some(0) && a.is_quiet() {
+            let same = antiphon_harness::dump(&Connection::open(place.path("end.db")).unwrap()) == a.dump();
+            std::fs::remove_file(place.path("end.db")).unwrap();
+            return same;
+        }
+        let _ = std::fs::remove_file(place.path("end.db"));
+        false
+    });
+}
+
+/// A database goes back in place, and whoever does it dies: it is the old one or the new one, for all who read it meanwhile.
+#[test]
+fn f01_deaths_on_the_way_back_in_place() {
+    let place = place();
+    let (mut a, mut b) = (site(&place, "a"), site(&place, "b"));
+    a.start();
+    b.start();
+    a.sql(
+        "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+           INSERT INTO shared SELECT i, 'then' FROM n",
+    );
+    settled(&[&a, &b]);
+    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    let (point, then) = (stands(&a), a.dump());
+    let points = [
+        "in-place-ready:1",
+        "settle:1",
+        "commit:1",
+        "commit:2",
+        "commit:3",
+        "committed:1",
+        "committed:2",
+        "in-place-done:1",
+        "in-place-noted:1",
+    ];
+    for (turn, at) in points.into_iter().enumerate() {
+        b.sql(&format!("UPDATE shared SET v = 'turn {turn}'; INSERT INTO item VALUES ('{turn}', {turn}, 'b')"));
+        settled(&[&a, &b]);
+        let now = a.dump();
+        a.term();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (stop, path) = (&stop, place.path("a.db"));
+            for _ in 0..4 {
+                let path = path.clone();
+                scope.spawn(move || {
+                    let conn = Connection::open(path).unwrap();
+                    conn.busy_timeout(Duration::from_secs(20)).unwrap();
+                    while !stop.load(Ordering::Relaxed) {
+                        let seen: i64 =
+                            conn.query_row("SELECT count(DISTINCT v) FROM shared", [], |row| row.get(0)).unwrap();
+                        assert_eq!(seen, 1, "a mix is seen");
+                    }
+                });
+            }
+            let arguments = ["snapshot", "restore", "--to-seq", &point, "--in-place", "--config", "a.toml"];
+            let died = finish(place.command(arguments).env(DIE_AT, at));
+            stop.store(true, Ordering::Relaxed);
+            let is_there = a.dump() == then;
+            assert!(is_there || a.dump() == now, "{at}: it is neither the old nor the new");
+            println!("{at}: {:?}, {}", died.code, if is_there { "new" } else { "old" });
+        });
+        assert_eq!(a.one("PRAGMA integrity_check"), "ok");
+        comes_back(&mut a);
+        settled(&[&a, &b]);
+        assert_eq!(a.dump(), now, "{at}: what came later comes in again");
+        let left = std::fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().path());
+        for folder in left.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(".antiphon-restore")) {
+            std::fs::remove_dir_all(folder).unwrap();
+        }
+    }
+}
+
+/// The same by changes: all of them are sent, or none.
+#[test]
+fn f01_deaths_on_the_way_back_by_changes() {
+    let place = place();
+    let (mut a, mut b) = (site(&place, "a"), site(&place, "b"));
+    a.start();
+    b.start();
+    a.sql("INSERT INTO item VALUES ('a', 1, 'then'), ('b', 2, 'then'), ('c', 3, 'then')");
+    settled(&[&a, &b]);
+    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    let (point, then) = (stands(&a), a.dump());
+    for (turn, (at, comes)) in [("reverting:1", false), ("reverted:1", true)].into_iter().enumerate() {
+        b.sql(&format!(
+            "DELETE FROM item WHERE id = 'a'; UPDATE item SET v = {turn} + 50; INSERT INTO item VALUES ('d', 4, 'new')"
+        ));
+        settled(&[&a, &b]);
+        let now = a.dump();
+        let arguments = ["snapshot", "restore", "--to-seq", &point, "--as-changes", "--config", "a.toml"];
+        let died = finish(place.command(arguments).env(DIE_AT, at));
+        assert_eq!(died.code, None, "{at}: it is killed");
+        settled(&[&a, &b]);
+        assert_eq!(b.dump(), if comes { then.clone() } else { now }, "{at}");
+        assert_eq!(snapshot(&place, &["restore", "--to-seq", &point, "--as-changes"]).code, Some(0));
+        settled(&[&a, &b]);
+        assert_eq!(b.dump(), then);
+    }
+}
