@@ -38,7 +38,7 @@ pub use expand::expand;
 pub use general::{Capture, Log, ReplicationLog};
 pub use nats::Nats;
 pub use not_yet::Notice;
-pub use observe::{HealthCheck, Logging, Prometheus};
+pub use observe::{Alerts, HealthCheck, Logging, Prometheus};
 pub use plugins::{Conflict, ConflictTable, Grants, HASHERS, Hash, Plugin, PluginLimits, Plugins, RESOLVERS};
 pub(crate) use secret::speaks_of_a_secret;
 pub use secret::{Secret, Settings, Url};
@@ -109,8 +109,10 @@ section! {
         logging: Logging,
         /// Metrics for Prometheus.
         prometheus: Prometheus,
-        /// A page that says whether this node is well.
+        /// Whether this node is well.
         health_check: HealthCheck,
+        /// Who is told when something is wrong.
+        alerts: Alerts,
     }
 }
 
@@ -137,6 +139,7 @@ pub const SECTIONS: &[Section] = &[
     Logging::SECTION,
     Prometheus::SECTION,
     HealthCheck::SECTION,
+    Alerts::SECTION,
 ];
 
 /// A configuration that was read, and what its user should know about it.

@@ -11,6 +11,7 @@
 //! | `habits` | when they are made, how they are packed, and which stay |
 //! | `leader` | which node makes those that nobody asked for |
 //! | `keeper` | the task of a node that makes snapshots |
+//! | `survey` | which there are, for those who watch over them |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
 mod drained;
@@ -23,6 +24,7 @@ mod repo;
 mod rescue;
 mod saved;
 mod shelf;
+mod survey;
 
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
@@ -31,6 +33,7 @@ pub use repo::Repo;
 pub use rescue::{Image, Rescue};
 pub use saved::{Checked, Level, check, restore};
 pub use shelf::Shelf;
+pub use survey::{Shot, Survey};
 
 use crate::failure::{Failure, Kind};
 use antiphon_core::store::StoreError;

@@ -90,14 +90,14 @@ fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[prometheus]\nenable = true\n";
+    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[replication_log]\nmax_entries = 10\n[prometheus]\nenable = true\n";
     let dir = Dir::new().file("antiphon.toml", text);
     assert_snapshot!(dir.words("config check antiphon.toml"), @"
     exit 0
     --- stdout
     `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
     --- stderr
-    warning: `prometheus.enable` has no effect in this version: no metrics are served
+    warning: `replication_log.max_entries` has no effect in this version: no entry is dropped
     ");
 }
 
@@ -302,6 +302,7 @@ fn show_hides_secrets() {
 
     [logging]
     verbose = false
+    level = ""
     format = "console"
 
     [prometheus]
@@ -315,6 +316,18 @@ fn show_hides_secrets() {
     bind = "127.0.0.1:8090"
     path = "/health"
     detailed = true
+    page = true
+    hosts = []
+    log_grace = 30000
+    lag_max = 60000
+    disk_free_min = "128 MiB"
+    snapshot_verified_within = 0
+
+    [alerts]
+    webhook = ""
+    token = ""
+    ca_file = ""
+    command = []
     "#);
     let json = dir.words("config show --json --config antiphon.toml");
     assert!(!json.contains("hunter2"));

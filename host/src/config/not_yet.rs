@@ -24,10 +24,6 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
 /// The first entry that covers a key holds.
 const NOT_YET: &[NotYet] = &[
     not_yet("replication_log.max_entries", None, "no entry is dropped"),
-    not_yet("prometheus.enable", Some("false"), "no metrics are served"),
-    not_yet("prometheus", None, "no metrics are served"),
-    not_yet("health_check.enable", Some("false"), "no health page is served"),
-    not_yet("health_check", None, "no health page is served"),
 ];
 
 /// Keys that were set and have no effect in this version, for one reason.

@@ -148,8 +148,6 @@ fn all_their_keys_parse_with_their_meaning() {
 fn what_has_no_effect_is_said_once_by_name() {
     insta::assert_snapshot!(Case::new(THEIRS).notices().join("\n"), @r#"
     `replication_log.max_entries` has no effect in this version: no entry is dropped
-    `prometheus.enable`, `prometheus.bind`, `prometheus.namespace`, `prometheus.subsystem` have no effect in this version: no metrics are served
-    `health_check.enable`, `health_check.bind`, `health_check.detailed`, `health_check.path` have no effect in this version: no health page is served
     "#);
 }
 
