@@ -16,8 +16,8 @@ use antiphon_plugin::{Certificates, Post};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use told::Told;
 use tokio_util::sync::CancellationToken;
+use told::Told;
 use way::Way;
 
 /// A node that starts is given this long.

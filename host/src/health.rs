@@ -205,7 +205,8 @@ impl Findings<'_> {
                 );
                 self.now(part, format!("{part} is paused: {reason}"), remedy);
             } else if part.starts_with("shard ") {
-                let remedy = format!("it is tried again and again; `antiphon doctor {db}` looks at all that can be wrong");
+                let remedy =
+                    format!("it is tried again and again; `antiphon doctor {db}` looks at all that can be wrong");
                 self.add(part, format!("{part} can't be applied: {reason}"), remedy, grace);
             } else if part == "publish" {
                 let remedy = format!(
@@ -214,9 +215,10 @@ impl Findings<'_> {
                 );
                 self.add(part, format!("changes can't be sent: {reason}"), remedy, grace);
             } else if part == "snapshots" {
-                let remedy = "`antiphon storage check` with this node's `--config` says what the store lacks; it is tried \
+                let remedy =
+                    "`antiphon storage check` with this node's `--config` says what the store lacks; it is tried \
                               again"
-                    .to_owned();
+                        .to_owned();
                 self.add(part, format!("no snapshot can be made: {reason}"), remedy, grace);
             } else {
                 self.add(part, format!("{part}: {reason}"), format!("see `antiphon status {db}`"), grace);
@@ -224,7 +226,11 @@ impl Findings<'_> {
         }
         if !tables.is_empty() {
             let what = format!("{} not as on other nodes: {}", tables_are(tables.len()), tables.join("; "));
-            self.now("tables", what, format!("do what it says; all else goes on. `antiphon status {db}` shows the same"));
+            self.now(
+                "tables",
+                what,
+                format!("do what it says; all else goes on. `antiphon status {db}` shows the same"),
+            );
         }
         if let Some(forged) = vitals.status.degraded.get("forged") {
             self.now("forged", forged, "see who may publish to the log's subjects".to_owned());

@@ -90,7 +90,8 @@ fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
 
 #[test]
 fn what_has_no_effect_is_said() {
-    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[replication_log]\nmax_entries = 10\n[prometheus]\nenable = true\n";
+    let text =
+        "db_path = 'app.db'\nseq_map_path = 'map'\n[replication_log]\nmax_entries = 10\n[prometheus]\nenable = true\n";
     let dir = Dir::new().file("antiphon.toml", text);
     assert_snapshot!(dir.words("config check antiphon.toml"), @"
     exit 0

@@ -13,6 +13,7 @@
 
 use antiphon_harness::Place;
 
+mod alerts;
 mod components;
 mod configured;
 mod copies;
@@ -21,6 +22,8 @@ mod faults;
 mod joining;
 mod looking;
 mod modes;
+mod observed;
+mod page;
 mod policies;
 mod rescue;
 mod schema;

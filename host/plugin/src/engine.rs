@@ -39,7 +39,15 @@ impl Runtime {
         let engine = Engine::new(&config())?;
         let linker = inert::linker(&engine)?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, cache, compiler, compiled: Mutex::default(), usages: Mutex::default(), _ticker: ticker })
+        Ok(Self {
+            engine,
+            linker,
+            cache,
+            compiler,
+            compiled: Mutex::default(),
+            usages: Mutex::default(),
+            _ticker: ticker,
+        })
     }
 
     /// Where it is counted what a plugin costs.

@@ -18,8 +18,8 @@ use crate::error::{Attempt, Error, Reason, Subject};
 use crate::lent::{Grants, Lender, Lending, Lent, Trouble};
 use crate::limits::Limits;
 use crate::log::{GuestLog, printable};
-use crate::usage::Usage;
 use crate::plugin::{Described, believed};
+use crate::usage::Usage;
 use crate::{Info, Settings, Source, sha256};
 
 /// What a storage exports, without version.

@@ -97,9 +97,7 @@ fn replicate(
         said.say(entered, node.number(), &watch.web)?;
         match runtime.block_on(node.run(stop.child_token())) {
             // As after another start: if a snapshot leads on, it goes on from there.
-            Err(failure)
-                if failure.is_of_a_lost_log() && loaded.config.snapshot.enabled && !stop.is_cancelled() =>
-            {
+            Err(failure) if failure.is_of_a_lost_log() && loaded.config.snapshot.enabled && !stop.is_cancelled() => {
                 tracing::warn!(%failure, "starting again, to look for a snapshot");
                 lost = Some(failure);
             }

@@ -348,7 +348,8 @@ fn alerts(config: &Config) -> Verdict {
         return Err(Failure::config("`alerts.token` and `alerts.ca_file` go with `alerts.webhook`, which is not set"));
     }
     if alerts.command.first().is_some_and(String::is_empty) {
-        return Err(Failure::config("`alerts.command` names no program").hint("write it as `[\"/path/to/program\", \"argument\"]`"));
+        return Err(Failure::config("`alerts.command` names no program")
+            .hint("write it as `[\"/path/to/program\", \"argument\"]`"));
     }
     Ok(())
 }

@@ -22,9 +22,7 @@ const fn not_yet(path: &'static str, fine: Option<&'static str>, what: &'static 
 }
 
 /// The first entry that covers a key holds.
-const NOT_YET: &[NotYet] = &[
-    not_yet("replication_log.max_entries", None, "no entry is dropped"),
-];
+const NOT_YET: &[NotYet] = &[not_yet("replication_log.max_entries", None, "no entry is dropped")];
 
 /// Keys that were set and have no effect in this version, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]

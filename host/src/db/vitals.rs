@@ -96,7 +96,8 @@ impl Database {
         for tracked in self.tables.iter().filter(|tracked| tracked.captured) {
             let log = quote(&change_log(&tracked.table.name));
             // The ends of the index: a scan of what one large transaction has marked would take long.
-            let sql = format!("SELECT coalesce((SELECT max(id) FROM main.{log}) - (SELECT min(id) FROM main.{log}) + 1, 0)");
+            let sql =
+                format!("SELECT coalesce((SELECT max(id) FROM main.{log}) - (SELECT min(id) FROM main.{log}) + 1, 0)");
             let marks = self.conn.prepare_cached(&sql).and_then(|mut ends| ends.query_row([], |row| unsigned(row, 0)));
             figures.marks += marks.doing(LOOKING)?;
         }

@@ -35,7 +35,14 @@ impl Lookout {
         let mut vitals = Vitals { at_ms: crate::clock::unix_ms(), ..Vitals::default() };
         vitals.health = limits.at_once(&vitals);
         let (vitals, _) = watch::channel(Arc::new(vitals));
-        Self(Arc::new(Inner { vitals, history: Mutex::default(), metrics: Mutex::default(), limits, shown: Mutex::new(Instant::now()), viewers: Arc::default() }))
+        Self(Arc::new(Inner {
+            vitals,
+            history: Mutex::default(),
+            metrics: Mutex::default(),
+            limits,
+            shown: Mutex::new(Instant::now()),
+            viewers: Arc::default(),
+        }))
     }
 
     /// What is well, and what is not.

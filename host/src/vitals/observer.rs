@@ -222,7 +222,11 @@ impl Observer {
         let log_error = logged.error.clone();
         let schema_paused = report.troubles.values().any(|trouble| trouble.schema);
         let metrics = self.board.metrics();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count that was made of whole numbers")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a count that was made of whole numbers"
+        )]
         let counted = |id: Id| metrics.value(id) as u64;
         let mut status = Status {
             database: self.database.display().to_string(),

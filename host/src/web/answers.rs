@@ -232,8 +232,7 @@ mod tests {
         let answers = answers();
         let status = |path: &str| ask(&answers, Method::GET, path, "localhost").status().as_u16();
         assert_eq!([status("/health"), status("/livez"), status("/readyz"), status("/x")], [503, 200, 503, 404]);
-        let found: serde_json::Value =
-            serde_json::from_str(&body(ask(&answers, Method::GET, "/health", "x"))).unwrap();
+        let found: serde_json::Value = serde_json::from_str(&body(ask(&answers, Method::GET, "/health", "x"))).unwrap();
         assert_eq!(found["status"], "unhealthy");
         assert_eq!(found["reasons"][0]["name"], "starting");
         assert_eq!(found["last_published_event_timestamp"], "0001-01-01T00:00:00Z");

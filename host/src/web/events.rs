@@ -29,7 +29,9 @@ fn event(name: &str, content: &impl Serialize) -> Bytes {
 }
 
 /// News without end.
-pub(super) fn stream(lookout: &Lookout) -> impl futures::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<> {
+pub(super) fn stream(
+    lookout: &Lookout,
+) -> impl futures::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + use<> {
     let mut news = lookout.follow();
     news.mark_changed();
     let first = Some(event("history", &lookout.history()));
