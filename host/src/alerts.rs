@@ -2,7 +2,8 @@
 //!
 //! Each is told what is wrong as of now and has not been told yet, and later that it is over. Nothing is queued: while a
 //! webhook can't be reached it is tried again with what is true by then. What was told is kept beside the database, so that
-//! a start tells nothing twice, and what ended meanwhile is taken back.
+//! a start tells nothing twice, and what ended meanwhile is taken back. A process that dies before it has noted what it
+//! told tells it again.
 
 mod told;
 mod way;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use told::Told;
+use told::{ENDED, Told};
 use way::Way;
 
 /// A node that starts is given this long.
@@ -101,7 +102,7 @@ impl Alerts {
         let Some(failure) = failure else { return };
         let vitals = self.lookout.vitals();
         let reason = Reason {
-            name: "ended".to_owned(),
+            name: ENDED.to_owned(),
             what: format!("this node ended: {failure}"),
             since: Some(crate::clock::utc(crate::clock::unix_ms())),
             remedy: "its log says what to do; start it again: `antiphon run`".to_owned(),
@@ -166,7 +167,10 @@ impl Telling {
 
     /// Tells all that was not told yet.
     async fn catch_up(&mut self, vitals: &Vitals) -> Result<(), String> {
-        for (words, after) in self.told.news(vitals) {
+        let grace = self.lookout.limits().log_grace.as_secs_f64();
+        let long = grace + STARTING.as_secs_f64();
+        let settled = vitals.uptime_seconds > long || vitals.caught_up && vitals.uptime_seconds > grace;
+        for (words, after) in self.told.news(vitals, settled) {
             self.way.tell(words).await?;
             self.told = after;
             self.told.write(&self.state, self.way.name());

@@ -215,10 +215,7 @@ impl Findings<'_> {
                 );
                 self.add(part, format!("changes can't be sent: {reason}"), remedy, grace);
             } else if part == "snapshots" {
-                let remedy =
-                    "`antiphon storage check` with this node's `--config` says what the store lacks; it is tried \
-                              again"
-                        .to_owned();
+                let remedy = format!("`antiphon storage check {}` says what it lacks; it is tried again", store(db));
                 self.add(part, format!("no snapshot can be made: {reason}"), remedy, grace);
             } else {
                 self.add(part, format!("{part}: {reason}"), format!("see `antiphon status {db}`"), grace);
@@ -275,7 +272,7 @@ impl Findings<'_> {
         let (db, now) = (self.db, vitals.at_ms);
         let Some(survey) = &vitals.snapshots else { return };
         if let Some(why) = &survey.error {
-            let remedy = "`antiphon storage check` with this node's `--config` says what it lacks".to_owned();
+            let remedy = format!("`antiphon storage check {}` says what it lacks", store(db));
             self.add("storage", format!("the store of snapshots can't be listed: {why}"), remedy, self.log_grace);
         }
         // What was not looked at can't be late.
@@ -292,7 +289,8 @@ impl Findings<'_> {
                 self.now("snapshot-late", "there is no snapshot", remedy);
             }
             (Some(newest), Some(interval)) => {
-                let age = now.saturating_sub(newest.created_ms);
+                // As of when the store was listed: one may have been made since.
+                let age = survey.listed_ms.saturating_sub(newest.created_ms);
                 if age > interval.saturating_mul(2).saturating_add(SNAPSHOT_GRACE_MS.min(interval)) {
                     let what = format!(
                         "the newest snapshot is {} seconds old, and one is to be made every {}",
@@ -310,9 +308,15 @@ impl Findings<'_> {
                 0 => "no snapshot was found whole by `antiphon snapshot verify`".to_owned(),
                 at => format!("it is {} seconds since a snapshot was found whole", now.saturating_sub(at) / 1000),
             };
-            self.now("snapshot-unverified", what, format!("`antiphon snapshot verify {db}`, best once a night"));
+            let remedy = format!("`antiphon snapshot verify {} --level restore`, best once a night", store(db));
+            self.now("snapshot-unverified", what, remedy);
         }
     }
+}
+
+/// The same node for commands that only need where its snapshots are.
+fn store(node: &str) -> String {
+    if node.starts_with("--") { node.to_owned() } else { format!("--db {node}") }
 }
 
 fn tables_are(tables: usize) -> String {
@@ -471,6 +475,14 @@ mod tests {
         let text = String::new;
         let grace = Duration::from_millis(grace_ms);
         vec![Finding { name: "log".to_owned(), what: text(), remedy: text(), grace }]
+    }
+
+    #[test]
+    fn commands_name_the_node_as_it_was_started() {
+        let of =
+            |file: Option<&str>| Limits::of(&HealthCheck::default(), file.map(Path::new), Path::new("app.db")).node;
+        assert_eq!((of(None).as_str(), of(Some("my a.toml")).as_str()), ("app.db", "--config 'my a.toml'"));
+        assert_eq!((store("app.db").as_str(), store("--config a.toml").as_str()), ("--db app.db", "--config a.toml"));
     }
 
     #[test]

@@ -221,6 +221,29 @@ mod tests {
         assert_eq!(prefix("", ""), "");
     }
 
+    /// Rules and dashboard name nothing that is not served, labels included.
+    #[test]
+    fn what_the_examples_ask_for_is_in_the_table() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/monitoring");
+        for file in ["rules.yml", "dashboard.json"] {
+            let text = std::fs::read_to_string(folder.join(file)).unwrap();
+            let mut asked = 0;
+            for (at, _) in text.match_indices("harmonylite_") {
+                let rest = &text[at + "harmonylite_".len()..];
+                let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+                let found = TABLE.iter().any(|metric| match metric.kind {
+                    Kind::Histogram => {
+                        ["_bucket", "_sum", "_count"].iter().any(|end| name == format!("{}{end}", metric.name))
+                    }
+                    _ => name == metric.name,
+                });
+                assert!(found, "`{name}` in {file} is not in the table");
+                asked += 1;
+            }
+            assert!(asked > 15, "{file}");
+        }
+    }
+
     /// `UPDATE_DOCS=1 cargo test` writes the page.
     #[test]
     fn the_page_of_the_guide_is_the_table() {

@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod lost;
 mod managed;
+mod observed;
 mod rescued;
 mod scenario;
 mod security;

@@ -1,7 +1,7 @@
 //! Who is told when something is wrong, and when it no longer is: by a webhook that fails at first, and by a command.
 
 use antiphon_harness::http::{Receiver, get};
-use antiphon_harness::{Site, eventually, settled};
+use antiphon_harness::{Site, eventually, finish, settled};
 use std::os::unix::fs::PermissionsExt as _;
 
 use super::observed::{at, serving};
@@ -29,7 +29,8 @@ fn a_condition_is_told_once_and_taken_back() {
     let mut b = serving(b)
         .with("ANTIPHON_ALERTS__WEBHOOK", format!("${{file:{}}}", secret.display()))
         .with("ANTIPHON_ALERTS__TOKEN", "Canary2")
-        .with("ANTIPHON_ALERTS__COMMAND", command);
+        .with("ANTIPHON_ALERTS__COMMAND", command)
+        .with("ANTIPHON_HEALTH_CHECK__LOG_GRACE", "3000");
     a.start();
     b.start();
     a.sql("INSERT INTO t VALUES (1, 'a')");
@@ -49,6 +50,9 @@ fn a_condition_is_told_once_and_taken_back() {
 
     // It dies, and finds the same after its start.
     hide_and_seek(&b);
+    // Who dies before it has noted what it told tells it again.
+    let noted = |way: &str| std::fs::read_to_string(b.state().join(format!("told-{way}.json"))).unwrap_or_default();
+    eventually("it is noted", || ["webhook", "command"].iter().all(|way| noted(way).contains("\"unhealthy\": true")));
     b.kill9();
     b.start();
     eventually("it is found again", || get(at(&b, "health"), "/health").body.contains("shard 1"));
@@ -76,8 +80,8 @@ fn hide_and_seek(site: &Site) {
         ("health".to_owned(), get(health, "/health").body),
         ("metrics".to_owned(), get(health, "/metrics").body),
     ];
-    let shown = site.verb("config", &[]);
-    places.push(("a refusal".to_owned(), shown.stderr));
+    let shown = finish(&mut site.command(&["config", "show"]));
+    places.push(("the configuration as shown".to_owned(), shown.stdout + &shown.stderr));
     for entry in std::fs::read_dir(site.state()).unwrap() {
         let path = entry.unwrap().path();
         let Ok(content) = std::fs::read(&path) else { continue };

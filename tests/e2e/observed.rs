@@ -34,7 +34,9 @@ fn metric(site: &Site, name: &str) -> Option<f64> {
         let (found, rest) = line.split_once(['{', ' ']).unwrap_or((line, ""));
         found == name.split('{').next().unwrap()
             && rest.contains(&label)
-            && name.split_once('{').is_none_or(|(_, wanted)| rest.contains(wanted.trim_end_matches('}')))
+            && name
+                .split_once('{')
+                .is_none_or(|(_, wanted)| wanted.trim_end_matches('}').split(',').all(|label| rest.contains(label)))
     });
     line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
 }

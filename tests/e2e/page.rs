@@ -93,7 +93,8 @@ fn the_page_shows_how_a_node_is_and_what_to_do() {
     browser.look(390, 844, true);
     browser.until("document.getElementById('pill').textContent === 'not well'");
     let wrong = text(&mut browser, "wrong");
-    assert!(wrong.contains("shard 1 is paused") && wrong.contains("antiphon status"), "{wrong}");
+    let said = wrong.to_lowercase();
+    assert!(said.contains("shard 1 is paused") && said.contains("antiphon status"), "{wrong}");
     assert!(browser.eval("document.title").as_str().unwrap().starts_with('●'));
     browser.picture(&picture("page-phone-dark.png"));
     browser.look(1280, 900, false);

@@ -11,6 +11,9 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+/// The name of what is wrong when a process has ended by itself.
+pub(super) const ENDED: &str = "ended";
+
 /// What somebody was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -22,8 +25,9 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// What is to be told now, in order; each with what will have been told then.
-    pub(super) fn news(&self, vitals: &Vitals) -> Vec<(Value, Self)> {
+    /// What is to be told now, in order; each with what will have been told then. Before a start has `settled`, nothing but
+    /// the end of the process before is taken back: what was wrong may only not have been found again.
+    pub(super) fn news(&self, vitals: &Vitals, settled: bool) -> Vec<(Value, Self)> {
         let mut news = Vec::new();
         let mut after = self.clone();
         for reason in &vitals.health.reasons {
@@ -33,13 +37,15 @@ impl Told {
             }
         }
         for (name, reason) in &self.reasons {
-            if vitals.health.reasons.iter().all(|now| now.name != *name) {
+            let is_over = vitals.health.reasons.iter().all(|now| now.name != *name);
+            if is_over && (settled || name == ENDED) {
                 after.reasons.remove(name);
                 news.push((message(vitals, "condition", "resolved", Some(reason)), after.clone()));
             }
         }
-        if after.unhealthy == vitals.health.healthy {
-            after.unhealthy = !vitals.health.healthy;
+        let unhealthy = !vitals.health.healthy;
+        if after.unhealthy != unhealthy && (unhealthy || after.reasons.is_empty()) {
+            after.unhealthy = unhealthy;
             news.push((message(vitals, "health", vitals.health.word(), None), after.clone()));
         }
         news
@@ -82,7 +88,11 @@ mod tests {
 
     /// Tells all there is to tell; gives it in short.
     fn tell(told: &mut Told, names: &[&str]) -> Vec<String> {
-        let news = told.news(&vitals(names));
+        tell_if(told, names, true)
+    }
+
+    fn tell_if(told: &mut Told, names: &[&str], settled: bool) -> Vec<String> {
+        let news = told.news(&vitals(names), settled);
         if let Some((_, after)) = news.last() {
             *told = after.clone();
         }
@@ -104,6 +114,20 @@ mod tests {
         assert_eq!(tell(&mut told, &["disk"]), ["condition resolved log"]);
         assert_eq!(tell(&mut told, &[]), ["condition resolved disk", "health healthy -"]);
         assert_eq!(tell(&mut told, &[]), none);
+    }
+
+    /// A start that has not looked everywhere yet takes nothing back, but that the process before it ended.
+    #[test]
+    fn a_start_takes_nothing_back_too_early() {
+        let mut told = Told::default();
+        tell(&mut told, &["shard 1"]);
+        told.reasons.insert(ENDED.to_owned(), Reason { name: ENDED.to_owned(), ..Reason::default() });
+        assert_eq!(tell_if(&mut told, &[], false), ["condition resolved ended"]);
+        let none: [&str; 0] = [];
+        assert_eq!(tell_if(&mut told, &[], false), none);
+        assert_eq!(tell_if(&mut told, &["disk"], false), ["condition firing disk"]);
+        assert_eq!(tell_if(&mut told, &["shard 1"], true), ["condition resolved disk"]);
+        assert_eq!(tell_if(&mut told, &[], true), ["condition resolved shard 1", "health healthy -"]);
     }
 
     #[test]

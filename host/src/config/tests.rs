@@ -313,6 +313,10 @@ fn values_that_make_no_sense_are_refused() {
         "[prometheus]\nbind = 'localhost'",
         "[prometheus]\nnamespace = '1-a'",
         "[health_check]\npath = 'health'",
+        "[health_check]\npath = '/metrics'",
+        "[alerts]\nwebhook = 'nonsense'",
+        "[alerts]\ntoken = 'x'",
+        "[alerts]\ncommand = ['']",
     ]
     .map(sentence)
     .join("\n");
@@ -342,6 +346,10 @@ fn values_that_make_no_sense_are_refused() {
     configuration `antiphon.toml`: `prometheus.bind` must be `host:port`, found `localhost`
     configuration `antiphon.toml`: `prometheus.namespace` can't begin the name of a metric: `1-a`
     configuration `antiphon.toml`: `health_check.path` must start with `/`
+    configuration `antiphon.toml`: `health_check.path` is `/metrics`, which means something else
+    configuration `antiphon.toml`: cannot use `alerts.webhook`: it is no address of a server; write it as `https://host/path`
+    configuration `antiphon.toml`: `alerts.token` and `alerts.ca_file` go with `alerts.webhook`, which is not set
+    configuration `antiphon.toml`: `alerts.command` names no program
     "#);
 }
 

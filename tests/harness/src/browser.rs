@@ -121,9 +121,11 @@ impl Browser {
     #[track_caller]
     pub fn until(&mut self, expression: &str) {
         let deadline = Instant::now() + PATIENCE;
-        while self.eval(&format!("!!({expression})")) != true {
+        // Before the page is there, what is asked about is not.
+        let asked = format!("(() => {{ try {{ return !!({expression}) }} catch {{ return false }} }})()");
+        while self.eval(&asked) != true {
             if Instant::now() > deadline {
-                let text = self.eval("document.body.innerText");
+                let text = self.eval("document.body ? document.body.innerText : ''");
                 panic!("never came true: {expression}\n{}\n{:?}", text.as_str().unwrap_or_default(), self.complaints);
             }
             std::thread::sleep(Duration::from_millis(50));
