@@ -21,7 +21,7 @@ pub(super) fn serving(site: Site) -> Site {
 /// Where it said that it serves this.
 pub(super) fn at(site: &Site, what: &str) -> SocketAddr {
     let said = site.said();
-    let line = said.lines().find(|line| line.trim_start().starts_with(&format!("{what} "))).expect("it is served");
+    let line = said.lines().find(|line| line.trim_start().starts_with(&format!("{what} "))).unwrap();
     let address = line.split_once("http://").unwrap().1;
     address.split('/').next().unwrap().parse().unwrap()
 }

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 const PAUSE: Duration = Duration::from_secs(2);
 /// The same while somebody looks at the page.
 const PAUSE_VIEWED: Duration = Duration::from_secs(1);
-/// A look that took long is followed by a pause so many times as long.
+/// A look that kept the database's thread for long is followed by a pause so many times as long.
 const PAUSE_TIMES: u32 = 20;
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long the database and the log may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Of what waits, so many bytes are looked into.
@@ -43,9 +44,10 @@ pub(crate) struct Observer {
     begun: Instant,
     conditions: Conditions,
     /// A question that the database has not answered yet. It is not asked again before it has.
-    asked: Option<JoinHandle<Result<Figures, db::Error>>>,
-    /// What it answered last.
+    asked: Option<JoinHandle<Result<(Figures, Duration), db::Error>>>,
+    /// What it answered last, and how long that took it.
     figures: Figures,
+    took: Duration,
     /// The last record of a clash that was counted; none before the first look.
     last_clash: Option<i64>,
     /// Clashes since the start, and records that are kept.
@@ -84,6 +86,7 @@ impl Observer {
             conditions: Conditions::default(),
             asked: None,
             figures: Figures::default(),
+            took: Duration::ZERO,
             last_clash: None,
             clashes: BTreeMap::new(),
             records: BTreeMap::new(),
@@ -98,15 +101,13 @@ impl Observer {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         self.lookout.begin(self.board.metrics().clone());
         loop {
-            let began = Instant::now();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 vitals = self.look() => self.lookout.show(vitals),
             }
             let usual = if self.lookout.viewers() > 0 { PAUSE_VIEWED } else { PAUSE };
-            // While nobody looks, nothing is to be noticed of it.
-            let pause = usual.max((began.elapsed() * PAUSE_TIMES).min(Duration::from_secs(60)));
+            let pause = usual.max((self.took * PAUSE_TIMES).min(PAUSE_MAX));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -144,10 +145,15 @@ impl Observer {
     async fn ask_database(&mut self) -> Option<String> {
         let mut asked = self.asked.take().unwrap_or_else(|| {
             let (db, after) = (self.db.clone(), self.last_clash);
-            tokio::spawn(async move { db.call(move |db| db.figures(after.unwrap_or(0), SOME_BYTES)).await })
+            let ask = move |db: &mut db::Database| {
+                let begun = Instant::now();
+                Ok((db.figures(after.unwrap_or(0), SOME_BYTES)?, begun.elapsed()))
+            };
+            tokio::spawn(async move { db.call(ask).await })
         });
         match tokio::time::timeout(PATIENCE, &mut asked).await {
-            Ok(Ok(Ok(figures))) => {
+            Ok(Ok(Ok((figures, took)))) => {
+                self.took = took;
                 let is_first = self.last_clash.is_none();
                 for clashed in &figures.clashed {
                     let of = (clashed.resolver.clone(), clashed.verdict.clone(), clashed.cause.clone());
