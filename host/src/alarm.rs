@@ -35,6 +35,12 @@ impl Alarm {
         rises.then_some(Filled { percent, waiting, room })
     }
 
+    /// The highest step that was said and has not ended, in percent; 0: none.
+    #[must_use]
+    pub fn percent(&self) -> u64 {
+        self.said
+    }
+
     /// Whether anything was said that has not ended.
     #[must_use]
     pub fn is_on(&self) -> bool {

@@ -59,6 +59,7 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
     let shelf = config.snapshot.enabled.then(|| Shelf::new(host.clone(), config.clone(), pins));
     let finder = Arc::new(Finder { host, sources: sources.cloned(), held: Mutex::new(held) });
     let reload = sources.map(|sources| reloading(Arc::clone(&finder), shelf.clone(), config.clone(), sources.clone()));
+    let plugins = Some(finder.host.clone());
     let find: Find = Arc::new(move |agreed| finder.find(agreed));
     let policies = Policies::new(find, agreed.all_policies());
     let filter = config
@@ -93,6 +94,8 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
         policies,
         reload,
         shelf,
+        plugins,
+        lookout: None,
     })
 }
 

@@ -13,7 +13,6 @@
 //! | `sources` | file, environment and flags |
 //! | `keys` | names and types: found, refused, guessed |
 //! | `check` | values that make no sense |
-//! | `not_yet` | keys that are understood and without effect in this version |
 //! | `example` | the commented file |
 
 use std::ffi::OsString;
@@ -25,7 +24,6 @@ mod expand;
 mod general;
 mod keys;
 mod nats;
-mod not_yet;
 mod observe;
 mod plugins;
 mod secret;
@@ -37,8 +35,7 @@ mod sources;
 pub use expand::expand;
 pub use general::{Capture, Log, ReplicationLog};
 pub use nats::Nats;
-pub use not_yet::Notice;
-pub use observe::{HealthCheck, Logging, Prometheus};
+pub use observe::{Alerts, HealthCheck, Logging, Prometheus};
 pub use plugins::{Conflict, ConflictTable, Grants, HASHERS, Hash, Plugin, PluginLimits, Plugins, RESOLVERS};
 pub(crate) use secret::speaks_of_a_secret;
 pub use secret::{Secret, Settings, Url};
@@ -109,8 +106,10 @@ section! {
         logging: Logging,
         /// Metrics for Prometheus.
         prometheus: Prometheus,
-        /// A page that says whether this node is well.
+        /// Whether this node is well.
         health_check: HealthCheck,
+        /// Who is told when something is wrong.
+        alerts: Alerts,
     }
 }
 
@@ -137,6 +136,7 @@ pub const SECTIONS: &[Section] = &[
     Logging::SECTION,
     Prometheus::SECTION,
     HealthCheck::SECTION,
+    Alerts::SECTION,
 ];
 
 /// A configuration that was read, and what its user should know about it.
@@ -144,19 +144,8 @@ pub const SECTIONS: &[Section] = &[
 pub struct Loaded {
     /// The settings in effect.
     pub config: Config,
-    /// Settings that are understood and without effect in this version.
-    pub notices: Vec<Notice>,
     /// Where they came from.
     pub sources: Sources,
-}
-
-impl Loaded {
-    /// Logs each notice, for a program that goes on.
-    pub fn warn(&self) {
-        for notice in &self.notices {
-            tracing::warn!(setting = %notice, "setting without effect");
-        }
-    }
 }
 
 impl Config {
@@ -167,7 +156,7 @@ impl Config {
     pub fn load(sources: Sources) -> Result<Loaded, Failure> {
         let (config, leaves) = Self::read(sources.clone())?;
         check::all(&config, sources.file.as_deref(), &leaves)?;
-        Ok(Loaded { config, notices: not_yet::notices(&leaves), sources })
+        Ok(Loaded { config, sources })
     }
 
     /// The database alone, for a command that needs nothing else: the other settings may be those of a node that this

@@ -55,6 +55,7 @@ mod unique;
 mod unit;
 mod values;
 mod verify;
+mod vitals;
 
 pub use apply::{Applied, Stop};
 pub use attachment::Detached;
@@ -84,6 +85,7 @@ pub use switch::{Known, Notice};
 pub use trial::Alone;
 pub(crate) use values::{Bound, owned};
 pub use verify::{Compared, Comparison, Differing, changed_columns, compare_files};
+pub use vitals::{Clashed, Costs, Figures};
 
 use crate::log;
 use antiphon_core::codec::{self, Encoder};
@@ -253,6 +255,8 @@ pub struct Database {
     wide: bool,
     /// Tables that may have rows without a whole key; unknown until all were looked at.
     keyless: Option<BTreeSet<String>>,
+    /// What the last seal took.
+    costs: Costs,
 }
 
 /// The cluster this database belongs to.
@@ -314,6 +318,7 @@ impl Database {
             replaced: None,
             wide,
             keyless: None,
+            costs: Costs::default(),
         };
         let mut tries = 1;
         // A start must not need a quiet moment of the application's.

@@ -206,7 +206,9 @@ impl Guard {
         let free =
             rustix::fs::statvfs(self.place.path()).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         let was_on = alarm.is_on();
-        if let Some(filled) = alarm.measure(bytes, self.outbox_bytes_max, free) {
+        let filled = alarm.measure(bytes, self.outbox_bytes_max, free);
+        self.board.aside(|asides| (asides.waiting_bytes, asides.filled_percent) = (bytes, alarm.percent()));
+        if let Some(filled) = filled {
             warn!(
                 percent = filled.percent,
                 waiting_bytes = filled.waiting,

@@ -1,6 +1,7 @@
 //! Housekeeping: what nobody needs any more goes, in steps so short that no application notices.
 
 use crate::db::{self, Db, Due, Pruned};
+use crate::report::Board;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -40,13 +41,23 @@ pub struct Housekeeper {
     records_room: u64,
     /// The last row of the outbox that was measured, and the bytes of all up to it that are still there.
     measured: (i64, u64),
+    /// How many they are.
+    batches: u64,
+    /// Who is told how much there is.
+    board: Option<Board>,
 }
 
 impl Housekeeper {
     /// A housekeeper that has looked at nothing yet.
     #[must_use]
     pub fn new(db: Db, keep: Keep) -> Self {
-        Self { db, keep, room: ROOM_FIRST, records_room: ROOM_FIRST, measured: (0, 0) }
+        Self { db, keep, room: ROOM_FIRST, records_room: ROOM_FIRST, measured: (0, 0), batches: 0, board: None }
+    }
+
+    /// One that notes there how much is kept.
+    #[must_use]
+    pub fn telling(self, board: Board) -> Self {
+        Self { board: Some(board), ..self }
     }
 
     /// Removes some of what is due at this moment, in milliseconds since 1970.
@@ -70,6 +81,7 @@ impl Housekeeper {
         let (last, bytes) = self.measured;
         let measured = self.db.call(move |db| db.measure_outbox(last, MEASURED_MAX)).await?;
         self.measured = (measured.last, bytes + measured.bytes);
+        self.batches += u64::from(measured.batches);
         let due = Due {
             before_ms: before(now_ms, self.keep.age),
             excess_bytes: self.measured.1.saturating_sub(self.keep.bytes),
@@ -77,6 +89,10 @@ impl Housekeeper {
         let room = self.room;
         let pruned = self.db.call(move |db| db.prune(due, room)).await?;
         self.measured.1 = self.measured.1.saturating_sub(pruned.bytes);
+        self.batches = self.batches.saturating_sub(pruned.batches);
+        if let Some(board) = &self.board {
+            board.aside(|asides| asides.outbox = (self.batches, self.measured.1));
+        }
         self.room = next_room(room, &pruned);
         // What was not measured yet may be in excess, too.
         Ok(Pruned { more: pruned.more || measured.batches == MEASURED_MAX, ..pruned })

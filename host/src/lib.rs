@@ -32,6 +32,8 @@
 //! | [`failure`] | what went wrong, as the user reads it |
 //! | [`storage`] | where snapshots are kept |
 //! | [`snapshot`] | how they are made, and how a database comes back from one |
+//! | [`vitals`], [`health`] | how a node is, seen from within; what is wrong with it, and what to do |
+//! | [`metrics`], [`web`], [`alerts`] | the same for Prometheus, over HTTP, and for whoever wants to be told |
 //! | [`telemetry`] | log lines |
 //! | [`template`] | what a component of the user's own starts from |
 //! | [`flaw`] | planted bugs, for tests alone |
@@ -39,6 +41,7 @@
 #[macro_use]
 pub mod flaw;
 pub mod alarm;
+pub mod alerts;
 pub mod announce;
 mod apart;
 mod aside;
@@ -51,11 +54,13 @@ pub mod db;
 pub mod errand;
 pub mod failure;
 pub mod guard;
+pub mod health;
 pub mod housekeeping;
 pub mod join;
 pub mod life;
 pub mod lock;
 pub mod log;
+pub mod metrics;
 pub mod node;
 pub mod place;
 pub mod placement;
@@ -77,5 +82,7 @@ pub mod telemetry;
 pub mod template;
 pub mod trial;
 mod unread;
+pub mod vitals;
 pub mod watch;
+pub mod web;
 mod words;

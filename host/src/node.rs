@@ -13,8 +13,10 @@ use crate::report::Board;
 use crate::seq_map::SeqMap;
 use crate::snapshot::{Archivist, Keeper, LiveParts, Shelf, Signals};
 use crate::subscribe::Subscriber;
+use crate::vitals::{Lookout, Observer};
 use crate::watch::Watch;
 use antiphon_core::entry::Origin;
+use antiphon_plugin::PluginHost;
 use following::Following;
 use futures::FutureExt as _;
 use publishing::Publishing;
@@ -54,6 +56,8 @@ pub struct Node {
     outbox_bytes_max: u64,
     reload: Option<crate::reload::Reload>,
     shelf: Option<Shelf>,
+    plugins: Option<PluginHost>,
+    lookout: Option<Lookout>,
     publishes: bool,
     number: u64,
     incarnation: u64,
@@ -134,6 +138,7 @@ impl Node {
                 activity: Arc::clone(&activity),
                 board: self.board.clone(),
                 seq_map: self.seq_map.clone(),
+                is_at_end: false,
             };
             tasks.spawn(following.run(stop.clone()).instrument(info_span!("apply", shard)));
         }
@@ -167,10 +172,16 @@ impl Node {
                 board: self.board.clone(),
                 path: self.place.path().to_owned(),
                 signals,
+                watched: self.lookout.is_some(),
             };
             tasks.spawn(keeper.run(stop.clone()).map(done).instrument(info_span!("snapshots")));
         }
-        let housekeeper = Housekeeper::new(self.db.clone(), self.keep);
+        if let Some(lookout) = self.lookout {
+            let (db, log, path) = (self.db.clone(), self.log.clone(), self.place.path().to_owned());
+            let observer = Observer::new(lookout, db, log, self.board.clone(), self.plugins, path);
+            tasks.spawn(observer.run(stop.clone()).map(done).instrument(info_span!("observe")));
+        }
+        let housekeeper = Housekeeper::new(self.db.clone(), self.keep).telling(self.board.clone());
         tasks.spawn(housekeeper.run(stop.clone()).map(done).instrument(info_span!("housekeeping")));
         let announcer = || Announcer::new(self.db.clone(), self.log.clone(), self.board.clone());
         tasks.spawn(announcer().run(stop.clone()).map(done));

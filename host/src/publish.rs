@@ -1,6 +1,6 @@
 //! From the application's commits to the log: seal, append, and leave the rest to the echo.
 
-use crate::db::{self, Database, Db, Notice};
+use crate::db::{self, Costs, Database, Db, Notice};
 use crate::log::{self, AWAY_AFTER, Announced, Appended, Log, Shard};
 use crate::placement::{self, Loss};
 use crate::policies;
@@ -55,6 +55,17 @@ pub enum Progress {
     More,
 }
 
+/// What steps did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Batches that the log took.
+    pub batches: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What the last seal took.
+    pub costs: Costs,
+}
+
 /// Seals what the application committed and appends it.
 ///
 /// Holds nothing that is not on disk: after an error it starts again from there.
@@ -63,7 +74,7 @@ pub struct Publisher {
     log: Arc<dyn Log>,
     /// The last number known to be in the log; absent until the shard has been read to its end once.
     sent: BTreeMap<Shard, u64>,
-    appended: u64,
+    done: Done,
     reattach: Reattach,
     /// Since when something is to be said of policies in a shard.
     due: BTreeMap<Shard, Instant>,
@@ -89,7 +100,7 @@ impl Publisher {
     #[must_use]
     pub fn with_scratch(db: Db, log: Arc<dyn Log>, scratch: PathBuf, shelf: Option<Shelf>) -> Self {
         let reattach = Reattach::new(db.clone(), log.clone(), scratch, shelf);
-        Self { db, log, sent: BTreeMap::new(), appended: 0, reattach, due: BTreeMap::new(), compared: false }
+        Self { db, log, sent: BTreeMap::new(), done: Done::default(), reattach, due: BTreeMap::new(), compared: false }
     }
 
     /// Seals one piece and appends what waits.
@@ -98,7 +109,8 @@ impl Publisher {
     /// When the database or the log refuses. Nothing is lost: the next step takes up where this one ended.
     pub async fn step(&mut self) -> Result<Progress, Error> {
         fault!("publish");
-        let sealed = self.seal().await?;
+        let (sealed, costs) = self.seal().await?;
+        self.done.costs = costs;
         let shards = self.db.call(|db| Ok(db.shards())).await?;
         for shard in 1..=shards {
             if let Err(error) = self.send(shard).await {
@@ -112,9 +124,9 @@ impl Publisher {
         Ok(if reattached == Progress::More { reattached } else { sealed })
     }
 
-    /// How many batches it has appended since this was asked last.
-    pub fn take_appended(&mut self) -> u64 {
-        std::mem::take(&mut self.appended)
+    /// What it has done since this was asked last.
+    pub fn take_done(&mut self) -> Done {
+        std::mem::take(&mut self.done)
     }
 
     /// Whether something is to be said as soon as others have read as far.
@@ -128,11 +140,11 @@ impl Publisher {
     /// # Errors
     /// When the database refuses.
     pub async fn prepare(&self) -> Result<Progress, Error> {
-        self.seal().await
+        Ok(self.seal().await?.0)
     }
 
-    async fn seal(&self) -> Result<Progress, Error> {
-        let more = self
+    async fn seal(&self) -> Result<(Progress, Costs), Error> {
+        let (more, costs) = self
             .db
             .call(|db| {
                 for table in db.install(true)? {
@@ -141,10 +153,10 @@ impl Publisher {
                 let scanning = db.scan()?;
                 let more = db.seal()?;
                 db.finish_founding()?;
-                Ok(scanning || more)
+                Ok((scanning || more, db.take_costs()))
             })
             .await?;
-        Ok(if more { Progress::More } else { Progress::Idle })
+        Ok((if more { Progress::More } else { Progress::Idle }, costs))
     }
 
     /// Says where decided policies come into force, in each shard that this node has read to its end. Whoever is first
@@ -231,7 +243,7 @@ impl Publisher {
             fault!("unsent");
             self.compare(shard).await?;
             let frames: Vec<Vec<u8>> = waiting.into_iter().map(|batch| batch.frame).collect();
-            let count = frames.len() as u64;
+            let (count, bytes) = (frames.len() as u64, frames.iter().map(|frame| frame.len() as u64).sum::<u64>());
             fault!("append");
             let appended = self.log.append(shard, origin, first, &frames).await;
             if appended.is_err() && crate::flaw!(LostWhenRefused) {
@@ -242,7 +254,8 @@ impl Publisher {
             match appended? {
                 Appended::At(seq) => {
                     sent += count;
-                    self.appended += count;
+                    self.done.batches += count;
+                    self.done.bytes += bytes;
                     if crate::flaw!(AckIsEcho) {
                         self.db.call(move |db| db.forget_pending(sent)).await?;
                     }

@@ -4,6 +4,8 @@
 //! It is kept in `status.json` in the host's own directory, written when it changes and at most once a second, aside
 //! and then renamed: whoever reads it reads a whole one. Nothing is ever read back from it by the host.
 
+use crate::metrics::Metrics;
+use crate::snapshot::Survey;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -63,6 +65,8 @@ pub struct Trouble {
     pub reason: String,
     /// Since when.
     pub since_ms: u64,
+    /// What has to change is a table or a column that is not here.
+    pub schema: bool,
 }
 
 /// The last error.
@@ -140,6 +144,7 @@ pub struct Board(Arc<Inner>);
 struct Inner {
     noted: Mutex<Noted>,
     changed: Notify,
+    metrics: Metrics,
 }
 
 #[derive(Debug, Default)]
@@ -147,6 +152,26 @@ struct Noted {
     report: Report,
     applied: u64,
     sent: u64,
+    asides: Asides,
+}
+
+/// What only those ask who look from within the process.
+#[derive(Clone, Debug, Default)]
+pub struct Asides {
+    /// Bytes that wait for the log.
+    pub waiting_bytes: u64,
+    /// The share of its room that the outbox has used, in percent, once that is much.
+    pub filled_percent: u64,
+    /// Batches in the outbox, and their bytes.
+    pub outbox: (u64, u64),
+    /// When the log took the newest entry of this node's own that came back, in milliseconds since 1970.
+    pub last_own_ms: u64,
+    /// The same for the newest of another's.
+    pub last_others_ms: u64,
+    /// Shards that were read to their end once.
+    pub caught_up: std::collections::BTreeSet<crate::log::Shard>,
+    /// Snapshots; none if none are made here.
+    pub snapshots: Option<Survey>,
 }
 
 impl Board {
@@ -160,7 +185,31 @@ impl Board {
             log,
             ..Report::default()
         };
-        Self(Arc::new(Inner { noted: Mutex::new(Noted { report, ..Noted::default() }), changed: Notify::new() }))
+        let noted = Mutex::new(Noted { report, ..Noted::default() });
+        Self(Arc::new(Inner { noted, changed: Notify::new(), metrics: Metrics::default() }))
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// What is noted, as of now. Speeds are those of the last report.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.noted().report.clone()
+    }
+
+    /// What is noted besides.
+    #[must_use]
+    pub fn asides(&self) -> Asides {
+        self.noted().asides.clone()
+    }
+
+    /// Notes something besides.
+    pub fn aside(&self, note: impl FnOnce(&mut Asides)) {
+        note(&mut self.noted().asides);
     }
 
     /// This part goes on as it should.
@@ -175,23 +224,28 @@ impl Board {
 
     /// This part waits for something to change.
     pub fn paused(&self, part: &str, reason: &str) {
-        self.trouble(part, reason, true);
+        self.trouble(part, reason, true, false);
+    }
+
+    /// This part waits for a table or a column.
+    pub fn paused_over_schema(&self, part: &str, reason: &str) {
+        self.trouble(part, reason, true, true);
     }
 
     /// This part met an error, and tries again.
     pub fn failing(&self, part: &str, error: &str) {
         let last = LastError { part: part.to_owned(), error: error.to_owned(), at_ms: crate::clock::unix_ms() };
         self.noted().report.last_error = Some(last);
-        self.trouble(part, error, false);
+        self.trouble(part, error, false, false);
     }
 
-    fn trouble(&self, part: &str, reason: &str, paused: bool) {
+    fn trouble(&self, part: &str, reason: &str, paused: bool, schema: bool) {
         let mut noted = self.noted();
         let since_ms = match noted.report.troubles.get(part) {
             Some(known) if known.reason == reason => known.since_ms,
             _ => crate::clock::unix_ms(),
         };
-        let trouble = Trouble { paused, reason: reason.to_owned(), since_ms };
+        let trouble = Trouble { paused, reason: reason.to_owned(), since_ms, schema };
         if noted.report.troubles.insert(part.to_owned(), trouble.clone()) != Some(trouble) {
             drop(noted);
             self.0.changed.notify_one();

@@ -24,6 +24,7 @@
 //! | `keeper` | the task of a node that makes snapshots |
 //! | `travel` | a point in time: a snapshot, and what came after it |
 //! | `output` | a database that was brought back gets its name |
+//! | `survey` | which there are, for those who watch over them |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
 mod applying;
@@ -47,6 +48,7 @@ mod rescue;
 mod rhythm;
 mod saved;
 mod shelf;
+mod survey;
 mod travel;
 
 pub use archive::{Archived, Reachable, Window, archived_to, windows};
@@ -64,6 +66,7 @@ pub use rescue::{Image, Rescue};
 pub use rhythm::{Rhythm, Run, rhythms};
 pub use saved::{Checked, Level, check};
 pub use shelf::Shelf;
+pub use survey::{Shot, Survey};
 pub use travel::{Arrived, Plan, Travel, Wanted, cluster_of, is_sound};
 
 use crate::failure::{Failure, Kind};

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 mod logged;
 mod stored;
 
+pub(crate) use logged::members_of;
+
 /// A node that is behind for longer than this is not well.
 pub const BEHIND_MAX_SECONDS: f64 = 60.0;
 /// Changes are counted in so many entries of a shard and no further.
@@ -291,36 +293,47 @@ impl Status {
             ..Self::default()
         };
         status.look_at_log(carrier, &stored.positions, now_ms);
-        if stored.forged > 0 {
-            let entries = count(stored.forged, "entry", "entries");
-            let words = format!(
-                "{entries} of the log said that another node wrote it than the one that sent it, and was left out; see who \
-                 may publish to the log's subjects"
-            );
-            status.degraded.insert("forged".to_owned(), words);
-        }
+        status.note_forged(stored.forged);
         if let Some(report) = report {
-            status.tables = report.tables;
-            if running {
-                status.degraded.extend(report.degraded);
-            }
-            status.refused = report.refused;
-            status.last_error_seconds_ago = report.last_error.as_ref().map(|last| ago(last.at_ms, now_ms));
-            status.last_error = report.last_error;
-            status.troubles = report
-                .troubles
-                .into_iter()
-                .map(|(part, trouble)| {
-                    let seconds = ago(trouble.since_ms, now_ms);
-                    (part, Trouble { paused: trouble.paused, reason: trouble.reason, seconds })
-                })
-                .collect();
+            status.take(report, now_ms);
         }
         status.judge();
         Ok(status)
     }
 
-    fn judge(&mut self) {
+    /// Takes over what the process says of itself.
+    pub(crate) fn take(&mut self, report: Report, now_ms: u64) {
+        self.tables = report.tables;
+        if self.host.running {
+            self.degraded.extend(report.degraded);
+        }
+        self.refused = report.refused;
+        self.last_error_seconds_ago = report.last_error.as_ref().map(|last| ago(last.at_ms, now_ms));
+        self.last_error = report.last_error;
+        self.troubles = report
+            .troubles
+            .into_iter()
+            .map(|(part, trouble)| {
+                let seconds = ago(trouble.since_ms, now_ms);
+                (part, Trouble { paused: trouble.paused, reason: trouble.reason, seconds })
+            })
+            .collect();
+    }
+
+    /// Entries that were left out, for another sent them than they said.
+    pub(crate) fn note_forged(&mut self, forged: u64) {
+        if forged > 0 {
+            let entries = count(forged, "entry", "entries");
+            let words = format!(
+                "{entries} of the log said that another node wrote it than the one that sent it, and was left out; see who \
+                 may publish to the log's subjects"
+            );
+            self.degraded.insert("forged".to_owned(), words);
+        }
+    }
+
+    /// Comes to a verdict over all that is known.
+    pub(crate) fn judge(&mut self) {
         let first = |paused: bool| {
             let found = self.troubles.iter().find(|(_, trouble)| trouble.paused == paused);
             found.map(|(part, trouble)| format!("{part}: {}", trouble.reason))
@@ -356,11 +369,11 @@ impl Status {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "an age for people")]
-fn ago(then_ms: u64, now_ms: u64) -> f64 {
+pub(crate) fn ago(then_ms: u64, now_ms: u64) -> f64 {
     now_ms.saturating_sub(then_ms) as f64 / 1000.0
 }
 
-fn host(running: bool, report: Option<&Report>, report_error: Option<String>, now_ms: u64) -> Host {
+pub(crate) fn host(running: bool, report: Option<&Report>, report_error: Option<String>, now_ms: u64) -> Host {
     let Some(report) = report.filter(|report| report.is_of_a_process()) else {
         return Host { running, report_error, ..Host::default() };
     };
@@ -378,7 +391,7 @@ fn host(running: bool, report: Option<&Report>, report_error: Option<String>, no
     }
 }
 
-fn changes_in(frame: &[u8]) -> u64 {
+pub(crate) fn changes_in(frame: &[u8]) -> u64 {
     let Ok(entry) = codec::decode(frame) else { return 0 };
     let Body::Changes(changes) = entry.body else { return 0 };
     changes.chunks.iter().map(|chunk| (chunk.written.len() + chunk.gone.len()) as u64).sum()

@@ -40,13 +40,30 @@ pub enum Progress {
     Blocked(Obstacle),
 }
 
+/// What steps did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Entries dealt with.
+    pub entries: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Changes applied.
+    pub changes: u64,
+    /// Those of them that are this node's own, which came back.
+    pub own_changes: u64,
+    /// When the log took the last entry of this node's own, in nanoseconds of its clock; 0: there was none.
+    pub own_time: u64,
+    /// The same for another's.
+    pub others_time: u64,
+}
+
 /// Follows one shard. Holds nothing that is not on disk, but whether it knows what the latest entries touched.
 pub struct Subscriber {
     db: Db,
     log: Arc<dyn Log>,
     shard: Shard,
     remembers: bool,
-    applied: u64,
+    done: Done,
     reached: Option<u64>,
 }
 
@@ -60,7 +77,7 @@ impl Subscriber {
     /// A subscriber of one shard.
     #[must_use]
     pub fn new(db: Db, log: Arc<dyn Log>, shard: Shard) -> Self {
-        Self { db, log, shard, remembers: false, applied: 0, reached: None }
+        Self { db, log, shard, remembers: false, done: Done::default(), reached: None }
     }
 
     /// Reads some entries and applies what fits one transaction.
@@ -75,9 +92,9 @@ impl Subscriber {
         stepped
     }
 
-    /// How many changes it has applied since this was asked last.
-    pub fn take_applied(&mut self) -> u64 {
-        std::mem::take(&mut self.applied)
+    /// What it has done since this was asked last.
+    pub fn take_done(&mut self) -> Done {
+        std::mem::take(&mut self.done)
     }
 
     /// Where it has come to, if it has moved since this was asked last.
@@ -107,10 +124,22 @@ impl Subscriber {
             return Ok(Progress::Idle(position.seq));
         }
         fault!("read");
-        let (applied, reached) =
-            self.db.call(move |db| Ok((db.apply(shard, &entries)?, db.position(shard).seq))).await?;
+        let (applied, reached, bytes) = self
+            .db
+            .call(move |db| {
+                let applied = db.apply(shard, &entries)?;
+                let reached = db.position(shard).seq;
+                let dealt_with = entries.iter().filter(|placed| placed.seq > position.seq && placed.seq <= reached);
+                Ok((applied, reached, dealt_with.map(|placed| placed.frame.len() as u64).sum::<u64>()))
+            })
+            .await?;
         self.reached = (reached > position.seq).then_some(reached).or(self.reached);
-        self.applied += applied.changes as u64;
+        self.done.entries += applied.entries as u64;
+        self.done.bytes += bytes;
+        self.done.changes += applied.changes as u64;
+        self.done.own_changes += applied.own_changes as u64;
+        self.done.own_time = self.done.own_time.max(applied.own_time);
+        self.done.others_time = self.done.others_time.max(applied.others_time);
         if applied.entries > 0 {
             tracing::debug!(shard, entries = applied.entries, changes = applied.changes, "entries applied");
         }

@@ -10,17 +10,20 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, JsonFields, Writer};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, JsonFields, Writer, format};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::Logging;
 use crate::failure::{Failure, Kind};
+use repeats::Sparing;
+
+mod repeats;
 
 /// Starts logging for the whole process, as `[logging]` says.
 ///
-/// `ANTIPHON_LOG`, else `RUST_LOG`, overrides `verbose`, as in `ANTIPHON_LOG=antiphon=trace,warn`.
+/// `ANTIPHON_LOG`, else `RUST_LOG`, overrides `level` and `verbose`, as in `ANTIPHON_LOG=antiphon=trace,warn`.
 ///
 /// # Errors
 /// If the filter in the environment makes no sense, or logging was started before.
@@ -30,19 +33,17 @@ pub fn start(logging: &Logging) -> Result<(), Failure> {
     let filter = choose(logging, filter.as_ref().map(|(name, value)| (*name, value.as_str())))?;
     let plain = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = if logging.format == "json" {
-        plain.fmt_fields(JsonFields::new()).event_format(Json).try_init()
+        plain.fmt_fields(JsonFields::new()).event_format(Sparing::new(Json)).try_init()
     } else {
         let colour = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-        plain.with_ansi(colour).with_target(false).try_init()
+        plain.with_ansi(colour).event_format(Sparing::new(format().with_target(false))).try_init()
     };
     started.map_err(|error| Failure::caused(Kind::General, "cannot start logging", &*error))
 }
 
 fn choose(logging: &Logging, variable: Option<(&str, &str)>) -> Result<EnvFilter, Failure> {
     let Some((name, directives)) = variable else {
-        // Other crates' debug lines would bury ours, and NATS's client repeats at each try what we say once.
-        let filter = if logging.verbose { "info,async_nats=warn,antiphon=debug" } else { "info,async_nats=warn" };
-        return Ok(EnvFilter::new(filter));
+        return configured(logging);
     };
     EnvFilter::try_new(directives).map_err(|error| {
         Failure::caused(Kind::Config, format!("the environment variable `{name}` is no filter of log lines"), &error)
@@ -50,6 +51,28 @@ fn choose(logging: &Logging, variable: Option<(&str, &str)>) -> Result<EnvFilter
                 "write a level, as in `{name}=debug`, or levels by module, as in `{name}=antiphon=trace,warn`"
             ))
     })
+}
+
+/// The filter that the configuration asks for.
+fn configured(logging: &Logging) -> Result<EnvFilter, Failure> {
+    // Other crates' debug lines would bury ours, and NATS's client repeats at each try what we say once.
+    let usual = if logging.verbose { "info,async_nats=warn,antiphon=debug" } else { "info,async_nats=warn" };
+    if logging.level.trim().is_empty() {
+        return Ok(EnvFilter::new(usual));
+    }
+    let usual = if logging.level.contains("async_nats") { "" } else { "async_nats=warn," };
+    EnvFilter::try_new(format!("{usual}{}", logging.level)).map_err(|error| {
+        Failure::caused(Kind::Config, format!("`logging.level` is no filter of log lines: `{}`", logging.level), &error)
+            .hint("write a level, as in `\"debug\"`, or levels by module, as in `\"info,antiphon::publish=debug\"`")
+    })
+}
+
+/// Whether lines can be filtered as the configuration asks for.
+///
+/// # Errors
+/// When what it says makes no sense.
+pub(crate) fn check(logging: &Logging) -> Result<(), Failure> {
+    configured(logging).map(drop)
 }
 
 /// One object a line: `level`, `time`, `message`, the spans it happened in, and its fields.
@@ -161,6 +184,16 @@ mod tests {
         let logging = Logging { verbose: true, ..Logging::default() };
         assert_eq!(choose(&logging, None).unwrap().to_string(), "async_nats=warn,antiphon=debug,info");
         assert_eq!(choose(&logging, Some(("RUST_LOG", "warn"))).unwrap().to_string(), "warn");
+    }
+
+    #[test]
+    fn levels_go_by_module() {
+        let level = |level: &str| Logging { level: level.to_owned(), ..Logging::default() };
+        let chosen = choose(&level("warn,antiphon::publish=debug"), None).unwrap().to_string();
+        assert_eq!(chosen, "antiphon::publish=debug,async_nats=warn,warn");
+        assert_eq!(choose(&level("async_nats=info"), None).unwrap().to_string(), "async_nats=info");
+        let failure = choose(&level("antiphon=loud"), None).unwrap_err();
+        assert!(failure.to_string().starts_with("`logging.level` is no filter of log lines: `antiphon=loud`: "));
     }
 
     #[test]

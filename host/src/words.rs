@@ -24,3 +24,10 @@ pub(crate) fn closest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>)
 pub(crate) fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     closest(name, known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
 }
+
+/// A path as one word of a shell.
+pub(crate) fn shell(path: &std::path::Path) -> String {
+    let text = path.display().to_string();
+    let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char) || !char.is_ascii();
+    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}

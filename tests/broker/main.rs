@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod lost;
 mod managed;
+mod observed;
 mod points;
 mod rescued;
 mod scenario;

@@ -88,19 +88,6 @@ fn paths_are_relative_to_the_file_or_else_to_the_working_directory() {
     "#);
 }
 
-#[test]
-fn what_has_no_effect_is_said() {
-    let text = "db_path = 'app.db'\nseq_map_path = 'map'\n[snapshot]\nenabled = true\n[prometheus]\nenable = true\n";
-    let dir = Dir::new().file("antiphon.toml", text);
-    assert_snapshot!(dir.words("config check antiphon.toml"), @"
-    exit 0
-    --- stdout
-    `antiphon.toml` is good: `app.db`, embedded log in `app.db.antiphon/log`, 1 shard
-    --- stderr
-    warning: `prometheus.enable` has no effect in this version: no metrics are served
-    ");
-}
-
 /// Leaving needs the database alone, whatever else the file asks for.
 #[test]
 fn cleanup_takes_a_file_that_names_servers() {
@@ -309,6 +296,7 @@ fn show_hides_secrets() {
 
     [logging]
     verbose = false
+    level = ""
     format = "console"
 
     [prometheus]
@@ -322,6 +310,18 @@ fn show_hides_secrets() {
     bind = "127.0.0.1:8090"
     path = "/health"
     detailed = true
+    page = true
+    hosts = []
+    log_grace = 30000
+    lag_max = 60000
+    disk_free_min = "128 MiB"
+    snapshot_verified_within = 0
+
+    [alerts]
+    webhook = ""
+    token = ""
+    ca_file = ""
+    command = []
     "#);
     let json = dir.words("config show --json --config antiphon.toml");
     assert!(!json.contains("hunter2"));

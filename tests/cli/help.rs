@@ -27,8 +27,8 @@ fn alone_it_prints_its_help() {
       plugin     Make components, look at them, try them out, and pin them
       storage    Look at the storage of snapshots, try it, and move objects by hand
       snapshot   Make snapshots of a cluster's rows, look at them, and bring a database back from one
-      repo       Look after all that a storage keeps of a cluster
       at         Ask a query of the database as it was at a point in time
+      repo       Look after all that a storage keeps of a cluster
       policy     Look at who decides clashes in a cluster, and change it for all nodes
       demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything
@@ -227,7 +227,7 @@ fn demo_help() {
 
 #[test]
 fn config_help() {
-    assert_snapshot!(Dir::new().words("config --help"), @r#"
+    assert_snapshot!(Dir::new().words("config --help"), @r"
     exit 0
     --- stdout
     Look at a configuration without running anything
@@ -235,7 +235,7 @@ fn config_help() {
     Usage: antiphon config <COMMAND>
 
     Commands:
-      check    Say whether a configuration is good, and what in it has no effect
+      check    Say whether a configuration is good
       show     Print the settings in effect, the environment's and the defaults included; secrets are
                not shown
       example  Print a commented file with every key and its default
@@ -243,7 +243,7 @@ fn config_help() {
 
     Options:
       -h, --help  Print help
-    "#);
+    ");
     assert_snapshot!(Dir::new().words("config show --help"), @r#"
     exit 0
     --- stdout

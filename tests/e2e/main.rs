@@ -13,6 +13,7 @@
 
 use antiphon_harness::Place;
 
+mod alerts;
 mod back;
 mod components;
 mod configured;
@@ -23,6 +24,8 @@ mod faults;
 mod joining;
 mod looking;
 mod modes;
+mod observed;
+mod page;
 mod policies;
 mod rescue;
 mod schema;

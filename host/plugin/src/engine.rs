@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, WasmBacktraceDetails}
 use crate::cache::Cache;
 use crate::compile::Compiler;
 use crate::inert::{self, State};
+use crate::usage::{Usage, Used};
 
 /// How long an epoch lasts: how exactly a watchdog can be set.
 const TICK: Duration = Duration::from_millis(50);
@@ -28,6 +29,8 @@ pub(crate) struct Runtime {
     pub(crate) compiler: Option<Compiler>,
     /// What was compiled or read in this process, by the sha256 of the bytes.
     compiled: Mutex<BTreeMap<String, Component>>,
+    /// What plugins cost. A handful: one for each that was ever loaded.
+    usages: Mutex<Vec<Arc<Usage>>>,
     _ticker: Ticker,
 }
 
@@ -36,7 +39,34 @@ impl Runtime {
         let engine = Engine::new(&config())?;
         let linker = inert::linker(&engine)?;
         let ticker = Ticker::start(&engine)?;
-        Ok(Self { engine, linker, cache, compiler, compiled: Mutex::default(), _ticker: ticker })
+        Ok(Self {
+            engine,
+            linker,
+            cache,
+            compiler,
+            compiled: Mutex::default(),
+            usages: Mutex::default(),
+            _ticker: ticker,
+        })
+    }
+
+    /// Where it is counted what a plugin costs.
+    pub(crate) fn usage(&self, name: &str, kind: &'static str, origin: String, sha256: &str) -> Arc<Usage> {
+        let mut usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = usages.iter().find(|usage| usage.is_of(name, kind, sha256)) {
+            return Arc::clone(known);
+        }
+        let usage = Usage::new(name, kind, origin, sha256);
+        usages.push(Arc::clone(&usage));
+        usage
+    }
+
+    /// What plugins have cost so far.
+    pub(crate) fn used(&self) -> Vec<Used> {
+        let usages = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used: Vec<Used> = usages.iter().map(|usage| usage.used()).collect();
+        used.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+        used
     }
 
     /// The component of these bytes, if this process had it before.

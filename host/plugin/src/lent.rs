@@ -32,7 +32,7 @@ use crate::log::GuestLog;
 
 pub use bucket::Bucket;
 pub(crate) use http::Trouble;
-pub use http::{Advice, Certificates, Web, WebServer};
+pub use http::{Advice, Certificates, Post, Web, WebServer};
 use http::{Connections, Sender};
 
 #[expect(unreachable_pub, reason = "what is generated names it as if it were seen outside")]

@@ -19,6 +19,7 @@
 //! | `lent` | what a storage plugin can reach: what its grants name, and nothing else |
 //! | `convert` | core's types <-> the worlds' |
 //! | `log`, `words` | what guests say, and the last words of one that failed |
+//! | `usage` | what they cost |
 //! | `error` | what went wrong, why, and what to do |
 
 mod anatomy;
@@ -37,6 +38,7 @@ mod log;
 mod plugin;
 mod resolver;
 mod storage;
+mod usage;
 mod words;
 
 use std::borrow::Cow;
@@ -50,10 +52,11 @@ pub use anatomy::{Anatomy, Fate, Import, World};
 pub use compile::{Compiled, Compiler, compile_here};
 pub use error::{EngineError, Error, Reason, Spent, Trace};
 pub use hasher::Hasher;
-pub use lent::{Advice, Bucket, Certificates, Conversation, Grants, Server, Socket, Web, WebServer};
+pub use lent::{Advice, Bucket, Certificates, Conversation, Grants, Post, Server, Socket, Web, WebServer};
 pub use limits::{Limits, METER};
 pub use resolver::Resolver;
 pub use storage::{Pace, Storage};
+pub use usage::Used;
 
 use cache::Cache;
 use engine::Runtime;
@@ -133,6 +136,12 @@ pub struct Info {
 /// Names and values of a plugin's settings.
 type Settings = Vec<(String, String)>;
 
+impl fmt::Debug for PluginHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginHost").finish_non_exhaustive()
+    }
+}
+
 impl PluginHost {
     /// Starts the engine.
     ///
@@ -142,6 +151,12 @@ impl PluginHost {
         let cache = options.cache_dir.as_deref().and_then(Cache::open);
         let runtime = Runtime::new(cache, options.compiler.clone()).map_err(|err| EngineError(err.to_string()))?;
         Ok(Self { runtime: Arc::new(runtime), lending: Arc::default() })
+    }
+
+    /// What the plugins that came to life here have cost, in the order of their names.
+    #[must_use]
+    pub fn used(&self) -> Vec<Used> {
+        self.runtime.used()
     }
 
     /// Looks at what a component imports and exports, of whatever world it is. It is compiled and not run.

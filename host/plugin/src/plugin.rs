@@ -1,6 +1,7 @@
 //! The life of a plugin's instances: made when needed, replaced when worn, dropped the moment one fails.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -11,6 +12,7 @@ use crate::error::{Attempt, Error, Reason, Spent, Subject};
 use crate::inert::{self, State};
 use crate::limits::Limits;
 use crate::log::{GuestLog, printable};
+use crate::usage::Usage;
 use crate::{Info, Origin, Source};
 
 /// What differs between the worlds.
@@ -47,6 +49,7 @@ pub(crate) struct Plugin<W: World> {
     live: Option<Live<W::Guest>>,
     fuel_used: u64,
     memory_peak: usize,
+    usage: Arc<Usage>,
 }
 
 struct Live<G> {
@@ -65,6 +68,7 @@ impl<W: World> Plugin<W> {
     ) -> Result<Self, Error> {
         let subject = Subject { name: source.name.clone(), origin: source.origin.to_string(), sha256 };
         let subject = Arc::new(subject);
+        let usage = runtime.usage(&subject.name, W::NAME, subject.origin.clone(), &subject.sha256);
         let refused = |reason| Error::new(&subject, Attempt::Load, reason);
         let sha256 = &subject.sha256;
         let foreign = source.foreign();
@@ -79,6 +83,7 @@ impl<W: World> Plugin<W> {
             live: None,
             fuel_used: 0,
             memory_peak: 0,
+            usage,
             subject: Arc::clone(&subject),
             world,
             limits,
@@ -135,6 +140,7 @@ impl<W: World> Plugin<W> {
             live: None,
             fuel_used: 0,
             memory_peak: 0,
+            usage: Arc::clone(&self.usage),
         }
     }
 
@@ -193,6 +199,7 @@ impl<W: World> Plugin<W> {
 
     /// The error of an instance that is at work, which gave an answer that can't be used.
     pub(crate) fn error_of_live(&self, attempt: Attempt, reason: Reason, fuel: u64) -> Error {
+        self.usage.note_failure();
         let error = self.error(attempt, reason);
         match &self.live {
             Some(live) => error.after(self.spent(&live.store, fuel)),
@@ -215,9 +222,11 @@ impl<W: World> Plugin<W> {
     ) -> Result<R, Error> {
         let mut live = self.live.take().ok_or_else(|| self.error(attempt, Reason::NotConfigured))?;
         self.arm(&mut live.store, attempt, fuel)?;
+        let begun = Instant::now();
         let answer = call(&live.guest, &mut live.store);
         self.fuel_used = fuel - live.store.get_fuel().unwrap_or(0).min(fuel);
         self.memory_peak = self.memory_peak.max(live.store.data().meter.memory_bytes());
+        self.usage.note(begun, self.fuel_used, self.memory_peak, answer.is_err());
         match answer {
             Ok(answer) => {
                 live.calls += 1;

@@ -19,6 +19,7 @@ use crate::lent::{Grants, Lender, Lending, Lent, Trouble};
 use crate::limits::Limits;
 use crate::log::{GuestLog, printable};
 use crate::plugin::{Described, believed};
+use crate::usage::Usage;
 use crate::{Info, Settings, Source, sha256};
 
 /// What a storage exports, without version.
@@ -82,6 +83,7 @@ struct Shared {
     info: Info,
     pool: Mutex<Pool>,
     freed: Condvar,
+    usage: Arc<Usage>,
 }
 
 #[derive(Default)]
@@ -186,6 +188,7 @@ impl Storage {
             info: Info::default(),
             pool: Mutex::default(),
             freed: Condvar::new(),
+            usage: lending.runtime.usage(&subject.name, "storage", subject.origin.clone(), &subject.sha256),
             subject: Arc::clone(&subject),
             lending,
         };
@@ -236,6 +239,7 @@ impl Storage {
     {
         let shared = &self.0;
         let mut turn = shared.turn();
+        let begun = Instant::now();
         let place = &mut turn.live;
         let time = shared.pace.time_for(bytes);
         let answer = shared.lender.on_its_thread(|| {
@@ -264,12 +268,17 @@ impl Storage {
         });
         drop(turn);
         self.sweep_later();
-        match answer {
+        let answer = match answer {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(Failed::Said(said, told))) => Err(shared.said(&said, told)),
             Some(Err(Failed::Plugin(reason))) => Err(shared.broken(attempt, reason)),
             None => Err(shared.broken(attempt, Reason::NotConfigured)),
-        }
+        };
+        // That there is no such object is an answer like any other.
+        let is_answer = |error: &StoreError| matches!(error.kind, ErrorKind::NotFound | ErrorKind::Exists);
+        let failed = answer.as_ref().is_err_and(|error| !is_answer(error));
+        shared.usage.note(begun, 0, self.memory_peak(), failed);
+        answer
     }
 
     /// Has instances looked for later that had nothing to do for long.

@@ -12,7 +12,7 @@ use crate::node::Carrier;
 /// Look at a configuration without running anything
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Say whether a configuration is good, and what in it has no effect
+    /// Say whether a configuration is good
     Check {
         #[command(flatten)]
         file: File,
@@ -66,7 +66,6 @@ impl Command {
         match self {
             Self::Check { file } => {
                 let (shown, loaded) = file.load()?;
-                warn(&loaded);
                 custom::check(&loaded.config, super::Dev::default().pins())?;
                 let Config { db_path, replication_log, .. } = &loaded.config;
                 let carrier = match crate::components::carrier(&loaded.config)? {
@@ -88,14 +87,6 @@ impl Command {
             Self::Example => out.write_all(example::file("app.db", None).as_bytes())?,
         }
         Ok(out.flush()?)
-    }
-}
-
-fn warn(loaded: &Loaded) {
-    let mut talk = io::stderr().lock();
-    for notice in &loaded.notices {
-        // Whoever closed stderr does not want to be warned.
-        let _ = writeln!(talk, "warning: {notice}");
     }
 }
 

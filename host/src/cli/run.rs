@@ -9,10 +9,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::shown::shell;
 use super::{Dev, Node};
-use crate::config::{Config, Overrides};
+use crate::alerts::Alerts;
+use crate::config::{Config, Loaded, Overrides};
+use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
+use crate::health::Limits;
 use crate::join::Entered;
 use crate::node::{self, Carrier, Opened};
+use crate::vitals::Lookout;
+use crate::web::Web;
 
 /// Replicate a database until told to stop
 ///
@@ -39,6 +44,7 @@ pub(super) struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Result<(), Failure> {
+        let pins = self.dev.pins();
         let loaded = self.node.load_with(Overrides {
             node_id: self.node_id,
             log_path: self.log,
@@ -47,42 +53,80 @@ impl Run {
             ..Overrides::default()
         })?;
         crate::telemetry::start(&loaded.config.logging)?;
-        loaded.warn();
         // Before components are compiled and kept, be it beside a database that is none.
         crate::unread::file(&loaded.config.db_path)?;
         let runtime = super::runtime()?;
         let _full = files_end_by_error(&runtime)?;
         let stop = CancellationToken::new();
-        let mut signals = None;
-        let mut lost: Option<Failure> = None;
-        loop {
-            let opened = super::wait(&runtime, node::open(crate::components::parts_of(&loaded, self.dev.pins())?));
-            let entered = opened.and_then(|opened| {
-                let said = Said::of(&opened, &loaded.config);
-                super::wait(&runtime, opened.enter()).map(|(node, entered)| (said, node, entered))
-            });
-            let (said, node, entered) = match (entered, lost.take()) {
-                (Ok((.., entered)), Some(lost)) if entered != Entered::Rescued => return Err(lost),
-                // What ended it says more than why it could not start again.
-                (Err(_), Some(lost)) => return Err(lost),
-                (entered, _) => entered?,
-            };
-            // Before anything is said: whoever waits for our words may send a signal the moment they come.
-            if signals.is_none() {
-                signals = Some(runtime.spawn(Signals::watch(&runtime)?.stop(stop.clone())));
-            }
-            said.say(entered, node.number())?;
-            match runtime.block_on(node.run(stop.child_token())) {
-                // As after another start: if a snapshot leads on, it goes on from there.
-                Err(failure)
-                    if failure.is_of_a_lost_log() && loaded.config.snapshot.enabled && !stop.is_cancelled() =>
-                {
-                    tracing::warn!(%failure, "starting again, to look for a snapshot");
-                    lost = Some(failure);
-                }
-                ended => return ended,
-            }
+        let watch = runtime.block_on(Watch::begin(&loaded))?;
+        let ended = replicate(&loaded, pins, &runtime, &stop, &watch);
+        runtime.block_on(watch.end(ended.as_ref().err()));
+        ended
+    }
+}
+
+/// Replicates until told to stop, and after the loss of a log as often as a snapshot leads on.
+fn replicate(
+    loaded: &Loaded,
+    pins: Pins,
+    runtime: &Runtime,
+    stop: &CancellationToken,
+    watch: &Watch,
+) -> Result<(), Failure> {
+    let mut signals = None;
+    let mut lost: Option<Failure> = None;
+    loop {
+        let mut parts = crate::components::parts_of(loaded, pins)?;
+        parts.lookout.clone_from(&watch.lookout);
+        let opened = super::wait(runtime, node::open(parts));
+        let entered = opened.and_then(|opened| {
+            let said = Said::of(&opened, &loaded.config);
+            super::wait(runtime, opened.enter()).map(|(node, entered)| (said, node, entered))
+        });
+        let (said, node, entered) = match (entered, lost.take()) {
+            (Ok((.., entered)), Some(lost)) if entered != Entered::Rescued => return Err(lost),
+            // What ended it says more than why it could not start again.
+            (Err(_), Some(lost)) => return Err(lost),
+            (entered, _) => entered?,
+        };
+        // Before anything is said: whoever waits for our words may send a signal the moment they come.
+        if signals.is_none() {
+            signals = Some(runtime.spawn(Signals::watch(runtime)?.stop(stop.clone())));
         }
+        said.say(entered, node.number(), &watch.web)?;
+        match runtime.block_on(node.run(stop.child_token())) {
+            // As after another start: if a snapshot leads on, it goes on from there.
+            Err(failure) if failure.is_of_a_lost_log() && loaded.config.snapshot.enabled && !stop.is_cancelled() => {
+                tracing::warn!(%failure, "starting again, to look for a snapshot");
+                lost = Some(failure);
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// Whoever looks at the node, and whoever is told how it is: from before it is opened until after it ended.
+struct Watch {
+    lookout: Option<Lookout>,
+    web: Web,
+    alerts: Alerts,
+}
+
+impl Watch {
+    async fn begin(loaded: &Loaded) -> Result<Self, Failure> {
+        let config = &loaded.config;
+        let limits = Limits::of(&config.health_check, loaded.sources.file.as_deref(), &config.db_path);
+        let lookout = Lookout::new(limits);
+        let web = Web::start(config, &lookout).await?;
+        let path = config.db_path.canonicalize().unwrap_or_else(|_| config.db_path.clone());
+        let alerts = Alerts::start(config, &lookout, node::state_directory(&path))?;
+        // If nobody asks, nobody looks.
+        let is_wanted = web.health.is_some() || web.metrics.is_some() || alerts.are_wanted();
+        Ok(Self { lookout: is_wanted.then_some(lookout), web, alerts })
+    }
+
+    async fn end(self, failure: Option<&Failure>) {
+        self.alerts.end(failure).await;
     }
 }
 
@@ -153,7 +197,7 @@ impl Said {
         }
     }
 
-    fn say(&self, entered: Entered, node: u64) -> Result<(), Failure> {
+    fn say(&self, entered: Entered, node: u64, web: &Web) -> Result<(), Failure> {
         let mut out = std::io::stderr().lock();
         writeln!(out, "replicating {} as node {}", self.database.display(), node)?;
         match self.tables.as_slice() {
@@ -186,6 +230,11 @@ impl Said {
             writeln!(out, "  replicate off: what others write is passed over")?;
         }
         writeln!(out, "  log      {}", self.carrier)?;
+        for (name, at) in [("page", &web.page), ("health", &web.health), ("metrics", &web.metrics)] {
+            if let Some(at) = at {
+                writeln!(out, "  {name:<8} {at}")?;
+            }
+        }
         let Carrier::Embedded(directory) = &self.carrier else { return Ok(()) };
         let log = absolute(directory);
         writeln!(

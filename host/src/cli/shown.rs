@@ -1,11 +1,12 @@
 //! Values, rows and times as commands print them: for people as SQL would spell them, for scripts as JSON.
 
-pub(super) use crate::words::count;
+use crate::clock::civil;
+pub(super) use crate::clock::utc;
+pub(super) use crate::words::{count, shell};
 use antiphon_core::value::Value;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 use std::fmt;
-use std::path::Path;
 
 /// Most characters of a text, and most bytes of a blob, that are printed unless all is asked for.
 pub(super) const SHORT: usize = 60;
@@ -93,13 +94,6 @@ pub(super) fn name(name: &str) -> String {
     name.chars().flat_map(|char| if is_plain(char) { vec![char] } else { char.escape_default().collect() }).collect()
 }
 
-/// A path as one word of a shell.
-pub(super) fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+:@%,=".contains(char) || !char.is_ascii();
-    if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
-}
-
 /// Columns and their values: `id = 1, name = 'Ada'`.
 pub(super) struct Fields<'a> {
     pub(super) columns: &'a [String],
@@ -172,28 +166,7 @@ fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// A time in UTC: `2026-11-21T12:05:41.123Z`.
-pub(super) fn utc(unix_ms: u64) -> String {
-    let (days, in_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let (year, month, day) = civil(days);
-    let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
-    let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
-}
-
-/// The date so many days after 1970-01-01, in a calendar whose years begin in March.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (year + era * 400 + carry, month, day)
-}
-
-/// The inverse of [`civil`].
+/// So many days after 1970-01-01 is a date, in a calendar whose years begin in March.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year / 400, year % 400);
@@ -290,6 +263,7 @@ pub(super) fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn literal(value: impl Into<Value>) -> String {
         Literal { value: &value.into(), most: 8 }.to_string()

@@ -90,7 +90,7 @@ pub(super) struct Found {
 }
 
 impl Source {
-    pub(super) fn which(&self) -> super::storage::Which {
+    pub(super) fn which(&self) -> storage::Which {
         self.which.clone()
     }
 

@@ -335,8 +335,34 @@ fn observation(config: &Config) -> Verdict {
                 .hint("use letters, digits and `_`, and a letter first"));
         }
     }
-    if !config.health_check.path.starts_with('/') {
+    let health = &config.health_check;
+    if !health.path.starts_with('/') {
         return Err(Failure::config("`health_check.path` must start with `/`"));
+    }
+    if ["/livez", "/readyz", "/metrics", "/events"].contains(&health.path.as_str()) {
+        return Err(Failure::config(format!("`health_check.path` is `{}`, which means something else", health.path))
+            .hint("choose another path, as `/health`"));
+    }
+    within("health_check.log_grace", health.log_grace, 0, 86_400_000)?;
+    within("health_check.lag_max", health.lag_max, 1_000, u64::MAX)?;
+    crate::telemetry::check(&config.logging)?;
+    alerts(config)
+}
+
+/// Whoever is told when something is wrong can be told.
+fn alerts(config: &Config) -> Verdict {
+    let alerts = &config.alerts;
+    let webhook = alerts.webhook.reveal();
+    // One that stands elsewhere is looked at when the node starts.
+    if !webhook.is_empty() && !webhook.starts_with("${") {
+        crate::alerts::check_webhook(webhook)?;
+    }
+    if webhook.is_empty() && (!alerts.token.is_empty() || !alerts.ca_file.as_os_str().is_empty()) {
+        return Err(Failure::config("`alerts.token` and `alerts.ca_file` go with `alerts.webhook`, which is not set"));
+    }
+    if alerts.command.first().is_some_and(String::is_empty) {
+        return Err(Failure::config("`alerts.command` names no program")
+            .hint("write it as `[\"/path/to/program\", \"argument\"]`"));
     }
     Ok(())
 }

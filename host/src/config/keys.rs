@@ -36,7 +36,6 @@ pub(super) struct Leaf {
     pub(super) pattern: String,
     /// As the user knows it: `plugin.backup.source`.
     pub(super) shown: String,
-    pub(super) value: Value,
     pub(super) origin: Option<Origin>,
 }
 
@@ -132,7 +131,6 @@ impl Walk<'_> {
                 self.leaves.push(Leaf {
                     pattern: key.path(),
                     shown: shown.to_owned(),
-                    value: value.clone(),
                     origin: self.given.origin(leaf_tag(value)),
                 });
                 Ok(())

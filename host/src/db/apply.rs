@@ -23,6 +23,12 @@ pub struct Applied {
     pub entries: usize,
     /// Changes applied.
     pub changes: usize,
+    /// Those of them that are this node's own, which came back.
+    pub own_changes: usize,
+    /// When the log took the last entry of this node's own among them, and the last of another's; 0: there is none.
+    pub own_time: u64,
+    /// See `own_time`.
+    pub others_time: u64,
     /// They are a slice of a large unit: whoever else wants to write needs time before the next one.
     pub sliced: bool,
     /// Why it ended before the last entry, if it did.
@@ -191,6 +197,12 @@ impl Database {
                     moved.extend(origin);
                     applied.entries += 1;
                     applied.changes += changes;
+                    if origin == Some(self.origin) {
+                        applied.own_changes += changes;
+                        applied.own_time = placed.time;
+                    } else if changes > 0 {
+                        applied.others_time = placed.time;
+                    }
                 }
                 Err(Refusal::Blocked(reason)) => {
                     applied.stop = Some(Stop::Blocked(reason));

@@ -25,6 +25,7 @@ use rusqlite::types::ValueRef;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher as _;
+use std::time::Instant;
 
 /// What is left of the room one seal has.
 struct Room {
@@ -86,17 +87,23 @@ impl Database {
         }
         // A table whose triggers are others than it needs now still has marks, and a unit without them is torn.
         self.install(true)?;
-        if !(self.is_dirty()? || self.has_open_unit()) {
+        let begun = Instant::now();
+        let has_work = self.is_dirty()? || self.has_open_unit();
+        self.costs.looked = Some(begun.elapsed());
+        if !has_work {
             return Ok(false);
         }
-        self.transaction(|db| {
+        let begun = Instant::now();
+        let sealed = self.transaction(|db| {
             if db.refresh_schema()? {
                 // It changed before the lock was ours: a row read by the old columns would lose the new one's value.
                 return Ok(true);
             }
             fault!("seal");
             db.seal_piece()
-        })
+        });
+        self.costs.sealed = Some(begun.elapsed());
+        sealed
     }
 
     pub(super) fn has_open_unit(&self) -> bool {

@@ -332,6 +332,11 @@ impl Database {
             let next = survey.numbers.iter().find(|next| **next > cursor.piece);
             (cursor.piece, cursor.done) = (next.copied().unwrap_or(number + 1), 0);
         }
+        if origin == self.origin {
+            (applied.own_changes, applied.own_time) = (applied.changes, at.time);
+        } else {
+            applied.others_time = at.time;
+        }
         let is_done = cursor.piece > number && room > 0 && self.evict_displaced(unit, room)?;
         self.retry_hidden(shard)?;
         if !is_done {

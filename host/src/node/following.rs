@@ -2,9 +2,11 @@
 
 use super::failing::{chain, is_lasting_db, lost_log, unable};
 use super::retry::Retry;
+use crate::db::ObstacleKind;
 use crate::failure::Failure;
 use crate::guard::Activity;
 use crate::log::{self, Log, Shard};
+use crate::metrics::table::Id;
 use crate::report::Board;
 use crate::seq_map::SeqMap;
 use crate::subscribe::{self, Progress, Subscriber};
@@ -26,6 +28,8 @@ pub(super) struct Following {
     pub(super) activity: Arc<Activity>,
     pub(super) board: Board,
     pub(super) seq_map: SeqMap,
+    /// It has read all there was once.
+    pub(super) is_at_end: bool,
 }
 
 impl Following {
@@ -36,7 +40,7 @@ impl Following {
         let part = format!("shard {}", self.shard);
         while !stop.is_cancelled() {
             let stepped = self.subscriber.step().await;
-            self.board.count(self.subscriber.take_applied(), 0);
+            self.note();
             if let Some(reached) = self.subscriber.take_reached() {
                 self.seq_map.note([(self.shard, reached)]);
             }
@@ -51,6 +55,11 @@ impl Following {
                     retry.reset();
                     self.board.well(&part);
                     blocked = None;
+                    if !self.is_at_end {
+                        self.is_at_end = true;
+                        let shard = self.shard;
+                        self.board.aside(|asides| asides.caught_up.extend([shard]));
+                    }
                     if said.take().is_some() {
                         info!("resumed");
                     }
@@ -69,7 +78,9 @@ impl Following {
                         warn!(reason, "paused until this changes; capture goes on");
                         said = Some(reason.clone());
                     }
-                    if again {
+                    if again && matches!(obstacle.kind(), ObstacleKind::Table(_) | ObstacleKind::Column { .. }) {
+                        self.board.paused_over_schema(&part, &reason);
+                    } else if again {
                         self.board.paused(&part, &reason);
                     }
                     blocked = Some(reason);
@@ -90,6 +101,7 @@ impl Following {
                     let error = chain(&error);
                     warn!(error, retry_in_ms = retry.pause().as_millis(), "cannot apply, will retry");
                     self.board.failing(&part, &error);
+                    self.board.metrics().count(Id::ApplyErrors, 1);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
@@ -99,6 +111,24 @@ impl Following {
             }
         }
         Ok(())
+    }
+
+    /// Counts what the last step did.
+    fn note(&mut self) {
+        let done = self.subscriber.take_done();
+        self.board.count(done.changes, 0);
+        if done.entries == 0 && done.changes == 0 {
+            return;
+        }
+        let metrics = self.board.metrics();
+        metrics.count(Id::Published, done.own_changes);
+        metrics.count(Id::Applied, done.changes.saturating_sub(done.own_changes));
+        metrics.count(Id::AppliedEntries, done.entries);
+        metrics.count(Id::AppliedBytes, done.bytes);
+        self.board.aside(|asides| {
+            asides.last_own_ms = asides.last_own_ms.max(done.own_time / 1_000_000);
+            asides.last_others_ms = asides.last_others_ms.max(done.others_time / 1_000_000);
+        });
     }
 }
 

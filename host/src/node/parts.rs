@@ -6,8 +6,10 @@ use crate::housekeeping::Keep;
 use crate::reload::Reload;
 use crate::seq_map::SeqMap;
 use crate::snapshot::Shelf;
+use crate::vitals::Lookout;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
+use antiphon_plugin::PluginHost;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,6 +53,10 @@ pub struct Parts {
     pub reload: Option<Reload>,
     /// Where snapshots go, if any are made.
     pub shelf: Option<Shelf>,
+    /// Where components come to life, to be asked what they cost.
+    pub plugins: Option<PluginHost>,
+    /// Where it is shown how the node is, if anybody wants to know.
+    pub lookout: Option<Lookout>,
 }
 
 impl std::fmt::Debug for Parts {

@@ -6,6 +6,7 @@ use crate::db::{Database, Db};
 use crate::failure::Failure;
 use crate::guard::Activity;
 use crate::log;
+use crate::metrics::table::Id;
 use crate::publish::{self, Publisher};
 use crate::report::Board;
 use crate::watch::Watch;
@@ -43,7 +44,7 @@ impl Publishing {
         loop {
             let mut last = Instant::now();
             let stepped = self.publisher.step().await;
-            self.board.count(0, self.publisher.take_appended());
+            self.note();
             match stepped {
                 Ok(publish::Progress::More) => {
                     last = Instant::now();
@@ -74,6 +75,7 @@ impl Publishing {
                     let error = chain(&error);
                     warn!(error, retry_in_ms = retry.pause().as_millis(), "Unable to publish");
                     self.board.failing(PUBLISH, &error);
+                    self.board.metrics().count(Id::PublishErrors, 1);
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
@@ -100,6 +102,21 @@ impl Publishing {
             Err(_) => info!("the log does not answer; what waits goes out after the next start"),
         }
         Ok(())
+    }
+
+    /// Counts what the last step did.
+    fn note(&mut self) {
+        let done = self.publisher.take_done();
+        self.board.count(0, done.batches);
+        let metrics = self.board.metrics();
+        metrics.count(Id::PublishedBatches, done.batches);
+        metrics.count(Id::PublishedBytes, done.bytes);
+        if let Some(looked) = done.costs.looked {
+            metrics.took(Id::CountChanges, looked);
+        }
+        if let Some(sealed) = done.costs.sealed {
+            metrics.took(Id::ScanChanges, sealed);
+        }
     }
 
     /// Returns when another connection has committed, or an entry was applied, or the file can't be looked at.

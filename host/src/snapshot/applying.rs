@@ -93,7 +93,7 @@ impl Applying<'_, '_> {
         let Some(last) = next.last() else { return Ok((0, None)) };
         let (mut changes, mut fruitless) = (0, 0);
         while self.db.position(shard).seq < last.seq {
-            let Applied { changes: more, stop, entries, sliced } =
+            let Applied { changes: more, stop, entries, sliced, .. } =
                 self.db.apply(shard, next).map_err(|error| unapplied(&error))?;
             changes += more as u64;
             fruitless = if entries > 0 || sliced { 0 } else { fruitless + 1 };

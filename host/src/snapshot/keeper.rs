@@ -9,10 +9,12 @@ use super::marks::forget;
 use super::pieces::stopped;
 use super::repo::Repo;
 use super::saved::{Writing, new_id, others, rows};
+use super::survey::Surveyor;
 use super::{Shelf, unwritten};
 use crate::apart::apart;
 use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
+use crate::metrics::table::Id;
 use crate::report::Board;
 use crate::words::{count, hex};
 use antiphon_core::entry::{ClusterId, Origin};
@@ -24,12 +26,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// How often it is looked whether somebody asks for one.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often it is looked which there are, if somebody watches over them.
+const SURVEY: Duration = Duration::from_secs(60);
 /// The name of this task in the status.
 const SNAPSHOTS: &str = "snapshots";
 
@@ -53,6 +57,8 @@ pub struct Keeper {
     /// The database.
     pub(crate) path: PathBuf,
     pub(crate) signals: Arc<Signals>,
+    /// Somebody watches over what there is.
+    pub(crate) watched: bool,
 }
 
 /// What of the running node a snapshot is made from.
@@ -69,11 +75,27 @@ impl Keeper {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let stopping = Arc::new(AtomicBool::new(false));
         let mut leader = Leader::new(self.live.origin, &self.shelf.habits());
+        let mut surveyor = Surveyor::default();
+        let mut surveyed: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(LOOK) => {}
+            }
+            let leads = leader.leads();
+            let interval_ms = self.shelf.habits().due.full.interval_ms;
+            self.board.aside(|asides| {
+                let survey = asides.snapshots.get_or_insert_default();
+                (survey.running, survey.leader, survey.interval_ms) = (true, leads, interval_ms);
+            });
+            if self.watched && surveyed.is_none_or(|at| at.elapsed() >= SURVEY) {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => break,
+                    looked = self.survey(surveyor) => surveyor = looked,
+                }
+                surveyed = Some(Instant::now());
             }
             if let Err(failure) = self.cut(&mut leader).await {
                 warn!(%failure, "Unable to cut the log");
@@ -110,6 +132,8 @@ impl Keeper {
                 Ok(made) => {
                     leader.made(&made.manifest);
                     self.signals.made.store(true, Ordering::Relaxed);
+                    surveyed = None;
+                    self.board.metrics().count(Id::SnapshotsSaved, 1);
                     self.board.well(SNAPSHOTS);
                     info!(
                         id = %made.manifest.id,
@@ -123,6 +147,7 @@ impl Keeper {
                 }
                 Err(failure) => {
                     self.board.failing(SNAPSHOTS, &failure.to_string());
+                    self.board.metrics().count(Id::SnapshotsFailed, 1);
                     warn!(%failure, "Unable to save snapshot");
                 }
             }
@@ -134,6 +159,11 @@ impl Keeper {
                 warn!(%failure, "Unable to remove old snapshots");
             }
         }
+        self.board.aside(|asides| {
+            if let Some(survey) = &mut asides.snapshots {
+                (survey.running, survey.leader) = (false, false);
+            }
+        });
         leader.leave(&self.live.log).await;
     }
 
@@ -163,6 +193,36 @@ impl Keeper {
             info!(shard, up_to, "the log was cut: snapshots hold what went");
         }
         Ok(())
+    }
+
+    /// Looks which snapshots there are, and notes it.
+    async fn survey(&self, mut surveyor: Surveyor) -> Surveyor {
+        let Ok(Some(cluster)) = self.live.db.call(|db| Ok(db.cluster())).await else { return surveyor };
+        let (shelf, cluster) = (self.shelf.clone(), hex(cluster));
+        let looked = apart(move || {
+            let found = surveyor.look(&shelf, &cluster);
+            (surveyor, found)
+        });
+        let (surveyor, found) = match looked.await {
+            Ok((surveyor, found)) => (surveyor, found),
+            Err(failure) => (Surveyor::default(), Err(failure)),
+        };
+        if found.is_err() {
+            self.board.metrics().count(Id::StorageErrors, 1);
+        }
+        self.board.aside(|asides| {
+            let survey = asides.snapshots.get_or_insert_default();
+            match found {
+                Ok(found) => {
+                    survey.listed_ms = crate::clock::unix_ms();
+                    survey.error = None;
+                    (survey.place, survey.count, survey.shots) = (found.place, found.count, found.shots);
+                    survey.verified_ms = found.verified_ms;
+                }
+                Err(failure) => survey.error = Some(failure.to_string()),
+            }
+        });
+        surveyor
     }
 
     /// Forgets what need not stay any more, and removes what was forgotten long enough ago.

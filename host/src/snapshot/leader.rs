@@ -152,6 +152,11 @@ impl Leader {
         Ok(due::next(&standing, &habits.due))
     }
 
+    /// Whether it is this node that makes them.
+    pub(super) fn leads(&self) -> bool {
+        self.claimant.is_held(self.begun.elapsed())
+    }
+
     /// One was made here.
     pub(super) fn made(&mut self, manifest: &Manifest) {
         if manifest.is_full() {
@@ -180,7 +185,7 @@ impl Leader {
 
     /// This node stops.
     pub(super) async fn leave(&mut self, log: &Arc<dyn Log>) {
-        if self.claimant.is_held(self.begun.elapsed()) {
+        if self.leads() {
             // If the log can't be asked it ends by itself.
             let _ = self.claimant.release(&**log).await;
         }

@@ -34,17 +34,26 @@ impl Status {
                 ShardStatus { shard, position, end, behind }
             })
             .collect();
-        let me = (self.node, self.incarnation);
-        let this = |member: &log::Member| (Some(member.node), Some(member.incarnation)) == me;
-        let here = members.iter().find(|announced| this(&announced.member)).map(|own| own.member.schemas.clone());
-        self.members = members
-            .into_iter()
-            .map(|announced| {
-                let this = this(&announced.member);
-                member(announced, this, here.as_ref(), &self.shards, now_ms)
-            })
-            .collect();
+        self.members = members_of(members, (self.node, self.incarnation), &self.shards, now_ms);
     }
+}
+
+/// Who takes part, as this node sees them.
+pub(crate) fn members_of(
+    members: Vec<Announced>,
+    me: (Option<u64>, Option<u64>),
+    shards: &[ShardStatus],
+    now_ms: u64,
+) -> Vec<Member> {
+    let this = |member: &log::Member| (Some(member.node), Some(member.incarnation)) == me;
+    let here = members.iter().find(|announced| this(&announced.member)).map(|own| own.member.schemas.clone());
+    members
+        .into_iter()
+        .map(|announced| {
+            let this = this(&announced.member);
+            member(announced, this, here.as_ref(), shards, now_ms)
+        })
+        .collect()
 }
 
 /// What lies between a position and the end of a shard.

@@ -11,10 +11,12 @@
 )]
 
 mod broker;
+pub mod browser;
 mod certificates;
 mod dav;
 mod faulty;
 mod guests;
+pub mod http;
 mod node;
 mod policies;
 mod process;

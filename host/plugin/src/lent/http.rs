@@ -5,6 +5,7 @@
 //! not. What stands in the way is remembered, for a guest hears of it no more than a number.
 
 mod address;
+mod post;
 mod silence;
 mod wire;
 
@@ -23,6 +24,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+pub use post::Post;
 use silence::{Answering, Sending};
 use wire::{Connector, Unconnected};
 

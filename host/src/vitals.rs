@@ -1,0 +1,135 @@
+//! How a node is, seen from within its process: the one model that the health answer, the page, the metrics and the alerts
+//! show, each in its way.
+//!
+//! Its heart is the [`Status`] that `antiphon status` prints; around it is what only the process can know. [`Observer`]
+//! makes one every few seconds, if somebody asks for them at all, and [`Lookout`] keeps the last.
+
+mod history;
+mod lookout;
+mod machine;
+mod observer;
+
+pub use history::{History, Moment};
+pub use lookout::{Lookout, Viewer};
+pub use machine::{Files, Process};
+pub(crate) use observer::Observer;
+
+use crate::health::Health;
+use crate::snapshot::Survey;
+use crate::status::Status;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How a node is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Vitals {
+    /// As of when, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The same as `antiphon status` says from outside.
+    pub status: Status,
+    /// The database answers.
+    pub db_connected: bool,
+    /// Why it does not, if it said so.
+    pub db_error: Option<String>,
+    /// The log answers.
+    pub log_connected: bool,
+    /// Triggers are in place.
+    pub captured: bool,
+    /// All that was in the log was read once since the start.
+    pub caught_up: bool,
+    /// A shard waits for a table or a column that is not here.
+    pub schema_paused: bool,
+    /// How long it has replicated.
+    pub uptime_seconds: f64,
+    /// Changes of its own that came back since the start.
+    pub published: u64,
+    /// Changes of other nodes that were applied since the start.
+    pub applied: u64,
+    /// When the log took the newest of its own, in milliseconds since 1970; 0: none since the start.
+    pub last_published_ms: u64,
+    /// The same for those of others.
+    pub last_replicated_ms: u64,
+    /// The share of its room that the outbox has used, in percent, once that is much.
+    pub outbox_percent: u64,
+    /// Clashes since the start, by policy.
+    pub clashes: Vec<crate::status::Clashes>,
+    /// Rows of tables, as far as they are known.
+    pub rows: BTreeMap<String, Rows>,
+    /// Snapshots; none if none are made.
+    pub snapshots: Option<Survey>,
+    /// Snapshots that this node made, and those it could not make, since the start.
+    pub saved: u64,
+    /// See `saved`.
+    pub unsaved: u64,
+    /// What plugins cost.
+    pub plugins: Vec<Plugin>,
+    /// The database's files and their disk.
+    pub files: Files,
+    /// The process.
+    pub process: Process,
+    /// What is wrong.
+    pub health: Health,
+}
+
+/// How far a node has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It has not begun to replicate.
+    #[default]
+    Starting,
+    /// It replicates.
+    Running,
+    /// It stops.
+    Stopping,
+}
+
+/// How many rows a table has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Rows {
+    /// As many.
+    pub count: u64,
+    /// They were counted; else it is what the newest snapshot says.
+    pub exact: bool,
+}
+
+/// What a plugin costs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Plugin {
+    /// What the configuration calls it.
+    pub name: String,
+    /// `resolver`, `hasher` or `storage`.
+    pub kind: &'static str,
+    /// Where it comes from.
+    pub origin: String,
+    /// The SHA-256 of its bytes.
+    pub sha256: String,
+    /// Calls since the start.
+    pub calls: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// Fuel used.
+    pub fuel: u64,
+    /// Seconds spent in it.
+    pub seconds: f64,
+    /// The most memory that an instance of it had.
+    pub memory_peak: u64,
+}
+
+impl From<antiphon_plugin::Used> for Plugin {
+    fn from(used: antiphon_plugin::Used) -> Self {
+        Self {
+            name: used.name,
+            kind: used.kind,
+            origin: used.origin,
+            sha256: used.sha256,
+            calls: used.calls,
+            failures: used.failures,
+            fuel: used.fuel,
+            seconds: used.time.as_secs_f64(),
+            memory_peak: used.memory_peak,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What a node serves about itself: health and metrics, asked over HTTP while it runs.
+
+use antiphon::metrics::table::{Kind, TABLE};
+use antiphon_harness::http::{ask, get};
+use antiphon_harness::{Site, eventually, settled};
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+
+use super::place;
+
+const TABLE_T: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
+
+/// Has a site serve all there is, at one address of its own.
+pub(super) fn serving(site: Site) -> Site {
+    site.with("ANTIPHON_HEALTH_CHECK__ENABLE", "true")
+        .with("ANTIPHON_HEALTH_CHECK__BIND", "127.0.0.1:0")
+        .with("ANTIPHON_PROMETHEUS__ENABLE", "true")
+        .with("ANTIPHON_PROMETHEUS__BIND", "127.0.0.1:0")
+}
+
+/// Where it said that it serves this.
+pub(super) fn at(site: &Site, what: &str) -> SocketAddr {
+    let said = site.said();
+    let line = said.lines().find(|line| line.trim_start().starts_with(&format!("{what} "))).unwrap();
+    let address = line.split_once("http://").unwrap().1;
+    address.split('/').next().unwrap().parse().unwrap()
+}
+
+/// The value of a metric, labels and all; none if it is not there.
+fn metric(site: &Site, name: &str) -> Option<f64> {
+    let text = get(at(site, "metrics"), "/metrics").body;
+    let label = format!("node_id=\"{}\"", site.node());
+    let line = text.lines().find(|line| {
+        let (found, rest) = line.split_once(['{', ' ']).unwrap_or((line, ""));
+        found == name.split('{').next().unwrap()
+            && rest.contains(&label)
+            && name
+                .split_once('{')
+                .is_none_or(|(_, wanted)| wanted.trim_end_matches('}').split(',').all(|label| rest.contains(label)))
+    });
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+}
+
+fn is(site: &Site, name: &str, value: f64) {
+    eventually(&format!("{name} is {value}"), || metric(site, name) == Some(value));
+}
+
+fn reasons(health: &serde_json::Value) -> Vec<String> {
+    let reasons = health["reasons"].as_array().unwrap().iter();
+    reasons.map(|reason| reason["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// P6: a node that stopped applying says so to whoever asks, with the remedy, and takes it back by itself.
+#[test]
+fn health_and_metrics_say_that_a_shard_stopped_and_went_on() {
+    let place = place();
+    let (mut a, mut b) = (serving(place.site("a", TABLE_T)), serving(place.site("b", TABLE_T)));
+    a.start();
+    b.start();
+    for id in 1..=5 {
+        a.sql(&format!("INSERT INTO t VALUES ({id}, 'a')"));
+    }
+    settled(&[&a, &b]);
+    let health = |site: &Site| get(at(site, "health"), "/health");
+    for site in [&a, &b] {
+        eventually("it is well", || health(site).status == 200);
+        eventually("it is ready", || get(at(site, "health"), "/readyz").status == 200);
+        let found = health(site).json();
+        let keys = ["db_connected", "nats_connected", "cdc_installed"];
+        assert!(keys.iter().all(|key| found[key] == true), "{found}");
+        assert_eq!((found["status"].as_str(), found["tables_tracked"].as_u64()), (Some("healthy"), Some(1)));
+        assert_eq!(found["node_id"].as_u64(), Some(site.node()));
+        assert_eq!(found["version"], env!("CARGO_PKG_VERSION"));
+        assert!(found["uptime_seconds"].is_u64() && reasons(&found).is_empty());
+    }
+    let never = "0001-01-01T00:00:00Z";
+    eventually("times are told", || {
+        let (of_a, of_b) = (health(&a).json(), health(&b).json());
+        of_a["last_published_event_timestamp"] != never && of_b["last_replicated_event_timestamp"] != never
+    });
+    assert_eq!(health(&b).json()["last_published_event_timestamp"], never, "it wrote nothing");
+    // Each change once, where it was written and where it was applied.
+    is(&a, "harmonylite_published", 5.0);
+    is(&b, "harmonylite_applied", 5.0);
+    is(&a, "harmonylite_applied", 0.0);
+    is(&b, "harmonylite_schema_mismatch_paused", 0.0);
+    is(&b, "harmonylite_healthy", 1.0);
+
+    a.sql("ALTER TABLE t ADD COLUMN extra; INSERT INTO t VALUES (6, 'a', 'more')");
+    eventually("it is not well", || health(&b).status == 503);
+    let found = health(&b).json();
+    assert_eq!((found["status"].as_str(), reasons(&found)), (Some("unhealthy"), vec!["shard 1".to_owned()]));
+    let reason = &found["reasons"][0];
+    assert!(reason["what"].as_str().unwrap().contains("column `extra` of table `t`"), "{reason}");
+    assert!(reason["remedy"].as_str().unwrap().contains("antiphon status") && reason["since"].is_string());
+    assert_eq!(get(at(&b, "health"), "/readyz").status, 503);
+    assert_eq!(get(at(&b, "health"), "/livez").status, 200, "a new process would be no better");
+    is(&b, "harmonylite_schema_mismatch_paused", 1.0);
+    is(&b, "harmonylite_shard_stopped{shard=\"1\"}", 1.0);
+    is(&b, "harmonylite_lag_changes{shard=\"1\"}", 1.0);
+    is(&b, "harmonylite_condition{what=\"shard 1\"}", 1.0);
+    assert_eq!(health(&a).status, 200, "the other is none the worse");
+
+    b.sql("ALTER TABLE t ADD COLUMN extra");
+    settled(&[&a, &b]);
+    eventually("it is well again", || health(&b).status == 200 && get(at(&b, "health"), "/readyz").status == 200);
+    is(&b, "harmonylite_shard_stopped{shard=\"1\"}", 0.0);
+    is(&b, "harmonylite_applied", 6.0);
+    assert_eq!(metric(&b, "harmonylite_condition"), None);
+}
+
+/// All that the table has is served, and nothing else; plugins, snapshots, clashes and the process are in it.
+#[test]
+fn all_metrics_of_the_table_are_served() {
+    let place = place();
+    let (mut a, mut b) = (serving(place.site("a", TABLE_T)), place.site("b", TABLE_T));
+    a.start();
+    b.start();
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    settled(&[&a, &b]);
+    // A clash: both write while neither can hear of the other.
+    b.term();
+    b.sql("UPDATE t SET v = 'b' WHERE id = 1");
+    a.sql("UPDATE t SET v = 'a' WHERE id = 1");
+    eventually("it is sent", || a.is_quiet());
+    b.start();
+    settled(&[&a, &b]);
+    is(&a, "harmonylite_clashes{policy=\"last-write-wins\",verdict=\"take\",cause=\"same-key\"}", 1.0);
+    is(&a, "harmonylite_snapshot_loop_running", 1.0);
+    eventually("a snapshot was made", || metric(&a, "harmonylite_snapshots").is_some_and(|count| count >= 1.0));
+    for (name, least) in [
+        ("harmonylite_plugin_calls{kind=\"hasher\",plugin=\"fnv\"}", 1.0),
+        ("harmonylite_plugin_fuel{kind=\"hasher\",plugin=\"fnv\"}", 1.0),
+        ("harmonylite_plugin_calls{kind=\"storage\",plugin=\"file\"}", 1.0),
+        ("harmonylite_scan_changes_count", 2.0),
+        ("harmonylite_scan_changes_sum", 1.0),
+        ("harmonylite_count_changes_count", 2.0),
+        ("harmonylite_published_bytes", 50.0),
+        ("harmonylite_applied_bytes", 50.0),
+        ("harmonylite_snapshot_size_bytes", 4096.0),
+        ("harmonylite_snapshot_ratio", 1.0),
+        ("harmonylite_database_bytes", 4096.0),
+        ("harmonylite_disk_free_bytes", 1.0),
+        ("harmonylite_outbox_batches", 1.0),
+        ("harmonylite_process_resident_memory_bytes", 1_000_000.0),
+        ("harmonylite_process_open_fds", 5.0),
+        ("harmonylite_members{state=\"here\"}", 2.0),
+    ] {
+        eventually(&format!("{name} is {least} at least"), || metric(&a, name).is_some_and(|found| found >= least));
+    }
+    let text = get(at(&a, "metrics"), "/metrics").body;
+    for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+        let mut words = line.split(' ').skip(2);
+        let (name, kind) = (words.next().unwrap(), words.next().unwrap());
+        let name = name.strip_prefix("harmonylite_").unwrap();
+        let known = TABLE.iter().find(|metric| metric.name == name).unwrap_or_else(|| panic!("{name} is not listed"));
+        assert_eq!(known.kind.name(), kind);
+    }
+    for metric in TABLE.iter().filter(|metric| metric.labels.is_empty() && metric.kind != Kind::Histogram) {
+        assert!(text.contains(&format!("\nharmonylite_{}{{", metric.name)), "{} is missing", metric.name);
+    }
+}
+
+/// X09: who says nothing, however many they are, does not keep away the one that asks; nothing can be changed from there.
+#[test]
+fn x09_many_who_say_nothing_keep_nobody_away() {
+    let place = place();
+    let mut a = serving(place.site("a", TABLE_T));
+    a.start();
+    let health = at(&a, "health");
+    eventually("it is well", || get(health, "/health").status == 200);
+    let mut silent = Vec::new();
+    for _ in 0..500 {
+        let mut stream = TcpStream::connect(health).unwrap();
+        // It may have been shown the door already.
+        let _ = stream.write_all(b"GET /health HTTP/1.1\r\nHost:");
+        silent.push(stream);
+        if silent.len() % 100 == 0 {
+            assert_eq!(get(health, "/health").status, 200);
+        }
+    }
+    assert_eq!(get(health, "/livez").status, 200);
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    eventually("it is replicated all the same", || a.is_quiet());
+    drop(silent);
+    assert_eq!(ask(health, "POST", "/health", "localhost").status, 405);
+    assert_eq!(ask(health, "DELETE", "/", "localhost").status, 405);
+    assert_eq!(get(health, "/../../etc/passwd").status, 404);
+    assert_eq!(ask(health, "GET", "/", "evil.example.org").status, 421, "another's name leads nowhere");
+    assert_eq!(ask(health, "GET", "/events", "evil.example.org").status, 421);
+    let page = get(health, "/");
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
+    assert!(!a.said().contains("other machines can look in"), "loopback is nobody's but this machine's");
+}
+
+/// Metrics have an address of their own, at any path of it, as HarmonyLite has them; an address is used as it is written,
+/// and one that others can reach is named once. A disk with less room than asked for is told.
+#[test]
+fn addresses_are_used_as_they_are_written() {
+    let place = place();
+    let mut a = serving(place.site("a", TABLE_T))
+        .with("ANTIPHON_PROMETHEUS__BIND", "0.0.0.0:0")
+        .with("ANTIPHON_PROMETHEUS__NAMESPACE", "app")
+        .with("ANTIPHON_PROMETHEUS__SUBSYSTEM", "db")
+        .with("ANTIPHON_HEALTH_CHECK__PATH", "/status")
+        .with("ANTIPHON_HEALTH_CHECK__DETAILED", "false")
+        .with("ANTIPHON_HEALTH_CHECK__PAGE", "false")
+        .with("ANTIPHON_HEALTH_CHECK__DISK_FREE_MIN", "1048576 GiB");
+    a.start();
+    let said = a.said();
+    assert_eq!(said.matches("other machines can look in here").count(), 1, "{said}");
+    let (health, metrics) = (at(&a, "health"), at(&a, "metrics"));
+    assert!(metrics.ip().is_unspecified() && health.ip().is_loopback());
+    let local = SocketAddr::new(health.ip(), metrics.port());
+    let mut text = String::new();
+    eventually("the disk is told to be nearly full", || {
+        text = get(local, "/anything").body;
+        text.contains("app_db_condition{what=\"disk\",node_id=")
+    });
+    assert!(text.contains("\n# TYPE app_db_published counter\n"));
+    let answer = get(health, "/status");
+    assert_eq!((answer.status, answer.body.as_str()), (503, ""));
+    assert_eq!(get(health, "/").status, 404);
+    assert_eq!(get(health, "/metrics").status, 404);
+    // A second node can't have the same address, and says so before it does anything.
+    let mut b = place.site("b", TABLE_T).with("ANTIPHON_HEALTH_CHECK__ENABLE", "true");
+    b.set("ANTIPHON_HEALTH_CHECK__BIND", Some(health.to_string()));
+    b.refused().expect(75, &["cannot listen at `health_check.bind`", "address"]);
+}
