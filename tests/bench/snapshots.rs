@@ -1,0 +1,297 @@
+//! Snapshots: what it costs to make one and to bring one back, what they save, and what an application notices.
+
+use crate::fixture::{self, INSERT, Kind, Random, WORDS};
+use crate::processes::{Host, is_enough, is_member, wait_for};
+use crate::report::{Report, timed};
+use rusqlite::{Connection, params};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const LOOK: Duration = Duration::from_millis(5);
+const ORDERS: &str =
+    "CREATE TABLE orders (id INTEGER PRIMARY KEY, ref TEXT NOT NULL UNIQUE, customer INTEGER, note TEXT,
+    total REAL, status TEXT, created_at TEXT); CREATE INDEX by_customer ON orders (customer)";
+
+/// A database with a host beside it.
+struct Node {
+    folder: tempfile::TempDir,
+    _host: Host,
+    app: Connection,
+}
+
+/// What a table of the host's own holds.
+fn own(conn: &Connection, what: &str) -> i64 {
+    conn.query_row(&format!("SELECT count(*) FROM \"__antiphon___{what}"), [], |row| row.get(0)).unwrap_or(-1)
+}
+
+impl Node {
+    /// With what `make` writes before its host first runs.
+    fn start(make: impl FnOnce(&Connection)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let app = fixture::create(&folder.path().join("app.db"));
+        make(&app);
+        let config = folder.path().join("antiphon.toml");
+        let (db, log) = (folder.path().join("app.db"), folder.path().join("log"));
+        // Snapshots are made by hand here, and nothing is cut.
+        let text = format!(
+            "db_path = {db:?}\n[log]\npath = {log:?}\n[snapshot]\ninterval = 86400000\nleader_ttl = 86400000\n\
+             incremental_interval = 0\nincremental_threshold = 0\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let host = Host::configured(&config);
+        wait_for("a member", || is_member(&app), LOOK);
+        let node = Self { folder, _host: host, app };
+        node.settle();
+        node
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Waits until all that was written is in the log.
+    fn settle(&self) {
+        let marks = || ["items", "orders"].iter().all(|table| own(&self.app, &format!("_{table}_change_log\"")) <= 0);
+        wait_for(
+            "an empty outbox",
+            || {
+                own(&self.app, "scan\"") == 0
+                    && own(&self.app, "meta\" WHERE name = 'founding' AND value = 1") == 0
+                    && marks()
+                    && own(&self.app, "global_change_log\" WHERE state = 0") == 0
+            },
+            LOOK,
+        );
+    }
+
+    fn run(&self, arguments: &[&str]) -> Value {
+        let config = self.path("antiphon.toml");
+        let said = Command::new(env!("CARGO_BIN_EXE_antiphon"))
+            .args(arguments)
+            .args(["--json".as_ref(), "--config".as_ref(), config.as_os_str()])
+            .output()
+            .unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let last = said.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).unwrap();
+        serde_json::from_slice(last).unwrap()
+    }
+
+    /// Makes a snapshot; gives its name, and how long that took.
+    fn create(&self) -> (String, Duration) {
+        let (took, made) = timed(|| self.run(&["snapshot", "create"]));
+        (made["id"].as_str().unwrap().to_owned(), took)
+    }
+
+    fn restore(&self, id: &str, to: &str) -> Duration {
+        let output = self.path(to);
+        let (took, _) = timed(|| self.run(&["snapshot", "restore", id, "--output", output.to_str().unwrap()]));
+        took
+    }
+
+    /// Bytes of the newest snapshot, as they were and as they are kept.
+    fn bytes(&self) -> (f64, f64) {
+        let stats = self.run(&["repo", "stats"]);
+        (stats["bytes"].as_f64().unwrap(), stats["stored_bytes"].as_f64().unwrap())
+    }
+
+    fn log_bytes(&self) -> f64 {
+        let log = Connection::open(self.path("log/log.db")).unwrap();
+        log.query_row("SELECT sum(length(frame)) FROM shard_1", [], |row| row.get(0)).unwrap()
+    }
+}
+
+fn orders(conn: &Connection, random_text: bool, rows: usize) {
+    conn.execute_batch(ORDERS).unwrap();
+    let mut random = Random::new(7);
+    let mut insert = conn.prepare("INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)").unwrap();
+    conn.execute_batch("BEGIN").unwrap();
+    for id in 1..=rows {
+        let (reference, note) = if random_text {
+            let letters = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
+            let note = (0..40 + random.below(161)).map(|_| char::from(letters[random.below(62) as usize])).collect();
+            (format!("{:016x}-{:016x}", random.next(), random.next()), note)
+        } else {
+            let words: Vec<&str> = (0..6 + random.below(25)).map(|_| WORDS[random.below(24) as usize]).collect();
+            (format!("ORD-{id:09}"), words.join(" "))
+        };
+        let total = random.below(1_000_000) as f64 / 100.0;
+        let row = params![id as i64, reference, random.below(5_000) as i64, note, total, "paid", "2026-03-01 10:00:00"];
+        insert.execute(row).unwrap();
+    }
+    conn.execute_batch("COMMIT").unwrap();
+}
+
+pub fn run(report: &mut Report, rows: usize) {
+    println!("snapshots, {rows} rows");
+    let judged = |reached: bool| reached || !is_enough(rows);
+    let hundred_thousands = rows as f64 / 100_000.0;
+    for (text, random, mark) in [("ordinary", false, 70.0), ("random", true, 35.0)] {
+        let node = Node::start(|conn| orders(conn, random, rows));
+        let (id, made) = node.create();
+        let each = made.as_secs_f64() / hundred_thousands;
+        let what = format!("{text} text: a snapshot made, each 100,000 rows");
+        report.mark(&what, &format!("{each:.2} s"), "1 s", judged(each < 1.0));
+        let back = node.restore(&id, "back.db").as_secs_f64() / hundred_thousands;
+        let what = format!("{text} text: brought back and looked at, the same");
+        report.mark(&what, &format!("{back:.2} s"), "0.5 s", judged(back < 0.5));
+        let (raw, stored) = node.bytes();
+        let saved = 100.0 - stored * 100.0 / raw;
+        report.mark(
+            &format!("{text} text: saved by compression"),
+            &format!("{saved:.0}%"),
+            &format!("{mark:.0}%"),
+            judged(saved >= mark),
+        );
+        if !random {
+            step(report, rows, &node, stored);
+        }
+    }
+    churn(report, rows);
+    latency(report, rows);
+}
+
+/// A hundredth of the rows changed, and as many new ones: what an incremental snapshot adds to the store.
+fn step(report: &mut Report, rows: usize, node: &Node, full: f64) {
+    let few = (rows / 100).max(10);
+    let mut random = Random::new(11);
+    for first in (0..few).step_by(10) {
+        node.app.execute_batch("BEGIN").unwrap();
+        for n in first..(first + 10).min(few) {
+            let (changed, added) = (random.below(rows as u64) as i64 + 1, (rows + n + 1) as i64);
+            node.app.execute("UPDATE orders SET status = 'sent' WHERE id = ?1", [changed]).unwrap();
+            let new =
+                params![added, format!("ORD-{added:09}"), 1, "amber birch cedar", 9.5, "paid", "2026-03-02 10:00:00"];
+            node.app.execute("INSERT INTO orders VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", new).unwrap();
+        }
+        node.app.execute_batch("COMMIT").unwrap();
+    }
+    node.settle();
+    let archived = || size(&node.path("log/snapshots"), ".seg");
+    let before = archived();
+    node.run(&["snapshot", "create", "--incremental"]);
+    let percent = (archived() - before) * 100.0 / full;
+    let what = "a step of 1% changed and 1% added, of a full one";
+    report.mark(what, &format!("{percent:.2}%"), "2%", percent <= 2.0 || !is_enough(rows));
+}
+
+/// Bytes of files in a folder whose names end so.
+fn size(folder: &Path, end: &str) -> f64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0.0 };
+    let each = entries.map(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            size(&path, end)
+        } else if path.to_string_lossy().ends_with(end) {
+            path.metadata().unwrap().len() as f64
+        } else {
+            0.0
+        }
+    });
+    each.sum()
+}
+
+/// Many changes of each row: a snapshot against all of the log.
+fn churn(report: &mut Report, rows: usize) {
+    let rows = (rows / 10).max(1_000);
+    let mut done = 1;
+    let node = Node::start(|conn| fixture::fill(conn, Kind::Random, 0, rows, INSERT));
+    for times in [1, 10, 50] {
+        for _ in done..times {
+            fixture::step(&node.app, rows, 1);
+            // What is changed again before it is sealed is one change in the log.
+            node.settle();
+        }
+        done = times;
+        let (id, _) = node.create();
+        let back = node.restore(&id, &format!("at-{times}.db"));
+        let stats = node.run(&["snapshot", "show", &id]);
+        let stored = stats["stored_bytes"].as_f64().unwrap_or_else(|| node.bytes().1);
+        let saved = 100.0 - stored * 100.0 / node.log_bytes();
+        let fold = folded(&node, rows);
+        let ratio = fold.as_secs_f64() / back.as_secs_f64();
+        let what = format!("{times} changes a row: brought back, against reading the log");
+        let figure = format!("{:.2} s, {ratio:.1} times faster", back.as_secs_f64());
+        match times {
+            50 => report.mark(&what, &figure, "10 times", ratio >= 10.0 || !is_enough(rows)),
+            _ => report.figure(&what, &figure),
+        }
+        if times == 10 {
+            let what = "10 changes a row: the log's bytes that a snapshot saves";
+            report.mark(what, &format!("{saved:.1}%"), "90%", saved > 90.0 || !is_enough(rows));
+        }
+    }
+}
+
+/// How long a new node takes to read all of the log.
+fn folded(node: &Node, rows: usize) -> Duration {
+    let path = node.path("late.db");
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(node.path(&format!("late.db{end}")));
+    }
+    let _ = std::fs::remove_dir_all(node.path("late.db.antiphon"));
+    let late = fixture::create(&path);
+    let config = node.path("late.toml");
+    let log = node.path("log");
+    std::fs::write(&config, format!("db_path = {path:?}\n[log]\npath = {log:?}\n[snapshot]\nenabled = false\n"))
+        .unwrap();
+    let begun = Instant::now();
+    let _host = Host::configured(&config);
+    let sum = |conn: &Connection| {
+        conn.query_row("SELECT count(*), sum(qty) FROM items", [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
+        })
+        .unwrap()
+    };
+    let wanted = sum(&node.app);
+    assert_eq!(wanted.0, rows as i64);
+    wait_for("all rows", || sum(&late) == wanted, LOOK);
+    begun.elapsed()
+}
+
+/// Small commits, one after the other, without a snapshot and with one that is being made.
+fn latency(report: &mut Report, rows: usize) {
+    let node = Node::start(|conn| fixture::fill(conn, Kind::Random, 0, rows, INSERT));
+    let commits = |until: &dyn Fn(usize) -> bool| {
+        let mut took = Vec::new();
+        while until(took.len()) {
+            let id = 1 + took.len() as i64 % rows as i64;
+            took.push(timed(|| node.app.execute("UPDATE items SET qty = qty + 1 WHERE id = ?1", [id]).unwrap()).0);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        took.sort_unstable();
+        took
+    };
+    let without = commits(&|done| done < 1_500);
+    let over = AtomicBool::new(false);
+    let config = node.path("antiphon.toml");
+    let with = std::thread::scope(|scope| {
+        let make = || {
+            let made = Command::new(env!("CARGO_BIN_EXE_antiphon"))
+                .args(["snapshot".as_ref(), "create".as_ref(), "--config".as_ref(), config.as_os_str()])
+                .output()
+                .unwrap();
+            over.store(true, Ordering::Relaxed);
+            made
+        };
+        let making = scope.spawn(make);
+        let with = commits(&|done| done < 300 || !over.load(Ordering::Relaxed));
+        assert!(making.join().unwrap().status.success());
+        with
+    });
+    let at = |took: &[Duration], percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)].as_secs_f64();
+    for (what, percent, most) in [("median", 50, 1.25), ("99 of 100", 99, 2.0)] {
+        let (before, during) = (at(&without, percent), at(&with, percent));
+        let ratio = during / before;
+        report.mark(
+            &format!("a commit while a snapshot is made, {what}"),
+            &format!("{:.3} ms, {ratio:.2} times", during * 1000.0),
+            &format!("{most} times"),
+            ratio <= most || !is_enough(rows),
+        );
+    }
+    let longest = with.last().unwrap().as_secs_f64() * 1000.0;
+    report.mark("the longest of them", &format!("{longest:.0} ms"), "500 ms", longest < 500.0);
+}
