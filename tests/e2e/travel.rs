@@ -455,6 +455,39 @@ fn what_cannot_be_reached_is_said() {
     now.says(4, &["`extra`"]);
 }
 
+/// A transaction that was sent in many pieces, and applied in slices, is there whole or not at all.
+#[test]
+fn a_transaction_in_many_pieces_comes_back_whole_or_not_at_all() {
+    let place = place();
+    let small = "scan_max_changes = 50\natomic_max = 100\n";
+    place.file("a.toml", &format!("db_path = \"a.db\"\n{small}[log]\npath = \"log\"\n{SOON}interval = 3600000\n"));
+    let mut a = place.site("a", TABLES).arguments(["run", "--config", "a.toml"]);
+    a.start();
+    add(&a, 0..2);
+    create(&place, &[]);
+    let before = last(&place);
+    a.sql(
+        "WITH RECURSIVE n(i) AS (VALUES (100) UNION ALL SELECT i + 1 FROM n WHERE i < 799)
+           INSERT INTO item SELECT i, i, 'many' FROM n",
+    );
+    eventually("it is sent", || a.is_quiet());
+    let end = last(&place);
+    assert!(end > before + 10, "{before} to {end}");
+    add(&a, 10..12);
+    let mut left_out = 0;
+    for seq in [before, before + 1, before + 7, end - 1, end, end + 1] {
+        let said = json(&restore(&place, seq, &format!("{seq}.db"), &["--json"]));
+        let rows = rows_of(&place.path(&format!("{seq}.db"))).len();
+        let expected = if seq < end { 2 } else { 702 + usize::from(seq > end) };
+        assert_eq!(rows, expected, "at {seq}, between {before} and {end}: {said}");
+        left_out += said["left_out"].as_u64().unwrap();
+    }
+    assert!(left_out > 10, "{left_out} pieces were left out");
+    // A segment ends where a unit does.
+    eventually("all is archived", || archived(&place).get(&1) == Some(&last(&place)));
+    assert_eq!(rows_of(&place.path(&format!("{}.db", end + 1))).len(), 703);
+}
+
 /// Snapshots of what changed are made by themselves, one upon the other, and a full one when there are many.
 #[test]
 fn incremental_snapshots_are_made_when_they_are_due() {

@@ -183,6 +183,9 @@ fn say(
     } else {
         writeln!(talk, "what changed is sent when the node runs: `antiphon run`")?;
     }
+    if before.marks + before.unconfirmed > 0 {
+        return Ok(writeln!(talk, "what was written here just before and not sent yet is in no point to go back to")?);
+    }
     let undo: Vec<String> = before.positions.iter().map(|(shard, seq)| format!("{shard}:{seq}")).collect();
     Ok(writeln!(talk, "to undo it: `antiphon snapshot restore --to-seq {} --as-changes`", undo.join(","))?)
 }
