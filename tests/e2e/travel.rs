@@ -379,6 +379,7 @@ fn f09_damaged_segments_are_never_applied() {
     add(&a, 0..3);
     create(&place, &[]);
     add(&a, 3..20);
+    let id = create(&place, &["--incremental"]);
     let end = last(&place);
     eventually("it is archived", || archived(&place).get(&1) == Some(&end));
     let expected = a.dump();
@@ -409,7 +410,9 @@ fn f09_damaged_segments_are_never_applied() {
             assert!(said.stderr.contains("failed to download segment"), "{}", said.stderr);
             assert!(!place.path(&file).exists());
         }
+        snapshot(&place, &["verify", &id, "--level", "restore"]).says(3, &["BAD: "]);
         std::fs::remove_file(path).unwrap();
+        snapshot(&place, &["verify", &id, "--level", "quick"]).says(3, &["BAD: "]);
         let said = restore(&place, end, "gone.db", &[]);
         assert!(matches!(said.code, Some(4 | 6)), "{:?} {}", said.code, said.stderr);
         std::fs::write(path, &whole).unwrap();
@@ -486,6 +489,40 @@ fn a_transaction_in_many_pieces_comes_back_whole_or_not_at_all() {
     // A segment ends where a unit does.
     eventually("all is archived", || archived(&place).get(&1) == Some(&last(&place)));
     assert_eq!(rows_of(&place.path(&format!("{}.db", end + 1))).len(), 703);
+}
+
+/// What the archive has from before the oldest full snapshot goes with the next prune, and nothing else does.
+#[test]
+fn the_archive_ends_with_the_oldest_snapshot() {
+    let place = place();
+    let mut a = site(&place, "a", &format!("{SOON}interval = 3600000\n"));
+    a.start();
+    add(&a, 0..3);
+    let first = create(&place, &[]);
+    let early = last(&place) + 2;
+    add(&a, 3..10);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&last(&place)));
+    let second = create(&place, &[]);
+    let stands = last(&place);
+    add(&a, 10..15);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&last(&place)));
+    restore(&place, early, "early.db", &[]).says(0, &["holds  5 rows"]);
+    snapshot(&place, &["prune", "--grace", "0s"]).says(0, &["removed: 0 snapshots, 0 segments"]);
+    snapshot(&place, &["forget", &first]).says(0, &["goes"]);
+    snapshot(&place, &["prune"]).says(0, &["removed: 0 snapshots, 0 segments"]);
+    let said = snapshot(&place, &["prune", "--grace", "0s"]);
+    said.says(0, &["removed: 1 snapshot, "]);
+    assert!(!said.stdout.contains(", 0 segments"), "{}", said.stdout);
+    restore(&place, early, "x.db", &[]).says(4, &["stands after this point"]);
+    let windows = json(&snapshot(&place, &["list", "--pitr", "--json"]));
+    assert_eq!((&windows["windows"][0]["from_seq"], &windows["holes"]), (&stands.into(), &serde_json::json!([])));
+    for (seq, rows) in [(stands, 10), (stands + 3, 13), (last(&place), 15)] {
+        restore(&place, seq, &format!("{seq}.db"), &[]).says(0, &[&format!("holds  {rows} rows")]);
+    }
+    snapshot(&place, &["verify", &second, "--level", "restore"]).says(0, &["ok: "]);
+    // What is archived goes on as if nothing had happened.
+    add(&a, 15..20);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&last(&place)));
 }
 
 /// Snapshots of what changed are made by themselves, one upon the other, and a full one when there are many.
