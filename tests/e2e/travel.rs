@@ -341,6 +341,9 @@ fn what_the_log_lost_is_no_part_of_its_history() {
     add(&a, 15..20);
     let lost = last(&place);
     eventually("it is archived", || archived(&place).get(&1) == Some(&lost));
+    // A snapshot ends with what will be lost.
+    let of_lost = create(&place, &[]);
+    let then = a.dump();
     a.kill9();
     for file in ["log.db", "log.db-wal", "log.db-shm"] {
         let _ = std::fs::remove_file(place.path(&format!("log/{file}")));
@@ -362,7 +365,10 @@ fn what_the_log_lost_is_no_part_of_its_history() {
     a.term();
     b.term();
     let history = history(&place, 1);
-    for seq in [kept, kept + 2, lost, end] {
+    // Who asks for it by its name has it all the same; nothing else begins with it.
+    snapshot(&place, &["restore", &of_lost, "--output", "lost.db"]).says(0, &[&of_lost]);
+    assert_eq!(rows_of(&place.path("lost.db")), then);
+    for seq in [kept, kept + 2, lost, lost + 1, end] {
         let file = format!("{seq}.db");
         restore(&place, seq, &file, &[]).says(0, &[]);
         let to = BTreeMap::from([(1, seq)]);
