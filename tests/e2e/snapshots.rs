@@ -299,7 +299,11 @@ fn a_storage_is_reloaded_while_a_node_runs() {
     configure(&place, "a", &at("two"));
     assert_eq!(reload().stdout, "`[snapshot]` is another\n");
     let second = create(&place, "a");
-    assert_eq!(objects(&place.path("one")).len(), 5);
+    // The log is archived there as well, sooner or later.
+    let count = |folder: &str| {
+        objects(&place.path(folder)).iter().filter(|path| path.extension().is_none_or(|ending| ending != "seg")).count()
+    };
+    assert_eq!(count("one"), 5);
     assert!(objects(&place.path("two")).iter().any(|path| path.to_string_lossy().contains(&second)));
     // Refused, with nothing changed.
     configure(&place, "a", "[snapshot]\nstore = \"tape\"\n");
@@ -311,7 +315,7 @@ fn a_storage_is_reloaded_while_a_node_runs() {
     configure(&place, "a", &at("two"));
     assert_eq!(reload().stdout, "nothing of the plugins has changed\n");
     create(&place, "a");
-    assert_eq!(objects(&place.path("two")).len(), 10);
+    assert_eq!(count("two"), 10);
 }
 
 /// What stands in the way is said, with what to do.

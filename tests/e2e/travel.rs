@@ -341,6 +341,9 @@ fn what_the_log_lost_is_no_part_of_its_history() {
     add(&a, 15..20);
     let lost = last(&place);
     eventually("it is archived", || archived(&place).get(&1) == Some(&lost));
+    // A snapshot ends with what will be lost.
+    let of_lost = create(&place, &[]);
+    let then = a.dump();
     a.kill9();
     for file in ["log.db", "log.db-wal", "log.db-shm"] {
         let _ = std::fs::remove_file(place.path(&format!("log/{file}")));
@@ -362,7 +365,10 @@ fn what_the_log_lost_is_no_part_of_its_history() {
     a.term();
     b.term();
     let history = history(&place, 1);
-    for seq in [kept, kept + 2, lost, end] {
+    // Who asks for it by its name has it all the same; nothing else begins with it.
+    snapshot(&place, &["restore", &of_lost, "--output", "lost.db"]).says(0, &[&of_lost]);
+    assert_eq!(rows_of(&place.path("lost.db")), then);
+    for seq in [kept, kept + 2, lost, lost + 1, end] {
         let file = format!("{seq}.db");
         restore(&place, seq, &file, &[]).says(0, &[]);
         let to = BTreeMap::from([(1, seq)]);
@@ -379,6 +385,7 @@ fn f09_damaged_segments_are_never_applied() {
     add(&a, 0..3);
     create(&place, &[]);
     add(&a, 3..20);
+    let id = create(&place, &["--incremental"]);
     let end = last(&place);
     eventually("it is archived", || archived(&place).get(&1) == Some(&end));
     let expected = a.dump();
@@ -409,7 +416,9 @@ fn f09_damaged_segments_are_never_applied() {
             assert!(said.stderr.contains("failed to download segment"), "{}", said.stderr);
             assert!(!place.path(&file).exists());
         }
+        snapshot(&place, &["verify", &id, "--level", "restore"]).says(3, &["BAD: "]);
         std::fs::remove_file(path).unwrap();
+        snapshot(&place, &["verify", &id, "--level", "quick"]).says(3, &["BAD: "]);
         let said = restore(&place, end, "gone.db", &[]);
         assert!(matches!(said.code, Some(4 | 6)), "{:?} {}", said.code, said.stderr);
         std::fs::write(path, &whole).unwrap();
@@ -453,6 +462,73 @@ fn what_cannot_be_reached_is_said() {
     // Of a time after all there is, everything comes.
     let now = asked(&["--to-time", "0s"]);
     now.says(4, &["`extra`"]);
+}
+
+/// A transaction that was sent in many pieces, and applied in slices, is there whole or not at all.
+#[test]
+fn a_transaction_in_many_pieces_comes_back_whole_or_not_at_all() {
+    let place = place();
+    let small = "scan_max_changes = 50\natomic_max = 100\n";
+    place.file("a.toml", &format!("db_path = \"a.db\"\n{small}[log]\npath = \"log\"\n{SOON}interval = 3600000\n"));
+    let mut a = place.site("a", TABLES).arguments(["run", "--config", "a.toml"]);
+    a.start();
+    add(&a, 0..2);
+    create(&place, &[]);
+    let before = last(&place);
+    a.sql(
+        "WITH RECURSIVE n(i) AS (VALUES (100) UNION ALL SELECT i + 1 FROM n WHERE i < 799)
+           INSERT INTO item SELECT i, i, 'many' FROM n",
+    );
+    eventually("it is sent", || a.is_quiet());
+    let end = last(&place);
+    assert!(end > before + 10, "{before} to {end}");
+    add(&a, 10..12);
+    let mut left_out = 0;
+    for seq in [before, before + 1, before + 7, end - 1, end, end + 1] {
+        let said = json(&restore(&place, seq, &format!("{seq}.db"), &["--json"]));
+        let rows = rows_of(&place.path(&format!("{seq}.db"))).len();
+        let expected = if seq < end { 2 } else { 702 + usize::from(seq > end) };
+        assert_eq!(rows, expected, "at {seq}, between {before} and {end}: {said}");
+        left_out += said["left_out"].as_u64().unwrap();
+    }
+    assert!(left_out > 10, "{left_out} pieces were left out");
+    // A segment ends where a unit does.
+    eventually("all is archived", || archived(&place).get(&1) == Some(&last(&place)));
+    assert_eq!(rows_of(&place.path(&format!("{}.db", end + 1))).len(), 703);
+}
+
+/// What the archive has from before the oldest full snapshot goes with the next prune, and nothing else does.
+#[test]
+fn the_archive_ends_with_the_oldest_snapshot() {
+    let place = place();
+    let mut a = site(&place, "a", &format!("{SOON}interval = 3600000\n"));
+    a.start();
+    add(&a, 0..3);
+    let first = create(&place, &[]);
+    let early = last(&place) + 2;
+    add(&a, 3..10);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&last(&place)));
+    let second = create(&place, &[]);
+    let stands = last(&place);
+    add(&a, 10..15);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&last(&place)));
+    restore(&place, early, "early.db", &[]).says(0, &["holds  5 rows"]);
+    snapshot(&place, &["prune", "--grace", "0s"]).says(0, &["removed: 0 snapshots, 0 segments"]);
+    snapshot(&place, &["forget", &first]).says(0, &["goes"]);
+    snapshot(&place, &["prune"]).says(0, &["removed: 0 snapshots, 0 segments"]);
+    let said = snapshot(&place, &["prune", "--grace", "0s"]);
+    said.says(0, &["removed: 1 snapshot, "]);
+    assert!(!said.stdout.contains(", 0 segments"), "{}", said.stdout);
+    restore(&place, early, "x.db", &[]).says(4, &["stands after this point"]);
+    let windows = json(&snapshot(&place, &["list", "--pitr", "--json"]));
+    assert_eq!((&windows["windows"][0]["from_seq"], &windows["holes"]), (&stands.into(), &serde_json::json!([])));
+    for (seq, rows) in [(stands, 10), (stands + 3, 13), (last(&place), 15)] {
+        restore(&place, seq, &format!("{seq}.db"), &[]).says(0, &[&format!("holds  {rows} rows")]);
+    }
+    snapshot(&place, &["verify", &second, "--level", "restore"]).says(0, &["ok: "]);
+    // What is archived goes on as if nothing had happened.
+    add(&a, 15..20);
+    eventually("it is archived", || archived(&place).get(&1) == Some(&last(&place)));
 }
 
 /// Snapshots of what changed are made by themselves, one upon the other, and a full one when there are many.

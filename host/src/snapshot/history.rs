@@ -99,6 +99,7 @@ impl History<'_> {
                 self.ended = true;
                 return Ok(None);
             }
+            let is_logged = self.segments.is_empty();
             let Stretch { hole, entries } = match self.segments.pop_front() {
                 Some(segment) => self.of_segment(segment)?,
                 None => match self.of_log()? {
@@ -107,6 +108,7 @@ impl History<'_> {
                 },
             };
             let entries = self.wanted(entries);
+            self.read.logged += if is_logged { entries.len() as u64 } else { 0 };
             if let Some(last) = entries.last() {
                 (self.at, self.after, self.is_at_base) = (Some(last.placement()), last.seq, false);
                 return Ok(Some(Stretch { hole, entries }));
@@ -188,7 +190,6 @@ impl History<'_> {
             self.ended = !matches!(self.cut, Cut::Seq(_));
             return Ok(None);
         };
-        self.read.logged += entries.len() as u64;
         let hole = (first > self.after + 1).then(|| first - 1);
         Ok(Some(Stretch { hole, entries }))
     }

@@ -34,6 +34,8 @@ use tracing::{info, warn};
 const LOOK: Duration = Duration::from_millis(200);
 /// How often it is looked which there are, if somebody watches over them.
 const SURVEY: Duration = Duration::from_secs(60);
+/// Between two tries to make one that is wanted at once.
+const AGAIN: Duration = Duration::from_secs(10);
 /// The name of this task in the status.
 const SNAPSHOTS: &str = "snapshots";
 
@@ -77,6 +79,8 @@ impl Keeper {
         let mut leader = Leader::new(self.live.origin, &self.shelf.habits());
         let mut surveyor = Surveyor::default();
         let mut surveyed: Option<Instant> = None;
+        // When the snapshot behind a hole could not be made.
+        let mut failed_at: Option<Instant> = None;
         loop {
             tokio::select! {
                 biased;
@@ -106,9 +110,7 @@ impl Keeper {
                 .find_map(|(errand, kind)| errand::requested(&self.state, errand).map(|asked| (errand, kind, asked)));
             let (kind, trigger) = match &asked {
                 Some((_, kind, _)) => (*kind, Trigger::Asked),
-                None if self.live.publishes && self.signals.hole.swap(false, Ordering::Relaxed) => {
-                    (What::Full, Trigger::Hole)
-                }
+                None if self.live.publishes && self.is_behind_a_hole(&mut failed_at) => (What::Full, Trigger::Hole),
                 None if !self.live.publishes || !leader.is_time() => continue,
                 None => match leader.due(&self.live.db, &self.live.log, &self.shelf, &self.shelf.habits()).await {
                     Ok(Some(due)) => due,
@@ -149,6 +151,9 @@ impl Keeper {
                     self.board.failing(SNAPSHOTS, &failure.to_string());
                     self.board.metrics().count(Id::SnapshotsFailed, 1);
                     warn!(%failure, "Unable to save snapshot");
+                    if trigger == Trigger::Hole {
+                        failed_at = Some(Instant::now());
+                    }
                 }
             }
             let is_made = made.is_ok();
@@ -261,6 +266,15 @@ impl Keeper {
 
     fn live(&self) -> Live {
         Live { db: self.live.db.clone(), log: Arc::clone(&self.live.log), moved: Arc::clone(&self.live.moved) }
+    }
+
+    /// Whether a full snapshot is wanted, for the log was cut before it was archived; after a failure again and again.
+    fn is_behind_a_hole(&self, failed_at: &mut Option<Instant>) -> bool {
+        if failed_at.is_some_and(|at| at.elapsed() >= AGAIN) {
+            *failed_at = None;
+            return true;
+        }
+        self.signals.hole.swap(false, Ordering::Relaxed)
     }
 
     /// Makes one of all rows.

@@ -5,14 +5,14 @@
 //! damaged, gone or of a story that the log lost, another way is looked for.
 
 use super::applying::{Applying, Done, unapplied, unread_log};
-use super::archive::Archive;
+use super::archive::{Archive, placement};
 use super::history::{Cut, History, Trouble};
 use super::repo::Repo;
 use super::saved::{assemble, count};
 use super::unwritten;
 use crate::db::{Database, Fold};
 use crate::failure::{Failure, Kind};
-use crate::log::{Look, Shard};
+use crate::log::{Look, Placed, Placement, Shard};
 use antiphon_core::entry::ClusterId;
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::layout::Segment;
@@ -294,6 +294,10 @@ impl<'a> Travel<'a> {
             Kind::Data | Kind::Missing => Trouble::Base(failure),
             _ => Trouble::Failed(failure),
         };
+        // Who names a snapshot means that one, whatever the log has lost since.
+        if wanted.base.is_none() {
+            self.stands(plan)?;
+        }
         if plan.is_at_base() {
             let (image, state) = (folder.join("image.db"), folder.join("state.db"));
             let state = wanted.with_state.then_some(state);
@@ -366,6 +370,33 @@ impl<'a> Travel<'a> {
         })
     }
 
+    /// Whether the snapshot of a plan ends as the log went on, in shards where nothing comes after it that would tell.
+    fn stands(&self, plan: &Plan) -> Result<(), Trouble> {
+        let archive = self.repo.archive()?;
+        let is_last = |shard: &Shard| plan.way.segments.get(shard).is_none_or(Vec::is_empty);
+        for (shard, at) in plan.base.positions.iter().filter(|(shard, at)| is_last(shard) && at.seq > 0) {
+            let around = |segment: &&Segment| segment.first <= at.seq + 1 && at.seq <= segment.last;
+            let segments = archive.of(at.epoch, *shard);
+            let there = match segments.iter().filter(around).find(|segment| !self.excluded.contains(segment)) {
+                Some(segment) => {
+                    let of_no_use = |failure: Failure| match failure.kind() {
+                        Kind::Data | Kind::Missing => Trouble::Segment(Box::new(segment.clone()), failure),
+                        _ => Trouble::Failed(failure),
+                    };
+                    let (head, entries) = self.repo.segment(segment).map_err(of_no_use)?;
+                    let found = entries.iter().find(|placed| placed.seq == at.seq).map(Placed::placement);
+                    found.or(head.before.as_ref().filter(|before| before.seq == at.seq).map(placement))
+                }
+                None => self.look.map(|look| logged(look, *shard, at.seq)).transpose()?.flatten(),
+            };
+            if there.is_some_and(|there| there != placement(at)) {
+                let words = format!("snapshot {} ends with an entry of shard {shard} that the log lost", plan.base.id);
+                return Err(Trouble::Base(Failure::new(Kind::Data, words)));
+            }
+        }
+        Ok(())
+    }
+
     fn history(&self, plan: &Plan, shard: Shard, at: &Position) -> History<'_> {
         let on = plan.way.segments.get(&shard).map_or(&[][..], Vec::as_slice);
         let cut = match &plan.target {
@@ -380,7 +411,7 @@ impl<'a> Travel<'a> {
             segments: on.iter().filter(|segment| segment.level != LOG).cloned().collect(),
             through_log: self.look.is_some(),
             cut,
-            at: Some(super::archive::placement(at)),
+            at: Some(placement(at)),
             after: at.seq,
             is_at_base: true,
             ended: false,
@@ -389,6 +420,16 @@ impl<'a> Travel<'a> {
             read: super::history::Counted::default(),
         }
     }
+}
+
+/// The entry that stands in a place of the log.
+fn logged(look: &Look, shard: Shard, seq: u64) -> Result<Option<Placement>, crate::log::Error> {
+    let mut there = None;
+    look.each(shard, seq, |placed| {
+        there = Some(placed.placement()).filter(|there| there.seq == seq);
+        Ok::<_, crate::log::Error>(false)
+    })?;
+    Ok(there)
 }
 
 /// The cluster that a snapshot is of.

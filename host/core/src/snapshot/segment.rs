@@ -158,7 +158,7 @@ fn begin(out: &mut Vec<u8>, magic: &[u8; 8], head: &(impl Serialize + ?Sized)) {
     out.extend(text);
 }
 
-/// Reads what [`write`] or [`write_parted`] wrote.
+/// Reads what [`write()`] or [`write_parted`] wrote.
 ///
 /// # Errors
 /// When it is anything else.

@@ -28,6 +28,20 @@ struct Report<'a> {
     gone: &'a [String],
 }
 
+impl<'a> Report<'a> {
+    fn of(arrived: &Arrived, reversion: &'a Reversion, dry_run: bool) -> Self {
+        Self {
+            dry_run,
+            snapshot: arrived.base.id.to_string(),
+            positions: arrived.positions.iter().map(|(shard, at)| (*shard, at.seq)).collect(),
+            rows: reversion.rows(),
+            tables: &reversion.tables,
+            newer: &reversion.newer,
+            gone: &reversion.gone,
+        }
+    }
+}
+
 /// The node of the database that is to go back.
 fn node_of(found: &Found) -> Result<NodeState, Failure> {
     let path = &found.config.db_path;
@@ -75,7 +89,7 @@ fn runs(path: &Path) -> Failure {
 }
 
 /// Puts what was restored into the place of the rows that are there, in one transaction.
-pub(super) fn in_place(found: &Found, arrived: &Arrived, aside: &Path) -> Result<(), Failure> {
+pub(super) fn in_place(found: &Found, arrived: &Arrived, aside: &Path, json: bool) -> Result<(), Failure> {
     let state = arrived.state.as_ref().ok_or_else(|| Failure::new(Kind::General, "the state was not fetched"))?;
     let past = aside.join("past.db");
     std::fs::copy(&arrived.image, &past)?;
@@ -90,6 +104,17 @@ pub(super) fn in_place(found: &Found, arrived: &Arrived, aside: &Path) -> Result
     let shards = u32::try_from(arrived.positions.len()).unwrap_or(u32::MAX);
     let differences = opened.go_back(&past, crate::snapshot::cluster_of(&arrived.base)?, shards)?;
     let mut out = io::stdout().lock();
+    if json {
+        let tables = differences.into_iter().map(|table| Reverted {
+            table: table.table,
+            inserted: table.only_there,
+            updated: table.changed,
+            deleted: table.only_here,
+            columns_gone: Vec::new(),
+        });
+        let reversion = Reversion { tables: tables.collect(), ..Reversion::default() };
+        return crate::cli::json_line(&mut out, &Report::of(arrived, &reversion, false));
+    }
     writeln!(out, "`{}` is at {} again", found.config.db_path.display(), places(&arrived.positions))?;
     for table in differences.iter().filter(|table| !table.is_none()) {
         writeln!(
@@ -132,16 +157,7 @@ pub(super) fn as_changes(
             .hint("bring the rows back as a file of their own: `--output FILE`"));
     }
     if json {
-        let report = Report {
-            dry_run,
-            snapshot: arrived.base.id.to_string(),
-            positions: arrived.positions.iter().map(|(shard, at)| (*shard, at.seq)).collect(),
-            rows: reversion.rows(),
-            tables: &reversion.tables,
-            newer: &reversion.newer,
-            gone: &reversion.gone,
-        };
-        return crate::cli::json_line(&mut io::stdout().lock(), &report);
+        return crate::cli::json_line(&mut io::stdout().lock(), &Report::of(arrived, &reversion, dry_run));
     }
     say(found, arrived, &reversion, &before, dry_run)
 }
@@ -182,6 +198,9 @@ fn say(
         writeln!(talk, "the node that runs sends what changed, and the others follow")?;
     } else {
         writeln!(talk, "what changed is sent when the node runs: `antiphon run`")?;
+    }
+    if before.marks + before.unconfirmed > 0 {
+        return Ok(writeln!(talk, "what was written here just before and not sent yet is in no point to go back to")?);
     }
     let undo: Vec<String> = before.positions.iter().map(|(shard, seq)| format!("{shard}:{seq}")).collect();
     Ok(writeln!(talk, "to undo it: `antiphon snapshot restore --to-seq {} --as-changes`", undo.join(","))?)

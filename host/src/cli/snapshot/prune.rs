@@ -43,7 +43,9 @@ pub(super) fn say(out: &mut impl Write, pruned: &Pruned, dry_run: bool, json: bo
     let verb = if dry_run { "would be removed" } else { "removed" };
     let snapshots = count(pruned.snapshots.len() as u64, "snapshot", "snapshots");
     let orphans = count(pruned.orphans, "object that belongs to none", "objects that belong to none");
-    writeln!(out, "{verb}: {snapshots} and {orphans}; {} in {} objects", bytes(pruned.bytes), pruned.objects)?;
+    let segments = count(pruned.segments, "segment", "segments");
+    let (size, objects) = (bytes(pruned.bytes), pruned.objects);
+    writeln!(out, "{verb}: {snapshots}, {segments} of the archive and {orphans}; {size} in {objects} objects")?;
     for id in &pruned.snapshots {
         writeln!(out, "  {id}")?;
     }

@@ -265,7 +265,7 @@ impl Restore {
             .hint("what came after that would be missing; `--output FILE` brings back what there is"));
         }
         if self.place.in_place {
-            in_place(found, &arrived, aside.path())
+            in_place(found, &arrived, aside.path(), self.json)
         } else {
             as_changes(found, &arrived, &self.table, self.dry_run, self.json)
         }
