@@ -1,7 +1,7 @@
 //! How a node is, seen from within its process: the one model that the health answer, the page, the metrics and the alerts
 //! show, each in its way.
 //!
-//! Its heart is the [`Status`] that `antiphon status` prints; around it is what only the process can know. [`Observer`]
+//! Its heart is the [`Status`] that `antiphon status` prints; around it is what only the process can know. An observer
 //! makes one every few seconds, if somebody asks for them at all, and [`Lookout`] keeps the last.
 
 mod history;

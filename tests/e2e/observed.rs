@@ -2,7 +2,7 @@
 
 use antiphon::metrics::table::{Kind, TABLE};
 use antiphon_harness::http::{ask, get};
-use antiphon_harness::{Site, eventually, settled};
+use antiphon_harness::{Resource, Site, eventually, settled};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 
@@ -228,4 +228,30 @@ fn addresses_are_used_as_they_are_written() {
     let mut b = place.site("b", TABLE_T).with("ANTIPHON_HEALTH_CHECK__ENABLE", "true");
     b.set("ANTIPHON_HEALTH_CHECK__BIND", Some(health.to_string()));
     b.refused().expect(75, &["cannot listen at `health_check.bind`", "address"]);
+}
+
+/// C115, F06: a host that can't write says so, the application writes on, and nothing has to be started again.
+#[test]
+fn c115_a_host_that_cannot_write_says_so_and_goes_on_when_it_can() {
+    let place = place();
+    let mut a = serving(place.site("a", TABLE_T)).with("ANTIPHON_HEALTH_CHECK__LOG_GRACE", "500");
+    let mut b = place.site("b", TABLE_T);
+    a.start();
+    b.start();
+    a.sql("INSERT INTO t VALUES (1, 'before')");
+    settled(&[&a, &b]);
+    let health = at(&a, "health");
+    eventually("it is well", || get(health, "/health").status == 200);
+    // No file of the host's may grow any more: to it, the disk is full.
+    a.limit(Resource::Fsize, Some(0));
+    a.sql("INSERT INTO t VALUES (2, 'the application is not concerned')");
+    eventually("it is not well", || get(health, "/health").status == 503);
+    eventually("it says that it can't send", || {
+        reasons(&get(health, "/health").json()).contains(&"publish".to_owned())
+    });
+    assert_eq!(a.one("SELECT count(*) FROM t"), "2");
+    a.limit(Resource::Fsize, None);
+    settled(&[&a, &b]);
+    eventually("it is well again", || get(health, "/health").status == 200);
+    assert_eq!(b.one("SELECT count(*) FROM t"), "2");
 }

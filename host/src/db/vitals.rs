@@ -47,10 +47,10 @@ pub struct Figures {
     pub cluster: Option<ClusterId>,
     /// Where it stands.
     pub positions: Vec<(Shard, u64)>,
-    /// Tables that have triggers, and all that are replicated.
+    /// How many tables have triggers.
     pub captured: usize,
-    /// All tables that are replicated.
-    pub tables: usize,
+    /// Tables that are replicated.
+    pub tables: Vec<String>,
     /// Rows that are marked and in no batch yet, about: those between the oldest mark and the newest.
     pub marks: u64,
     /// Batches that did not come back from the log.
@@ -87,7 +87,7 @@ impl Database {
             cluster: self.cluster(),
             positions: self.positions(),
             captured: self.tables.iter().filter(|tracked| tracked.captured).count(),
-            tables: self.tables.len(),
+            tables: self.table_names().map(str::to_owned).collect(),
             sliced: (meta(&self.conn, "sliced-units")?.unwrap_or(0), meta(&self.conn, "sliced-changes")?.unwrap_or(0)),
             forged: meta(&self.conn, "forged")?.unwrap_or(0),
             last_clash: after_clash,

@@ -256,6 +256,8 @@ impl Observer {
         status.members = status::members_of(self.members.clone(), me, &status.shards, now_ms);
         status.note_forged(figures.forged);
         status.take(report, now_ms);
+        // What the database has now; the report hears of it later.
+        status.tables.clone_from(&figures.tables);
         status.judge();
         let known = figures.positions.iter().all(|(shard, _)| asides.caught_up.contains(shard));
         Vitals {
