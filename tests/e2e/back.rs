@@ -227,3 +227,44 @@ fn single_tables_come_back() {
     said.says(66, &["there is no table `nothing` at this point"]);
     assert!(!place.path("x.db").exists());
 }
+
+/// Points before and after a change of policies come back by the policies of then, whatever the configuration says now.
+#[test]
+fn points_around_a_change_of_policies_come_back() {
+    let place = place();
+    let more = format!("{SOON}interval = 3600000\n");
+    let (mut a, mut b) = (site(&place, "a", &more), site(&place, "b", &more));
+    a.start();
+    b.start();
+    a.sql(FILL);
+    settled(&[&a, &b]);
+    create(&place, &[]);
+    let mut points = Vec::new();
+    // Both add to the same row without knowing of each other.
+    let mut add = |a: &mut Site, b: &mut Site| {
+        b.term();
+        a.sql("UPDATE stock SET n = n + 1");
+        eventually("it is in the log", || a.is_quiet());
+        b.sql("UPDATE stock SET n = n + 20");
+        b.start();
+        settled(&[&*a, &*b]);
+        points.push((stands(a), a.dump()));
+        a.one("SELECT n FROM stock")
+    };
+    assert_eq!(add(&mut a, &mut b), "120", "the later one counts");
+    let counting = "[[conflict.table]]\nmatch = \"stock\"\nuse = \"counter\"\nsettings = { columns = \"n\" }\n";
+    let text = format!("db_path = \"a.db\"\n[log]\npath = \"log\"\n{more}{counting}");
+    place.file("a.toml", &text);
+    place.run(["policy", "apply", "--config", "a.toml"]).says(0, &[]);
+    eventually("it is in force", || {
+        [&a, &b].iter().all(|site| site.said().contains("other policies hold from here on"))
+    });
+    assert_eq!(add(&mut a, &mut b), "141", "both count");
+    create(&place, &["--incremental"]);
+    assert_eq!(add(&mut a, &mut b), "162");
+    for (at, (point, expected)) in points.iter().enumerate() {
+        let file = format!("{at}.db");
+        snapshot(&place, &["restore", "--to-seq", point, "--output", &file]).says(0, &[]);
+        assert_eq!(&rows_of(&place.path(&file)), expected, "{point}");
+    }
+}

@@ -22,8 +22,11 @@ use tracing::{info, warn};
 const LEASE: &str = "archive-leader";
 /// The name of this task in the status.
 const ARCHIVE: &str = "archive";
-/// How often it is looked whether something came.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked whether something came: so many times while an entry may wait,
+const LOOKS: u32 = 4;
+/// and at least this often, but no more often than that.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+const LOOK_MIN: Duration = Duration::from_millis(10);
 /// How often it is looked for a snapshot to begin behind, at most; and after a failure.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -56,7 +59,7 @@ impl Archivist {
         let mut archiver: Option<Archiver> = None;
         let mut renewals = self.shelf.renewals();
         loop {
-            let pause = LOOK.min(self.shelf.habits().flush.age.max(Duration::from_millis(10)));
+            let pause = (self.shelf.habits().flush.age / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
