@@ -31,7 +31,8 @@ pub fn start(logging: &Logging) -> Result<(), Failure> {
     let filter = ["ANTIPHON_LOG", "RUST_LOG"].into_iter().find_map(|name| Some((name, std::env::var(name).ok()?)));
     let filter = filter.filter(|(_, value)| !value.trim().is_empty());
     let filter = choose(logging, filter.as_ref().map(|(name, value)| (*name, value.as_str())))?;
-    let plain = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // Where a line can't be written, as on a full disk, a word about that can't be either, and trying ends in a panic.
+    let plain = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
     let started = if logging.format == "json" {
         plain.fmt_fields(JsonFields::new()).event_format(Sparing::new(Json)).try_init()
     } else {

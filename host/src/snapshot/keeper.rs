@@ -88,10 +88,9 @@ impl Keeper {
                 () = tokio::time::sleep(LOOK) => {}
             }
             let leads = leader.leads();
-            let interval_ms = self.shelf.habits().due.full.interval_ms;
             self.board.aside(|asides| {
                 let survey = asides.snapshots.get_or_insert_default();
-                (survey.running, survey.leader, survey.interval_ms) = (true, leads, interval_ms);
+                (survey.running, survey.leader) = (true, leads);
             });
             if self.watched && surveyed.is_none_or(|at| at.elapsed() >= SURVEY) {
                 tokio::select! {
@@ -222,7 +221,7 @@ impl Keeper {
                     survey.listed_ms = crate::clock::unix_ms();
                     survey.error = None;
                     (survey.place, survey.count, survey.shots) = (found.place, found.count, found.shots);
-                    survey.verified_ms = found.verified_ms;
+                    (survey.verified_ms, survey.interval_ms) = (found.verified_ms, found.interval_ms);
                 }
                 Err(failure) => survey.error = Some(failure.to_string()),
             }

@@ -69,12 +69,14 @@ pub(super) struct Found {
     pub(super) count: usize,
     pub(super) shots: Vec<Shot>,
     pub(super) verified_ms: u64,
+    pub(super) interval_ms: Option<u64>,
 }
 
 impl Surveyor {
     /// Lists the store; reads what is new there.
     pub(super) fn look(&mut self, shelf: &Shelf, cluster: &str) -> Result<Found, Failure> {
-        let (opened, _) = shelf.open()?;
+        let (opened, habits) = shelf.open()?;
+        let interval_ms = habits.due.full.interval_ms;
         let repo = Repo::new(&opened.store, cluster);
         let marks = repo.marks()?;
         let forgotten = |id: &SnapshotId| marks.get(id).is_some_and(|marks| marks.forgotten_ms.is_some());
@@ -100,7 +102,7 @@ impl Surveyor {
             shot.verified_ms = marks.get(id).and_then(|marks| marks.verified_ms);
         }
         let shots = self.known.values().rev().cloned().collect();
-        Ok(Found { place: opened.place.clone(), count: ids.len(), shots, verified_ms })
+        Ok(Found { place: opened.place.clone(), count: ids.len(), shots, verified_ms, interval_ms })
     }
 }
 
