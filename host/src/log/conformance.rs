@@ -53,6 +53,12 @@ pub async fn run_shared(one: &dyn Log, other: &dyn Log) -> Result<(), Error> {
     here.release(one).await?;
     assert_eq!(there.hold(other, at(0)).await?, Hold::Held);
     assert_eq!(here.hold(one, at(1)).await?, Hold::HeldBy(origin(2)));
+    // What one appended last is gone when it goes on, and that is no loss: others have let go of it.
+    assert!(matches!(other.append(1, origin(2), 1, &frames(&["b", "c"])).await?, Appended::At(_)));
+    other.truncate(1, other.bounds(1).await?.last).await?;
+    let last = one.bounds(1).await?.last;
+    assert_eq!(one.append(1, origin(1), 2, &frames(&["d"])).await?, Appended::At(last + 1));
+    assert_eq!(one.append(1, origin(1), 2, &frames(&["d"])).await?, Appended::Fenced { last: 2 });
     Ok(())
 }
 

@@ -45,6 +45,14 @@ enum Answer {
     Overtaken,
 }
 
+/// The same messages, to be taken only if the last one of their subject is this.
+fn behind(mut messages: Vec<Outgoing>, last: u64) -> Vec<Outgoing> {
+    if let Some(message) = messages.first_mut() {
+        message.headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.to_string().as_str());
+    }
+    messages
+}
+
 impl Stream {
     pub(super) async fn append(&self, origin: Origin, first: u64, frames: &[Vec<u8>]) -> Result<Appended, Error> {
         if !frames.is_empty() {
@@ -72,10 +80,12 @@ impl Stream {
                 let id = format!("{}.{}.{number}", origin.node, origin.incarnation);
                 message.headers.insert(header::NATS_MESSAGE_ID, id.as_str());
             }
-            if let Some(message) = messages.first_mut() {
-                message.headers.insert(header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.seq.to_string().as_str());
+            let mut answer = self.publish(&subject, behind(messages.clone(), last.seq)).await?;
+            if matches!(answer, Answer::Overtaken) && last.seq > 0 && self.has_none_left(origin).await? {
+                // The stream has let go of what was the last one.
+                answer = self.publish(&subject, behind(messages, 0)).await?;
             }
-            match self.publish(&subject, messages).await? {
+            match answer {
                 Answer::At(seq) => {
                     last = Own { origin, seq, number };
                     self.bell.ring(seq);
@@ -89,6 +99,11 @@ impl Stream {
         }
         *own = Some(last);
         Ok(Appended::At(last.seq))
+    }
+
+    /// Whether there is nothing of an origin any more in a stream that was cut.
+    async fn has_none_left(&self, origin: Origin) -> Result<bool, Error> {
+        Ok(self.last_of(origin).await?.seq == 0 && self.is_cut().await?)
     }
 
     /// Whether the stream begins later than it did. Then nothing tells any more where an origin is that has not said
@@ -226,6 +241,7 @@ struct Batch {
     messages: Vec<Outgoing>,
 }
 
+#[derive(Clone)]
 struct Outgoing {
     headers: HeaderMap,
     payload: Bytes,
