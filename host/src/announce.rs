@@ -6,6 +6,7 @@
 use crate::db::Db;
 use crate::log::{ANNOUNCE_INTERVAL, Difference, Log, Member};
 use crate::report::Board;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -66,6 +67,7 @@ impl Announcer {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 positions: db.positions().into_iter().collect(),
                 schemas: db.schemas(),
+                waits: BTreeMap::new(),
                 samples: db.samples(),
                 differences: db.differences().to_vec(),
                 left: false,
@@ -83,7 +85,9 @@ impl Announcer {
         };
         self.board.tables(tables, refused);
         self.board.shortfalls(&shortfalls);
-        if let Err(error) = self.log.announce(&Member { left, ..member }).await {
+        let troubles = self.board.report().troubles.into_iter().filter(|(_, trouble)| trouble.schema);
+        let waits = troubles.map(|(part, trouble)| (part, trouble.reason)).collect();
+        if let Err(error) = self.log.announce(&Member { left, waits, ..member }).await {
             debug!(%error, "cannot announce this node");
         } else if !left {
             self.compare().await;

@@ -31,6 +31,7 @@ mod policy;
 mod repair;
 mod repo;
 mod run;
+mod schema;
 mod server;
 mod shown;
 mod snapshot;
@@ -72,6 +73,8 @@ enum Command {
     #[command(subcommand)]
     Repo(repo::Command),
     #[command(subcommand)]
+    Schema(schema::Command),
+    #[command(subcommand)]
     Policy(policy::Command),
     Demo(demo::Demo),
     #[command(subcommand)]
@@ -110,6 +113,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Storage(command)) => command.run(),
         Some(Command::Snapshot(command)) => command.run(),
         Some(Command::Repo(command)) => command.run(),
+        Some(Command::Schema(command)) => command.run(),
         Some(Command::At(at)) => at.run(),
         Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),

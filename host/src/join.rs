@@ -5,24 +5,22 @@
 //! tables are those of the log at some point joins there without sending a row; anything else is refused,
 //! because only the user knows which rows are right.
 
-use crate::db::{self, Database, Difference, Standing, Stop};
+mod aside;
+
+use crate::db::{self, Database, Difference, Standing};
 use crate::failure::{Failure, Kind};
 use crate::life::Provenance;
-use crate::log::{self, Log, Placed, Shard};
+use crate::log::{self, Log, Shard};
 use crate::rescuer::Rescuer;
-use crate::snapshot::{Rescue, nothing_leads_to};
+use crate::snapshot::Rescue;
 use crate::words::count;
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, ClusterId, Entry, Genesis, Origin};
+use aside::Aside;
 use std::path::Path;
-use std::time::Duration;
 
 /// Bytes of entries read at once while L is built aside.
 const READ_BYTES_MAX: usize = 8 << 20;
-/// How often the log is asked whether the founder's rows are all there.
-const FOUNDED_POLL: Duration = Duration::from_millis(100);
-/// How often a waiting user hears why.
-const FOUNDED_NOTICE: u32 = 50;
 
 /// How a database came to belong to its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -448,133 +446,6 @@ fn refusal(differences: &[Difference]) -> Failure {
     Failure::new(Kind::Data, format!("this database has rows of its own, and they are not the cluster's: {tables}"))
         .hint("`antiphon join --discard-local` takes the cluster's rows, and keeps a copy of the file as it is now")
         .hint("`antiphon join --publish-local` makes the rows of this database its changes, for all nodes")
-}
-
-/// How far a shard is read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// The founder's word that all its rows are in.
-    Founded,
-    /// This position.
-    Position(u64),
-    End,
-}
-
-/// L, built aside from the log in a database of its own.
-struct Aside {
-    db: Database,
-    shards: u32,
-    /// It began with a snapshot, and so after the founder's word.
-    is_founded: bool,
-}
-
-impl Aside {
-    /// Begins with the log, or with a snapshot where that was cut: one that stands nowhere behind these places.
-    async fn new(
-        like: &Database,
-        log: &dyn Log,
-        cluster: ClusterId,
-        genesis: &Genesis,
-        scratch: &Path,
-        rescue: &mut Rescue,
-        places: &[(Shard, u64)],
-    ) -> Result<Self, Failure> {
-        like.copy_schema(scratch).map_err(database)?;
-        let mut db = like.reopen(scratch).map_err(database)?;
-        let cut = cut_at(log, genesis.shards).await?;
-        match cut {
-            None => db.enter_quietly(cluster, genesis).map_err(database)?,
-            Some((_, first)) => {
-                let fetched = rescue.fetch_before(log, cluster, &like.scope(), places).await?;
-                let fetched = fetched.ok_or_else(|| nothing_leads_to(first))?;
-                fetched.fill(cluster, &mut db).map_err(database)?;
-            }
-        }
-        Ok(Self { db, shards: genesis.shards, is_founded: cut.is_some() })
-    }
-
-    /// Applies every shard up to the founder's word that all its rows are in.
-    async fn read_to_founded(&mut self, log: &dyn Log) -> Result<(), Failure> {
-        if self.is_founded {
-            return Ok(());
-        }
-        for shard in 1..=self.shards {
-            let mut waits = 0u32;
-            while !self.read(log, shard, Until::Founded).await? {
-                if waits.is_multiple_of(FOUNDED_NOTICE) {
-                    tracing::info!(shard, "waiting for the founder to finish sending its rows");
-                }
-                waits = waits.wrapping_add(1);
-                tokio::time::sleep(FOUNDED_POLL).await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_to_the_end(&mut self, log: &dyn Log) -> Result<(), Failure> {
-        for shard in 1..=self.shards {
-            self.read(log, shard, Until::End).await?;
-        }
-        Ok(())
-    }
-
-    /// Applies every shard up to where `db` stands, and no further.
-    async fn read_to_the_place_of(&mut self, db: &Database, log: &dyn Log) -> Result<(), Failure> {
-        for (shard, position) in db.positions() {
-            self.read(log, shard, Until::Position(position)).await?;
-        }
-        Ok(())
-    }
-
-    /// Applies what there is of a shard, until then. Says whether it came across the founder's word.
-    async fn read(&mut self, log: &dyn Log, shard: Shard, until: Until) -> Result<bool, Failure> {
-        loop {
-            let after = self.db.position(shard).seq;
-            let mut entries = log.read(shard, after, READ_BYTES_MAX).await.map_err(unreachable_log)?;
-            if entries.is_empty() {
-                return Ok(false);
-            }
-            if let Until::Position(position) = until {
-                entries.retain(|placed| placed.seq <= position);
-                if entries.is_empty() {
-                    return Ok(false);
-                }
-            }
-            let founded = entries.iter().position(is_founded).filter(|_| until == Until::Founded);
-            if let Some(founded) = founded {
-                entries.truncate(founded + 1);
-            }
-            let last = entries.last().map_or(after, |placed| placed.seq);
-            while self.db.position(shard).seq < last {
-                let applied = self.db.apply(shard, &entries).map_err(database)?;
-                match applied.stop {
-                    None | Some(Stop::Full | Stop::Unsealed) => {}
-                    Some(Stop::Blocked(reason)) => {
-                        if crate::aside::foresee(&mut self.db, log, shard).await.map_err(unreachable_log)? {
-                            continue;
-                        }
-                        return Err(Failure::new(
-                            Kind::Data,
-                            format!("cannot compare this database with the cluster: {reason}"),
-                        ));
-                    }
-                    Some(Stop::Gap { expected, .. }) => {
-                        return Err(Failure::new(
-                            Kind::Data,
-                            format!("the log lacks entry {expected} of shard {shard}"),
-                        ));
-                    }
-                }
-            }
-            if founded.is_some() {
-                return Ok(true);
-            }
-        }
-    }
-}
-
-fn is_founded(placed: &Placed) -> bool {
-    codec::decode(&placed.frame).is_ok_and(|entry| matches!(entry.body, Body::Founded) && placed.may_say(&entry))
 }
 
 /// How a log begins.

@@ -16,7 +16,6 @@
 //! | `cut` | how much of the log is superfluous, and its end |
 //! | `history` | what comes after a snapshot, shard by shard |
 //! | `increment` | a snapshot that holds no rows: a name for what changed |
-//! | `leader` | which node makes those that nobody asked for |
 //! | `applying` | what comes after a snapshot becomes part of it |
 //! | `archive` | the log in a store, in segments |
 //! | `archiver` | from the log into the archive |

@@ -21,6 +21,8 @@ fn a_broker_that_is_away_is_told_and_comes_back() {
     let address = line.trim().strip_prefix("http://").unwrap().split('/').next().unwrap();
     let at: SocketAddr = address.parse().unwrap();
     eventually("it is well", || get(at, "/health").status == 200);
+    // The word that its cluster is founded is on its way, too.
+    eventually("and nothing waits", || a.is_quiet());
 
     broker.stop();
     a.sql("INSERT INTO t VALUES (1, 'while it is away')");

@@ -29,6 +29,7 @@ fn alone_it_prints_its_help() {
       snapshot   Make snapshots of a cluster's rows, look at them, and bring a database back from one
       at         Ask a query of the database as it was at a point in time
       repo       Look after all that a storage keeps of a cluster
+      schema     Compare the tables of all nodes of a cluster
       policy     Look at who decides clashes in a cluster, and change it for all nodes
       demo       Show replication at work: two nodes, and one clash under two policies
       config     Look at a configuration without running anything

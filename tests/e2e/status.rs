@@ -54,6 +54,11 @@ fn a_paused_shard_shows_its_reason_and_goes_again() {
     let said = status(&b);
     said.expect(3, &[]);
     assert!(said.stdout.contains("sets column `extra` of table `t`"), "{}", said.stdout);
+    // The same of all nodes, seen from any of them.
+    eventually("the tables differ", || {
+        let compared = place.run(["schema", "status", "a.db", "--log", "log"]);
+        compared.code == Some(3) && compared.stdout.contains("t  DIFFERS") && compared.stdout.contains("waits: entry")
+    });
     assert_eq!(said.stderr, "", "the answer is on stdout");
     let found = json(&b);
     assert_eq!(found["verdict"], "paused");

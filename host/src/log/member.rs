@@ -27,6 +27,8 @@ pub struct Member {
     pub positions: BTreeMap<Shard, u64>,
     /// A number made of each replicated table's columns and keys: equal on nodes whose tables are alike.
     pub schemas: BTreeMap<String, u64>,
+    /// Parts of it that wait for a table or a column, and why.
+    pub waits: BTreeMap<String, String>,
     /// What its resolvers answered of late, in samples.
     pub samples: Vec<Sample>,
     /// Where another node's resolver answered otherwise than its own.
