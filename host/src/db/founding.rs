@@ -94,7 +94,8 @@ impl Database {
             Ok(())
         })?;
         self.reload()?;
-        self.install(founder)?;
+        // Whoever joins here was found empty: what is there by now was written meanwhile, where no trigger saw it.
+        self.install(true)?;
         Ok(())
     }
 
@@ -280,8 +281,13 @@ impl Database {
     pub fn join_with(&mut self, image: &Self) -> Result<u64, Error> {
         const JOINING: &str = "take the rows of a snapshot";
         self.has_place_for(image)?;
+        // What is written from now on is marked.
+        self.install(false)?;
         self.conn.execute("ATTACH ?1 AS \"antiphon image\"", [image.options.path.to_string_lossy()]).doing(JOINING)?;
         let taken = self.transaction(|db| {
+            if !db.is_empty()? {
+                return Err(Error::Inconsistent("rows were written here meanwhile".to_owned()));
+            }
             let mut rows = 0;
             for here in &db.tables {
                 let there = image.tracked_exactly(&here.table.name).and_then(|index| image.tables.get(index));

@@ -58,6 +58,8 @@ impl Archivist {
         let (mut asked, mut tried): (Option<Instant>, Option<Instant>) = (None, None);
         let mut archiver: Option<Archiver> = None;
         let mut renewals = self.shelf.renewals();
+        // The log or the store could not be used; that is over when both can be again, though there may be nothing to do.
+        let mut is_hindered = false;
         loop {
             let pause = (self.shelf.habits().flush.age / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
             tokio::select! {
@@ -75,7 +77,10 @@ impl Archivist {
                         continue;
                     }
                     // What is held is held on until its time is over.
-                    Err(failure) => self.board.failing(ARCHIVE, &failure.to_string()),
+                    Err(failure) => {
+                        is_hindered = true;
+                        self.board.failing(ARCHIVE, &failure.to_string());
+                    }
                 }
             }
             if !claimant.is_held(begun.elapsed()) {
@@ -99,12 +104,18 @@ impl Archivist {
                 done = self.archive(&mut archiver) => done,
             };
             match done {
-                Ok(0) => {}
+                Ok(0) if !is_hindered => {}
+                Ok(0) => {
+                    is_hindered = false;
+                    self.board.well(ARCHIVE);
+                }
                 Ok(segments) => {
+                    is_hindered = false;
                     self.board.well(ARCHIVE);
                     info!(segments, "log archived");
                 }
                 Err(failure) => {
+                    is_hindered = true;
                     self.board.failing(ARCHIVE, &failure.to_string());
                     warn!(%failure, "cannot archive the log, will retry");
                     tried = Some(Instant::now());
