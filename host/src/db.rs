@@ -5,6 +5,7 @@
 //! written in the same transaction as the rows it speaks of. What is held in memory can be read again from
 //! there at any time, and is, after any error.
 
+mod anew;
 mod apply;
 mod attachment;
 mod capture;

@@ -94,11 +94,15 @@ pub enum Flaw {
     CopyEndsEarly,
     /// A snapshot's rows are written over those that are on their way.
     RestoredOver,
+    /// What was made upon entries that were lost counts as made upon those that a log begins again with.
+    AnewUnnoticed,
+    /// A log begins again with what this node shows, and what it knows to stand behind is forgotten.
+    AnewForgets,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 46] = [
         Self::NoShadow,
         Self::WatermarkSkipped,
         Self::SealSkipped,
@@ -143,6 +147,8 @@ impl Flaw {
         Self::PolicyUncovered,
         Self::CopyEndsEarly,
         Self::RestoredOver,
+        Self::AnewUnnoticed,
+        Self::AnewForgets,
     ];
 }
 

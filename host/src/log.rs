@@ -81,7 +81,7 @@ impl Placed {
     pub fn may_say(&self, entry: &Entry) -> bool {
         match self.from {
             Sender::Untold => true,
-            Sender::Anyone => self.first() == 1 && matches!(entry.body, Body::Genesis(_)),
+            Sender::Anyone => self.first() == 1 && matches!(entry.body, Body::Genesis(_)) || is_anew(&entry.body),
             // What has no number is said by a voice of the origin's own, which is another subject.
             Sender::Origin(origin) if entry.body.is_unnumbered() => {
                 origin == entry.origin || origin == entry.origin.voice()
@@ -95,6 +95,11 @@ impl Placed {
     pub fn first(&self) -> u64 {
         (self.seq + 1).saturating_sub(self.parts.into())
     }
+}
+
+/// It says nothing to whoever reads on from before; and where a log begins, everybody looks whose entry it is.
+fn is_anew(body: &Body) -> bool {
+    matches!(body, Body::Anew(_))
 }
 
 /// How far a shard reaches.
@@ -168,6 +173,18 @@ pub trait Log: Send + Sync + std::fmt::Debug {
 
     /// Appends the very first entry of a shard; `false` if the shard has one already.
     async fn begin(&self, shard: Shard, frame: &[u8]) -> Result<bool, Error>;
+
+    /// Appends the first entry of a shard that has lost all it held, at position `at`, or at a later one if it has held
+    /// as much. `numbers` are the last of each origin: each goes on behind its own. Gives the position, or nothing if the
+    /// shard has an entry: of several who try, one succeeds; where they name different positions, what the others
+    /// appended may be lost again.
+    async fn begin_again(
+        &self,
+        shard: Shard,
+        at: u64,
+        frame: &[u8],
+        numbers: &[(Origin, u64)],
+    ) -> Result<Option<u64>, Error>;
 
     /// Entries after a position, about `bytes_max` of them.
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error>;

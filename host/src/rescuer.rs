@@ -193,9 +193,17 @@ async fn unfounded(
     let mut unfounded = BTreeSet::new();
     let mut known: BTreeMap<(Shard, u64), Option<Placement>> = BTreeMap::new();
     for (shard, number, at) in db.sealed_at(logged).map_err(database)? {
-        // Up to where the image stands, one log is the other.
-        if at.seq <= image.position(shard).seq {
+        if number <= image.received(shard, db.origin()) {
             continue;
+        }
+        // Up to where the image stands, one log is the other, unless it began again.
+        match image.leads_through(shard, at).map_err(database)? {
+            Some(true) => continue,
+            Some(false) => {
+                unfounded.insert((shard, number));
+                continue;
+            }
+            None => {}
         }
         let stands = match known.get(&(shard, at.seq)) {
             Some(stands) => *stands,

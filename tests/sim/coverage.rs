@@ -53,6 +53,10 @@ const KINDS: &[&str] = &[
     "lost tail",
     "rolled over",
     "recreated",
+    "emptied",
+    "began again",
+    "rescued after it began again",
+    "die at anew",
     "honest stop",
     "sent again after a loss",
     "die at seal",
@@ -100,12 +104,22 @@ const KINDS: &[&str] = &[
 ];
 
 /// Pairs that exclude one another: a history has one number of shards, and loses its log in one way.
-const EXCLUSIVE: &[&[&str]] =
-    &[&["one shard", "two shards", "three shards"], &["lost tail", "rolled over", "recreated"]];
+const EXCLUSIVE: &[&[&str]] = &[
+    &["one shard", "two shards", "three shards"],
+    &["lost tail", "rolled over", "recreated"],
+    &["recreated", "emptied"],
+    &["recreated", "began again"],
+    &["recreated", "rescued after it began again"],
+    &["recreated", "die at anew"],
+];
 
 /// What is rare by its nature. Everything else must have met everything else in a full run.
 const RARE: &[&str] = &[
     "recreated",
+    "emptied",
+    "began again",
+    "rescued after it began again",
+    "die at anew",
     "rolled over",
     "lost tail",
     "honest stop",

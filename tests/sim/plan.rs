@@ -56,6 +56,10 @@ pub(crate) enum Act {
     RollOver,
     /// The log is deleted and made anew.
     Recreate,
+    /// The log loses all it held.
+    Empty,
+    /// A log that holds nothing begins again with what this node has.
+    Anew,
 }
 
 /// One step of a history.
@@ -127,6 +131,30 @@ impl Plan {
                 // Who has thrown away what he sent can't send it again.
                 plan.steps.retain(|step| step.act != Act::Housekeep || step.seed.is_multiple_of(4));
             }
+        }
+        // And the log may lose all it holds, be it for the second time, and begin again with what some node has.
+        let mut anew = Random::new(seed ^ 0xa_2e05);
+        if anew.chance(12) {
+            let from = plan.steps.iter().position(|step| step.mark == anew.within(60, 170)).unwrap_or(0);
+            let mut insert = |after: usize, mark, act, anew: &mut Random| {
+                let at = usize::try_from(anew.within(after as u64, plan.steps.len() as u64)).unwrap();
+                let node = usize::try_from(anew.below(plan.config.nodes as u64)).unwrap();
+                plan.steps.insert(at, Step { mark, node, act, seed: anew.next() });
+                at
+            };
+            let mut from = from;
+            if lost.is_none() && anew.chance(60) {
+                // Then nodes have come by different ways to where they stand.
+                from = insert(from, 820, Act::LoseTail, &mut anew);
+            }
+            let mut at = insert(from, 821, Act::Empty, &mut anew);
+            for number in 0..anew.within(0, 3) {
+                at = insert(at, 822 + number, Act::Anew, &mut anew);
+                for copy in 0..4 {
+                    insert(at, 831 + number * 4 + copy, Act::Copy, &mut anew);
+                }
+            }
+            plan.steps.retain(|step| step.act != Act::Housekeep || step.seed.is_multiple_of(4));
         }
         plan
     }

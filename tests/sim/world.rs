@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+mod anew;
 mod copying;
 mod death;
 mod host;
@@ -87,6 +88,13 @@ struct World<'a> {
     /// The log has lost something.
     has_lost: bool,
     has_rolled: bool,
+    /// What each node had applied of a shard that lost it since, with what came after.
+    lineages: Vec<Vec<Option<Vec<Entry>>>>,
+    /// The log has lost all it held, and has not begun again.
+    is_emptied: bool,
+    has_begun_again: bool,
+    /// Another cluster has it.
+    is_anothers: bool,
     /// A node needs entries that were rolled out, and says so.
     is_stuck: bool,
     /// The last clock of each origin in each shard.
@@ -159,6 +167,10 @@ impl<'a> World<'a> {
             stranded: vec![vec![None; shards]; config.nodes],
             has_lost: false,
             has_rolled: false,
+            lineages: vec![vec![None; shards]; config.nodes],
+            is_emptied: false,
+            has_begun_again: false,
+            is_anothers: false,
             is_stuck: false,
             clocks: BTreeMap::new(),
             sticky: config.sticky,
@@ -246,7 +258,8 @@ impl<'a> World<'a> {
             }
             Act::Propose => self.propose(step),
             Act::Copy => return self.copy(step),
-            Act::LoseTail | Act::RollOver | Act::Recreate => self.lose(step),
+            Act::LoseTail | Act::RollOver | Act::Recreate | Act::Empty => self.lose(step),
+            Act::Anew => return self.begin_again(step),
             Act::Seal | Act::Publish | Act::Apply | Act::Housekeep => return self.host(step),
         }
         Ok(())
@@ -365,6 +378,7 @@ impl<'a> World<'a> {
                 }
             }
         }
+        self.lead_on()?;
         let is_stranded = |stranded: &[Option<u64>]| stranded.iter().any(Option::is_some);
         for node in 0..self.nodes.len() {
             if is_stranded(&self.stranded[node])
@@ -398,7 +412,8 @@ impl<'a> World<'a> {
                     self.coverage.see(if *unique { "clash over a unique value" } else { "clash over a key" });
                 }
                 self.finish_copies()?;
-                return checker::at_rest(&self.nodes, &self.witnesses, &sound, self.has_rolled, &self.entries);
+                let has = (self.has_rolled, self.has_begun_again);
+                return checker::at_rest(&self.nodes, &self.witnesses, &sound, has, &self.entries);
             }
         }
         if self.is_stuck {

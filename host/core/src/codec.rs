@@ -12,7 +12,7 @@
 
 use crate::cbor::{self, Malformed, Reader};
 use crate::entry::{
-    Body, Bounds, Changes, Chunk, Decision, Entry, Genesis, Halted, InForce, Made, OnFailure, Origin, Policy, Route,
+    Anew, Body, Bounds, Changes, Chunk, Decision, Entry, Genesis, Halted, InForce, Made, OnFailure, Origin, Policy, Route,
     Rows, Settings,
 };
 use crate::value::Value;
@@ -147,6 +147,7 @@ const CHANGES: u64 = 3;
 const FLOOR: u64 = 4;
 const DECIDED: u64 = 5;
 const IN_FORCE: u64 = 6;
+const ANEW: u64 = 7;
 
 fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
     cbor::write_array(out, 7);
@@ -181,6 +182,13 @@ fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
         Body::Floor(floor) => {
             cbor::write_uint(out, FLOOR);
             cbor::write_uint(out, *floor);
+        }
+        Body::Anew(Anew { seq, time, checksum }) => {
+            cbor::write_uint(out, ANEW);
+            cbor::write_array(out, 3);
+            for number in [seq, time, checksum] {
+                cbor::write_uint(out, *number);
+            }
         }
         Body::Decided(decided) => {
             cbor::write_uint(out, DECIDED);
@@ -352,6 +360,10 @@ fn read_entry(body: &[u8]) -> Result<Entry, Error> {
             Body::Route(Route { table: reader.text()?.to_owned(), whole: reader.bool()? })
         }
         FLOOR => Body::Floor(reader.uint()?),
+        ANEW => {
+            reader.array_of(3)?;
+            Body::Anew(Anew { seq: reader.uint()?, time: reader.uint()?, checksum: reader.uint()? })
+        }
         DECIDED => Body::Decided(read_decided(reader)?),
         IN_FORCE => {
             reader.array_of(2)?;
@@ -644,6 +656,7 @@ mod tests {
         for body in [
             Body::Founded,
             Body::Floor(u64::MAX),
+            Body::Anew(Anew { seq: 1, time: u64::MAX, checksum: 3 }),
             Body::Genesis(Genesis {
                 shards: 4,
                 hasher: "xxh3@1".into(),

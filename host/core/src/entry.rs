@@ -60,14 +60,28 @@ pub enum Body {
     InForce(InForce),
     /// Rows written and rows gone.
     Changes(Changes),
+    /// A shard that had lost all it held begins again here.
+    Anew(Anew),
 }
 
 impl Body {
     /// Whether no outbox holds such an entry, and it has no number: to read it twice changes nothing.
     #[must_use]
     pub fn is_unnumbered(&self) -> bool {
-        matches!(self, Self::Genesis(_) | Self::Decided(_) | Self::InForce(_))
+        matches!(self, Self::Genesis(_) | Self::Decided(_) | Self::InForce(_) | Self::Anew(_))
     }
+}
+
+/// Where whoever begins a shard again stood in what it held before. Nothing of that is in the log any more: who has not
+/// come here by the rows of a snapshot can't read on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Anew {
+    /// The position,
+    pub seq: u64,
+    /// when the log had taken the entry there,
+    pub time: u64,
+    /// and its checksum.
+    pub checksum: u64,
 }
 
 /// What every node of a cluster agrees to. A node that differs is refused, but for policies, which may change later.

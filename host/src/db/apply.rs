@@ -274,7 +274,7 @@ impl Database {
         if !is_numbered || !repeated {
             let unit = Unit { shard, seq: placed.seq, origin, number, clock, sliced: false };
             match body {
-                Body::Genesis(_) | Body::Founded => {}
+                Body::Genesis(_) | Body::Founded | Body::Anew(_) => {}
                 Body::Decided(decision) => {
                     if let Err(reason) = self.take_decision(shard, placed.seq, &decision)? {
                         return blocked(reason);

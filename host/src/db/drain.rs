@@ -23,8 +23,8 @@ const UNREAL: u64 = 1 << 62;
 /// How long a copy waits for a lock before it looks again.
 const LOCKED: Duration = Duration::from_millis(5);
 /// What of the host's own tables is part of L, and goes with its rows.
-pub(super) const LOGGED: [&str; 9] =
-    ["position", "received", "staged", "stamp", "conflict", "route", "decided", "in_force", "inherited"];
+pub(super) const LOGGED: [&str; 10] =
+    ["position", "received", "staged", "stamp", "conflict", "route", "decided", "in_force", "inherited", "anew"];
 
 /// All marks of a copy are sealed for no log, so where they would go is all the same.
 struct Anywhere;

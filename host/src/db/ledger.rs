@@ -163,6 +163,14 @@ impl Ledger {
         self.received.get(&(shard, origin)).copied().unwrap_or(0)
     }
 
+    /// The last number of each origin's in a shard.
+    pub(super) fn numbers(&self, shard: Shard) -> Vec<(Origin, u64)> {
+        let of = self.received.iter().filter(|((at, _), _)| *at == shard);
+        let mut numbers: Vec<_> = of.map(|((_, origin), number)| (*origin, *number)).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     /// All nodes that have said anything yet.
     pub(super) fn nodes(&self) -> Vec<u64> {
         let mut nodes: Vec<u64> = self.received.keys().map(|(_, origin)| origin.node).collect();

@@ -27,6 +27,7 @@ pub async fn run(fresh: impl Fn() -> Box<dyn Log>) -> Result<(), Error> {
     reads_are_bounded_and_never_empty_handed(&*fresh()).await?;
     a_look_back_comes_with_what_follows(&*fresh()).await?;
     what_goes_are_the_oldest(&*fresh()).await?;
+    what_lost_all_begins_again(&*fresh()).await?;
     a_waiter_is_told(&*fresh()).await?;
     the_newest_announcement_of_each_origin_is_kept(&*fresh()).await?;
     a_lease_changes_only_over_the_term_that_stands(&*fresh()).await?;
@@ -173,6 +174,24 @@ async fn what_goes_are_the_oldest(log: &dyn Log) -> Result<(), Error> {
     assert!(!log.begin(1, b"first").await?, "it began long ago");
     log.truncate(2, 9).await?;
     assert_eq!(log.bounds(2).await?, Bounds { first: 1, last: 0 });
+    Ok(())
+}
+
+/// A shard that holds nothing goes on later, and everybody goes on behind his own last number.
+async fn what_lost_all_begins_again(log: &dyn Log) -> Result<(), Error> {
+    let numbers = [(origin(1), 7), (origin(2), 3)];
+    assert_eq!(log.begin_again(1, 1_000, b"anew", &numbers).await?, Some(1_000));
+    assert_eq!(log.begin_again(1, 1_000, b"anew", &numbers).await?, None, "it has begun");
+    assert_eq!(log.begin_again(1, 2_000, b"anew", &numbers).await?, None);
+    assert!(!log.begin(1, b"first").await?, "nor is it a new one");
+    assert_eq!(log.bounds(1).await?, Bounds { first: 1_000, last: 1_000 });
+    assert_eq!(log.stands(1, 999).await?.map(|stands| stands.seq), Some(1_000));
+    assert_eq!(log.read(1, 0, usize::MAX).await?.first().map(|placed| placed.seq), Some(1_000));
+    assert_eq!(log.append(1, origin(2), 4, &frames(&["b", "c"])).await?, Appended::At(1_002));
+    assert_eq!(log.append(1, origin(1), 8, &frames(&["d"])).await?, Appended::At(1_003));
+    assert_eq!(log.append(1, origin(1), 8, &frames(&["d"])).await?, Appended::Fenced { last: 8 }, "a retry");
+    let read = log.read(1, 1_000, usize::MAX).await?;
+    assert_eq!(read.into_iter().map(|placed| placed.frame).collect::<Vec<_>>(), frames(&["b", "c", "d"]));
     Ok(())
 }
 

@@ -109,6 +109,18 @@ impl Log for JetStream {
         self.stream(shard).begin(frame).await
     }
 
+    async fn begin_again(
+        &self,
+        shard: Shard,
+        at: u64,
+        frame: &[u8],
+        _numbers: &[(Origin, u64)],
+    ) -> Result<Option<u64>, Error> {
+        self.bucket.is_ours()?;
+        // Who has no message in a stream that begins late knows himself where he is.
+        self.stream(shard).begin_again(at, frame).await
+    }
+
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
         self.bucket.is_ours()?;
         self.stream(shard).read(after, bytes_max).await

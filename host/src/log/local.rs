@@ -333,6 +333,40 @@ impl Log for Local {
         .inspect(|_| self.bell.ring())
     }
 
+    async fn begin_again(
+        &self,
+        shard: Shard,
+        at: u64,
+        frame: &[u8],
+        numbers: &[(Origin, u64)],
+    ) -> Result<Option<u64>, Error> {
+        let (frame, numbers) = (frame.to_vec(), numbers.to_vec());
+        blocking(&self.writer, move |conn| {
+            let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            create_shard(&transaction, shard)?;
+            let Bounds { first, last } = bounds(&transaction, shard)?;
+            if first <= last {
+                return Ok(None);
+            }
+            let at = at.max(last + 1);
+            let name = format!("shard_{shard}");
+            transaction.execute("DELETE FROM sqlite_sequence WHERE name = ?1", [&name])?;
+            transaction.execute("INSERT INTO sqlite_sequence VALUES (?1, ?2)", (&name, (at - 1).cast_signed()))?;
+            insert(&transaction, shard, std::slice::from_ref(&frame))?;
+            transaction.execute("DELETE FROM fence WHERE shard = ?1", [shard])?;
+            let mut fence = transaction.prepare("INSERT INTO fence VALUES (?1, ?2, ?3, ?4)")?;
+            for (origin, number) in numbers {
+                let (node, incarnation) = (origin.node.cast_signed(), origin.incarnation.cast_signed());
+                fence.execute((shard, node, incarnation, number.cast_signed()))?;
+            }
+            drop(fence);
+            transaction.commit()?;
+            Ok(Some(at))
+        })
+        .await
+        .inspect(|_| self.bell.ring())
+    }
+
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
         blocking(&self.reader, move |conn| read(conn, shard, after, bytes_max)).await
     }

@@ -164,6 +164,27 @@ impl Log for Memory {
         Ok(true)
     }
 
+    async fn begin_again(
+        &self,
+        shard: Shard,
+        at: u64,
+        frame: &[u8],
+        numbers: &[(Origin, u64)],
+    ) -> Result<Option<u64>, Error> {
+        let mut state = self.state();
+        let entries = state.shards.entry(shard).or_default();
+        if !entries.held.is_empty() {
+            return Ok(None);
+        }
+        entries.rolled = entries.rolled.max(at - 1);
+        let at = state.push(shard, frame.to_vec(), None);
+        state.last_numbers.retain(|(of, _), _| *of != shard);
+        state.last_numbers.extend(numbers.iter().map(|(origin, number)| ((shard, *origin), *number)));
+        drop(state);
+        self.grown.notify_waiters();
+        Ok(Some(at))
+    }
+
     async fn last_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
         Ok(self.state().last_numbers.get(&(shard, origin)).copied().unwrap_or(0))
     }

@@ -31,7 +31,7 @@ impl World<'_> {
     /// A copy is made, or goes on.
     pub(super) fn copy(&mut self, step: &Step) -> Result<(), String> {
         let node = step.node;
-        if self.has_lost || self.stranded[node].iter().any(Option::is_some) {
+        if self.has_lost && !self.has_begun_again || self.stranded[node].iter().any(Option::is_some) {
             self.copies[node] = None;
             return Ok(());
         }
@@ -43,7 +43,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn begin_copy(&mut self, index: usize) -> Result<String, String> {
+    pub(super) fn begin_copy(&mut self, index: usize) -> Result<String, String> {
         let (node, witness) = (&self.nodes[index], &self.witnesses[index]);
         let (path, conn) = node.copy();
         let opened = node.with(|db| db.copying()).open(&path).map_err(|error| format!("{error:?}"))?;
@@ -58,7 +58,7 @@ impl World<'_> {
         })
     }
 
-    fn go_on_copying(&mut self, node: usize, mut copy: Copy) -> Result<String, String> {
+    pub(super) fn go_on_copying(&mut self, node: usize, mut copy: Copy) -> Result<String, String> {
         copy.steps += 1;
         if self.nodes[node].with(|db| db.origin()) != copy.origin {
             return Ok("its node is another by now".to_owned());
@@ -150,7 +150,7 @@ impl World<'_> {
     /// At rest a copy has nothing left to wait for; one that could not go on is made anew.
     pub(super) fn finish_copies(&mut self) -> Result<(), String> {
         for node in 0..self.nodes.len() {
-            let Some(copy) = self.copies[node].take().filter(|_| !self.has_lost) else { continue };
+            let Some(copy) = self.copies[node].take().filter(|_| !self.has_lost || self.has_begun_again) else { continue };
             let mut said = self.go_on_copying(node, copy)?;
             if said != "is L" {
                 said = self.begin_copy(node)?;

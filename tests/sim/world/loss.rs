@@ -82,11 +82,27 @@ impl World<'_> {
         let last = self.entries[shard].len() as u64;
         // The genesis stays, and one entry: without them it is a log made anew.
         let count = random.within(1, 6).min(last.saturating_sub(1));
-        if step.act != Act::Recreate && count == 0 || self.has_lost {
+        let is_whole = matches!(step.act, Act::Recreate | Act::Empty);
+        // What another cluster has is not lost for this one's sake.
+        let is_once_more = step.act == Act::Empty && !self.is_emptied && !self.is_anothers;
+        if !is_whole && count == 0 || self.has_lost && !is_once_more {
             return;
         }
         self.has_lost = true;
+        let before = self.entries.clone();
         match step.act {
+            Act::Empty => {
+                self.log.recreate();
+                for shard in 0..self.entries.len() {
+                    self.entries[shard].clear();
+                    self.strand(shard, |_| true);
+                }
+                self.clocks.clear();
+                self.is_emptied = true;
+                self.copies.iter_mut().for_each(|copy| *copy = None);
+                self.coverage.see("emptied");
+                self.note(step, "the log loses all it held");
+            }
             Act::LoseTail => {
                 self.log.lose_tail(number, count);
                 let left = last - count;
@@ -114,7 +130,13 @@ impl World<'_> {
                 self.coverage.see("recreated");
                 let grown = random.pick(&[0, 1, 20]);
                 self.found_another(grown);
+                self.is_anothers = true;
                 self.note(step, &format!("the log is made anew, with {grown} entries of another cluster"));
+            }
+        }
+        for (stranded, lineages) in self.stranded.iter().zip(&mut self.lineages) {
+            for (shard, lineage) in lineages.iter_mut().enumerate().filter(|(shard, _)| stranded[*shard].is_some()) {
+                lineage.get_or_insert_with(|| before[shard].clone());
             }
         }
     }

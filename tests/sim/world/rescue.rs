@@ -59,8 +59,12 @@ impl World<'_> {
         match said {
             Ok(Some(restored)) => {
                 self.stranded[node].fill(None);
+                self.lineages[node].fill(None);
                 self.has_rolled = true;
                 self.coverage.see("rescued");
+                if self.has_begun_again {
+                    self.coverage.see("rescued after it began again");
+                }
                 if restored.pending > 0 {
                     self.coverage.see("rescued with changes on top");
                 }
@@ -111,8 +115,9 @@ impl World<'_> {
                 Ok(found) => found,
                 Err(error) => return (image, Err(error.to_string())),
             };
-            let is_unfounded = |(shard, _, at): &(Shard, u64, Placement)| {
-                at.seq > image.copy.db.position(*shard).seq && !self.stands(*shard, *at)
+            let is_unfounded = |(shard, number, at): &(Shard, u64, Placement)| {
+                *number > image.copy.db.received(*shard, origin)
+                    && !image.copy.db.leads_through(*shard, *at).unwrap().unwrap_or_else(|| self.stands(*shard, *at))
             };
             let unfounded: BTreeSet<(Shard, u64)> =
                 found.iter().filter(|batch| is_unfounded(batch)).map(|(shard, number, _)| (*shard, *number)).collect();

@@ -288,6 +288,9 @@ impl<W: Write> Printer<W> {
                         decision.version, halted.seq
                     ),
                     Body::Floor(position) => format!("times and tombstones up to entry {position} are forgotten"),
+                    Body::Anew(before) => {
+                        format!("the log begins again; this node stood at entry {} of what was lost", before.seq)
+                    }
                     Body::Changes(_) => return Ok(()),
                 };
                 self.prefix(place)?;

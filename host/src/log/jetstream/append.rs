@@ -1,7 +1,7 @@
 //! Into the stream: one message, or an atomic batch of them, and only behind our own last one.
 
 use super::stream::{Stream, is_unheard, unreachable};
-use crate::log::{Appended, Error};
+use crate::log::{Appended, Bounds, Error};
 use antiphon_core::entry::Origin;
 use async_nats::client::Request;
 use async_nats::jetstream::ErrorCode;
@@ -116,17 +116,36 @@ impl Stream {
 
     pub(super) async fn begin(&self, frame: &[u8]) -> Result<bool, Error> {
         self.make().await?;
+        Ok(self.begin_behind(0, frame).await?.is_some())
+    }
+
+    /// A stream that holds nothing goes on at a later place.
+    pub(super) async fn begin_again(&self, at: u64, frame: &[u8]) -> Result<Option<u64>, Error> {
+        self.make().await?;
+        let Bounds { first, last } = self.bounds().await?;
+        if first <= last {
+            return Ok(None);
+        }
+        let at = at.max(last + 1);
+        if at > last + 1 {
+            self.purge_before(at).await?;
+        }
+        self.begin_behind(at - 1, frame).await
+    }
+
+    /// The first message of a stream, if nothing came after this one.
+    async fn begin_behind(&self, last: u64, frame: &[u8]) -> Result<Option<u64>, Error> {
         let mut messages = self.messages(0, &[frame.to_vec()]);
         if let Some(message) = messages.first_mut() {
-            message.headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, "0");
+            message.headers.insert(header::NATS_EXPECTED_LAST_SEQUENCE, last.to_string().as_str());
         }
         let answer = self.publish(&self.names().begin(self.shard), messages).await?;
         Ok(match answer {
             Answer::At(seq) => {
                 self.bell.ring(seq);
-                true
+                Some(seq)
             }
-            Answer::Overtaken => false,
+            Answer::Overtaken => None,
         })
     }
 

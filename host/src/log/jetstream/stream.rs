@@ -177,8 +177,12 @@ impl Stream {
         if up_to < first {
             return Ok(());
         }
-        // Up to here, and not with it.
-        let purged: Option<Purged> = self.ask("STREAM.PURGE", &Purge { seq: up_to + 1 }).await?;
+        self.purge_before(up_to + 1).await
+    }
+
+    /// Lets go of all before this place, which may be one that is still to come.
+    pub(super) async fn purge_before(&self, seq: u64) -> Result<(), Error> {
+        let purged: Option<Purged> = self.ask("STREAM.PURGE", &Purge { seq }).await?;
         match purged {
             Some(Purged { success: false }) => {
                 Err(Error::Unreachable(format!("stream `{}` did not let go of its oldest entries", self.name)))

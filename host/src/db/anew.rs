@@ -1,0 +1,113 @@
+//! A shard of the log that has lost all it held begins again where one node stands.
+//!
+//! What was in it is gone, and what that node made of it, L, becomes what comes next is made upon: others take it as a
+//! snapshot. Whatever they had sent and it had not read is still in their outboxes, and is on its way once more.
+
+use super::own::ours;
+use super::values::unsigned;
+use super::{Database, Doing as _, Error};
+use crate::log::{Placement, Shard};
+use antiphon_core::entry::{Anew, Body, Entry, Origin};
+
+impl Database {
+    /// Why no shard can begin again with what stands here, if so.
+    #[must_use]
+    pub fn cannot_begin_again(&self) -> Option<&'static str> {
+        if !self.options.publish {
+            return Some("it only listens: `publish` is off");
+        }
+        if !self.options.replicate || self.has_unread() {
+            return Some("it has passed over what others wrote");
+        }
+        if self.ledger.is_slicing() {
+            return Some("a large unit is applied by half, and the rest of it was in the log");
+        }
+        None
+    }
+
+    /// What this node would let a shard begin again with, as bytes.
+    ///
+    /// # Errors
+    /// When it can't be encoded.
+    pub fn anew(&mut self, shard: Shard) -> Result<Vec<u8>, Error> {
+        let Placement { seq, time, checksum } = self.position(shard);
+        let Some(cluster) = self.cluster() else {
+            return Err(Error::Inconsistent("there is no cluster whose log could begin again".to_owned()));
+        };
+        let body = Body::Anew(Anew { seq, time, checksum });
+        let entry = Entry { cluster, origin: self.origin, number: 0, clock: self.ledger.clock, body };
+        self.encoder.encode(&entry).map_err(Error::Encode)
+    }
+
+    /// The last number of an origin's that was read of a shard.
+    #[must_use]
+    pub fn received(&self, shard: Shard, origin: Origin) -> u64 {
+        self.ledger.received(shard, origin)
+    }
+
+    /// The same of each origin: there its numbering goes on.
+    #[must_use]
+    pub fn numbers(&self, shard: Shard) -> Vec<(Origin, u64)> {
+        self.ledger.numbers(shard)
+    }
+
+    /// Stands at the first entries of shards that began again with what is here.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn begin_again(&mut self, places: &[(Shard, Placement)]) -> Result<(), Error> {
+        const BEGINNING: &str = "stand where the log begins again";
+        self.transaction(|db| {
+            for &(shard, place) in places {
+                let before = db.position(shard);
+                db.conn
+                    .prepare_cached(concat!("INSERT INTO ", ours!("anew"), " VALUES (?1, ?2, ?3, ?4, ?5)"))
+                    .and_then(|mut statement| {
+                        statement.execute((
+                            shard,
+                            place.seq.cast_signed(),
+                            before.seq.cast_signed(),
+                            before.time.cast_signed(),
+                            before.checksum.cast_signed(),
+                        ))
+                    })
+                    .doing(BEGINNING)?;
+                db.ledger.advance(shard, place);
+                db.ledger.write(&db.conn, shard, &[])?;
+            }
+            if crate::flaw!(AnewForgets) {
+                db.conn.execute(concat!("DELETE FROM ", ours!("shadow")), []).doing(BEGINNING)?;
+            }
+            fault!("anew");
+            Ok(())
+        })?;
+        self.reload()
+    }
+
+    /// Whether what stood at `at` is surely part of what leads up to this node's place. Nothing where only the log can tell:
+    /// the place is further on.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn leads_through(&self, shard: Shard, at: Placement) -> Result<Option<bool>, Error> {
+        const READING: &str = "read where the log began again";
+        if at.seq > self.position(shard).seq {
+            return Ok(None);
+        }
+        if at.seq == 0 || crate::flaw!(AnewUnnoticed) {
+            return Ok(Some(true));
+        }
+        let next = concat!(
+            "SELECT before_seq, before_time, before_checksum FROM ",
+            ours!("anew"),
+            " WHERE shard = ?1 AND seq > ?2 ORDER BY seq LIMIT 1"
+        );
+        let mut statement = self.conn.prepare_cached(next).doing(READING)?;
+        let mut rows = statement.query((shard, at.seq.cast_signed())).doing(READING)?;
+        let Some(row) = rows.next().doing(READING)? else { return Ok(Some(true)) };
+        let number = |column| unsigned(row, column).doing(READING);
+        let before = Placement { seq: number(0)?, time: number(1)?, checksum: number(2)? };
+        // Of any other place nobody knows any more whether it was the same log.
+        Ok(Some(before == at))
+    }
+}
