@@ -287,6 +287,11 @@ impl Ledger {
         self.routes.get(&table.to_ascii_lowercase()).copied()
     }
 
+    /// All routes: tables, and whether each goes to one shard whole.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.routes.iter().map(|(table, whole)| (table.as_str(), *whole))
+    }
+
     /// The first route about a table holds for ever; says whether this is the first.
     pub(super) fn set_route(&mut self, conn: &Connection, table: &str, whole: bool) -> Result<bool, Error> {
         let name = table.to_ascii_lowercase();

@@ -72,6 +72,30 @@ impl Database {
         Ok(found)
     }
 
+    /// Takes over where the rows of tables go that this node has not heard of yet: they can be captured then, and what was
+    /// written to them is on its way when `image` comes.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then.
+    pub fn learn_routes(&mut self, image: &Self) -> Result<(), Error> {
+        let unknown: Vec<(String, bool)> = image
+            .ledger
+            .routes()
+            .filter(|(table, _)| self.ledger.route(table).is_none())
+            .map(|(table, whole)| (table.to_owned(), whole))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        self.transaction(|db| {
+            for (table, whole) in &unknown {
+                db.ledger.set_route(&db.conn, table, *whole)?;
+            }
+            Ok(())
+        })?;
+        self.reload()
+    }
+
     /// Takes the rows and the place of `image`, and puts on top what this node wrote and `image` does not have. `logged`
     /// is the last number of this node's that the log holds, shard by shard; `unfounded` are batches above it that were
     /// sealed at a place that the log lost.

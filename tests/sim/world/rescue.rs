@@ -101,6 +101,15 @@ impl World<'_> {
         let logged: BTreeMap<Shard, u64> = (1..=u32::try_from(self.entries.len()).unwrap())
             .map(|shard| (shard, block_on(self.log.last_number(shard, origin)).unwrap()))
             .collect();
+        let learned = block_on(self.nodes[node].db.call(move |db| {
+            let done = db.learn_routes(&image.copy.db);
+            Ok((image, done))
+        }));
+        let (again, learned) = learned.expect("the inner error is handed on");
+        image = again;
+        if let Err(error) = learned {
+            return (image, Err(error.to_string()));
+        }
         for _ in 0..STEPS_MAX {
             let sealed = self.nodes[node].publisher.prepare();
             if let Err(error) = block_on(sealed) {
