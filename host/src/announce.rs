@@ -3,7 +3,7 @@
 //! For `status` and for housekeeping of the log. Nothing in the fold depends on it, so an announcement that fails is
 //! worth no more than a word.
 
-use crate::db::Db;
+use crate::db::{Database, Db};
 use crate::log::{ANNOUNCE_INTERVAL, Difference, Log, Member};
 use crate::report::Board;
 use std::collections::BTreeMap;
@@ -60,18 +60,7 @@ impl Announcer {
 
     async fn say(&self, left: bool) {
         let known = self.db.call(|db| {
-            let origin = db.origin();
-            let member = Member {
-                node: origin.node,
-                incarnation: origin.incarnation,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                positions: db.positions().into_iter().collect(),
-                schemas: db.schemas(),
-                waits: BTreeMap::new(),
-                samples: db.samples(),
-                differences: db.differences().to_vec(),
-                left: false,
-            };
+            let member = member_of(db);
             let tables: Vec<String> = db.table_names().map(str::to_owned).collect();
             let refused = db.refused().iter().map(|refused| (refused.table.clone(), refused.reason.clone())).collect();
             Ok((member, tables, refused, db.shortfalls()?))
@@ -116,5 +105,21 @@ impl Announcer {
                  `antiphon plugin check` tells whether it only computes"
             );
         }
+    }
+}
+
+/// What a node says of itself.
+pub(crate) fn member_of(db: &Database) -> Member {
+    let origin = db.origin();
+    Member {
+        node: origin.node,
+        incarnation: origin.incarnation,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        positions: db.positions().into_iter().collect(),
+        schemas: db.schemas(),
+        waits: BTreeMap::new(),
+        samples: db.samples(),
+        differences: db.differences().to_vec(),
+        left: false,
     }
 }

@@ -1,5 +1,6 @@
 //! From the configuration to the components a node runs with.
 
+use crate::anew::Leave;
 use crate::config::{Config, Loaded, Sources};
 use crate::custom::{self, Component, Pins};
 use crate::db::{self, Find, Found, Make, Policies};
@@ -95,6 +96,7 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
         reload,
         shelf,
         plugins,
+        leave: Leave::default(),
         lookout: None,
     })
 }

@@ -7,6 +7,7 @@
 
 mod aside;
 
+use crate::anew;
 use crate::db::{self, Database, Difference, Standing};
 use crate::failure::{Failure, Kind};
 use crate::life::Provenance;
@@ -41,6 +42,8 @@ pub enum Entered {
     JoinedFromSnapshot,
     /// The log does not go on where it stood: it has the rows of a snapshot, and its own on top that were on their way.
     Rescued,
+    /// The log had lost all it held, and begins again with what is here.
+    BeganAgain,
 }
 
 /// Which rows win when a database with rows of its own joins a cluster.
@@ -97,9 +100,14 @@ async fn come_in(
     provenance: Provenance,
     rescuer: &mut Rescuer<'_>,
 ) -> Result<Entered, Failure> {
+    let mut has_begun = false;
     loop {
-        let beginning = beginning(log).await?;
-        match (db.standing().map_err(database)?, beginning) {
+        let standing = db.standing().map_err(database)?;
+        let beginning = match standing {
+            Standing::Member { .. } if anew::is_empty(log, 1).await? => Beginning::Empty,
+            _ => beginning(log).await?,
+        };
+        match (standing, beginning) {
             (Standing::Member { cluster, .. }, Beginning::Genesis { cluster: found, genesis, frame, .. }) => {
                 if cluster != found {
                     return Err(other_cluster());
@@ -115,9 +123,20 @@ async fn come_in(
                 let kept = db.kept_genesis().map_err(database)?;
                 let (_, genesis) = kept.and_then(|frame| genesis_of(&frame)).ok_or_else(|| cut(first))?;
                 agree(&genesis, agreed)?;
-                return go_on(db, log, cluster, &genesis, scratch, provenance, rescuer).await;
+                let entered = go_on(db, log, cluster, &genesis, scratch, provenance, rescuer).await?;
+                return Ok(if has_begun && entered == Entered::Resumed { Entered::BeganAgain } else { entered });
             }
-            (Standing::Member { .. }, Beginning::Empty) => return Err(log_gone()),
+            (Standing::Member { .. }, Beginning::Empty) => {
+                let kept = db.kept_genesis().map_err(database)?;
+                let (_, genesis) = kept.and_then(|frame| genesis_of(&frame)).ok_or_else(log_gone)?;
+                agree(&genesis, agreed)?;
+                let begins = provenance == Provenance::Same && rescuer.begin_again(db, log).await?;
+                // Another may have begun it meanwhile.
+                if !begins && anew::is_empty(log, 1).await? {
+                    return Err(log_gone());
+                }
+                has_begun = begins;
+            }
             (Standing::Apart, Beginning::Cut { cluster, first }) => {
                 let (scope, node) = (db.scope(), db.origin().node);
                 let (frame, genesis) = rescuer.rescue().genesis(log, cluster, &scope, node, first).await?;
@@ -198,8 +217,8 @@ async fn go_on(
     let mut entered = Entered::Resumed;
     match provenance {
         Provenance::Same => {
-            if rescuer.go_back(db, log, cluster).await? {
-                entered = Entered::Rescued;
+            if let Some(otherwise) = rescuer.go_back(db, log, cluster).await? {
+                entered = otherwise;
             }
         }
         Provenance::Older { reached } => return Err(older(reached, db.reached())),
@@ -475,7 +494,11 @@ pub(crate) enum Beginning {
 /// How the log begins.
 pub(crate) async fn beginning(log: &dyn Log) -> Result<Beginning, Failure> {
     let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() else {
-        return Ok(Beginning::Empty);
+        // What held something is nobody's to found a cluster in.
+        return match log.bounds(1).await.map_err(unreachable_log)?.last {
+            0 => Ok(Beginning::Empty),
+            last => Err(emptied(last)),
+        };
     };
     let foreign = |why: &dyn std::fmt::Display| {
         Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))
@@ -507,6 +530,13 @@ pub(crate) fn genesis_of(frame: &[u8]) -> Option<(ClusterId, Genesis)> {
         Ok(Entry { cluster, body: Body::Genesis(genesis), .. }) => Some((cluster, genesis)),
         _ => None,
     }
+}
+
+/// A log whose entries are all gone, for a node that took no part in it.
+fn emptied(last: u64) -> Failure {
+    let text = format!("the log held {}, and has lost them all", count(last, "entry", "entries"));
+    Failure::new(Kind::Data, text)
+        .hint("start a node that took part: it begins the log again with what it has, and this one can join")
 }
 
 /// What the beginning would tell is known from nowhere.
@@ -586,7 +616,7 @@ pub(crate) fn log_gone() -> Failure {
         "this database belongs to a cluster, and the log is empty: it was deleted or is another one",
     )
     .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
-    .hint("if that log is lost, `antiphon cleanup` and then `antiphon run` found a new cluster from this database")
+    .hint(anew::REMEDY)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` takes")]

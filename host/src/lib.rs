@@ -42,6 +42,7 @@
 pub mod flaw;
 pub mod alarm;
 pub mod alerts;
+pub mod anew;
 pub mod announce;
 mod apart;
 mod aside;

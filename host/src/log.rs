@@ -186,6 +186,9 @@ pub trait Log: Send + Sync + std::fmt::Debug {
         numbers: &[(Origin, u64)],
     ) -> Result<Option<u64>, Error>;
 
+    /// Lets go of all that a shard holds, its newest entry as well: nobody can go on from it.
+    async fn clear(&self, shard: Shard) -> Result<(), Error>;
+
     /// Entries after a position, about `bytes_max` of them.
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error>;
 

@@ -3,9 +3,10 @@
 //! A node that is new reads the log from there. One whose log no longer holds what comes next, or what it had applied,
 //! goes there and on from there; whatever it wrote and has not seen come back stays on top, and is sent again.
 
+use crate::anew::{self, Leave};
 use crate::db::{self, Database};
 use crate::failure::{Failure, Kind};
-use crate::join::{database, unreachable_log};
+use crate::join::{Entered, database, unreachable_log};
 use crate::life::Life;
 use crate::log::{Log, Placement, Shard};
 use crate::place::Place;
@@ -26,13 +27,23 @@ pub struct Rescuer<'a> {
     rescue: Rescue,
     place: &'a Place,
     state: &'a Path,
+    leave: Leave,
 }
 
 impl<'a> Rescuer<'a> {
     /// One that looks there.
     #[must_use]
-    pub fn new(rescue: Rescue, place: &'a Place, state: &'a Path) -> Self {
-        Self { rescue, place, state }
+    pub fn new(rescue: Rescue, place: &'a Place, state: &'a Path, leave: Leave) -> Self {
+        Self { rescue, place, state, leave }
+    }
+
+    /// Lets shards begin again that have lost all they held, if this node is to; says whether it did.
+    pub(crate) async fn begin_again(&self, db: &mut Database, log: &dyn Log) -> Result<bool, Failure> {
+        // Without a snapshot nobody could follow.
+        if self.leave != Leave::Given && !self.rescue.has_shelf() {
+            return Ok(false);
+        }
+        anew::begin(db, log, self.leave).await
     }
 
     /// Where snapshots are looked for.
@@ -89,21 +100,26 @@ impl<'a> Rescuer<'a> {
         Ok(())
     }
 
-    /// Goes to a snapshot if the log does not go on where this node stands; says whether it did.
+    /// Where the log does not go on where this node stands: begins it again, or goes to a snapshot. Says which, or nothing.
     pub(crate) async fn go_back(
         &mut self,
         db: &mut Database,
         log: &dyn Log,
         cluster: ClusterId,
-    ) -> Result<bool, Failure> {
+    ) -> Result<Option<Entered>, Failure> {
         // Who takes nothing from others takes no rows from a snapshot either.
         if !db.replicates() || db.has_unread() {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some((shard, loss)) = lost(db, log).await? else { return Ok(false) };
+        let Some((shard, loss)) = lost(db, log).await? else { return Ok(None) };
+        if self.begin_again(db, log).await? {
+            return Ok(Some(Entered::BeganAgain));
+        }
         tracing::warn!("shard {shard} of the log {loss}; looking for a snapshot to go on from");
         seal(db)?;
         while let Some(image) = self.image(db, log, cluster).await? {
+            db.learn_routes(&image.db).map_err(database)?;
+            seal(db)?;
             let logged = logged(db, log).await?;
             let unfounded = unfounded(db, log, &image.db, &logged).await?;
             self.note(db, &image.db)?;
@@ -116,7 +132,7 @@ impl<'a> Rescuer<'a> {
                         on_their_way = restored.pending,
                         "goes on from a snapshot; what was written here and is not in it is sent again"
                     );
-                    return Ok(true);
+                    return Ok(Some(Entered::Rescued));
                 }
                 Ok(None) => seal(db)?,
                 Err(db::Error::Inconsistent(why)) => {
@@ -126,7 +142,7 @@ impl<'a> Rescuer<'a> {
                 Err(error) => return Err(database(error)),
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// The newest snapshot that the log goes on from, put together.

@@ -39,6 +39,12 @@ impl Admin {
         self.runtime.block_on(self.context.delete_stream(STREAM)).unwrap();
     }
 
+    /// Whether the first shard has a stream with anything in it.
+    pub(crate) fn exists(&self) -> bool {
+        let stream = self.runtime.block_on(self.context.get_stream(STREAM));
+        stream.is_ok_and(|stream| stream.cached_info().state.messages > 0)
+    }
+
     /// Publishes anything.
     pub(crate) fn publish(&self, subject: &str, headers: &[(&str, &str)], payload: &[u8]) {
         let mut map = HeaderMap::new();

@@ -29,6 +29,20 @@ impl Log for Forgetful {
         self.log.begin(shard, frame).await
     }
 
+    async fn begin_again(
+        &self,
+        shard: Shard,
+        at: u64,
+        frame: &[u8],
+        numbers: &[(Origin, u64)],
+    ) -> Result<Option<u64>, Error> {
+        self.log.begin_again(shard, at, frame, numbers).await
+    }
+
+    async fn clear(&self, shard: Shard) -> Result<(), Error> {
+        self.log.clear(shard).await
+    }
+
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
         self.log.read(shard, after, bytes_max).await
     }

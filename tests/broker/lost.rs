@@ -132,7 +132,7 @@ fn f08_a_purged_log_stops_the_nodes() {
             stops(site, &[]);
         }
         // Nor is it taken for an empty one.
-        is_refused(&mut world.site("late"), &["has lost it and all behind it"]);
+        world.site("late").refused().expect(65, &["has lost them all", "hint: "]);
     });
 }
 

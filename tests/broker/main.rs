@@ -25,6 +25,7 @@ mod managed;
 mod observed;
 mod points;
 mod rescued;
+mod reseeded;
 mod scenario;
 mod security;
 mod site;

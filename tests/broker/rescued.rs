@@ -6,7 +6,7 @@ use crate::world::{World, count, start};
 use antiphon_harness::{Site, eventually, settled};
 
 /// Three nodes that run, have some rows, and keep their snapshots in one folder.
-fn trio(world: &World) -> [Site; 3] {
+pub(crate) fn trio(world: &World) -> [Site; 3] {
     let mut sites = ["a", "b", "c"].map(|name| {
         let more = "[snapshot]\nstore = 'file'\ninterval = 0\n[snapshot.file]\npath = 'snapshots'";
         world.site_with(name, &world.servers.urls(), more)

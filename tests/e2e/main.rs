@@ -28,6 +28,7 @@ mod observed;
 mod page;
 mod policies;
 mod rescue;
+mod reseed;
 mod schema;
 mod snapshots;
 mod state;

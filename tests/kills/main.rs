@@ -296,6 +296,9 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("stood-back", &[], &[]),
     ("restored", &[], &[]),
     ("going-back", &[], &[]),
+    ("begun-again", &[], &[]),
+    ("anew", &[], &[]),
+    ("began-again", &[], &[]),
     ("filled", &[], &[]),
 ];
 

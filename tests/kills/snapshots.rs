@@ -146,6 +146,50 @@ fn f01_deaths_on_the_way_back() {
     settled(&[&a, &b, &late]);
 }
 
+/// F01: a node dies while it begins a log again that was lost, in one of two shards or in both. It goes on with that at the
+/// next start, or when it is told once more; the other follows, and nothing is lost.
+#[test]
+fn f01_deaths_while_a_log_begins_again() {
+    let place = place();
+    let site = |name: &str| {
+        let text = "[log]\npath = 'log'\n[snapshot]\ninterval = 0\nstore = 'file'\n[snapshot.file]\npath = 'snapshots'\n\
+                    [replication_log]\nshards = 2\n";
+        place.file(&format!("{name}.toml"), &format!("db_path = '{name}.db'\n{text}"));
+        place.site(name, TABLES).arguments(["run", "--config", &format!("{name}.toml")])
+    };
+    let (mut a, mut b) = (site("a"), site("b"));
+    a.start();
+    b.start();
+    let points = ["begun-again:1", "begun-again:2", "anew:1", "commit:2", "reload:2", "began-again:1"];
+    for (at, point) in points.into_iter().enumerate() {
+        for id in 0..10 {
+            a.sql(&format!("INSERT INTO item VALUES ('a{at}-{id}', 0, 'sent')"));
+        }
+        settled(&[&a, &b]);
+        a.term();
+        b.term();
+        for (site, name) in [(&a, 'a'), (&b, 'b')] {
+            site.sql(&format!("INSERT INTO item VALUES ('{name}{at}', 0, 'while down'); UPDATE item SET v = v + 1"));
+        }
+        std::fs::remove_dir_all(place.path("log")).unwrap();
+        let reseed = ["log", "reseed", "--config", "a.toml"];
+        let died = finish(place.command(reseed).env(DIE_AT, point));
+        assert_eq!(died.code, None, "{point}: {}", died.stderr);
+        if at % 2 == 0 {
+            let again = place.run(reseed);
+            // It may have died when all was done.
+            assert!(matches!(again.code, Some(0 | 6)), "{point}: {}", again.stderr);
+        } else if !place.path("log/log.db").exists() {
+            assert_eq!(place.run(reseed).code, Some(0), "{point}");
+        }
+        a.start();
+        b.start();
+        settled(&[&a, &b]);
+        assert_eq!(b.one("SELECT count(*) FROM item WHERE note = 'while down'"), (2 * at + 2).to_string(), "{point}");
+        assert_eq!(a.one("SELECT count(*) FROM item WHERE note = 'sent'"), (10 * at + 10).to_string(), "{point}");
+    }
+}
+
 /// F01: a node dies while it lets go of the log's beginning. What is left begins with an entry that a snapshot leads up to,
 /// so all go on, and new ones join.
 #[test]

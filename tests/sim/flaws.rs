@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// `histories` runs them.
 fn find(flaw: Flaw) -> Option<(u64, String)> {
     plant(Some(flaw));
-    let found = SEEDS.into_iter().find_map(|seed| Some((seed, run(&Plan::new(seed)).failure?)));
+    let found = antiphon_harness::seeds::asked_by("FLAW_SEEDS", SEEDS)
+        .find_map(|seed| Some((seed, run(&Plan::new(seed)).failure?)));
     plant(None);
     found
 }

@@ -134,8 +134,8 @@ impl Plan {
         }
         // And the log may lose all it holds, be it for the second time, and begin again with what some node has.
         let mut anew = Random::new(seed ^ 0xa_2e05);
-        if anew.chance(12) {
-            let from = plan.steps.iter().position(|step| step.mark == anew.within(60, 170)).unwrap_or(0);
+        if anew.chance(18) {
+            let from = plan.steps.iter().position(|step| step.mark == anew.within(40, 150)).unwrap_or(0);
             let mut insert = |after: usize, mark, act, anew: &mut Random| {
                 let at = usize::try_from(anew.within(after as u64, plan.steps.len() as u64)).unwrap();
                 let node = usize::try_from(anew.below(plan.config.nodes as u64)).unwrap();
@@ -143,7 +143,7 @@ impl Plan {
                 at
             };
             let mut from = from;
-            if lost.is_none() && anew.chance(60) {
+            if lost.is_none() && anew.chance(80) {
                 // Then nodes have come by different ways to where they stand.
                 from = insert(from, 820, Act::LoseTail, &mut anew);
             }

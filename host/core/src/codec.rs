@@ -12,8 +12,8 @@
 
 use crate::cbor::{self, Malformed, Reader};
 use crate::entry::{
-    Anew, Body, Bounds, Changes, Chunk, Decision, Entry, Genesis, Halted, InForce, Made, OnFailure, Origin, Policy, Route,
-    Rows, Settings,
+    Anew, Body, Bounds, Changes, Chunk, Decision, Entry, Genesis, Halted, InForce, Made, OnFailure, Origin, Policy,
+    Route, Rows, Settings,
 };
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_64;

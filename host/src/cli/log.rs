@@ -9,6 +9,7 @@ use crate::node::Carrier;
 
 mod info;
 mod peek;
+mod reseed;
 mod truncate;
 
 /// Look at the log: which changes it holds, from whom, and how far it reaches
@@ -19,6 +20,7 @@ pub(super) enum Command {
     Peek(peek::Peek),
     Info(info::Info),
     Truncate(truncate::Truncate),
+    Reseed(reseed::Reseed),
 }
 
 impl Command {
@@ -27,6 +29,7 @@ impl Command {
             Self::Peek(peek) => peek.run(),
             Self::Info(info) => info.run(),
             Self::Truncate(truncate) => truncate.run(),
+            Self::Reseed(reseed) => reseed.run(),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::shown::shell;
 use super::{Dev, Node};
 use crate::alerts::Alerts;
+use crate::anew::Leave;
 use crate::config::{Config, Loaded, Overrides};
 use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
@@ -78,13 +79,19 @@ fn replicate(
     loop {
         let mut parts = crate::components::parts_of(loaded, pins)?;
         parts.lookout.clone_from(&watch.lookout);
+        if lost.is_some() {
+            // It ran on this log a moment ago: no other can be meant.
+            parts.leave = Leave::Given;
+        }
         let opened = super::wait(runtime, node::open(parts));
         let entered = opened.and_then(|opened| {
             let said = Said::of(&opened, &loaded.config);
             super::wait(runtime, opened.enter()).map(|(node, entered)| (said, node, entered))
         });
         let (said, node, entered) = match (entered, lost.take()) {
-            (Ok((.., entered)), Some(lost)) if entered != Entered::Rescued => return Err(lost),
+            (Ok((.., entered)), Some(lost)) if !matches!(entered, Entered::Rescued | Entered::BeganAgain) => {
+                return Err(lost);
+            }
             // What ended it says more than why it could not start again.
             (Err(_), Some(lost)) => return Err(lost),
             (entered, _) => entered?,
@@ -215,6 +222,9 @@ impl Said {
             Entered::Copied => "went on as a node of its own, for the file is a copy of another's or was moved",
             Entered::CaughtUp => "took the cluster's rows, for others' changes had been passed over",
             Entered::JoinedFromSnapshot => "joined; the rows come from a snapshot, and from the log what came after it",
+            Entered::BeganAgain => {
+                "began its log again, which had lost all it held, with what is here; the others follow by a snapshot"
+            }
             Entered::Rescued => {
                 "went on from a snapshot, for the log does not go on where it stood; its own changes are sent again"
             }

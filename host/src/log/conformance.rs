@@ -192,6 +192,15 @@ async fn what_lost_all_begins_again(log: &dyn Log) -> Result<(), Error> {
     assert_eq!(log.append(1, origin(1), 8, &frames(&["d"])).await?, Appended::Fenced { last: 8 }, "a retry");
     let read = log.read(1, 1_000, usize::MAX).await?;
     assert_eq!(read.into_iter().map(|placed| placed.frame).collect::<Vec<_>>(), frames(&["b", "c", "d"]));
+    log.clear(1).await?;
+    log.clear(2).await?;
+    assert_eq!(log.bounds(1).await?, Bounds { first: 1_004, last: 1_003 });
+    assert_eq!(log.begin_again(1, 500, b"anew", &[(origin(1), 4)]).await?, Some(1_004), "never before what was");
+    // What was taken once, and is lost, is taken again.
+    assert_eq!(log.append(1, origin(1), 5, &frames(&["e"])).await?, Appended::At(1_005));
+    assert_eq!(log.append(1, origin(1), 6, &frames(&["f"])).await?, Appended::At(1_006));
+    assert_eq!(log.append(1, origin(1), 7, &frames(&["g"])).await?, Appended::At(1_007));
+    assert_eq!(log.append(1, origin(1), 8, &frames(&["h"])).await?, Appended::At(1_008));
     Ok(())
 }
 

@@ -121,6 +121,11 @@ impl Log for JetStream {
         self.stream(shard).begin_again(at, frame).await
     }
 
+    async fn clear(&self, shard: Shard) -> Result<(), Error> {
+        self.bucket.is_ours()?;
+        self.stream(shard).clear().await
+    }
+
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
         self.bucket.is_ours()?;
         self.stream(shard).read(after, bytes_max).await

@@ -367,6 +367,18 @@ impl Log for Local {
         .inspect(|_| self.bell.ring())
     }
 
+    async fn clear(&self, shard: Shard) -> Result<(), Error> {
+        blocking(&self.writer, move |conn| {
+            if exists(conn, shard)? {
+                conn.execute(&format!("DELETE FROM shard_{shard}"), [])?;
+            }
+            Ok(())
+        })
+        .await?;
+        while blocking(&self.writer, shrink).await? {}
+        Ok(())
+    }
+
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
         blocking(&self.reader, move |conn| read(conn, shard, after, bytes_max)).await
     }

@@ -185,6 +185,11 @@ impl Log for Memory {
         Ok(Some(at))
     }
 
+    async fn clear(&self, shard: Shard) -> Result<(), Error> {
+        self.roll_over(shard, u64::MAX);
+        Ok(())
+    }
+
     async fn last_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
         Ok(self.state().last_numbers.get(&(shard, origin)).copied().unwrap_or(0))
     }

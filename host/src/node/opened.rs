@@ -4,6 +4,7 @@ use super::carrier::Carrier;
 use super::failing::lost_log;
 use super::scratch::{Scratch, sweep};
 use super::{Node, Parts, state_directory};
+use crate::anew::{self, Leave};
 use crate::db::{self, Database, Db, Options, Standing};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
@@ -40,6 +41,7 @@ pub struct Opened {
     shelf: Option<crate::snapshot::Shelf>,
     plugins: Option<antiphon_plugin::PluginHost>,
     lookout: Option<crate::vitals::Lookout>,
+    leave: Leave,
     provenance: Provenance,
     keep: Keep,
     seq_map: SeqMap,
@@ -80,6 +82,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     if let Carrier::Embedded(directory) = &parts.log
         && db.standing().map_err(|error| unopened(&shown, &error))? != Standing::Apart
         && !log::Local::file(directory).exists()
+        && parts.leave != Leave::Given
     {
         return Err(elsewhere(no_log(directory), logged.as_deref(), &shown));
     }
@@ -107,6 +110,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         shelf: parts.shelf,
         plugins: parts.plugins,
         lookout: parts.lookout,
+        leave: parts.leave,
         provenance,
         keep: parts.keep,
         seq_map: parts.seq_map,
@@ -127,7 +131,7 @@ fn no_log(directory: &Path) -> Failure {
         ),
     )
     .hint("point `--log`, or `path` under `[log]`, at the log it was run with before")
-    .hint("if that log is lost, `antiphon cleanup` and then `antiphon run` found a new cluster from this database")
+    .hint(anew::REMEDY)
 }
 
 /// Names the log that the last start used, if it is still there.
@@ -183,7 +187,8 @@ impl Opened {
         let scratch = Scratch::new(&self.state)?;
         // Of two files that are in all the same life, the one that runs is the one to go on.
         let claim = self.claim().await?;
-        let mut rescuer = Rescuer::new(Rescue::new(self.shelf.clone(), &self.state), &self.place, &self.state);
+        let mut rescuer =
+            Rescuer::new(Rescue::new(self.shelf.clone(), &self.state), &self.place, &self.state, self.leave);
         let entered = loop {
             let (log, agreed) = (&*self.log, &self.agreed);
             match join::enter(&mut self.db, log, agreed, &scratch.file(), self.provenance, &mut rescuer).await {
@@ -280,6 +285,30 @@ impl Opened {
             join::force(&mut self.db, log, agreed, &scratch.file(), rows, self.provenance, &mut rescue, before).await?;
         note_life(&self.place, &self.state, &self.db)?;
         Ok(differences)
+    }
+
+    /// Begins the log again with what this database has, if it holds nothing, or once all that it holds was let go of.
+    /// Says whether it did.
+    ///
+    /// # Errors
+    /// When the log can't be asked, or it is not for this database to begin it.
+    pub async fn reseed(&mut self, clear: bool) -> Result<bool, Failure> {
+        if self.provenance != Provenance::Same || self.db.standing().map_err(join::database)? == Standing::Apart {
+            return Err(Failure::new(Kind::Refused, "this database is not what a node ran on last").hint(
+                "choose the database of a node that took part until the log was lost, where that node ran on it",
+            ));
+        }
+        if let Some(why) = self.db.cannot_begin_again() {
+            return Err(Failure::new(Kind::Refused, format!("the log can't begin again with this database: {why}"))
+                .hint("choose another node's"));
+        }
+        let _claim = self.claim().await?;
+        if clear {
+            anew::clear(&self.db, &*self.log).await?;
+        }
+        let begun = anew::begin(&mut self.db, &*self.log, Leave::Given).await?;
+        note_life(&self.place, &self.state, &self.db)?;
+        Ok(begun)
     }
 
     /// Takes the rows of a snapshot that was put together, and its place in the log, in one transaction: what is here and

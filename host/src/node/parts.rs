@@ -1,6 +1,7 @@
 //! What a node is made from.
 
 use super::carrier::Carrier;
+use crate::anew::Leave;
 use crate::db::{Filter, Policies};
 use crate::housekeeping::Keep;
 use crate::reload::Reload;
@@ -55,6 +56,8 @@ pub struct Parts {
     pub shelf: Option<Shelf>,
     /// Where components come to life, to be asked what they cost.
     pub plugins: Option<PluginHost>,
+    /// When a log that holds nothing is begun again.
+    pub leave: Leave,
     /// Where it is shown how the node is, if anybody wants to know.
     pub lookout: Option<Lookout>,
 }

@@ -70,6 +70,11 @@ impl Rescue {
         Self { shelf, state: state.to_owned(), passed_over: BTreeSet::new(), has_asked: false }
     }
 
+    /// Whether there is a shelf at all.
+    pub(crate) fn has_shelf(&self) -> bool {
+        self.shelf.is_some()
+    }
+
     /// The manifest of the newest snapshot that is whole and that the log goes on from, of tables that this node takes.
     ///
     /// # Errors

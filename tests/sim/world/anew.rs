@@ -28,9 +28,8 @@ impl World<'_> {
         let mut places: Vec<(Shard, Placement)> = Vec::new();
         for index in 0..self.entries.len() {
             let shard = u32::try_from(index).unwrap() + 1;
-            let (stood, frame, numbers) = self.nodes[node].with(move |db| {
-                (db.position(shard).seq, db.anew(shard).unwrap(), db.numbers(shard))
-            });
+            let (stood, frame, numbers) =
+                self.nodes[node].with(move |db| (db.position(shard).seq, db.anew(shard).unwrap(), db.numbers(shard)));
             let known = if knows { self.furthest(shard) } else { stood };
             // Never where the first log began: whoever has read nothing would take it for that.
             let at = known.max(1) + 1 + random.below(3);

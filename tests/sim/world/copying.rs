@@ -150,7 +150,9 @@ impl World<'_> {
     /// At rest a copy has nothing left to wait for; one that could not go on is made anew.
     pub(super) fn finish_copies(&mut self) -> Result<(), String> {
         for node in 0..self.nodes.len() {
-            let Some(copy) = self.copies[node].take().filter(|_| !self.has_lost || self.has_begun_again) else { continue };
+            let Some(copy) = self.copies[node].take().filter(|_| !self.has_lost || self.has_begun_again) else {
+                continue;
+            };
             let mut said = self.go_on_copying(node, copy)?;
             if said != "is L" {
                 said = self.begin_copy(node)?;

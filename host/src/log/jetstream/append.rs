@@ -77,7 +77,10 @@ impl Stream {
         let mut last = known;
         for Batch { number, mut messages } in self.batches(first, frames) {
             if let [message] = messages.as_mut_slice() {
-                let id = format!("{}.{}.{number}", origin.node, origin.incarnation);
+                // A server remembers for a while what it was given. What it has lost since is to be taken again: behind
+                // another message, or in a stream that begins elsewhere.
+                let behind = if last.seq > 0 { last.seq } else { self.bounds().await?.first };
+                let id = format!("{}.{}.{number}.{behind}", origin.node, origin.incarnation);
                 message.headers.insert(header::NATS_MESSAGE_ID, id.as_str());
             }
             let mut answer = self.publish(&subject, behind(messages.clone(), last.seq)).await?;

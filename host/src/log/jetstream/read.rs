@@ -7,7 +7,7 @@
 use super::Names;
 use super::append::{BATCH_MAX, PART};
 use super::stream::{Stream, unreachable};
-use crate::log::{Error, Placed, Placement};
+use crate::log::{Bounds, Error, Placed, Placement};
 use antiphon_core::codec;
 use async_nats::StatusCode;
 use async_nats::jetstream::message::StreamMessage;
@@ -157,6 +157,11 @@ impl Stream {
                 return Ok(messages);
             }
             if begun.elapsed() > CATCH_UP {
+                let Bounds { first, last } = self.bounds().await?;
+                if first > last {
+                    // All of it is gone. Whoever has read any of that finds it missing.
+                    return Ok(messages);
+                }
                 return Err(if self.leader_has(seq).await? {
                     Error::Unreachable(format!("the copies of stream `{}` do not catch up", self.name))
                 } else {

@@ -180,6 +180,13 @@ impl Stream {
         self.purge_before(up_to + 1).await
     }
 
+    /// Lets go of all messages.
+    pub(super) async fn clear(&self) -> Result<(), Error> {
+        let Bounds { first, last } = self.bounds().await?;
+        *self.own.lock().await = None;
+        if first <= last { self.purge_before(last + 1).await } else { Ok(()) }
+    }
+
     /// Lets go of all before this place, which may be one that is still to come.
     pub(super) async fn purge_before(&self, seq: u64) -> Result<(), Error> {
         let purged: Option<Purged> = self.ask("STREAM.PURGE", &Purge { seq }).await?;
