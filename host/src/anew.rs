@@ -34,8 +34,10 @@ pub enum Leave {
     /// be another one, which somebody named by mistake.
     #[default]
     IfKnown,
-    /// This one: it ran on this log a moment ago, or the user says so.
-    Given,
+    /// This one, if no other has come further: it ran on this log a moment ago.
+    Ran,
+    /// This one: the user says so.
+    Told,
 }
 
 /// Lets shards begin again that hold nothing any more, if this node is to; says whether it did.
@@ -61,9 +63,11 @@ pub(crate) async fn begin(db: &mut Database, log: &dyn Log, leave: Leave) -> Res
     if leave == Leave::IfKnown && !knows(log, db).await? {
         return Ok(false);
     }
-    tracing::warn!(shard = claimed, "the log holds nothing any more; looking which node has come furthest");
-    if !is_to_begin(db, log, claimed).await? {
-        return Ok(false);
+    if leave != Leave::Told {
+        tracing::warn!(shard = claimed, "the log holds nothing any more; looking which node has come furthest");
+        if !is_to_begin(db, log, claimed).await? {
+            return Ok(false);
+        }
     }
     go_on(db, log, begun, &lost).await
 }

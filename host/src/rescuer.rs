@@ -40,7 +40,7 @@ impl<'a> Rescuer<'a> {
     /// Lets shards begin again that have lost all they held, if this node is to; says whether it did.
     pub(crate) async fn begin_again(&self, db: &mut Database, log: &dyn Log) -> Result<bool, Failure> {
         // Without a snapshot nobody could follow.
-        if self.leave != Leave::Given && !self.rescue.has_shelf() {
+        if self.leave != Leave::Told && !self.rescue.has_shelf() {
             return Ok(false);
         }
         anew::begin(db, log, self.leave).await

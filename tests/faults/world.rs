@@ -1,5 +1,6 @@
 //! Two nodes and an embedded log in real files, and what must be true of them once the disk is sound again.
 
+use antiphon::anew::Leave;
 use antiphon::db::{Database, Db, Filter, Options, Policies, Standing};
 use antiphon::join;
 use antiphon::life::Provenance;
@@ -209,7 +210,7 @@ impl World {
                 let file = scratch.join("log.db");
                 let agreed = genesis();
                 let place = Place::find(db.path()).map_err(|failure| format!("enter: {failure}"))?;
-                let mut rescuer = Rescuer::new(Rescue::new(None, &scratch), &place, &scratch);
+                let mut rescuer = Rescuer::new(Rescue::new(None, &scratch), &place, &scratch, Leave::default());
                 let entering = join::enter(&mut db, &*log, &agreed, &file, Provenance::Same, &mut rescuer);
                 match tokio::time::timeout(JOIN_PATIENCE, entering).await {
                     Ok(entered) => entered.map_err(|failure| format!("enter: {failure}")),

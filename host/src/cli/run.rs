@@ -81,7 +81,7 @@ fn replicate(
         parts.lookout.clone_from(&watch.lookout);
         if lost.is_some() {
             // It ran on this log a moment ago: no other can be meant.
-            parts.leave = Leave::Given;
+            parts.leave = Leave::Ran;
         }
         let opened = super::wait(runtime, node::open(parts));
         let entered = opened.and_then(|opened| {

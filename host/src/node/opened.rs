@@ -82,7 +82,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     if let Carrier::Embedded(directory) = &parts.log
         && db.standing().map_err(|error| unopened(&shown, &error))? != Standing::Apart
         && !log::Local::file(directory).exists()
-        && parts.leave != Leave::Given
+        && parts.leave != Leave::Told
     {
         return Err(elsewhere(no_log(directory), logged.as_deref(), &shown));
     }
@@ -306,7 +306,7 @@ impl Opened {
         if clear {
             anew::clear(&self.db, &*self.log).await?;
         }
-        let begun = anew::begin(&mut self.db, &*self.log, Leave::Given).await?;
+        let begun = anew::begin(&mut self.db, &*self.log, Leave::Told).await?;
         note_life(&self.place, &self.state, &self.db)?;
         Ok(begun)
     }

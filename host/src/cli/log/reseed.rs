@@ -38,7 +38,7 @@ impl Reseed {
         }
         let runtime = runtime()?;
         let mut parts = crate::components::parts(&loaded.config, self.dev.pins())?;
-        parts.leave = Leave::Given;
+        parts.leave = Leave::Told;
         let mut opened = wait(&runtime, node::open(parts))?;
         if !wait(&runtime, opened.reseed(self.discard_log))? {
             return Err(Failure::new(Kind::Refused, "the log holds entries: it is not lost")
