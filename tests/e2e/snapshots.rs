@@ -311,7 +311,7 @@ fn a_terminal_is_shown_how_far_a_restore_is() {
     // As slow as a storage far away.
     configure(&place, "a", "[snapshot]\nbandwidth = \"400 KiB\"\n");
     let said = at_a_terminal(&place, &["snapshot", "restore", "--output", "seen.db", "--config", "a.toml"]);
-    assert!(said.contains("fetching") && said.contains("iB/s"), "{said}");
+    assert!(said.contains("fetching") && said.contains("B/s"), "{said}");
     let said = at_a_terminal(&place, &["snapshot", "verify", "--level", "hash", "--config", "a.toml"]);
     assert!(said.contains("reading"), "{said}");
     let plain = snapshot(&place, "a", &["restore", "--output", "plain.db"]);
