@@ -30,6 +30,7 @@
 //! | [`trial`] | components tried out without a node |
 //! | [`errand`] | what another process asks of a running node |
 //! | [`failure`] | what went wrong, as the user reads it |
+//! | [`memory`] | where the program's memory comes from |
 //! | [`storage`] | where snapshots are kept |
 //! | [`snapshot`] | how they are made, and how a database comes back from one |
 //! | [`vitals`], [`health`] | how a node is, seen from within; what is wrong with it, and what to do |
@@ -61,6 +62,7 @@ pub mod join;
 pub mod life;
 pub mod lock;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod place;

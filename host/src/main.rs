@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Rows are many small pieces of memory that come and go in batches, which the system's allocator is slow at.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: antiphon::memory::Memory = antiphon::memory::Memory;
 
 fn main() -> ExitCode {
     match antiphon::cli::run(std::env::args_os()) {

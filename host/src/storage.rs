@@ -299,8 +299,9 @@ pub fn failure(error: &StoreError) -> Failure {
     };
     // What a component passes on has lost its hint on the way.
     let usual = || {
-        (kind == Kind::Busy)
-            .then(|| "see that what keeps the objects runs and can be reached, then try again".to_owned())
+        (kind == Kind::Busy).then(|| {
+            "see that what keeps the objects runs, can be reached and has room left, then try again".to_owned()
+        })
     };
     let failure = Failure::new(kind, error.message.clone());
     error.hint.clone().or_else(usual).into_iter().fold(failure, Failure::hint)

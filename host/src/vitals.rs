@@ -17,6 +17,7 @@ pub(crate) use observer::Observer;
 use crate::health::Health;
 use crate::snapshot::Survey;
 use crate::status::Status;
+use antiphon_plugin::Used;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -64,7 +65,7 @@ pub struct Vitals {
     /// See `saved`.
     pub unsaved: u64,
     /// What plugins cost.
-    pub plugins: Vec<Plugin>,
+    pub plugins: Vec<Used>,
     /// The database's files and their disk.
     pub files: Files,
     /// The process.
@@ -93,43 +94,4 @@ pub struct Rows {
     pub count: u64,
     /// They were counted; else it is what the newest snapshot says.
     pub exact: bool,
-}
-
-/// What a plugin costs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Plugin {
-    /// What the configuration calls it.
-    pub name: String,
-    /// `resolver`, `hasher` or `storage`.
-    pub kind: &'static str,
-    /// Where it comes from.
-    pub origin: String,
-    /// The SHA-256 of its bytes.
-    pub sha256: String,
-    /// Calls since the start.
-    pub calls: u64,
-    /// Those that failed.
-    pub failures: u64,
-    /// Fuel used.
-    pub fuel: u64,
-    /// Seconds spent in it.
-    pub seconds: f64,
-    /// The most memory that an instance of it had.
-    pub memory_peak: u64,
-}
-
-impl From<antiphon_plugin::Used> for Plugin {
-    fn from(used: antiphon_plugin::Used) -> Self {
-        Self {
-            name: used.name,
-            kind: used.kind,
-            origin: used.origin,
-            sha256: used.sha256,
-            calls: used.calls,
-            failures: used.failures,
-            fuel: used.fuel,
-            seconds: used.time.as_secs_f64(),
-            memory_peak: used.memory_peak,
-        }
-    }
 }

@@ -97,8 +97,9 @@ fn help_of_the_commands_for_components() {
 
     Drawn questions are asked in fresh instances, in another order, one at a time, in other batches,
     after others, and with other numbers for nodes and tables. A component that only computes gives the
-    same answers each time; one that does not would make nodes differ. Exit code 0 if all is well, 3 if
-    not.
+    same answers each time; one that does not would make nodes differ. A storage is asked what it is,
+    and with `--config` whether it is granted what it wants; `antiphon plugin test` tries what it does
+    with objects. Exit code 0 if all is well, 3 if not.
 
     Usage: antiphon plugin check [OPTIONS] <FILE>
 
@@ -421,13 +422,14 @@ fn imports_are_said_to_be_had_or_not() {
       antiphon:plugin/conflict@0.1.0
     ");
     assert_snapshot!(start("plugin inspect nats.wasm"), @r"
-    exit 0
+    exit 3
     --- stdout
     storage-nats `nats`
       interface  antiphon:plugin@0.1.0
       source     file:nats.wasm
       size       [size]
       sha256     [sha256]
+      error      what it exports is not as `antiphon:plugin@0.1.0` has it: instance export `antiphon:plugin/metadata@0.1.0` does not have export `describe`
 
     imports
       satisfied   antiphon:plugin/nats-bucket@0.1.0
@@ -450,7 +452,7 @@ fn imports_are_said_to_be_had_or_not() {
     1 of 3 checks failed
     ");
     assert_snapshot!(dir.masked("plugin check nats.wasm"), @r"
-    exit 0
+    exit 3
     --- stdout
     `nats` (file:nats.wasm)
     ok    form       a component of [size]; 64.0 MiB are allowed
@@ -458,10 +460,39 @@ fn imports_are_said_to_be_had_or_not() {
     ok    imports    1 satisfied, 1 needs grant
                        satisfied    antiphon:plugin/nats-bucket@0.1.0
                        needs grant  wasi:sockets/tcp@0.2.0
-    ok    run        a storage component is only looked at: this version runs none
+    FAIL  load       what it exports is not as `antiphon:plugin@0.1.0` has it: instance export `antiphon:plugin/metadata@0.1.0` does not have export `describe`
+                       hint: Build the plugin again with this release's `wit` folder, or use the release that it was made for.
 
-    all is well
+    1 of 4 checks failed
     ");
+}
+
+/// A storage is asked what it is, and told what it lacks; the suite is for `test`.
+#[test]
+fn a_storage_is_checked_as_far_as_it_can_be_without_objects() {
+    let lines = "db_path = 'app.db'\n[plugin.mine]\nsource = 'file:mine.wasm'\n";
+    let bytes = antiphon_bundle::find(antiphon_bundle::World::Storage, "s3").unwrap().bytes;
+    let dir = Dir::new().bytes("mine.wasm", bytes).file("poor.toml", lines);
+    let dir = dir.file("rich.toml", &format!("{lines}[plugin.mine.grants]\nhttp = ['https://s3.example.org']\n"));
+    let checked = |line: &str, words: &[&str]| {
+        let said = dir.masked(line);
+        for word in words {
+            assert!(said.contains(word), "`{word}` is not in:\n{said}");
+        }
+    };
+    let alike = "ok    the same   in a fresh instance\n";
+    checked("plugin check file", &["exit 0", "it is `file` ", alike, "`antiphon plugin test file` tries all"]);
+    let suite = "ok    objects    not asked for here: `antiphon plugin test NAME --config FILE` tries all";
+    checked("plugin check mine.wasm", &["exit 0", "it is `s3` ", alike, suite, "all is well"]);
+    let refused = "FAIL  grants     cannot load plugin `mine`";
+    checked("plugin check mine --config poor.toml", &["exit 3", alike, refused, "`plugin.mine.grants.http`"]);
+    let granted = "ok    grants     it is granted what it wants\n";
+    let suite = "`antiphon plugin test mine --config rich.toml` tries all";
+    checked("plugin check mine --config rich.toml", &["exit 0", alike, granted, suite]);
+    let inspected = dir.masked("plugin inspect mine.wasm");
+    assert!(inspected.contains("  says       objects in a bucket of S3\n"), "{inspected}");
+    assert!(inspected.contains("  name       s3, version"), "{inspected}");
+    assert!(!inspected.contains("identity"), "{inspected}");
 }
 
 #[test]

@@ -285,6 +285,39 @@ fn a_stop_does_not_wait_for_a_snapshot() {
     assert!(!asking.wait().unwrap().success());
 }
 
+/// What somebody sees at a terminal who runs this there.
+fn at_a_terminal(place: &Place, arguments: &[&str]) -> String {
+    let program = place.command(arguments);
+    let words: Vec<_> = std::iter::once(program.get_program()).chain(program.get_args()).collect();
+    let line: Vec<&str> = words.iter().map(|word| word.to_str().unwrap()).collect();
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["-qec", &line.join(" "), "/dev/null"]).current_dir(program.get_current_dir().unwrap());
+    terminal.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
+    let shown = terminal.output().unwrap();
+    let said = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success(), "{said}");
+    said
+}
+
+/// Who waits at a terminal sees how much has come. Who reads what is said sees nothing of that.
+#[test]
+fn a_terminal_is_shown_how_far_a_restore_is() {
+    let place = place();
+    let mut a = site(&place, "a", "");
+    a.start();
+    fill(&a, 1..3001, "hex(randomblob(200))");
+    eventually("it is sent", || a.is_quiet());
+    create(&place, "a");
+    // As slow as a storage far away.
+    configure(&place, "a", "[snapshot]\nbandwidth = \"400 KiB\"\n");
+    let said = at_a_terminal(&place, &["snapshot", "restore", "--output", "seen.db", "--config", "a.toml"]);
+    assert!(said.contains("fetching") && said.contains("B/s"), "{said}");
+    let said = at_a_terminal(&place, &["snapshot", "verify", "--level", "hash", "--config", "a.toml"]);
+    assert!(said.contains("reading"), "{said}");
+    let plain = snapshot(&place, "a", &["restore", "--output", "plain.db"]);
+    assert!(plain.code == Some(0) && !plain.stderr.contains("fetching"), "{}", plain.stderr);
+}
+
 /// A running node takes up another storage, and stays with the one it has if the other can't be opened.
 #[test]
 fn a_storage_is_reloaded_while_a_node_runs() {

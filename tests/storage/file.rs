@@ -1,7 +1,7 @@
 //! Objects as files in a folder.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -148,40 +148,4 @@ fn a_setting_that_there_is_not_is_refused() {
     let store = HOST.storage(&official("file"), &settings, grants, limits, Pace::default()).unwrap();
     let error = store.check().unwrap_err();
     assert_eq!((error.kind, error.message.contains("`colour`")), (ErrorKind::Permanent, true), "{error}");
-}
-
-/// The folder is on a disk of 1 MiB, seen by this process alone.
-#[test]
-fn a_full_disk_is_said_and_leaves_nothing_behind() {
-    const INSIDE: &str = "ANTIPHON_TEST_FULL_DISK";
-    let Some(folder) = std::env::var_os(INSIDE).map(PathBuf::from) else {
-        let folder = tempfile::tempdir().unwrap();
-        let test = std::thread::current().name().unwrap().to_owned();
-        let run = format!(
-            "mount -t tmpfs -o size=1m none {0} && exec {1} {test} --exact --nocapture",
-            folder.path().display(),
-            std::env::current_exe().unwrap().display()
-        );
-        let ended = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &run])
-            .env(INSIDE, folder.path())
-            .output()
-            .unwrap();
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-        return;
-    };
-    assert_ne!(fs::metadata(&folder).unwrap().dev(), fs::metadata("/").unwrap().dev());
-    let store = open(&folder);
-    store.put(&name("small"), &[1; 100_000], Put::Replace).unwrap();
-    for put in [Put::Replace, Put::IfAbsent] {
-        let error = store.put(&name("large"), &[2; 2 << 20], put).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Temporary, "{error}");
-        assert!(error.message.contains("space"), "{error}");
-    }
-    // An object that can't be replaced is as it was, and there is room for others.
-    store.put(&name("small"), &[3; 2 << 20], Put::Replace).unwrap_err();
-    assert_eq!(store.get(&name("small"), None).unwrap(), [1; 100_000]);
-    store.put(&name("other"), &[4; 500_000], Put::Replace).unwrap();
-    let names: Vec<_> = walk(&folder).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
-    assert_eq!(names, ["other", "small"]);
 }

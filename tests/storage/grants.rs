@@ -1,10 +1,10 @@
 //! What is granted over HTTP, and what is not: of what is not, nothing leaves, and the grant that is missing is named.
 
 use antiphon_core::store::{ErrorKind, Put, Store as _, StoreError};
-use antiphon_harness::{Answer, Asked, Faulty};
-use antiphon_plugin::sha256;
+use antiphon_harness::{Answer, Asked, Faulty, storage_guest};
+use antiphon_plugin::{Grants, Limits, Origin, Pace, Socket, Source, sha256};
 
-use super::{configured, name, official, refused};
+use super::{HOST, apart, configured, name, official, refused};
 
 /// A component of somebody's own, which is granted these lines; it speaks S3 with `endpoint`.
 fn custom(endpoint: &str, grants: &str) -> StoreError {
@@ -158,4 +158,93 @@ fn grants_and_addresses_that_make_no_sense_are_named() {
         let Err(failure) = refused(lines) else { panic!("{lines}") };
         assert!(failure.to_string().contains(words), "{failure}");
     }
+}
+
+/// Names that lead where their grants don't, as whoever answers for them may have it.
+const NAMES: [(&str, &str, &str); 7] = [
+    ("169.254.169.254", "metadata.test", "a link-local address"),
+    ("fe80::1", "metadata-six.test", "a link-local address"),
+    ("10.1.2.3", "private.test", "an address of a private network"),
+    ("192.168.7.7", "neighbour.test", "an address of a private network"),
+    ("fd00:ec2::254", "private-six.test", "an address of a private network"),
+    ("127.0.0.1", "here.test", "an address of this machine"),
+    ("::1", "here-six.test", "an address of this machine"),
+];
+
+/// A line of shell that has the system look these names up in a table of the test's own.
+fn names() -> String {
+    let lines: String = NAMES.iter().map(|(address, name, _)| format!("{address} {name}\\n")).collect();
+    // One that leads to somebody who is public, and to this machine after that.
+    let lines = format!("127.0.0.1 localhost\\n{lines}192.0.2.1 both.test\\n127.0.0.1 both.test\\n");
+    format!("printf '{lines}' > \"$1/hosts\" && mount --bind \"$1/hosts\" /etc/hosts")
+}
+
+/// What a name was granted for is what everybody can reach; where it leads elsewhere, nobody is spoken to.
+#[test]
+fn t12_names_that_lead_to_private_addresses_are_refused() {
+    let Some(_) = apart(&names()) else { return };
+    let server = fine();
+    for (address, host, what) in NAMES {
+        let endpoint = format!("http://{host}:{}", server.port());
+        let said = format!("`{host}` is at {address}, {what}, and only public ones are granted");
+        let error = custom(&endpoint, &format!("http = ['{endpoint}']"));
+        assert!(error.message.contains(&said), "{error}");
+        assert!(hint(&error).contains("`private_networks = true` under `[plugin.mine.grants]`"), "{error:?}");
+        let error = short(&format!("endpoint = '{endpoint}'"));
+        assert!(error.message.contains(&said), "{error}");
+        assert!(hint(&error).contains("`private_networks = true` under `[snapshot.s3]`"), "{error:?}");
+        let lines = format!("[snapshot]\nstore = 'webdav'\n[snapshot.webdav]\nurl = '{endpoint}'");
+        let error = configured(&lines).component.get(&name("a"), None).unwrap_err();
+        assert!(error.message.contains(&said), "{error}");
+        assert!(hint(&error).contains("`private_networks = true` under `[snapshot.webdav]`"), "{error:?}");
+    }
+    // Of a name with several addresses none but public ones are tried.
+    let endpoint = format!("http://both.test:{}", server.port());
+    custom(&endpoint, &format!("http = ['{endpoint}']"));
+    assert!(server.asked().is_empty(), "{:?}", server.asked());
+    // Who grants private networks means that.
+    let endpoint = format!("http://here.test:{}", server.port());
+    let lines = format!("[snapshot]\nstore = 'webdav'\n[snapshot.webdav]\nurl = '{endpoint}'\nprivate_networks = true");
+    configured(&lines).component.get(&name("a"), None).unwrap();
+    assert!(!server.asked().is_empty());
+}
+
+/// The same for one with sockets of its own: its names are looked up before it runs.
+#[test]
+fn t12_sockets_to_names_that_lead_to_private_addresses_are_refused() {
+    let Some(_) = apart(&names()) else { return };
+    for (address, host, _) in NAMES {
+        let sockets = vec![Socket { host: host.to_owned(), port: 80 }];
+        let grants = Grants { sockets, ..Grants::default() };
+        let source =
+            Source { name: "mine".into(), origin: Origin::Official, bytes: storage_guest(&[], &[], "", "").into() };
+        let loaded = HOST.storage(&source, &[], grants.clone(), Limits::default(), Pace::default());
+        let Err(error) = loaded else { panic!("it was loaded") };
+        let said = error.reason().to_string();
+        assert!(said.contains(&format!("a connection to `{host}:80`")), "{said}");
+        assert!(said.contains(&format!("it is {address}")), "{said}");
+        assert!(said.contains("`private_networks` among its grants is not true"), "{said}");
+        let grants = Grants { private_networks: true, ..grants };
+        HOST.storage(&source, &[], grants, Limits::default(), Pace::default()).unwrap().check().unwrap();
+    }
+}
+
+/// An answer that leads to another host is one more way to it, and so is one that leads to another port.
+#[test]
+fn f10_t12_a_redirect_leads_to_no_other_name_or_port() {
+    let Some(_) = apart(&names()) else { return };
+    let other = fine();
+    for (_, host, _) in NAMES {
+        let to = format!("http://{host}:{}", other.port());
+        let location = format!("{to}/elsewhere");
+        let leads = Faulty::start(move |_| Answer::of(307, "").header("location", &location));
+        // What is granted is the name of the one that leads there, and even private networks.
+        let endpoint = format!("http://here.test:{}", leads.port());
+        let grants = format!("http = ['{endpoint}']\nprivate_networks = true");
+        let error = custom(&endpoint, &grants);
+        assert!(error.message.contains(&format!("`{to}` is not among the servers it may speak with")), "{error}");
+        assert!(hint(&error).contains(&format!("add `{to}` to `http` under `[plugin.mine.grants]`")), "{error:?}");
+        assert!(!leads.asked().is_empty());
+    }
+    assert!(other.asked().is_empty(), "{:?}", other.asked());
 }

@@ -7,24 +7,25 @@ use antiphon_harness::{Broker, DavServer, Place, S3Server, Sshd};
 /// What the host itself may have, besides its instances, with four objects on their way.
 const HOST_BYTES_MAX: u64 = 150 << 20;
 
-/// Carries it, and looks how much memory that took; gives how much of it was the host's.
-fn carried(lines: &str) -> u64 {
+/// Carries it, and looks how much memory that took.
+fn carried(lines: &str) {
     let place = Place::new(antiphon_harness::program!());
     place.file("antiphon.toml", &format!("db_path = 'app.db'\n{lines}"));
     let objects = if std::env::var_os("FULL").is_some() { "256" } else { "8" };
+    // Whoever is asked for the first time compiles a component, once and for all.
+    assert_eq!(place.run(["storage", "check", "--config", "antiphon.toml"]).code, Some(0));
     let asked = ["storage", "bench", "--config", "antiphon.toml", "--size", "8 MiB", "--count", objects, "--json"];
     let said = place.run(asked);
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     eprintln!("{said}");
     assert!(said["guest_memory_bytes"].as_u64().unwrap() < 128 << 20, "{said}");
-    said["host_memory_bytes"].as_u64().unwrap()
+    assert!(said["host_memory_bytes"].as_u64().unwrap() < HOST_BYTES_MAX, "{said}");
 }
 
 #[test]
 fn to_a_folder() {
-    let host = carried("[snapshot]\nstore = 'file'\n[snapshot.file]\npath = 'objects'");
-    assert!(host < HOST_BYTES_MAX, "{host}");
+    carried("[snapshot]\nstore = 'file'\n[snapshot.file]\npath = 'objects'");
 }
 
 #[test]
@@ -54,6 +55,5 @@ fn to_an_sftp_server() {
     let (sshd, folder) = (Sshd::start(), tempfile::tempdir().unwrap());
     let (url, key, known) = (sshd.url(folder.path()), sshd.own_key(), sshd.known_hosts());
     let login = format!("url = '{url}'\nkey_file = {key:?}\nknown_hosts = {known:?}");
-    let host = carried(&format!("[snapshot]\nstore = 'sftp'\n[snapshot.sftp]\n{login}"));
-    assert!(host < HOST_BYTES_MAX, "{host}");
+    carried(&format!("[snapshot]\nstore = 'sftp'\n[snapshot.sftp]\n{login}"));
 }

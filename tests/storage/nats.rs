@@ -1,14 +1,15 @@
 //! Objects in a bucket of NATS, with real servers.
 
-use std::time::{Duration, Instant};
-
 use antiphon::config::{Config, Sources};
 use antiphon::custom::Pins;
+use antiphon::storage::conformance::noise;
 use antiphon::storage::{Opened, open};
-use antiphon_core::store::{ErrorKind, LIST_MAX, Name, Put, Store as _};
-use antiphon_harness::Broker;
+use antiphon_core::store::{ErrorKind, LIST_MAX, Put, Store as _};
+use antiphon_harness::{Broker, Flow, Proxy, eventually};
+use async_nats::jetstream::{self, Context};
+use tokio::io::AsyncReadExt as _;
 
-use super::{HOST, conforms, name};
+use super::{HOST, conforms, name, survives};
 
 /// The store of a node that logs in like this.
 fn store(url: &str, more: &str) -> Opened {
@@ -44,30 +45,131 @@ fn x06_buckets_are_apart() {
 
 /// What was acknowledged is there when the server is back, and the store goes on by itself.
 #[test]
-fn a_server_that_is_killed_in_the_middle() {
+fn what_was_acknowledged_survives_a_server_that_is_killed_in_the_middle() {
     let mut broker = Broker::start();
     let opened = store(&broker.url(), "");
-    let store = &opened.store;
-    let body = |number: usize| vec![u8::try_from(number).unwrap(); 300_000 + number];
-    let names: Vec<Name> = (0..40).map(|number| name(&format!("objects/{number}"))).collect();
-    let kept: Vec<usize> = std::thread::scope(|scope| {
-        let putting = scope.spawn(|| {
-            let put = |number: &usize| store.put(&names[*number], &body(*number), Put::Replace).is_ok();
-            (0..names.len()).filter(put).collect()
-        });
-        let begun = Instant::now();
-        while store.list("objects/", None, LIST_MAX).map_or(0, |listed| listed.len()) < 5 {
-            assert!(begun.elapsed() < Duration::from_secs(60));
-        }
+    survives(&opened.store, || {
         broker.kill();
         broker.resume();
-        putting.join().unwrap()
     });
-    assert!(kept.len() >= 5, "{kept:?}");
-    for number in &kept {
-        assert_eq!(store.get(&names[*number], None).unwrap(), body(*number));
+}
+
+/// What a client of NATS's own makes of a server's object store.
+fn by_its_client<T>(url: &str, work: impl AsyncFnOnce(Context) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { work(jetstream::new(async_nats::connect(url).await.unwrap())).await })
+}
+
+/// Objects are those of the object store, whoever put them: of any size, and in pieces of any size.
+#[test]
+fn other_clients_read_what_is_put_and_are_read() {
+    let broker = Broker::start();
+    let opened = store(&broker.url(), "[snapshot.nats]\nbucket = 'one'");
+    for size in [0, 1, 524_288, 524_289, 8 << 20] {
+        let (ours, theirs) = (noise(1, size), noise(2, size));
+        opened.store.put(&name("ours/a.b"), &ours, Put::Replace).unwrap();
+        by_its_client(&broker.url(), async |context| {
+            let bucket = context.get_object_store("one").await.unwrap();
+            let mut object = bucket.get("ours/a.b").await.unwrap();
+            let mut found = Vec::new();
+            object.read_to_end(&mut found).await.unwrap();
+            assert!(found == ours, "{size}");
+            let info = bucket.info("ours/a.b").await.unwrap();
+            assert_eq!((info.size, info.modified.is_some()), (size, true));
+            bucket.put("theirs", &mut theirs.as_slice()).await.unwrap();
+        });
+        assert!(opened.store.get(&name("theirs"), None).unwrap() == theirs, "{size}");
     }
-    store.put(&name("after"), b"x", Put::Replace).unwrap();
+    // Nothing stays of those that were replaced.
+    let messages = by_its_client(&broker.url(), async |context| {
+        context.get_stream("OBJ_one").await.unwrap().cached_info().state.messages
+    });
+    assert_eq!(messages, 16 + 1 + 64 + 1);
+}
+
+/// A bucket whose servers don't let everybody answer for it is asked in the old way.
+#[test]
+fn a_bucket_that_only_its_leader_answers_for() {
+    let broker = Broker::start();
+    let opened = store(&broker.url(), "[snapshot.nats]\nbucket = 'old'");
+    opened.component.check().unwrap();
+    by_its_client(&broker.url(), async |context| {
+        let mut config = context.get_stream("OBJ_old").await.unwrap().cached_info().config.clone();
+        config.allow_direct = false;
+        context.update_stream(config).await.unwrap();
+    });
+    let opened = store(&broker.url(), "[snapshot.nats]\nbucket = 'old'");
+    let body = noise(3, 3 << 20);
+    opened.store.put(&name("a"), &body, Put::Replace).unwrap();
+    assert!(opened.store.get(&name("a"), None).unwrap() == body);
+    opened.store.put(&name("a"), b"less", Put::Replace).unwrap();
+    assert_eq!(opened.store.get(&name("a"), None).unwrap(), b"less");
+}
+
+/// Pieces that were changed, or that somebody took away, are no object.
+#[test]
+fn f09_pieces_that_are_not_what_was_put_are_no_object() {
+    let broker = Broker::start();
+    let opened = store(&broker.url(), "[snapshot.nats]\nbucket = 'one'");
+    let body = noise(4, 2 << 20);
+    let damaged = |damage: &dyn Fn(&str) -> (u64, Option<Vec<u8>>)| {
+        opened.store.put(&name("a"), &body, Put::Replace).unwrap();
+        by_its_client(&broker.url(), async |context| {
+            let bucket = context.get_object_store("one").await.unwrap();
+            let nuid = bucket.info("a").await.unwrap().nuid;
+            let stream = context.get_stream("OBJ_one").await.unwrap();
+            let last = stream.cached_info().state.last_sequence;
+            let (back, other) = damage(&nuid);
+            assert!(stream.delete_message(last - back).await.unwrap());
+            if let Some(other) = other {
+                context.publish(format!("$O.one.C.{nuid}"), other.into()).await.unwrap().await.unwrap();
+            }
+        });
+        opened.component.get(&name("a"), None).unwrap_err()
+    };
+    // The message of the name is the last one, and four pieces stand before it.
+    let piece = 512 << 10;
+    for error in [
+        damaged(&|_| (1, None)),
+        damaged(&|_| (4, None)),
+        damaged(&|_| (1, Some(vec![7; piece]))),
+        damaged(&|_| (1, Some(vec![7; piece - 1]))),
+        damaged(&|_| (1, Some(vec![7; piece + 1]))),
+    ] {
+        assert_eq!(error.kind, ErrorKind::Temporary, "{error}");
+        assert!(error.message.starts_with("cannot get `a`"), "{error}");
+    }
+    opened.store.put(&name("a"), &body, Put::Replace).unwrap();
+    assert!(opened.store.get(&name("a"), None).unwrap() == body);
+}
+
+/// Who is slow is waited for, who hangs is given up on, and who is cut off in the middle is asked again.
+#[test]
+fn f10_a_network_that_is_slow_cut_and_hangs() {
+    let broker = Broker::start();
+    let proxy = Proxy::to(broker.port());
+    let opened = store(&proxy.url(), "");
+    opened.component.check().unwrap();
+    let body = noise(5, 3 << 20);
+    proxy.throttle(Some(2 << 20));
+    opened.component.put(&name("slow"), &body, Put::Replace).unwrap();
+    assert!(opened.component.get(&name("slow"), None).unwrap() == body);
+    let before = proxy.passed();
+    std::thread::scope(|scope| {
+        let putting = scope.spawn(|| opened.store.put(&name("cut"), &body, Put::Replace));
+        eventually("some of it has passed", || proxy.passed() > before + (1 << 20));
+        proxy.cut();
+        putting.join().unwrap().unwrap();
+    });
+    proxy.heal();
+    assert!(opened.component.get(&name("cut"), None).unwrap() == body);
+    proxy.flows(Flow::Stands, Flow::Stands);
+    let error = opened.component.get(&name("cut"), None).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Temporary, "{error}");
+    proxy.cut();
+    proxy.heal();
+    opened.store.check().unwrap();
+    assert!(opened.store.get(&name("cut"), None).unwrap() == body);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use antiphon::storage::{Opened, failure};
 use antiphon_core::store::{ErrorKind, LIST_MAX, Put, Store as _};
 use antiphon_harness::{Authority, S3Server, S3Ways};
 
-use super::{configured, conforms_within, name, survives};
+use super::{apart, configured, conforms_within, name, survives};
 
 /// The server of the tests keeps what it knows of an object in a file whose name is made of the key's, and longer.
 const EXTENT: Extent = Extent { object_bytes: 32 << 20, listed: 2500, threads: 16, name_bytes: 130 };
@@ -67,6 +67,23 @@ fn the_suite_over_tls_with_an_authority_of_ones_own() {
     let error = store(&lines).component.check().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Permanent, "{error}");
     assert!(error.message.contains("not valid for name"), "{error}");
+}
+
+/// Each bucket has a name of its own below the server's; the region that was set is what is signed.
+#[test]
+fn the_suite_with_the_bucket_in_the_name_of_the_host() {
+    let hosts = "127.0.0.1 localhost s3.test bucket.s3.test";
+    let Some(_) = apart(&format!("echo '{hosts}' > \"$1/hosts\" && mount --bind \"$1/hosts\" /etc/hosts")) else {
+        return;
+    };
+    let server = S3Server::with(S3Ways { name: Some("s3.test"), ..S3Ways::default() });
+    let login = login(&server).replace("127.0.0.1", "s3.test");
+    let lines = format!("{login}force_path_style = false\nprivate_networks = true\nregion = 'eu-moon-1'");
+    conforms_within(&store(&lines).store, EXTENT);
+    // By a path it is the same bucket.
+    let (virtual_host, path) = (store(&lines), store(&lines.replace("force_path_style = false\n", "")));
+    virtual_host.store.put(&name("a"), b"x", Put::Replace).unwrap();
+    assert_eq!(path.store.get(&name("a"), None).unwrap(), b"x");
 }
 
 /// A server that takes no notice of the condition is found out, and what is promised is what is kept.

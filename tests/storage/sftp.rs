@@ -218,31 +218,6 @@ fn f10_a_network_that_hangs() {
     opened.store.check().unwrap();
 }
 
-/// The server's disk is one of 1 MiB, seen by it alone.
-#[test]
-fn a_full_disk_is_said_and_leaves_nothing_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let mount = format!("mount -t tmpfs -o size=1m none {}", folder.path().display());
-    let script = folder.path().with_extension("sh");
-    std::fs::write(&script, format!("{mount} && exec /usr/lib/openssh/sftp-server\n")).unwrap();
-    let run = format!("unshare --user --map-root-user --mount sh {}", script.display());
-    let sshd = Sshd::with(&format!("Subsystem sftp {run}"));
-    let store = store(&sshd, folder.path()).component;
-    store.put(&name("small"), &[1; 100_000], Put::Replace).unwrap();
-    for put in [Put::Replace, Put::IfAbsent] {
-        let error = store.put(&name("large"), &[2; 2 << 20], put).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::Temporary, "{error}");
-        assert!(error.message.contains("no space is left"), "{error}");
-    }
-    // An object that can't be replaced is as it was, and there is room for others.
-    store.put(&name("small"), &[3; 2 << 20], Put::Replace).unwrap_err();
-    assert_eq!(store.get(&name("small"), None).unwrap(), [1; 100_000]);
-    store.put(&name("other"), &[4; 500_000], Put::Replace).unwrap();
-    let names: Vec<_> = store.list("", None, LIST_MAX).unwrap().into_iter().map(|object| object.name).collect();
-    assert_eq!(names, [name("other"), name("small")]);
-    std::fs::remove_file(script).unwrap();
-}
-
 /// Whoever drops a store leaves no connection behind.
 #[test]
 fn t05_connections_end_with_the_store() {

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use antiphon_core::store::{ErrorKind, Store as _, StoreError};
 use antiphon_harness::{SshAgent, Sshd};
 
+use super::is_root;
 use super::sftp::store_of;
 
 /// A store with this key and these known hosts, asked whether it is well.
@@ -258,11 +259,6 @@ fn x07_a_password_logs_in_and_is_shown_nowhere() {
         let words = said(&output);
         assert!(words.contains("`bob`") && words.contains("password") && !words.contains("wrong-one"), "{words}");
     }
-}
-
-fn is_root() -> bool {
-    let said = Command::new("id").arg("-u").output().unwrap();
-    said.stdout == b"0\n"
 }
 
 /// What is wrong, and what to do, for everything that may be.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 /// What one plugin has cost so far.
 #[derive(Debug)]
 pub(crate) struct Usage {
@@ -18,8 +20,8 @@ pub(crate) struct Usage {
     memory_peak: AtomicU64,
 }
 
-/// The same, as it stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What one plugin has cost so far, as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Used {
     /// What the configuration calls it.
     pub name: String,
@@ -35,8 +37,8 @@ pub struct Used {
     pub failures: u64,
     /// Fuel used; storages have as much as there is.
     pub fuel: u64,
-    /// Time spent in it.
-    pub time: Duration,
+    /// Seconds spent in it.
+    pub seconds: f64,
     /// The most bytes of memory that an instance of it had.
     pub memory_peak: u64,
 }
@@ -87,7 +89,7 @@ impl Usage {
             calls: read(&self.calls),
             failures: read(&self.failures),
             fuel: read(&self.fuel),
-            time: Duration::from_nanos(read(&self.nanos)),
+            seconds: Duration::from_nanos(read(&self.nanos)).as_secs_f64(),
             memory_peak: read(&self.memory_peak),
         }
     }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 use crate::snapshot::{Marks, Note, Repo};
-use crate::storage::Opened;
+use crate::storage::{Opened, Progress};
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::manifest::Manifest;
 use serde::Serialize;
@@ -131,6 +131,11 @@ impl Source {
 impl Found {
     pub(super) fn repo(&self) -> Repo<'_> {
         Repo::new(&self.opened.store, &self.cluster)
+    }
+
+    /// Shows who waits how much goes in and out of the store, until it is dropped.
+    pub(super) fn progress(&self, what: &'static str) -> Progress {
+        Progress::of(&self.opened.store.moved(), what, None)
     }
 
     /// The manifest of this snapshot, or of the newest one that is whole.

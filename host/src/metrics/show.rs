@@ -119,7 +119,7 @@ mod tests {
     use crate::health::{Health, Reason};
     use crate::snapshot::{Shot, Survey};
     use crate::status::{Behind, ShardStatus};
-    use crate::vitals::Plugin;
+    use antiphon_plugin::Used;
 
     #[test]
     fn gauges_say_what_the_vitals_say() {
@@ -130,7 +130,7 @@ mod tests {
         vitals.status.pending.marks = 4;
         let shot = Shot { created_ms: 40_000, bytes: 300, stored_bytes: 100, ..Shot::default() };
         vitals.snapshots = Some(Survey { running: true, count: 1, shots: vec![shot], ..Survey::default() });
-        let plugin = Plugin { name: "fnv".to_owned(), kind: "hasher", calls: 2, ..Plugin::default() };
+        let plugin = Used { name: "fnv".to_owned(), kind: "hasher", calls: 2, ..Used::default() };
         vitals.plugins = vec![plugin.clone(), plugin];
         let reason = Reason { name: "log".to_owned(), ..Reason::default() };
         vitals.health = Health { healthy: false, reasons: vec![reason] };

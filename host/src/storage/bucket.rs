@@ -8,7 +8,7 @@ use std::time::Duration;
 use antiphon_core::store::{ErrorKind, Name, OBJECT_BYTES_MAX, Object, StoreError};
 use antiphon_plugin::Bucket;
 use async_nats::jetstream::object_store::{
-    Config, DeleteErrorKind, GetErrorKind, InfoErrorKind, ObjectInfo, ObjectMetadata, ObjectStore, PutErrorKind,
+    Config, DeleteErrorKind, GetErrorKind, InfoErrorKind, ObjectInfo, ObjectStore,
 };
 use async_nats::jetstream::{Context, context};
 use async_trait::async_trait;
@@ -17,13 +17,12 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::OnceCell;
 
 use crate::log::{Connection, Login};
+use pieces::{PIECE, Pieces};
+
+mod pieces;
 
 /// How long a connection may take to be there.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long the next piece may take. Who reads an object that is replaced meanwhile waits for pieces that are gone.
-const PIECE: Duration = Duration::from_secs(2);
-/// Objects are cut into messages of so many bytes; larger ones than the usual 128 KiB cost fewer round trips.
-const PIECE_BYTES: usize = 512 << 10;
 
 /// Where the bucket is, and what it is to be like if it is made.
 #[derive(Clone, Debug)]
@@ -42,7 +41,7 @@ pub(super) struct Place {
 pub(super) struct NatsBucket {
     place: Place,
     connection: OnceCell<Connection>,
-    store: OnceCell<ObjectStore>,
+    store: OnceCell<(ObjectStore, Pieces)>,
 }
 
 impl NatsBucket {
@@ -66,21 +65,31 @@ impl NatsBucket {
     }
 
     async fn store(&self) -> Result<&ObjectStore, StoreError> {
+        self.opened().await.map(|(store, _)| store)
+    }
+
+    async fn opened(&self) -> Result<&(ObjectStore, Pieces), StoreError> {
         let made = self.store.get_or_try_init(|| async {
             let context = self.context().await?;
             let bucket = &self.place.bucket;
-            match context.get_object_store(bucket).await {
-                Ok(store) => return Ok(store),
-                Err(error) if !is_missing(&error) => return Err(unreachable(bucket, &error)),
-                Err(_) => {}
-            }
-            let config = Config {
-                bucket: bucket.clone(),
-                description: Some("snapshots of Antiphon".to_owned()),
-                num_replicas: self.place.replicas,
-                ..Config::default()
+            let store = match context.get_object_store(bucket).await {
+                Ok(store) => store,
+                Err(error) if is_missing(&error) => {
+                    let config = Config {
+                        bucket: bucket.clone(),
+                        description: Some("snapshots of Antiphon".to_owned()),
+                        num_replicas: self.place.replicas,
+                        ..Config::default()
+                    };
+                    let made = context.create_object_store(config).await;
+                    made.map_err(|error| unreachable(bucket, &error))?
+                }
+                Err(error) => return Err(unreachable(bucket, &error)),
             };
-            context.create_object_store(config).await.map_err(|error| unreachable(bucket, &error))
+            let stream = context.get_stream_no_info(Pieces::stream(bucket)).await;
+            let stream = stream.map_err(|error| unreachable(bucket, &error))?;
+            let pieces = Pieces::of(context, stream, bucket);
+            Ok((store, pieces))
         });
         made.await
     }
@@ -110,34 +119,37 @@ impl Bucket for NatsBucket {
     }
 
     async fn put(&self, name: &Name, body: Vec<u8>) -> Result<(), StoreError> {
-        let meta = ObjectMetadata {
-            name: name.as_str().to_owned(),
-            chunk_size: Some(PIECE_BYTES),
-            ..ObjectMetadata::default()
-        };
-        match self.store().await?.put(meta, &mut body.as_slice()).await {
-            Ok(_) => Ok(()),
-            // The new object is there; the pieces of the one before are waste until it is replaced again.
-            Err(error) if error.kind() == PutErrorKind::PurgeOldChunks => Ok(()),
-            Err(error) => Err(failed("put", name, &error)),
+        let (store, pieces) = self.opened().await?;
+        // Asked before anything is sent: what it says is replaced then, whoever else puts an object of that name.
+        let before = store.info(name.as_str()).await;
+        pieces.put(name, body.into()).await?;
+        if let Ok(before) = before {
+            pieces.forget(&before.nuid).await;
         }
+        Ok(())
     }
 
     async fn get(&self, name: &Name, offset: u64, length: Option<u64>) -> Result<Vec<u8>, StoreError> {
-        let mut object = match self.store().await?.get(name.as_str()).await {
-            Ok(object) => object,
-            Err(error) if error.kind() == GetErrorKind::NotFound => return Err(missing("get", name)),
-            Err(error) => return Err(failed("get", name, &error)),
-        };
-        let size = object.info().size as u64;
-        if size > OBJECT_BYTES_MAX {
-            let why = format!("cannot get `{name}`: its {size} bytes are more than an object may have");
-            return Err(StoreError::new(ErrorKind::Permanent, why));
-        }
+        let passing = |why: String| StoreError::new(ErrorKind::Temporary, format!("cannot get `{name}`: {why}"));
+        let (store, pieces) = self.opened().await?;
+        let info = self.info("get", name).await?;
+        sized(name, &info)?;
         // The whole of it is read in any case, for then it is compared with its digest.
-        let mut body = read(&mut object, size)
-            .await
-            .map_err(|why| StoreError::new(ErrorKind::Temporary, format!("cannot get `{name}`: {why}")))?;
+        // A link, which others may put there, is followed by who knows them.
+        let is_link = info.options.as_ref().is_some_and(|options| options.link.is_some());
+        let whole = if is_link { None } else { pieces.get(&info).await.map_err(passing)? };
+        let mut body = match whole {
+            Some(body) => body,
+            None => match store.get(name.as_str()).await {
+                Ok(mut object) => {
+                    let size = sized(name, object.info())?;
+                    read(&mut object, size).await.map_err(passing)?
+                }
+                Err(error) if error.kind() == GetErrorKind::NotFound => return Err(missing("get", name)),
+                Err(error) => return Err(failed("get", name, &error)),
+            },
+        };
+        let size = body.len() as u64;
         let begin = usize::try_from(offset.min(size)).unwrap_or(usize::MAX);
         let end = usize::try_from(offset.saturating_add(length.unwrap_or(size)).min(size)).unwrap_or(usize::MAX);
         body.truncate(end);
@@ -183,7 +195,17 @@ impl Bucket for NatsBucket {
     }
 }
 
-/// All of an object, or why not.
+/// How large an object is, if it can be one.
+fn sized(name: &Name, info: &ObjectInfo) -> Result<u64, StoreError> {
+    let size = info.size as u64;
+    if size > OBJECT_BYTES_MAX {
+        let why = format!("cannot get `{name}`: its {size} bytes are more than an object may have");
+        return Err(StoreError::new(ErrorKind::Permanent, why));
+    }
+    Ok(size)
+}
+
+/// All of an object, or why not. Who reads one that is replaced meanwhile waits for pieces that are gone.
 async fn read(object: &mut (impl AsyncRead + Unpin), size: u64) -> Result<Vec<u8>, String> {
     let mut body = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     loop {

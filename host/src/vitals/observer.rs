@@ -2,7 +2,7 @@
 //! is said not to.
 
 use super::machine::{Files, Process};
-use super::{Lookout, Phase, Plugin, Rows, Vitals};
+use super::{Lookout, Phase, Rows, Vitals};
 use crate::db::{self, Db, Figures};
 use crate::health::Conditions;
 use crate::log::{self, ANNOUNCE_INTERVAL, Announced, Log, Shard};
@@ -280,7 +280,7 @@ impl Observer {
             snapshots: asides.snapshots,
             saved: counted(Id::SnapshotsSaved),
             unsaved: counted(Id::SnapshotsFailed),
-            plugins: self.plugins.iter().flat_map(PluginHost::used).map(Plugin::from).collect(),
+            plugins: self.plugins.iter().flat_map(PluginHost::used).collect(),
             files: Files::of(&self.database),
             process: Process::of_this(),
             status,

@@ -8,6 +8,7 @@ mod client;
 mod exchange;
 mod failure;
 mod names;
+mod read;
 mod settings;
 
 /// The world, as the toolchain sees it.
@@ -27,10 +28,31 @@ pub use bindings::exports::antiphon::plugin::storage::{Guest as Storage, GuestSe
 pub use client::{Client, Seen};
 pub use failure::{by_name, clock_skew, failed, seconds};
 pub use names::{aside, is_name};
+pub use read::read;
 pub use settings::Given;
 
 /// The largest object there can be.
 pub const OBJECT_BYTES_MAX: usize = 32 << 20;
+
+/// What a storage says of itself.
+pub fn info(name: &str, version: &str, description: &str, settings_schema: &str) -> Info {
+    let [name, version, description] = [name, version, description].map(str::to_owned);
+    Info { name, version, description, settings_schema: settings_schema.to_owned(), laws: 1 }
+}
+
+/// There is an object already, and it was not to be replaced.
+pub fn taken(what: &str) -> Error {
+    Error { kind: Kind::Exists, message: format!("cannot {what}: there is one already"), retry_after_ms: None }
+}
+
+/// Whether what was put for a trial came back as it was.
+pub fn came_back(what: &str, read: Result<Vec<u8>, Error>, put: &[u8]) -> Result<(), Error> {
+    if read? == put {
+        return Ok(());
+    }
+    let message = format!("cannot {what}: what was put there comes back as something else");
+    Err(Error { kind: Kind::Permanent, message, retry_after_ms: None })
+}
 
 /// Runs a future to its end. What it waits for it waits for itself.
 pub fn wait<T>(future: impl Future<Output = T>) -> T {

@@ -12,9 +12,9 @@ use std::task::{Context, Waker};
 
 use http_client::{
     Client, Describe, Error, GuestSession, Info, Kind, OBJECT_BYTES_MAX, Object, Settings, Storage, Traits, aside,
-    failed, is_name, wait,
+    came_back, failed, info, is_name, read, taken, wait,
 };
-use opendal_core::{ErrorKind, Operator};
+use opendal_core::Operator;
 
 use place::Place;
 use trouble::{region, told};
@@ -34,13 +34,7 @@ http_client::bindings::export!(Plugin with_types_in http_client::bindings);
 
 impl Describe for Plugin {
     fn describe() -> Info {
-        Info {
-            name: "s3".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            description: "objects in a bucket of S3".into(),
-            settings_schema: include_str!("settings.json").into(),
-            laws: 1,
-        }
+        info("s3", env!("CARGO_PKG_VERSION"), "objects in a bucket of S3", include_str!("settings.json"))
     }
 }
 
@@ -94,11 +88,9 @@ impl Session {
         let written = self.ask(what, (REQUESTS_MAX, LISTING_BYTES_MAX), async |bucket| {
             bucket.write_with(&key, body.clone()).if_not_exists(if_absent).await
         });
-        let taken = || self.client.seen().is_some_and(|seen| seen.status == 412);
+        let refused = || self.client.seen().is_some_and(|seen| seen.status == 412);
         match written {
-            Err(error) if if_absent && taken() => {
-                Err(Error { kind: Kind::Exists, message: format!("cannot {what}: there is one already"), ..error })
-            }
+            Err(_) if if_absent && refused() => Err(taken(what)),
             written => written.map(drop),
         }
     }
@@ -177,15 +169,7 @@ impl GuestSession for Session {
         self.write("write to the bucket", &key, b"check".to_vec(), false)?;
         let read = self.get(key.clone(), 0, None);
         self.remove("remove an object from the bucket", &[key])?;
-        match read {
-            Ok(body) if body == b"check" => Ok(()),
-            Ok(_) => Err(Error {
-                kind: Kind::Permanent,
-                message: "cannot read from the bucket: what was put there comes back as something else".into(),
-                retry_after_ms: None,
-            }),
-            Err(error) => Err(error),
-        }
+        came_back("read from the bucket", read, b"check")
     }
 
     fn put(&self, key: String, body: Vec<u8>, if_absent: bool) -> Result<(), Error> {
@@ -194,10 +178,7 @@ impl GuestSession for Session {
             match self.known(&what, &key) {
                 Err(error) if error.kind == Kind::NotFound => {}
                 Err(error) => return Err(error),
-                Ok(_) => {
-                    let message = format!("cannot {what}: there is one already");
-                    return Err(Error { kind: Kind::Exists, message, retry_after_ms: None });
-                }
+                Ok(_) => return Err(taken(&what)),
             }
             return self.write(&what, &key, body, false);
         }
@@ -212,28 +193,9 @@ impl GuestSession for Session {
         let full = self.key(&key);
         // A little more than an object may have, so that one that has too much is seen as that.
         let read = self.ask(&what, (REQUESTS_MAX, OBJECT_BYTES_MAX + 1), async |bucket| {
-            let read = bucket.read_with(&full);
-            let read = match length {
-                Some(length) => read.range(offset..offset.saturating_add(length)),
-                None if offset > 0 => read.range(offset..),
-                None => read,
-            };
-            match (read.await, length) {
-                // It ends before that.
-                (Err(error), _) if error.kind() == ErrorKind::RangeNotSatisfied => Ok(None),
-                // It ends within that: all was answered, and less came than was asked for.
-                (Err(_), Some(length)) if self.client.seen().is_none() => {
-                    let size = bucket.stat(&full).await?.content_length();
-                    let end = offset.saturating_add(length).min(size);
-                    if offset >= end {
-                        return Ok(None);
-                    }
-                    bucket.read_with(&full).range(offset..end).await.map(Some)
-                }
-                (read, _) => read.map(Some),
-            }
-        })?;
-        Ok(read.map(|body| Vec::from(body.to_bytes())).unwrap_or_default())
+            read(&self.client, bucket, &full, offset, length).await
+        });
+        read.map(|body| Vec::from(body.to_bytes()))
     }
 
     fn stat(&self, key: String) -> Result<Object, Error> {

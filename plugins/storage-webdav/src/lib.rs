@@ -15,7 +15,7 @@ use http::Response;
 use http::request::Builder;
 use http_client::{
     Client, Describe, Error, GuestSession, Info, Kind, OBJECT_BYTES_MAX, Object, Seen, Settings, Storage, Traits,
-    aside, failed, wait,
+    aside, came_back, failed, info, read, taken, wait,
 };
 use opendal_core::{Buffer, ErrorKind, Operator};
 
@@ -39,13 +39,7 @@ http_client::bindings::export!(Plugin with_types_in http_client::bindings);
 
 impl Describe for Plugin {
     fn describe() -> Info {
-        Info {
-            name: "webdav".into(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            description: "objects as files on a WebDAV server".into(),
-            settings_schema: include_str!("settings.json").into(),
-            laws: 1,
-        }
+        info("webdav", env!("CARGO_PKG_VERSION"), "objects as files on a WebDAV server", include_str!("settings.json"))
     }
 }
 
@@ -106,25 +100,8 @@ impl Session {
     }
 
     fn read(&self, what: &str, key: &str, offset: u64, length: Option<u64>) -> Result<Vec<u8>, Error> {
-        let read = self.ask(what, OBJECT_BYTES_MAX + 1, async |files| {
-            let read = files.read_with(key);
-            match length {
-                Some(length) => match read.range(offset..offset.saturating_add(length)).await {
-                    // It ends within that: all was answered, and less came than was asked for.
-                    Err(_) if self.client.seen().is_none() => {
-                        let size = files.stat(key).await?.content_length();
-                        let end = offset.saturating_add(length).min(size);
-                        match offset < end {
-                            true => files.read_with(key).range(offset..end).await,
-                            false => Ok(Buffer::new()),
-                        }
-                    }
-                    read => read,
-                },
-                None if offset > 0 => read.range(offset..).await,
-                None => read.await,
-            }
-        });
+        let read =
+            self.ask(what, OBJECT_BYTES_MAX + 1, async |files| read(&self.client, files, key, offset, length).await);
         read.map(|body| Vec::from(body.to_bytes()))
     }
 
@@ -226,11 +203,7 @@ impl GuestSession for Session {
         self.write(what, &key, &Buffer::from("check"))?;
         let read = self.get(key.clone(), 0, None);
         self.discard("remove an object from the folder", &key)?;
-        if read? != b"check" {
-            return Err(permanent(
-                "cannot read from the folder: what was put there comes back as something else".into(),
-            ));
-        }
+        came_back("read from the folder", read, b"check")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.sweep("look through the folder", "", u64::try_from(now.as_millis()).unwrap_or_default())
     }
@@ -246,8 +219,7 @@ impl GuestSession for Session {
             Ok(false) => {
                 // If that fails, the next check removes it.
                 let _ = self.discard(&what, &beside);
-                let message = format!("cannot {what}: there is one already");
-                Err(Error { kind: Kind::Exists, message, retry_after_ms: None })
+                Err(taken(&what))
             }
             Err(error) => {
                 let _ = self.discard(&what, &beside);

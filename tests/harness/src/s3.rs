@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::dto;
+use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3, S3Request, S3Response, S3Result};
 use s3s_fs::FileSystem;
@@ -26,6 +27,8 @@ pub struct S3Ways {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// It takes no notice of `If-None-Match`.
     pub overwrites: bool,
+    /// It goes by this name, and has a name below it for each bucket.
+    pub name: Option<&'static str>,
 }
 
 /// A server with one bucket, `bucket`. It ends with this object; what it stored ends with its folder.
@@ -96,6 +99,9 @@ impl S3Server {
             one_at_a_time: tokio::sync::Mutex::default(),
         });
         builder.set_auth(SimpleAuth::from_single(Self::KEY, Self::SECRET));
+        if let Some(name) = self.ways.name {
+            builder.set_host(SingleDomain::new(&format!("{name}:{}", self.port)).unwrap());
+        }
         let service = builder.build();
         let tls = self.ways.certificate.as_ref().map(acceptor);
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
@@ -161,6 +167,11 @@ struct Bucket {
 }
 
 impl Bucket {
+    fn has_room(&self, bytes: u64) -> bool {
+        let disk = rustix::fs::statvfs(&self.folder).unwrap();
+        disk.f_bavail * disk.f_frsize >= bytes
+    }
+
     /// A folder of it is no object, and neither is what would be in an object.
     fn no_folder(&self, bucket: &str, key: &str) -> S3Result<()> {
         let path = self.folder.join(bucket).join(key);
@@ -171,6 +182,13 @@ impl Bucket {
         };
         if not_there { Err(s3s::s3_error!(NoSuchKey)) } else { Ok(()) }
     }
+}
+
+/// As MinIO says it; this server says of it that something failed.
+fn no_room() -> s3s::S3Error {
+    let mut error = s3s::S3Error::new(s3s::S3ErrorCode::Custom("XMinioStorageFull".into()));
+    error.set_status_code(http::StatusCode::INSUFFICIENT_STORAGE);
+    error
 }
 
 #[async_trait::async_trait]
@@ -190,7 +208,8 @@ impl S3 for Bucket {
             Some(_) => Some(self.one_at_a_time.lock().await),
             None => None,
         };
-        self.files.put_object(request).await
+        let size = request.input.content_length.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        self.files.put_object(request).await.map_err(|error| if self.has_room(size) { error } else { no_room() })
     }
 
     async fn get_object(&self, request: S3Request<dto::GetObjectInput>) -> S3Result<S3Response<dto::GetObjectOutput>> {

@@ -1,5 +1,7 @@
 //! The one bucket of an object store that a plugin is lent; never the connection.
 
+use std::sync::Arc;
+
 use antiphon_core::store::{ErrorKind, Name, OBJECT_BYTES_MAX, Object, StoreError, is_prefix};
 use async_trait::async_trait;
 
@@ -32,7 +34,7 @@ pub trait Bucket: Send + Sync {
     async fn delete(&self, name: &Name) -> Result<(), StoreError>;
 }
 
-/// What a plugin hears of a failure.
+/// What a plugin hears of a failure, without its hint.
 pub(super) fn told(error: StoreError) -> objects::Error {
     let kind = match error.kind {
         ErrorKind::NotFound => objects::Kind::NotFound,
@@ -61,31 +63,39 @@ fn object(object: Object) -> objects::Object {
 }
 
 impl Lent {
-    fn bucket(&self) -> Result<&dyn Bucket, objects::Error> {
+    fn bucket(&self) -> Result<Arc<dyn Bucket>, objects::Error> {
         let none = || told(StoreError::new(ErrorKind::Permanent, "no bucket is lent"));
-        self.bucket.as_deref().ok_or_else(none)
+        self.bucket.clone().ok_or_else(none)
+    }
+
+    /// What the plugin hears of a failure; its hint is kept for whoever hears of it from the plugin.
+    pub(super) fn tell(&mut self, error: StoreError) -> objects::Error {
+        if let Some(hint) = &error.hint {
+            self.hinted = Some((error.message.clone(), hint.clone()));
+        }
+        told(error)
     }
 }
 
 impl Host for Lent {
     async fn max_object(&mut self) -> u64 {
-        self.bucket().map_or(0, Bucket::max_object).min(OBJECT_BYTES_MAX)
+        self.bucket().map_or(0, |bucket| bucket.max_object()).min(OBJECT_BYTES_MAX)
     }
 
     async fn check(&mut self) -> Result<(), objects::Error> {
-        self.bucket()?.check().await.map_err(told)
+        self.bucket()?.check().await.map_err(|error| self.tell(error))
     }
 
     async fn put(&mut self, key: String, body: Vec<u8>) -> Result<(), objects::Error> {
-        self.bucket()?.put(&name(key)?, body).await.map_err(told)
+        self.bucket()?.put(&name(key)?, body).await.map_err(|error| self.tell(error))
     }
 
     async fn get(&mut self, key: String, offset: u64, length: Option<u64>) -> Result<Vec<u8>, objects::Error> {
-        self.bucket()?.get(&name(key)?, offset, length).await.map_err(told)
+        self.bucket()?.get(&name(key)?, offset, length).await.map_err(|error| self.tell(error))
     }
 
     async fn stat(&mut self, key: String) -> Result<objects::Object, objects::Error> {
-        self.bucket()?.stat(&name(key)?).await.map(object).map_err(told)
+        self.bucket()?.stat(&name(key)?).await.map(object).map_err(|error| self.tell(error))
     }
 
     async fn list_keys(
@@ -98,11 +108,11 @@ impl Host for Lent {
         if !is_prefix(&prefix) || !after.is_none_or(is_prefix) {
             return Err(told(StoreError::new(ErrorKind::Permanent, "no name begins like that")));
         }
-        let listed = self.bucket()?.list(&prefix, after, limit as usize).await.map_err(told)?;
-        Ok(listed.into_iter().map(object).collect())
+        let listed = self.bucket()?.list(&prefix, after, limit as usize).await;
+        Ok(listed.map_err(|error| self.tell(error))?.into_iter().map(object).collect())
     }
 
     async fn delete(&mut self, key: String) -> Result<(), objects::Error> {
-        self.bucket()?.delete(&name(key)?).await.map_err(told)
+        self.bucket()?.delete(&name(key)?).await.map_err(|error| self.tell(error))
     }
 }

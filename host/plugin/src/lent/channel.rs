@@ -41,16 +41,6 @@ fn closed() -> objects::Error {
     told(StoreError::new(ErrorKind::Permanent, "the channel is closed"))
 }
 
-impl Lent {
-    /// What the plugin hears of a failure; its hint is kept for whoever hears of it from the plugin.
-    fn tell(&mut self, error: StoreError) -> objects::Error {
-        if let Some(hint) = &error.hint {
-            self.hinted = Some((error.message.clone(), hint.clone()));
-        }
-        told(error)
-    }
-}
-
 impl Host for Lent {}
 
 impl HostChannel for Lent {

@@ -28,6 +28,9 @@ pub use post::Post;
 use silence::{Answering, Sending};
 use wire::{Connector, Unconnected};
 
+/// How much of a body lies between a guest and a connection, either way.
+const PIECE_BYTES: usize = 256 << 10;
+
 /// How long a connection nobody uses is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -206,6 +209,7 @@ impl Connections {
             .pool_idle_timeout(IDLE)
             .pool_timer(TokioTimer::new())
             .set_host(false)
+            .http1_max_buf_size(PIECE_BYTES)
             .build(connector);
         Self { web, client, silence }
     }
@@ -310,6 +314,10 @@ impl Sender {
 }
 
 impl WasiHttpHooks for Sender {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        PIECE_BYTES
+    }
+
     fn send_request(
         &mut self,
         request: Request<WasiBody>,

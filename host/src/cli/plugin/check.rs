@@ -7,9 +7,11 @@ use antiphon_plugin::{Anatomy, Fate, PluginHost, World, sha256};
 use serde::Serialize;
 
 use super::progress::Progress;
-use super::subject::{Loaded, Subject, Told, Which, host};
+use super::subject::{Loaded, Subject, Told, Which, configuration, describe, host};
 use crate::cli::shown::{self, bytes, count};
+use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
+use crate::storage::open;
 use crate::trial::dice::Dice;
 use crate::trial::draw::Field;
 use crate::trial::probe::{Ask, Difference, Probed, Unasked, probe};
@@ -19,7 +21,8 @@ use crate::trial::tables;
 ///
 /// Drawn questions are asked in fresh instances, in another order, one at a time, in other batches, after others, and
 /// with other numbers for nodes and tables. A component that only computes gives the same answers each time; one that
-/// does not would make nodes differ. Exit code 0 if all is well, 3 if not.
+/// does not would make nodes differ. A storage is asked what it is, and with `--config` whether it is granted what it
+/// wants; `antiphon plugin test` tries what it does with objects. Exit code 0 if all is well, 3 if not.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Check {
     #[command(flatten)]
@@ -83,6 +86,13 @@ impl Report {
         }
     }
 
+    fn unloaded(&mut self, error: &antiphon_plugin::Error) {
+        self.bad("load", error.reason().to_string());
+        if let Some(hint) = error.hint() {
+            self.hint(hint);
+        }
+    }
+
     fn detail(&mut self, detail: Vec<String>) {
         if let Some(point) = self.points.last_mut() {
             point.detail = detail;
@@ -117,6 +127,7 @@ impl Report {
 impl Check {
     pub(in crate::cli) fn run(self) -> Result<(), Failure> {
         let seed = seed(self.seed)?;
+        let which = self.which.clone();
         let subject = self.which.find(self.told)?;
         let statements = match &self.schema {
             Some(file) => vec![schema(file)?],
@@ -140,7 +151,7 @@ impl Check {
             answers_sha256: None,
         };
         let questions = usize::try_from(self.questions).unwrap_or(usize::MAX);
-        examine(&mut report, &host, &subject, &Field { nodes, tables }, seed, questions);
+        examine(&mut report, &host, &which, &subject, &Field { nodes, tables }, seed, questions);
         report.ok = report.points.iter().all(|point| point.ok);
         let mut out = io::stdout().lock();
         if self.json {
@@ -173,7 +184,15 @@ pub(super) fn schema(file: &std::path::Path) -> Result<String, Failure> {
 }
 
 /// Goes on until something is wrong that makes the rest pointless.
-fn examine(report: &mut Report, host: &PluginHost, subject: &Subject, field: &Field, seed: u64, questions: usize) {
+fn examine(
+    report: &mut Report,
+    host: &PluginHost,
+    which: &Which,
+    subject: &Subject,
+    field: &Field,
+    seed: u64,
+    questions: usize,
+) {
     if let Some(pinned) = &subject.pinned {
         if pinned.eq_ignore_ascii_case(&report.sha256) {
             report.good("pin", "the bytes are those that the configuration pins");
@@ -202,18 +221,13 @@ fn examine(report: &mut Report, host: &PluginHost, subject: &Subject, field: &Fi
     report.good("form", format!("a component of {}; {most} are allowed", bytes(subject.source.bytes.len() as u64)));
     let Some(world) = shape(report, &anatomy) else { return };
     if !world.is_pure() {
-        report.good("run", "a storage component is only looked at: this version runs none");
+        drop(progress);
+        store(report, host, which, subject, world);
         return;
     }
     let loaded = match subject.load(host, world) {
         Ok(loaded) => loaded,
-        Err(error) => {
-            report.bad("load", error.reason().to_string());
-            if let Some(hint) = error.hint() {
-                report.hint(hint);
-            }
-            return;
-        }
+        Err(error) => return report.unloaded(&error),
     };
     let info = loaded.info();
     report.good("load", format!("it is `{}` {}, laws {}", info.name, info.version, info.laws));
@@ -234,6 +248,39 @@ fn examine(report: &mut Report, host: &PluginHost, subject: &Subject, field: &Fi
             limits(report, subject, fuel, memory);
         }
     }
+}
+
+/// Asks a storage what it is, and sees whether it is granted what it wants. What it does with objects is for the suite,
+/// which needs a place for them.
+fn store(report: &mut Report, host: &PluginHost, which: &Which, subject: &Subject, world: World) {
+    let ask = || describe(host, &subject.source, &subject.limits, world);
+    let info = match ask() {
+        Ok(info) => info,
+        Err(error) => return report.unloaded(&error),
+    };
+    report.good("load", format!("it is `{}` {}, laws {}", info.name, info.version, info.laws));
+    match ask() {
+        Ok(again) if again == info => report.good("the same", "in a fresh instance"),
+        Ok(again) => {
+            report.bad("the same", "not in a fresh instance: it says of itself now this, now that");
+            report.detail(vec![format!("first     {info:?}"), format!("then      {again:?}")]);
+        }
+        Err(error) => report.bad("the same", format!("not in a fresh instance: {}", error.reason())),
+    }
+    let suite = match which.configured() {
+        Some((name, file)) => {
+            let opened = configuration(file).and_then(|config| open(&config, host, Some(name), Pins::Optional));
+            match opened {
+                Ok(_) => report.good("grants", "it is granted what it wants"),
+                Err(failure) => report.bad("grants", failure.to_string()),
+            }
+            format!("antiphon plugin test {name} --config {}", file.display())
+        }
+        // A folder it is lent there without being granted one.
+        None if world == World::Storage => format!("antiphon plugin test {}", which.named()),
+        None => "antiphon plugin test NAME --config FILE".to_owned(),
+    };
+    report.good("objects", format!("not asked for here: `{suite}` tries all that a storage promises"));
 }
 
 /// Its world, its version and its imports.

@@ -6,13 +6,13 @@ use antiphon_plugin::{Anatomy, Fate, Info, Limits, sha256};
 use serde::Serialize;
 
 use super::progress::Progress;
-use super::subject::{Subject, Told, Which, host, unusable};
+use super::subject::{Subject, Told, Which, describe, host, unusable};
 use crate::cli::shown::{self, bytes};
 use crate::failure::{Failure, Kind};
 
 /// Say what a component is, what it imports and what becomes of that, and which limits it has
 ///
-/// A resolver or hasher is run so far as to ask what it is. A storage component is only looked at.
+/// It is run so far as to ask what it is.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Inspect {
     #[command(flatten)]
@@ -45,8 +45,8 @@ struct Says<'a> {
     version: &'a str,
     description: &'a str,
     laws: u32,
-    /// What nodes have to agree on.
-    identity: &'a str,
+    /// What nodes have to agree on; they need not have the same storage.
+    identity: Option<&'a str>,
     settings: serde_json::Value,
 }
 
@@ -77,17 +77,21 @@ impl Inspect {
         let mut progress = Progress::new("inspected");
         progress.say("compiling");
         let anatomy = subject.examine(&host).map_err(|error| unusable(&error))?;
-        let loaded = match anatomy.world {
-            Some(world) if world.is_pure() && anatomy.unfit.is_none() => Some(subject.load(&host, world)),
-            _ => None,
+        let described = match anatomy.world.filter(|_| anatomy.unfit.is_none()) {
+            Some(world) if world.is_pure() => {
+                let loaded = subject.load(&host, world);
+                Some(loaded.map(|loaded| (loaded.info().clone(), Some(loaded.identity().to_owned()))))
+            }
+            Some(world) => Some(describe(&host, &subject.source, &subject.limits, world).map(|info| (info, None))),
+            None => None,
         };
         drop(progress);
-        let (loaded, error) = match loaded {
-            Some(Ok(loaded)) => (Some(loaded), None),
+        let (described, error) = match described {
+            Some(Ok(described)) => (Some(described), None),
             Some(Err(error)) => (None, Some(error.reason().to_string())),
             None => (None, anatomy.unfit.as_ref().map(ToString::to_string)),
         };
-        let says = loaded.as_ref().map(|loaded| Says::of(loaded.info(), loaded.identity()));
+        let says = described.as_ref().map(|(info, identity)| Says::of(info, identity.as_deref()));
         let inspected = Inspected::of(&subject, &anatomy, says, error);
         let mut out = io::stdout().lock();
         if self.json {
@@ -104,7 +108,7 @@ impl Inspect {
 }
 
 impl<'a> Says<'a> {
-    fn of(info: &'a Info, identity: &'a str) -> Self {
+    fn of(info: &'a Info, identity: Option<&'a str>) -> Self {
         Self {
             name: &info.name,
             version: &info.version,
@@ -143,7 +147,9 @@ impl<'a> Inspected<'a> {
         if let Some(says) = &self.says {
             writeln!(out, "  says       {}", shown::name(says.description))?;
             writeln!(out, "  name       {}, version {}, laws {}", says.name, shown::name(says.version), says.laws)?;
-            writeln!(out, "  identity   {}: nodes of one cluster must have the same", says.identity)?;
+            if let Some(identity) = says.identity {
+                writeln!(out, "  identity   {identity}: nodes of one cluster must have the same")?;
+            }
             writeln!(out, "  settings   {}", settings_line(&says.settings))?;
         }
         if let Some(interface) = self.interface {

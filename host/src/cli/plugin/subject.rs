@@ -61,6 +61,11 @@ impl Which {
         Some((&self.plugin, self.config.as_deref()?))
     }
 
+    /// How it was named.
+    pub(super) fn named(&self) -> &str {
+        &self.plugin
+    }
+
     /// Finds the component and reads its bytes.
     pub(super) fn find(self, told: Told) -> Result<Subject, Failure> {
         let Self { plugin: name, config } = self;

@@ -9,7 +9,6 @@ use crate::cli::shown::{bytes, count};
 use crate::cli::snapshot::{PARALLEL, Source};
 use crate::failure::{Failure, Kind};
 use crate::snapshot::{Level, check};
-use crate::storage::Progress;
 
 /// Check that every snapshot has all of its objects, and count those that belong to none
 #[derive(Debug, clap::Args)]
@@ -46,7 +45,7 @@ impl Check {
         let repo = found.repo();
         let level = if self.read_data { Level::Hash } else { Level::Quick };
         let mut report = Report::default();
-        let shown = Progress::of(&found.opened.store.moved(), "reading", None);
+        let shown = found.progress("reading");
         for id in repo.ids()? {
             report.snapshots += 1;
             let checked =

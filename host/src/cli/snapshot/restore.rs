@@ -207,6 +207,7 @@ impl Restore {
 
     /// Goes there. Of a snapshot that was not named, the one before it does, if it turns out to be damaged.
     fn go(&self, found: &Found, aside: &Path) -> Result<(Arrived, End), Failure> {
+        let _shown = found.progress("fetching");
         let fold = |manifest: &Manifest| found.fold(manifest);
         if !self.point.is_none() {
             let (wanted, end) = self.wanted(found, None)?;

@@ -79,6 +79,7 @@ impl Verify {
         let mut bad = None;
         for id in ids {
             let scratch = tempfile::tempdir()?;
+            let shown = found.progress("reading");
             let checked = repo.manifest(id).and_then(|manifest| {
                 if manifest.is_full() {
                     check(repo, &manifest, self.level, PARALLEL, scratch.path())
@@ -86,6 +87,7 @@ impl Verify {
                     found.increment(&manifest, self.level, scratch.path())
                 }
             });
+            drop(shown);
             // A store that is away says nothing of what it keeps.
             if let Err(failure) = &checked
                 && !matches!(failure.kind(), Kind::Data | Kind::Missing | Kind::NoSuchPoint | Kind::Refused)
