@@ -127,3 +127,54 @@ async fn c13_garbage_stops_its_shard_alone() {
     start(&mut b);
     eventually("a start does not forget it", || status(&place, "b")["verdict"] == "paused");
 }
+
+/// X16: a member that sends as much as it can. The others take it at their pace, in bounded memory, and no write of an
+/// application fails or waits for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn x16_a_flood_is_taken_at_the_pace_of_who_gets_it() {
+    let broker = Broker::start();
+    let place = place();
+    let mut a = site(&place, "a", "", &format!("urls = ['{}']", broker.url()));
+    start(&mut a);
+    a.sql("INSERT INTO t VALUES (-1, 'safe')");
+    eventually("it is sent", || a.is_quiet());
+    let log = log(&broker).await;
+    let entries = log.read(1, 0, 1 << 20).await.unwrap();
+    let cluster = codec::decode(&entries.last().unwrap().frame).unwrap().cluster;
+    let text = "x".repeat(50_000);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let slowest = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let conn = a.connect();
+            let (mut id, mut slowest) = (0, Duration::ZERO);
+            while !stop.load(std::sync::atomic::Ordering::Acquire) {
+                id -= 1;
+                let begun = std::time::Instant::now();
+                conn.execute("INSERT INTO t VALUES (?1, 'of the application')", [id - 1]).unwrap();
+                slowest = slowest.max(begun.elapsed());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            slowest
+        });
+        futures::executor::block_on(async {
+            let origin = Origin { node: 666, incarnation: 1 };
+            for first in (1..=1_000).step_by(20) {
+                let numbers = first..first + 20;
+                let frames = numbers.map(|number| change(cluster, origin, number, number.cast_signed(), &text));
+                let appended = log.append(1, origin, first, &frames.collect::<Vec<_>>()).await.unwrap();
+                assert!(matches!(appended, Appended::At(_)), "{appended:?}");
+            }
+        });
+        eventually("it is all taken", || a.one("SELECT count(*) FROM t WHERE id > 0") == "1000");
+        stop.store(true, std::sync::atomic::Ordering::Release);
+        writer.join().unwrap()
+    });
+    println!("the slowest write of the application took {slowest:?}");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", a.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 300 << 10, "{peak} kB");
+    assert_eq!(a.one("SELECT v FROM t WHERE id = -1"), "safe");
+    eventually("what the application wrote is sent", || a.is_quiet());
+    a.term();
+}

@@ -26,6 +26,7 @@ mod observed;
 mod points;
 mod rescued;
 mod scenario;
+mod secrets;
 mod security;
 mod site;
 mod whole;
