@@ -13,9 +13,11 @@ use crate::config::{Config, DEV, Environment, Loaded, Overrides, Sources};
 use crate::custom::Pins;
 use crate::failure::{Failure, Kind};
 
+mod adopt;
 mod at;
 mod cleanup;
 mod compile;
+mod completions;
 mod config;
 mod conflicts;
 mod demo;
@@ -28,6 +30,8 @@ mod look;
 mod misuse;
 mod plugin;
 mod policy;
+#[cfg(test)]
+mod reference;
 mod repair;
 mod repo;
 mod run;
@@ -54,6 +58,7 @@ enum Command {
     Run(run::Run),
     Init(init::Init),
     Join(join::Join),
+    Adopt(adopt::Adopt),
     Status(status::Status),
     Cleanup(cleanup::Cleanup),
     Doctor(doctor::Doctor),
@@ -79,10 +84,16 @@ enum Command {
     Demo(demo::Demo),
     #[command(subcommand)]
     Config(config::Command),
+    Completions(completions::Completions),
     #[command(name = crate::components::COMPILE, hide = true)]
     Compile(compile::Compile),
     #[command(name = crate::server::COMMAND, hide = true)]
     Server(server::Server),
+}
+
+/// All commands, as they are declared.
+fn declaration() -> clap::Command {
+    Cli::command()
 }
 
 /// Does what the arguments say; the first is the program's own name.
@@ -90,6 +101,7 @@ enum Command {
 /// # Errors
 /// Whatever the command could not do.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
+    crate::privacy::begin();
     let args = legacy::rewrite(args.into_iter().collect())?;
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
@@ -102,6 +114,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Run(run)) => run.run(),
         Some(Command::Init(init)) => init.run(),
         Some(Command::Join(join)) => join.run(),
+        Some(Command::Adopt(adopt)) => adopt.run(),
         Some(Command::Status(status)) => status.run(),
         Some(Command::Cleanup(cleanup)) => cleanup.run(),
         Some(Command::Doctor(doctor)) => doctor.run(),
@@ -118,6 +131,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Policy(command)) => command.run(),
         Some(Command::Demo(demo)) => demo.run(),
         Some(Command::Config(command)) => command.run(),
+        Some(Command::Completions(completions)) => completions.run(),
         Some(Command::Compile(compile)) => compile.run(),
         Some(Command::Server(server)) => server.run(),
     }

@@ -13,7 +13,7 @@
 //! | `sources` | file, environment and flags |
 //! | `keys` | names and types: found, refused, guessed |
 //! | `check` | values that make no sense |
-//! | `example` | the commented file |
+//! | `example`, `reference` | the commented file; the page of the guide |
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ mod keys;
 mod nats;
 mod observe;
 mod plugins;
+#[cfg(test)]
+mod reference;
 mod secret;
 mod section;
 mod size;

@@ -205,6 +205,7 @@ fn read(name: &str, path: &Path, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     if !found.is_file() {
         return Err(unread(&std::io::Error::other("it is not a file")));
     }
+    crate::privacy::check_file(path, &found)?;
     let too_large = |size: u64| {
         Failure::config(format!(
             "the component of `[plugin.{name}]`, `{}`, has {size} bytes, and the most allowed are {bytes_max}",

@@ -19,6 +19,7 @@ mod expired;
 mod foresight;
 mod founding;
 mod handle;
+mod harmonylite;
 mod identity;
 mod imaged;
 mod inspect;
@@ -68,6 +69,7 @@ pub use conflicts::{Conflicts, Record};
 pub use drain::{Copying, assemble, copy};
 pub use founding::Standing;
 pub use handle::Db;
+pub use harmonylite::{Adopted, Adoption};
 pub use imaged::Fold;
 pub use inspect::{Look, Mark, NodeState, Waiting};
 pub use look::look;
@@ -282,11 +284,33 @@ impl Database {
     /// # Errors
     /// When the file can't be opened, is not a sound database, or a component refuses its tables.
     pub fn open(options: Options, hasher: Box<dyn Hash>, policies: Policies) -> Result<Self, Error> {
+        let mut database = Self::unread(options, hasher, policies)?;
+        let mut tries = 1;
+        // A start must not need a quiet moment of the application's.
+        while let Err(error) = database.transaction(|db| {
+            own::create(&db.conn)?;
+            fault!("created");
+            identity::identify(&db.conn, db.options.node)?;
+            fault!("identified");
+            Ok(())
+        }) {
+            if !error.is_transient() || tries >= OPEN_TRIES {
+                return Err(error);
+            }
+            tracing::info!("the application holds the database's write lock; waiting for it");
+            tries += 1;
+        }
+        database.reload()?;
+        Ok(database)
+    }
+
+    /// The same with nothing read yet: whoever goes on does that.
+    fn unread(options: Options, hasher: Box<dyn Hash>, policies: Policies) -> Result<Self, Error> {
         let conn = connect(&options.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let encoder = Encoder::new(options.compress.then_some(COMPRESSION_LEVEL));
         let captures = options.publish;
         let wide = merge::Encoding::of(&conn)? != merge::Encoding::Utf8;
-        let mut database = Self {
+        Ok(Self {
             conn,
             options,
             hasher,
@@ -320,24 +344,7 @@ impl Database {
             wide,
             keyless: None,
             costs: Costs::default(),
-        };
-        let mut tries = 1;
-        // A start must not need a quiet moment of the application's.
-        while let Err(error) = database.transaction(|db| {
-            own::create(&db.conn)?;
-            fault!("created");
-            identity::identify(&db.conn, db.options.node)?;
-            fault!("identified");
-            Ok(())
-        }) {
-            if !error.is_transient() || tries >= OPEN_TRIES {
-                return Err(error);
-            }
-            tracing::info!("the application holds the database's write lock; waiting for it");
-            tries += 1;
-        }
-        database.reload()?;
-        Ok(database)
+        })
     }
 
     /// This node, in this life.

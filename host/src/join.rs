@@ -174,7 +174,7 @@ async fn come_in(
                 if let Some((_, first)) = cut_at(log, genesis.shards).await? {
                     return join_late(db, log, cluster, &genesis, scratch, rescuer, first).await;
                 }
-                if db.is_empty().map_err(database)? {
+                if has_nothing(db)? {
                     if rescuer.shorten(db, log, cluster).await? {
                         return Ok(Entered::JoinedFromSnapshot);
                     }
@@ -197,7 +197,7 @@ async fn join_late(
     rescuer: &mut Rescuer<'_>,
     first: u64,
 ) -> Result<Entered, Failure> {
-    if db.is_empty().map_err(database)? {
+    if has_nothing(db)? {
         rescuer.join(db, log, cluster, first).await?;
         return Ok(Entered::JoinedFromSnapshot);
     }
@@ -445,8 +445,16 @@ async fn compare_and_join(
         db.join_at(&logged.db).map_err(database)?;
         return Ok(Entered::JoinedEqual);
     }
-    db.uninstall().map_err(database)?;
+    // What a former host had still to send is known from these marks alone.
+    if !db.is_adopted().map_err(database)? {
+        db.uninstall().map_err(database)?;
+    }
     Err(refusal(&differences))
+}
+
+/// Whether a database has nothing to say: no rows, and none whose deletion its former host had still to send.
+fn has_nothing(db: &Database) -> Result<bool, Failure> {
+    Ok(db.is_empty().map_err(database)? && !(db.is_adopted().map_err(database)? && db.has_marks().map_err(database)?))
 }
 
 fn refusal(differences: &[Difference]) -> Failure {

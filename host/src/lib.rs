@@ -10,6 +10,7 @@
 //! |---|---|
 //! | [`cli`] | the command line: one file a verb |
 //! | [`config`] | what the user may say, and what it means |
+//! | `pages` | pages of the guide that are made from the code |
 //! | [`components`], [`custom`] | from the configuration to what a node runs with; one component of it |
 //! | [`node`] | a node: its parts, its tasks, and an orderly end |
 //! | [`join`] | founding a cluster, or joining one |
@@ -24,6 +25,7 @@
 //! | [`db`] | the application's file: capture, seal, apply |
 //! | [`log`] | one total order, in memory or in a directory |
 //! | [`server`] | a NATS server of this node's own |
+//! | `privacy` | what this process makes is its user's alone |
 //! | [`watch`], [`lock`], [`clock`] | file events, one host per database, the time of day |
 //! | [`place`], [`life`] | where a database lies; what tells it from a copy of it |
 //! | [`guard`], [`alarm`] | what is looked after while a node runs; an outbox that fills |
@@ -65,9 +67,11 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod node;
+mod pages;
 pub mod place;
 pub mod placement;
 mod policies;
+mod privacy;
 pub mod publish;
 mod reattach;
 pub mod reload;

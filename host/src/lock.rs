@@ -39,6 +39,7 @@ impl Lock {
         })?;
         hold(&database, shown, &cannot)?;
         DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(cannot)?;
+        crate::privacy::check_directory(state)?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

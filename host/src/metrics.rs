@@ -176,7 +176,7 @@ pub fn page() -> String {
     for metric in TABLE {
         let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
         let (name, kind, help) = (metric.name, metric.kind.name(), metric.help());
-        page.push_str(&format!("| `{name}` | {kind} | {labels} | {help} |\n"));
+        crate::pages::row(&mut page, &[&format!("`{name}`"), kind, &labels, &help]);
     }
     page
 }
@@ -244,13 +244,8 @@ mod tests {
         }
     }
 
-    /// `UPDATE_DOCS=1 cargo test` writes the page.
     #[test]
     fn the_page_of_the_guide_is_the_table() {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
-        if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(&path, page()).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(path).unwrap(), page(), "write it with UPDATE_DOCS=1");
+        crate::pages::compare("metrics.md", &page());
     }
 }

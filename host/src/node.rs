@@ -40,6 +40,7 @@ mod scratch;
 pub(crate) use carrier::NEVER_STARTED;
 pub use carrier::{Carrier, Nats};
 pub(crate) use failing::lost_log;
+pub(crate) use opened::damaged;
 pub use opened::{Opened, open};
 pub use parts::Parts;
 pub(crate) use scratch::{SCRATCH, Scratch};

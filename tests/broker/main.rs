@@ -27,6 +27,7 @@ mod points;
 mod rescued;
 mod reseeded;
 mod scenario;
+mod secrets;
 mod security;
 mod site;
 mod whole;

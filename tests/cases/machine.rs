@@ -302,3 +302,41 @@ fn c112_no_step_leaves_a_reader_behind() {
     }
     settle(&mut [&mut a, &mut b]);
 }
+
+/// F17: what a later version wrote is not guessed at. The shard stops before it, names the version, loses nothing, and goes
+/// on with a program that reads it.
+#[test]
+fn f17_an_entry_of_a_later_version_waits_for_one_who_reads_it() {
+    let (mut a, mut b) = pair(TABLE);
+    settle(&mut [&mut a, &mut b]);
+    a.sql("INSERT INTO t VALUES (1, 'by another version')");
+    a.publish();
+    let position = b.with(|db| db.position(1).seq);
+    let entries = block_on(b.log.read(1, position, usize::MAX)).unwrap();
+    let mut later = entries.clone();
+    later[0].frame[4] += 1;
+    let applied = b.apply_placed(1, later);
+    let stop = format!("{:?}", applied.stop);
+    assert!(applied.changes == 0 && stop.contains("Blocked"), "{stop}");
+    assert_eq!(b.with(|db| db.position(1).seq), position);
+    b.sql("INSERT INTO t VALUES (2, 'noted meanwhile')");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.rows("SELECT id FROM t"), ["1", "2"]);
+}
+
+/// F17: a file of the version before has the host's tables without columns that were added since.
+#[test]
+fn f17_a_file_of_the_version_before_goes_on() {
+    let (mut a, mut b) = pair(TABLE);
+    a.sql("INSERT INTO t VALUES (1, 'before')");
+    settle(&mut [&mut a, &mut b]);
+    for (table, column) in [("conflict", "noted"), ("conflict", "reason"), ("staged", "changes")] {
+        b.sql(&format!("ALTER TABLE __antiphon___{table} DROP COLUMN {column}"));
+    }
+    b.crash();
+    a.sql("UPDATE t SET v = 'of a' WHERE id = 1");
+    b.sql("UPDATE t SET v = 'of b' WHERE id = 1");
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.dump(), b.dump());
+    assert_eq!((a.conflicts().len(), b.conflicts().len()), (1, 1));
+}

@@ -14,26 +14,29 @@ fn alone_it_prints_its_help() {
     Usage: antiphon [COMMAND]
 
     Commands:
-      run        Replicate a database until told to stop
-      init       Look at a database and write a commented configuration file for it
-      join       Join a cluster with a database whose rows differ from the cluster's
-      status     Say how a node is: where it stands, what waits, who takes part
-      cleanup    Remove every trigger and table of ours from a database
-      doctor     Look for what keeps a database from being replicated, or makes it go wrong later
-      verify     Compare two database files, row by row and value by value
-      conflicts  Look at what was overruled when two nodes changed one row, and delete old records of it
-      log        Look at the log: which changes it holds, from whom, and how far it reaches
-      repair     Compare a database with the log, and send what differs
-      plugin     Make components, look at them, try them out, and pin them
-      storage    Look at the storage of snapshots, try it, and move objects by hand
-      snapshot   Make snapshots of a cluster's rows, look at them, and bring a database back from one
-      at         Ask a query of the database as it was at a point in time
-      repo       Look after all that a storage keeps of a cluster
-      schema     Compare the tables of all nodes of a cluster
-      policy     Look at who decides clashes in a cluster, and change it for all nodes
-      demo       Show replication at work: two nodes, and one clash under two policies
-      config     Look at a configuration without running anything
-      help       Print this message or the help of the given subcommand(s)
+      run          Replicate a database until told to stop
+      init         Look at a database and write a commented configuration file for it
+      join         Join a cluster with a database whose rows differ from the cluster's
+      adopt        Take a database over from HarmonyLite
+      status       Say how a node is: where it stands, what waits, who takes part
+      cleanup      Remove every trigger and table of ours from a database
+      doctor       Look for what keeps a database from being replicated, or makes it go wrong later
+      verify       Compare two database files, row by row and value by value
+      conflicts    Look at what was overruled when two nodes changed one row, and delete old records of
+                   it
+      log          Look at the log: which changes it holds, from whom, and how far it reaches
+      repair       Compare a database with the log, and send what differs
+      plugin       Make components, look at them, try them out, and pin them
+      storage      Look at the storage of snapshots, try it, and move objects by hand
+      snapshot     Make snapshots of a cluster's rows, look at them, and bring a database back from one
+      at           Ask a query of the database as it was at a point in time
+      repo         Look after all that a storage keeps of a cluster
+      schema       Compare the tables of all nodes of a cluster
+      policy       Look at who decides clashes in a cluster, and change it for all nodes
+      demo         Show replication at work: two nodes, and one clash under two policies
+      config       Look at a configuration without running anything
+      completions  Print what a shell needs to complete commands and flags
+      help         Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help (see more with '--help')
@@ -348,4 +351,55 @@ fn help_of_the_commands_that_look_inside() {
       -h, --help
               Print help (see a summary with '-h')
     "#);
+}
+
+#[test]
+fn adopt_help() {
+    assert_snapshot!(Dir::new().words("adopt --help"), @r"
+    exit 0
+    --- stdout
+    Take a database over from HarmonyLite
+
+    Its configuration is read as it is. What it had still to send becomes changes of this node, and then
+    its triggers and tables go: all of it in one transaction, or none. Stop HarmonyLite before, on every
+    node; the application may go on. After it, `antiphon run` with the same configuration goes on from
+    there. Doing it twice does no harm.
+
+    Usage: antiphon adopt [OPTIONS] [DB]
+
+    Arguments:
+      [DB]
+              The application's database; overrides `db_path`
+
+    Options:
+          --config <FILE>
+              The configuration file; without one, defaults and environment hold
+
+          --dev
+              Run components of your own that have no `sha256`, while you work on them; `ANTIPHON_DEV=1`
+              says the same
+
+          --dry-run
+              Say what would be done, and change nothing
+
+          --forget-unsent
+              Give up changes that can't become this node's; without it nothing is done if there are any
+
+          --json
+              One JSON object
+
+      -h, --help
+              Print help (see a summary with '-h')
+    ");
+}
+
+/// Each shell's script is one, and knows the commands; a reader that goes away is no failure.
+#[test]
+fn completions_are_printed() {
+    for shell in ["bash", "zsh", "fish"] {
+        let said = Dir::new().words(&format!("completions {shell}"));
+        assert!(said.starts_with("exit 0") && said.contains("snapshot") && said.contains("adopt"), "{said}");
+        assert!(!said.contains("compile-component"), "a hidden command is completed");
+    }
+    assert!(Dir::new().words("completions cmd").starts_with("exit 2"));
 }

@@ -474,3 +474,33 @@ impl Drop for Stopping<'_> {
         self.0.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 }
+
+/// F06: memory runs out in the middle of a large unit. Whether the host ends by that or not, nobody sees half of it, the
+/// application goes on, and it all arrives once there is memory again.
+#[test]
+fn f06_memory_that_runs_out_leaves_nothing_by_half() {
+    let place = place();
+    let (mut a, b) = place.pair(TABLE, OF_A, OF_B);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", a.pid())).unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+    a.limit(Resource::As, Some(size * 1024 + (16 << 20)));
+    b.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 30) INSERT INTO t SELECT i, randomblob(3000000) FROM i");
+    eventually("it is sent", || b.is_quiet());
+    for n in 0..100 {
+        let seen = a.one("SELECT count(*) FROM t WHERE id <= 30");
+        assert!(seen == "0" || seen == "30", "{seen} of 30 rows");
+        a.sql(&format!("INSERT INTO t VALUES (1000 + {n}, 'the application goes on')"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    if a.is_running() {
+        a.limit(Resource::As, None);
+    } else {
+        a.wait();
+        a.start();
+    }
+    eventually("all of it arrives", || a.one("SELECT count(*) FROM t") == "130");
+    settled(&[&a, &b]);
+    assert_eq!(a.one("PRAGMA integrity_check"), "ok");
+    a.term();
+}

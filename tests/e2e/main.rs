@@ -13,6 +13,7 @@
 
 use antiphon_harness::Place;
 
+mod adopt;
 mod alerts;
 mod back;
 mod components;
@@ -27,6 +28,7 @@ mod modes;
 mod observed;
 mod page;
 mod policies;
+mod private;
 mod rescue;
 mod reseed;
 mod schema;

@@ -12,6 +12,7 @@
     reason = "a test that can't go on ends there"
 )]
 
+mod moving;
 mod snapshots;
 mod travel;
 
@@ -261,6 +262,11 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("measured", &[Founder], &[1]),
     ("pruned", &[], &[]),
     ("settle", &[], &[]),
+    ("adopt-triggers", &[], &[]),
+    ("adopt-marked", &[], &[]),
+    ("adopt-dropped", &[], &[]),
+    ("adopting", &[], &[]),
+    ("adopted-all", &[], &[]),
     ("decided", &[], &[]),
     ("recaptured", &[], &[]),
     ("in-force", &[], &[]),

@@ -193,7 +193,7 @@ impl Said {
             database: config.db_path.clone(),
             sends: config.publish,
             receives: config.replicate,
-            tables: opened.db.table_names().map(str::to_owned).collect(),
+            tables: opened.db.table_names().map(super::shown::name).collect(),
             refused: opened
                 .db
                 .refused()

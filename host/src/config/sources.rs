@@ -196,6 +196,9 @@ fn read_file(path: &Path) -> Result<Part, Failure> {
         }
         failure.hint("write one with `antiphon init app.db`, where `app.db` is the application's database")
     })?;
+    if let Ok(file) = path.metadata() {
+        crate::privacy::check_file(path, &file)?;
+    }
     let mut table: toml::Table = toml::from_str(&text).map_err(|error| {
         // The parser's own text quotes the line, and with it whatever password stands there.
         let (line, column) = position(&text, error.span().map_or(0, |span| span.start));

@@ -353,7 +353,7 @@ impl Database {
         let conn = super::connect(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         conn.execute_batch("BEGIN IMMEDIATE").doing("begin a transaction")?;
         let mut removed = Vec::new();
-        for (kind, name) in own::ours_in(&conn)? {
+        for (kind, name) in own::objects(&conn, PREFIX)? {
             if !dry_run {
                 conn.execute_batch(&format!("DROP {kind} main.{}", quote(&name))).doing("remove a trace")?;
             }

@@ -1,6 +1,7 @@
 //! Which tables there are, which of them are replicated, and why the others are not.
 
 use super::defaults::defaults;
+use super::harmonylite;
 use super::overlay::TableId;
 use super::pattern::Pattern;
 use super::policy::Rule;
@@ -20,9 +21,6 @@ pub struct Filter {
     include: Option<Vec<Pattern>>,
     exclude: Vec<Pattern>,
 }
-
-/// What HarmonyLite's own tables begin with.
-const HARMONYLITE: &str = "__harmonylite__";
 
 impl Filter {
     /// All tables that match one of `include` (all, if there is none) and none of `exclude`.
@@ -53,7 +51,8 @@ impl Filter {
     /// Whether the user wants this table replicated. HarmonyLite's own are no one's data.
     #[must_use]
     pub fn wants(&self, table: &str) -> bool {
-        let foreign = table.get(..HARMONYLITE.len()).is_some_and(|start| start.eq_ignore_ascii_case(HARMONYLITE));
+        let foreign =
+            table.get(..harmonylite::PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(harmonylite::PREFIX));
         !foreign && self.include.as_deref().is_none_or(|include| any(include, table)) && !any(&self.exclude, table)
     }
 }

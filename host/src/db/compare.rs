@@ -148,7 +148,10 @@ impl Database {
             identity::begin_life(&self.conn, self.options.node)?;
             self.numbered.clear();
         }
-        self.clear_marks()?;
+        // What a former host had still to send, deletions included, is this database's word as well.
+        if act != Act::PublishOurs || !self.is_adopted()? {
+            self.clear_marks()?;
+        }
         let tables = self.tables.clone();
         let differences =
             tables.iter().map(|tracked| self.compare_table(other, tracked, act)).collect::<Result<Vec<_>, _>>()?;

@@ -198,7 +198,7 @@ impl Database {
                 .doing(EXPORTING)?;
         }
         conn.execute_batch("DETACH state").doing(EXPORTING)?;
-        for (kind, name) in own::ours_in(&conn)? {
+        for (kind, name) in own::objects(&conn, PREFIX)? {
             conn.execute_batch(&format!("DROP {kind} main.{}", quote(&name))).doing(EXPORTING)?;
         }
         conn.execute("VACUUM INTO ?1", [image.to_string_lossy()]).doing(EXPORTING)?;

@@ -1,6 +1,7 @@
 //! How a database comes to belong to a cluster, and stays apart from others.
 
 use super::drain::LOGGED;
+use super::harmonylite::forget_adoption;
 use super::ledger::Ledger;
 use super::own::ours;
 use super::ruling::Rulings;
@@ -87,6 +88,10 @@ impl Database {
     pub fn enter(&mut self, cluster: ClusterId, genesis: &Genesis, founder: bool) -> Result<(), Error> {
         self.transaction(|db| {
             let cluster = Cluster { id: cluster, shards: genesis.shards };
+            // Triggers of an earlier try, or of a file that was taken over, are put in anew: only then are all rows sent.
+            db.remove_capture()?;
+            db.forget_tables()?;
+            forget_adoption(&db.conn)?;
             identity::set_cluster(&db.conn, cluster, founder)?;
             Rulings::begin(&db.conn, &genesis.all_policies())?;
             fault!("enter");

@@ -1,5 +1,6 @@
 //! Who this node is, and the cluster it belongs to.
 
+use super::harmonylite::forget_adoption;
 use super::own::{meta, ours, set_meta};
 use super::{Cluster, Doing as _, Error};
 use crate::words::count;
@@ -71,6 +72,7 @@ pub(super) fn settle(conn: &Connection) -> Result<(), Error> {
     // Tables that are there are as the log says; those that are gone stay so.
     conn.execute(concat!("UPDATE ", ours!("known"), " SET state = 'here' WHERE state <> 'gone'"), [])
         .doing("write the host's state")?;
+    forget_adoption(conn)?;
     set_meta(conn, "captured", 1)
 }
 

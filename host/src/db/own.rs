@@ -4,7 +4,6 @@
 //! SQLites, for the application's library must be able to read a schema that holds them.
 
 use super::{Doing as _, Error};
-use antiphon_core::capture::PREFIX;
 use rusqlite::{Connection, OptionalExtension as _};
 
 /// One of the host's own tables.
@@ -118,11 +117,14 @@ pub(super) fn set_meta(conn: &Connection, name: &str, value: u64) -> Result<(), 
     Ok(())
 }
 
-/// Every table of the host's: what `cleanup` removes.
-pub(super) fn ours_in(conn: &Connection) -> Result<Vec<(String, String)>, Error> {
-    conn.prepare("SELECT type, name FROM main.sqlite_schema WHERE substr(name, 1, length(?1)) = ?1 AND type IN ('trigger', 'table') ORDER BY type DESC, name")
-        .and_then(|mut statement| {
-            statement.query_map([PREFIX], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()
-        })
-        .doing("list the host's tables")
+/// The triggers whose names begin so, and then the tables, each with its kind.
+pub(super) fn objects(conn: &Connection, prefix: &str) -> Result<Vec<(String, String)>, Error> {
+    conn.prepare(
+        "SELECT type, name FROM main.sqlite_schema
+         WHERE substr(name, 1, length(?1)) = ?1 AND type IN ('trigger', 'table') ORDER BY type DESC, name",
+    )
+    .and_then(|mut statement| {
+        statement.query_map([prefix], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()
+    })
+    .doing("list triggers and tables of a host")
 }

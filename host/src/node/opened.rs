@@ -5,7 +5,7 @@ use super::failing::lost_log;
 use super::scratch::{Scratch, sweep};
 use super::{Node, Parts, state_directory};
 use crate::anew::{self, Leave};
-use crate::db::{self, Database, Db, Options, Standing};
+use crate::db::{self, Database, Db, Standing};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
 use crate::join::{self, Entered};
@@ -67,17 +67,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     let logged = Report::begin(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
     fault!("checked");
-    let options = Options {
-        path,
-        node: parts.node,
-        filter: parts.filter,
-        changes_max: parts.changes_max,
-        atomic_max: parts.atomic_max,
-        compress: parts.compress,
-        publish: parts.publish,
-        replicate: parts.replicate,
-        replays: Some(state.join(crate::replay::FOLDER)),
-    };
+    let options = parts.options(&path, &state);
     let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
     if let Carrier::Embedded(directory) = &parts.log
         && db.standing().map_err(|error| unopened(&shown, &error))? != Standing::Apart
@@ -161,7 +151,8 @@ fn note_life(place: &Place, state: &Path, db: &Database) -> Result<(), Failure> 
     })
 }
 
-fn damaged(shown: &str, error: &db::Error) -> Failure {
+/// A file that is no sound database.
+pub(crate) fn damaged(shown: &str, error: &db::Error) -> Failure {
     match error {
         db::Error::Damaged(_) => Failure::caused(Kind::Data, format!("nothing of `{shown}` is replicated"), error)
             .hint("restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`"),

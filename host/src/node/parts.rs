@@ -2,7 +2,7 @@
 
 use super::carrier::Carrier;
 use crate::anew::Leave;
-use crate::db::{Filter, Policies};
+use crate::db::{Filter, Options, Policies};
 use crate::housekeeping::Keep;
 use crate::reload::Reload;
 use crate::seq_map::SeqMap;
@@ -11,7 +11,7 @@ use crate::vitals::Lookout;
 use antiphon_core::entry::Genesis;
 use antiphon_core::hash::Hash;
 use antiphon_plugin::PluginHost;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// What a node is made from.
@@ -60,6 +60,23 @@ pub struct Parts {
     pub leave: Leave,
     /// Where it is shown how the node is, if anybody wants to know.
     pub lookout: Option<Lookout>,
+}
+
+impl Parts {
+    /// How the database at `path` is opened, whose host keeps its own files in `state`.
+    pub(crate) fn options(&self, path: &Path, state: &Path) -> Options {
+        Options {
+            path: path.to_owned(),
+            node: self.node,
+            filter: self.filter.clone(),
+            changes_max: self.changes_max,
+            atomic_max: self.atomic_max,
+            compress: self.compress,
+            publish: self.publish,
+            replicate: self.replicate,
+            replays: Some(state.join(crate::replay::FOLDER)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Parts {

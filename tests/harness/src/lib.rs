@@ -16,6 +16,7 @@ mod certificates;
 mod dav;
 mod faulty;
 mod guests;
+pub mod harmonylite;
 pub mod http;
 mod node;
 mod policies;

@@ -1,0 +1,79 @@
+//! What this process makes is for its user alone, and what it believes is written by nobody else.
+
+use crate::failure::{Failure, Kind};
+use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Whatever the shell's habits: no file of ours is readable for others, and no secret reaches a disk in a core.
+pub(crate) fn begin() {
+    umask(Mode::from_raw_mode(0o077));
+    // Lowering a limit needs no right.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), ..getrlimit(Resource::Core) });
+}
+
+/// Refuses what everybody on this machine may write: it says which programs are run, or is one.
+///
+/// # Errors
+/// When everybody may.
+pub(crate) fn check_file(path: &Path, file: &Metadata) -> Result<(), Failure> {
+    if file.mode() & 0o002 == 0 {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(Failure::config(format!("everybody on this machine may write to `{shown}`"))
+        .hint(format!("see that it says what you wrote, and then `chmod o-w {}`", crate::words::shell(path))))
+}
+
+/// Refuses a directory for our own files that others may write to, or that is somebody else's: what lies there would lead
+/// us where they want.
+///
+/// # Errors
+/// When it is not this user's alone.
+pub(crate) fn check_directory(path: &Path) -> Result<(), Failure> {
+    let cannot = |error: std::io::Error| {
+        Failure::new(Kind::General, format!("cannot look at the directory `{}`: {error}", path.display()))
+    };
+    let (link, found) = (path.symlink_metadata().map_err(cannot)?, path.metadata().map_err(cannot)?);
+    let user = rustix::process::geteuid().as_raw();
+    // Root may run what belongs to the application's user; nobody else's directory is used by another.
+    let ours = |owner: u32| owner == user || user == 0 || owner == 0;
+    let shown = path.display();
+    if !ours(link.uid()) || !ours(found.uid()) {
+        return Err(Failure::new(Kind::Refused, format!("the directory `{shown}` belongs to another user"))
+            .hint("run this as the user the application runs as, or remove the directory if nobody needs it"));
+    }
+    if found.mode() & 0o022 != 0 {
+        return Err(Failure::new(Kind::Refused, format!("others may write to the directory `{shown}`"))
+            .hint(format!("see that nothing strange lies there, and then `chmod 700 {}`", crate::words::shell(path))));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// X12: what others may write is not believed.
+    #[test]
+    fn x12_what_others_may_write_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, directory) = (folder.path().join("a.toml"), folder.path().join("a.db.antiphon"));
+        std::fs::write(&file, "").unwrap();
+        std::fs::create_dir(&directory).unwrap();
+        let set = |path: &Path, mode: u32| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        for (mode, fits) in [(0o600, true), (0o644, true), (0o664, true), (0o666, false), (0o602, false)] {
+            set(&file, mode);
+            assert_eq!(check_file(&file, &file.metadata().unwrap()).is_ok(), fits, "{mode:o}");
+        }
+        for (mode, fits) in [(0o700, true), (0o755, true), (0o770, false), (0o777, false), (0o1777, false)] {
+            set(&directory, mode);
+            assert_eq!(check_directory(&directory).is_ok(), fits, "{mode:o}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! X07: secrets are planted in every place that takes one, nodes and commands work and fail with them at the highest level
+//! of log lines, and then all that was said, served, listed and written is searched.
+
+use super::site::{TABLE, place, start};
+use antiphon_harness::http::{Receiver, get};
+use antiphon_harness::{Broker, DavServer, Place, S3Server, Site, Sshd, eventually};
+use nkeys::KeyPair;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// Something that nobody may see: what it is, and how it would look.
+type Planted = (&'static str, String);
+
+/// All that came to light, by where it was found.
+#[derive(Default)]
+struct Found(Vec<(String, Vec<u8>)>);
+
+impl Found {
+    fn add(&mut self, place: impl Into<String>, text: impl Into<Vec<u8>>) {
+        self.0.push((place.into(), text.into()));
+    }
+
+    /// A command's words, whether it could do what it was asked or not.
+    fn command(&mut self, place: &Place, arguments: &[&str]) {
+        let ended = place.run(arguments);
+        let name = arguments.join(" ");
+        assert!(!ended.stderr.contains("panicked"), "{name}: {}", ended.stderr);
+        self.add(format!("stdout of {name}"), ended.stdout);
+        self.add(format!("stderr of {name}"), ended.stderr);
+    }
+
+    /// How every process of this machine was started.
+    fn processes(&mut self) {
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            if let Ok(started) = std::fs::read(process.path().join("cmdline")) {
+                self.add(format!("{}/cmdline", process.path().display()), started);
+            }
+        }
+    }
+
+    /// Every file below a folder, but those in which the secrets were planted.
+    fn files(&mut self, folder: &Path, planted: &[PathBuf]) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                self.files(&path, planted);
+            } else if !planted.contains(&path) {
+                // A file that is gone by now holds nothing.
+                self.add(path.display().to_string(), std::fs::read(&path).unwrap_or_default());
+            }
+        }
+    }
+
+    /// All that a node serves.
+    fn served(&mut self, site: &Site) {
+        let said = site.said();
+        let served = said.lines().filter(|line| ["  page ", "  metrics "].iter().any(|what| line.starts_with(what)));
+        for address in served.filter_map(|line| line.split_once("http://")?.1.split('/').next()) {
+            let at = address.parse().unwrap();
+            for path in ["/", "/health", "/livez", "/readyz", "/metrics", "/nothing"] {
+                self.add(format!("{path} of a node"), get(at, path).body);
+            }
+        }
+    }
+
+    /// None of the secrets is in any of it.
+    fn search(&self, planted: &[Planted]) {
+        assert!(self.0.len() > 100, "only {} places were searched", self.0.len());
+        let mut hits = Vec::new();
+        for (place, bytes) in &self.0 {
+            for (name, secret) in planted {
+                let needle = secret.as_bytes();
+                if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+                    let around = &bytes[at.saturating_sub(200)..(at + needle.len() + 20).min(bytes.len())];
+                    hits.push(format!("{name} in {place}: …{}…", String::from_utf8_lossy(around)));
+                }
+            }
+        }
+        assert!(hits.is_empty(), "{} hits:\n{}", hits.len(), hits.join("\n"));
+    }
+}
+
+fn secret(place: &Place, name: &str, text: &str) -> PathBuf {
+    let file = place.file(&format!("secrets/{name}"), text);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    file
+}
+
+/// What users ask of a node and of what is around it.
+const COMMANDS: &[&[&str]] = &[
+    &["snapshot", "create"],
+    &["snapshot", "list", "--json"],
+    &["snapshot", "verify", "--level", "restore"],
+    &["snapshot", "restore", "--output"],
+    &["storage", "check"],
+    &["storage", "ls"],
+    &["status"],
+    &["status", "--json"],
+    &["doctor"],
+    &["doctor", "--json"],
+    &["config", "show"],
+    &["config", "check"],
+    &["log", "info"],
+    &["schema", "status"],
+    &["plugin", "list"],
+    &["plugin", "inspect", "mine"],
+    &["repo", "stats"],
+    &["schedule"],
+];
+
+/// All of it, with a node's own environment; `works` if it must.
+fn run_all(found: &mut Found, sites: &[(&str, &Site)], works: bool) {
+    for (name, site) in sites {
+        let (config, output) = (format!("{name}.toml"), format!("{name}-{works}.db"));
+        // Without the log nobody makes a snapshot: that waits until it is back.
+        for command in COMMANDS.iter().filter(|command| works || !command.contains(&"create")) {
+            let mut arguments = command.to_vec();
+            if arguments.last() == Some(&"--output") {
+                arguments.push(&output);
+            }
+            arguments.extend(["--config", &config]);
+            let ended = antiphon_harness::finish(&mut site.command(&arguments));
+            assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+            if works && arguments.contains(&"create") {
+                assert_eq!(ended.code, Some(0), "{name}: {}{}", ended.stdout, ended.stderr);
+            }
+            found.add(format!("{name}: {arguments:?}"), ended.stdout + &ended.stderr);
+        }
+        found.served(site);
+    }
+}
+
+#[test]
+fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
+    let place = place();
+    let (mut s3, mut dav) = (S3Server::start(), DavServer::start());
+    let mut sshd = Sshd::with("Subsystem sftp internal-sftp");
+    let key = sshd.make_key("protected", "ed25519", "canary-Passphrase-11");
+    sshd.authorize(&[&key]);
+    let (user, other) = (KeyPair::new_user(), KeyPair::new_user());
+    let (seed, creds_seed) = (user.seed().unwrap(), other.seed().unwrap());
+    let planted: Vec<Planted> = vec![
+        ("the password of NATS", "canary-Nats-Password-1".into()),
+        ("a password in an address", "canary-Url-Password-2".into()),
+        ("a token of NATS", "canary-Nats-Token-3".into()),
+        ("an NKey seed", seed.clone()),
+        ("the seed of a file of credentials", creds_seed.clone()),
+        ("the secret of S3", S3Server::SECRET.into()),
+        ("a token of a session with S3", "canary-Session-Token-7".into()),
+        ("the password of WebDAV", DavServer::SECRET.into()),
+        ("the same, in an address", "right-p%40ss-word".into()),
+        ("a bearer of WebDAV", "canary-Dav-Bearer-9".into()),
+        ("the password of SFTP", "canary-Sftp-Password-10".into()),
+        ("a passphrase", "canary-Passphrase-11".into()),
+        ("a token in a webhook's address", "canary-Hook-Token-12".into()),
+        ("the bearer of a webhook", "canary-Hook-Bearer-13".into()),
+        ("a secret of a plugin", "canary-Plugin-Secret-14".into()),
+        ("what was written where no secret belongs", "canary-Misplaced-15".into()),
+    ];
+    let nats_password = secret(&place, "nats", "canary-Nats-Password-1\n");
+    let session = secret(&place, "session", "canary-Session-Token-7");
+    let seed_file = secret(&place, "seed", &seed);
+    let creds = secret(
+        &place,
+        "creds",
+        &format!(
+            "-----BEGIN NATS USER JWT-----\neyJ0eXAiOiJKV1QifQ.e30.c2ln\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{creds_seed}\n------END USER NKEY SEED------\n"
+        ),
+    );
+    let users = format!(
+        "authorization {{ users: [ {{ user: ada, password: \"canary-Nats-Password-1\" }}, {{ user: bob, password: \"canary-Url-Password-2\" }}, {{ nkey: {} }} ] }}",
+        user.public_key()
+    );
+    let mut broker = Broker::with(&users);
+    let by_token = Broker::with("authorization { token: \"canary-Nats-Token-3\" }");
+    let hook = Receiver::new();
+    hook.fail(3);
+
+    // Each node has all of them in its configuration, and uses some.
+    let mut configurations = vec![nats_password.clone(), session.clone(), seed_file.clone(), creds.clone()];
+    let mut configure = |name: &str, nats: &str, store: &str| {
+        let text = format!(
+            "db_path = '{name}.db'\n[logging]\nlevel = 'trace'\nformat = '{}'\n\
+             [health_check]\nenable = true\nbind = '127.0.0.1:0'\nlog_grace = 1000\n[prometheus]\nenable = true\nbind = '127.0.0.1:0'\n\
+             [alerts]\nwebhook = '{}'\ntoken = 'canary-Hook-Bearer-13'\n\
+             [nats]\nreconnect_wait_seconds = 1\n{nats}\n\
+             [plugin.mine]\nsource = 'builtin:fnv'\nsettings = {{ api_secret = 'canary-Plugin-Secret-14' }}\n\
+             [snapshot]\nstore = '{store}'\nleader_ttl = 1500\n\
+             [snapshot.s3]\nendpoint = '127.0.0.1:{}'\nbucket = 'bucket'\npath = '{name}'\naccess_key = '{}'\nsecret = '${{env:THE_S3_SECRET}}'\n\
+             [snapshot.webdav]\nurl = '{}'\n\
+             [snapshot.sftp]\nurl = 'sftp://{}:canary-Sftp-Password-10@127.0.0.1:{}{}'\nkey_file = {key:?}\n\
+             passphrase = 'canary-Passphrase-11'\nknown_hosts = {:?}\n",
+            if name == "a" { "json" } else { "console" },
+            hook.address("/hook/canary-Hook-Token-12"),
+            s3.port(),
+            S3Server::KEY,
+            dav.address(&format!("/{name}")),
+            Sshd::user(),
+            sshd.port(),
+            place.path("on-sftp").display(),
+            sshd.known_hosts(),
+        );
+        configurations.push(place.file(&format!("{name}.toml"), &text));
+        let site = place.site(name, TABLE).arguments(["run", "--config", &format!("{name}.toml")]);
+        site.with("THE_S3_SECRET", S3Server::SECRET)
+    };
+    std::fs::create_dir(place.path("on-sftp")).unwrap();
+    let by_file = format!(
+        "urls = ['{}']\nuser_name = 'ada'\nuser_password = '${{file:{}}}'",
+        broker.url(),
+        nats_password.display()
+    );
+    let mut a = configure("a", &by_file, "s3");
+    let in_url = broker.url().replace("nats://", "nats://bob:canary-Url-Password-2@");
+    let mut b = configure("b", "", "webdav").with("ANTIPHON_NATS__URLS", format!("['{in_url}']"));
+    let mut c = configure("c", &format!("urls = ['{}']\nseed_file = {seed_file:?}", broker.url()), "sftp");
+    let token_url = by_token.url().replace("nats://", "nats://canary-Nats-Token-3@");
+    let mut d = configure("d", &format!("urls = ['{token_url}']"), "file");
+    let mut wrong = configure("wrong", &format!("urls = ['{}']\ncreds_file = {creds:?}", broker.url()), "s3");
+    wrong.set("ANTIPHON_SNAPSHOT__S3__SESSION_TOKEN", Some(format!("${{file:{}}}", session.display())));
+    wrong.set("ANTIPHON_SNAPSHOT__WEBDAV__TOKEN", Some("canary-Dav-Bearer-9"));
+
+    // They work,
+    let mut found = Found::default();
+    for site in [&mut a, &mut b, &mut c, &mut d] {
+        start(site);
+    }
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    eventually("a row is everywhere", || [&b, &c].iter().all(|site| site.one("SELECT count(*) FROM t") == "1"));
+    wrong.spawn();
+    wrong.wait_for_words("no NATS server can be reached; waiting");
+    found.processes();
+    run_all(&mut found, &[("a", &a), ("b", &b), ("c", &c), ("d", &d)], true);
+
+    // they fail, each in its way,
+    s3.kill();
+    dav.kill();
+    sshd.kill();
+    broker.reload("authorization { user: nobody, password: another }");
+    a.sql("INSERT INTO t VALUES (2, 'while nobody may log in')");
+    for site in [&mut a, &mut b, &mut c] {
+        site.wait_for_words("uthorization");
+    }
+    found.processes();
+    run_all(&mut found, &[("a", &a), ("b", &b), ("c", &c), ("d", &d), ("wrong", &wrong)], false);
+    let misplaced = [
+        "[snapshot.s3]\nsecret = ['canary-Misplaced-15']",
+        "[nats]\nuser_pasword = 'canary-Misplaced-15'",
+        "[nats]\nuser_password = { canary-Misplaced-15 = 1 }\nurls = 'canary-Misplaced-15'",
+        "[snapshot.sftp]\nurl = 'sftp://x:canary-Misplaced-15@'",
+        "[alerts]\nwebhook = 'canary-Misplaced-15 is no address'",
+        "[nats]\nuser_password = 'canary-Misplaced-15",
+    ];
+    for (at, lines) in misplaced.iter().enumerate() {
+        let name = format!("misplaced-{at}.toml");
+        configurations.push(place.file(&name, &format!("db_path = 'a.db'\n{lines}\n")));
+        found.command(&place, &["config", "check", "--config", &name]);
+        found.command(&place, &["storage", "check", "--config", &name]);
+        found.command(&place, &["run", "--config", &name]);
+    }
+    broker.reload(&users);
+    eventually("it goes on", || c.one("SELECT count(*) FROM t") == "2");
+    eventually("the webhook had its failures", || hook.has_failed());
+
+    // and nothing of it is anywhere.
+    for mut site in [a, b, c, d] {
+        site.term();
+    }
+    drop(wrong);
+    found.files(&place.path(""), &configurations);
+    found.files(&s3.bucket(), &[]);
+    found.files(&dav.files(), &[]);
+    found.search(&planted);
+}
