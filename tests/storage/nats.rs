@@ -106,13 +106,16 @@ fn a_bucket_that_only_its_leader_answers_for() {
     assert_eq!(opened.store.get(&name("a"), None).unwrap(), b"less");
 }
 
+/// What becomes of one piece of an object: how far it stands before the last message, and what comes instead.
+type Damage<'a> = &'a dyn Fn(&str) -> (u64, Option<Vec<u8>>);
+
 /// Pieces that were changed, or that somebody took away, are no object.
 #[test]
 fn f09_pieces_that_are_not_what_was_put_are_no_object() {
     let broker = Broker::start();
     let opened = store(&broker.url(), "[snapshot.nats]\nbucket = 'one'");
     let body = noise(4, 2 << 20);
-    let damaged = |damage: &dyn Fn(&str) -> (u64, Option<Vec<u8>>)| {
+    let damaged = |damage: Damage<'_>| {
         opened.store.put(&name("a"), &body, Put::Replace).unwrap();
         by_its_client(&broker.url(), async |context| {
             let bucket = context.get_object_store("one").await.unwrap();
