@@ -8,7 +8,7 @@ use crate::cli::json_line;
 use crate::cli::shown::{bytes, count};
 use crate::cli::snapshot::{PARALLEL, Source};
 use crate::failure::{Failure, Kind};
-use crate::snapshot::{Level, check};
+use crate::snapshot::{Level, check, repair_index};
 use crate::storage::Progress;
 
 /// Check that every snapshot has all of its objects, and count those that belong to none
@@ -17,6 +17,9 @@ pub(in crate::cli) struct Check {
     /// Read every byte, and compare it with what was put
     #[arg(long)]
     read_data: bool,
+    /// Make the index of a snapshot anew where it is damaged or gone, from its objects
+    #[arg(long)]
+    repair_index: bool,
     #[command(flatten)]
     source: Source,
     /// Print JSON
@@ -28,6 +31,9 @@ pub(in crate::cli) struct Check {
 struct Report {
     snapshots: u64,
     damaged: Vec<Damaged>,
+    /// Snapshots whose index was made anew.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    repaired: Vec<String>,
     objects: u64,
     stored_bytes: u64,
     orphans: u64,
@@ -49,8 +55,12 @@ impl Check {
         let shown = Progress::of(&found.opened.store.moved(), "reading", None);
         for id in repo.ids()? {
             report.snapshots += 1;
-            let checked =
-                repo.manifest(id).and_then(|manifest| check(repo, &manifest, level, PARALLEL, &std::env::temp_dir()));
+            let checked = repo.manifest(id).and_then(|manifest| {
+                if self.repair_index && manifest.is_full() && repair_index(repo, &manifest, PARALLEL)? {
+                    report.repaired.push(id.to_string());
+                }
+                check(repo, &manifest, level, PARALLEL, &std::env::temp_dir())
+            });
             match checked {
                 Ok(checked) => {
                     report.objects += checked.objects;
@@ -68,6 +78,9 @@ impl Check {
         if self.json {
             json_line(&mut out, &report)?;
         } else {
+            for id in &report.repaired {
+                writeln!(out, "{id}  its index was made anew")?;
+            }
             for Damaged { id, why } in &report.damaged {
                 writeln!(out, "{id}  BAD: {why}")?;
             }
