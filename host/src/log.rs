@@ -17,6 +17,8 @@ pub use look::{Extent, Look};
 pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Difference, Member, Sample};
 pub use memory::{Faults, Memory};
 
+pub use antiphon_core::snapshot::segment::Sender;
+
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Entry, Origin};
 use async_trait::async_trait;
@@ -34,17 +36,6 @@ pub struct Placement {
     pub time: u64,
     /// The entry's checksum.
     pub checksum: u64,
-}
-
-/// Who appended an entry, as far as the log itself knows: what the entry says of it is the writer's own word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sender {
-    /// The log doesn't look: whoever can write to it may say anything.
-    Untold,
-    /// It stands where any node may write, which is where a shard's first entry goes.
-    Anyone,
-    /// It came by the way that only this origin has.
-    Origin(Origin),
 }
 
 /// One entry in its place.

@@ -18,11 +18,16 @@
 //! | `increment` | a snapshot that holds no rows: a name for what changed |
 //! | `applying` | what comes after a snapshot becomes part of it |
 //! | `archive` | the log in a store, in segments |
+//! | `segment` | one stretch of it, stored and read |
+//! | `merge` | segments that become one |
+//! | `expired` | what of the archive nobody needs any more |
 //! | `archiver` | from the log into the archive |
 //! | `archivist` | the task of a node that archives |
+//! | `job` | a snapshot that is ready to be stored, on the disk |
 //! | `keeper` | the task of a node that makes snapshots |
 //! | `travel` | a point in time: a snapshot, and what came after it |
 //! | `output` | a database that was brought back gets its name |
+//! | `slot` | how many are made at once on a machine |
 //! | `survey` | which there are, for those who watch over them |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
@@ -34,19 +39,24 @@ mod calendar;
 mod copied;
 mod cut;
 mod drained;
+mod expired;
 mod habits;
 mod history;
 mod increment;
+mod job;
 mod keeper;
 mod leader;
 mod marks;
+mod merge;
 mod output;
 mod pieces;
 mod repo;
 mod rescue;
 mod rhythm;
 mod saved;
+mod segment;
 mod shelf;
+mod slot;
 mod survey;
 mod travel;
 
@@ -55,15 +65,17 @@ pub(crate) use archivist::{Archivist, Signals};
 pub use calendar::Calendar;
 pub use copied::{Copied, copy};
 pub use cut::forgettable;
+pub use habits::{packing, spans};
 pub(crate) use keeper::LiveParts;
 pub use keeper::{Keeper, Made, places};
 pub use marks::{Grace, Listed, Marks, Note, Pruned, kept};
+pub use merge::Merged;
 pub use output::{Output, only, rows_of};
 pub use repo::Repo;
 pub(crate) use rescue::{Fetched, nothing_leads_to};
 pub use rescue::{Image, Rescue};
 pub use rhythm::{Rhythm, Run, rhythms};
-pub use saved::{Checked, Level, check};
+pub use saved::{Checked, Level, check, repair_index};
 pub use shelf::Shelf;
 pub use survey::{Shot, Survey};
 pub use travel::{Arrived, Plan, Travel, Wanted, cluster_of, is_sound};

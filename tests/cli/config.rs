@@ -210,19 +210,29 @@ fn show_hides_secrets() {
     interval = 0
     time_threshold_secs = 0
     log_threshold = 0
+    log_bytes_threshold = "0"
+    growth_threshold = "0"
     cron = ""
     incremental_interval = 900000
     incremental_threshold = 10000
+    jitter = 5
+    lag_max = 10000
+    scratch_max = "0"
+    max_concurrent = 0
     archive_bytes = "4 MiB"
     archive_entries = 10000
     archive_interval = 10000
+    merge_short = 3600000
+    merge_long = 86400000
     leader_ttl = 0
     store = "file"
     compression = "zstd"
     compression_level = 0
     retention_count = 0
     prune_grace = 86400000
+    pitr_window = 604800000
     parallel = 4
+    memory_max = "0"
     bandwidth = "0"
 
     [snapshot.keep]

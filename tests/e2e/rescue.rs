@@ -77,16 +77,22 @@ fn c60_c64_a_node_that_comes_too_late_goes_on_from_a_snapshot() {
     settled(&[&a, &b]);
 }
 
+/// A node that wrote the first of these rows before a snapshot and the second after it; of the log, so many entries are kept.
+fn cut_behind_a_snapshot(place: &Place, [first, second]: [std::ops::Range<u32>; 2], kept: u32) -> Site {
+    let mut a = site(place, "a", "");
+    a.start();
+    write(&a, first, "first");
+    create(place, "a");
+    write(&a, second, "second");
+    cut(place, kept);
+    a
+}
+
 /// A new node begins with a snapshot where the log begins too late, and reads only what came after it.
 #[test]
 fn a_new_node_joins_a_log_without_a_beginning() {
     let place = place();
-    let mut a = site(&place, "a", "");
-    a.start();
-    write(&a, 0..40, "first");
-    create(&place, "a");
-    write(&a, 30..45, "second");
-    cut(&place, 20);
+    let mut a = cut_behind_a_snapshot(&place, [0..40, 30..45], 20);
     let mut b = site(&place, "b", "");
     b.start();
     assert!(b.said().contains("the rows come from a snapshot"), "{}", b.said());
@@ -103,13 +109,8 @@ fn a_new_node_joins_a_log_without_a_beginning() {
 #[test]
 fn c63_a_snapshot_that_is_too_old_is_refused() {
     let place = place();
-    let mut a = site(&place, "a", "");
-    a.start();
-    write(&a, 0..10, "first");
-    create(&place, "a");
-    write(&a, 10..40, "second");
+    let mut a = cut_behind_a_snapshot(&place, [0..10, 10..40], 5);
     a.term();
-    cut(&place, 5);
     let mut b = site(&place, "b", "");
     let refused = b.refused();
     assert_eq!(refused.code, Some(66), "{}", refused.stderr);

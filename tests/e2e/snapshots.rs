@@ -177,6 +177,11 @@ fn snapshots_are_made_while_the_application_writes() {
     assert_eq!(a.one("SELECT CAST(v AS TEXT) FROM t WHERE id = 1"), written.to_string());
 }
 
+/// Whether everything is tried, and not a sample.
+pub(super) fn full() -> bool {
+    std::env::var_os("FULL").is_some()
+}
+
 /// Damage anywhere is found: such a snapshot is never restored, and the one before it is what is left.
 #[test]
 fn a_damaged_snapshot_is_never_used() {
@@ -200,6 +205,7 @@ fn a_damaged_snapshot_is_never_used() {
     for (turn, path) in of_newer.iter().enumerate() {
         let whole = std::fs::read(path).unwrap();
         let step = (whole.len() / 7).max(1);
+        let step = if full() { step.min(1_000) } else { step };
         for at in (0..whole.len()).step_by(step) {
             let mut damaged = whole.clone();
             damaged[at] ^= 0x10;
@@ -230,6 +236,24 @@ fn a_damaged_snapshot_is_never_used() {
         std::fs::write(path, &whole).unwrap();
     }
     snapshot(&place, "a", &["verify", &newer]).says(0, &["ok: "]);
+    // An index can be made anew, for the manifest knows it; objects can't.
+    let repair = || place.run(["repo", "check", "--repair-index", "--config", "a.toml"]);
+    let part = |name: &str| of_newer.iter().find(|path| path.to_string_lossy().contains(name)).unwrap();
+    let index = std::fs::read(part("/index-")).unwrap();
+    std::fs::write(part("/index-"), &index[1..]).unwrap();
+    repair().says(0, &[&format!("{newer}  its index was made anew"), "2 of 2 snapshots whole"]);
+    assert_eq!(std::fs::read(part("/index-")).unwrap(), index);
+    std::fs::remove_file(part("/index-")).unwrap();
+    repair().says(0, &["its index was made anew"]);
+    assert!(!repair().stdout.contains("anew"));
+    let image = std::fs::read(part("/image-")).unwrap();
+    std::fs::remove_file(part("/index-")).unwrap();
+    std::fs::write(part("/image-"), &image[..image.len() - 1]).unwrap();
+    assert_ne!(repair().code, Some(0));
+    assert!(!part("/index-").exists());
+    std::fs::write(part("/image-"), &image).unwrap();
+    repair().says(0, &["its index was made anew"]);
+    snapshot(&place, "a", &["restore", &newer, "--output", "repaired.db"]).says(0, &[&newer]);
     // Of a snapshot without a whole manifest nobody speaks any more.
     let manifest = of_newer.iter().find(|path| path.to_string_lossy().contains("/snap/")).unwrap();
     let whole = std::fs::read(manifest).unwrap();
@@ -333,9 +357,10 @@ fn a_storage_is_reloaded_while_a_node_runs() {
     assert_eq!(reload().stdout, "`[snapshot]` is another\n");
     let second = create(&place, "a");
     // The log is archived there as well, sooner or later.
-    let count = |folder: &str| {
-        objects(&place.path(folder)).iter().filter(|path| path.extension().is_none_or(|ending| ending != "seg")).count()
+    let is_archive = |path: &&PathBuf| {
+        path.extension().is_some_and(|ending| ending == "seg") || path.to_string_lossy().contains("/term/")
     };
+    let count = |folder: &str| objects(&place.path(folder)).iter().filter(|path| !is_archive(path)).count();
     assert_eq!(count("one"), 5);
     assert!(objects(&place.path("two")).iter().any(|path| path.to_string_lossy().contains(&second)));
     // Refused, with nothing changed.
@@ -370,6 +395,36 @@ fn what_keeps_a_snapshot_from_being_made_is_said() {
     let mut b = place.site("b", TABLE).arguments(["run", "--config", "b.toml"]);
     b.start();
     snapshot(&place, "b", &["create"]).says(75, &["`publish` is off"]);
+}
+
+/// What puts one off is said where people look, and one that is due by size is made.
+#[test]
+fn a_snapshot_is_due_by_size_and_put_off_where_room_is_scarce() {
+    let place = place();
+    let due = "[snapshot]\nleader_ttl = 1500\nincremental_interval = 200\ngrowth_threshold = \"64 KiB\"\n";
+    let mut a = site(&place, "a", &format!("{due}scratch_max = \"1 KiB\"\n"));
+    a.start();
+    fill(&a, 1..3, "'a'");
+    eventually("it is said", || {
+        let said = place.run(["status", "a.db"]).stdout;
+        said.contains("a snapshot needs") && said.contains("and may have 1024")
+    });
+    a.term();
+    configure(&place, "a", due);
+    a.start();
+    eventually("the first is made", || a.said().contains("there is none yet"));
+    assert!(!place.run(["status", "a.db"]).stdout.contains("a snapshot needs"));
+    fill(&a, 10..1000, "hex(randomblob(100))");
+    eventually("it grew", || a.said().contains("the database has grown enough"));
+    let by_place = |arguments: &[&str]| {
+        let listed = snapshot(&place, "a", &[&["list"], arguments].concat());
+        assert_eq!(listed.code, Some(0), "{}", listed.stderr);
+        listed.stdout.lines().count()
+    };
+    a.term();
+    assert!(by_place(&[]) > 1);
+    assert_eq!(by_place(&["--from-seq", "1"]), by_place(&[]));
+    assert_eq!((by_place(&["--to-seq", "0"]), by_place(&["--from-seq", "1:99999"])), (0, 0));
 }
 
 /// What is forgotten stays for a while, and goes then; what is pinned stays, and so does the last one.

@@ -21,6 +21,23 @@ fn restored(place: &Place, name: &str) -> String {
     conn.query_row("SELECT CAST(count(*) AS TEXT) FROM item", [], |row| row.get(0)).unwrap()
 }
 
+/// Objects that snapshots consist of, and when each was stored.
+fn objects(place: &Place) -> BTreeMap<std::path::PathBuf, std::time::SystemTime> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![place.path("log/snapshots")];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "frm") {
+                let when = std::fs::metadata(&path).unwrap().modified().unwrap();
+                found.insert(path, when);
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn f01_deaths_around_snapshots() {
     let place = place();
@@ -38,15 +55,17 @@ fn f01_deaths_around_snapshots() {
     assert_eq!(snapshot(&place, &["create"]).code, Some(0));
     // Made: what is there before it counts is the one before.
     let (mut rows, mut whole) = (1, 1);
+    // Once it is ready to be stored, the next start goes on with it.
     let steps = [
-        ("snapshot-copied:1", false),
-        ("snapshot-drained:1", false),
-        ("snapshot-put:1", false),
-        ("snapshot-put:2", false),
-        ("snapshot-commit:1", false),
-        ("snapshot-committed:1", true),
+        ("snapshot-copied:1", false, false),
+        ("snapshot-drained:1", false, false),
+        ("snapshot-kept:1", false, true),
+        ("snapshot-put:1", false, true),
+        ("snapshot-put:2", false, true),
+        ("snapshot-commit:1", false, true),
+        ("snapshot-committed:1", true, false),
     ];
-    for (at, (point, counts)) in steps.into_iter().enumerate() {
+    for (at, (point, counts, goes_on)) in steps.into_iter().enumerate() {
         rows += 1;
         a.sql(&format!("INSERT INTO item VALUES ('{rows}', 0, 'more')"));
         settled(&[&a, &b]);
@@ -60,7 +79,20 @@ fn f01_deaths_around_snapshots() {
             whole = rows;
         }
         assert_eq!(restored(&place, &format!("{at}.db")), whole.to_string(), "{point}");
+        let stored = objects(&place);
         comes_back(&mut a);
+        eventually("nothing is left of the one that was begun", || !place.path("a.db.antiphon/snapshot-job").exists());
+        if goes_on {
+            whole = rows;
+            assert_eq!(restored(&place, &format!("went-on-{at}.db")), whole.to_string(), "{point}");
+            let now = objects(&place);
+            let again: Vec<_> = stored.iter().filter(|(path, when)| now.get(*path) != Some(*when)).collect();
+            assert!(again.is_empty(), "{point}: {again:?} were stored again");
+            assert!(
+                point != "snapshot-commit:1" || now.len() == stored.len(),
+                "{point}: all was there but the manifest"
+            );
+        }
         assert_eq!(
             std::fs::read_dir(place.path("a.db.antiphon"))
                 .unwrap()

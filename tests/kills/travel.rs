@@ -5,6 +5,7 @@
 
 use super::*;
 use antiphon_harness::{Ended, finish};
+use std::time::Instant;
 
 fn site(place: &Place, name: &str) -> Site {
     let text = format!(
@@ -39,14 +40,20 @@ fn restored(place: &Place, point: &str, file: &str) -> Vec<String> {
     antiphon_harness::dump(&Connection::open(place.path(file)).unwrap())
 }
 
-#[test]
-fn f01_deaths_of_who_archives() {
-    let place = place();
-    let mut a = site(&place, "a");
+/// A node with a row and a snapshot of it.
+fn begun(place: &Place) -> Site {
+    let mut a = site(place, "a");
     a.start();
     a.sql("INSERT INTO item VALUES ('0', 0, 'first')");
     eventually("it is sent", || a.is_quiet());
-    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    assert_eq!(snapshot(place, &["create"]).code, Some(0));
+    a
+}
+
+#[test]
+fn f01_deaths_of_who_archives() {
+    let place = place();
+    let mut a = begun(&place);
     let mut points: Vec<(String, Vec<String>)> = Vec::new();
     let deaths = ["archive-put:1", "archive-put:2", "archive-stored:1", "archive-stored:3", "increment-flushed:1"];
     for (at, point) in deaths.into_iter().enumerate() {
@@ -78,15 +85,132 @@ fn f01_deaths_of_who_archives() {
     assert_eq!(verified.code, Some(0), "{}", verified.stdout);
 }
 
+/// Arguments for what the archive alone is asked.
+fn alone<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["snapshot"], arguments, &["--config", "alone.toml"]].concat()
+}
+
+/// Segments become one, and what went into them goes: whoever dies on the way leaves every point as it was, and whoever
+/// goes on ends where he would have ended.
+#[test]
+fn f01_deaths_while_segments_are_merged() {
+    let place = place();
+    let mut a = begun(&place);
+    let mut points: Vec<(String, Vec<String>)> = Vec::new();
+    let since = Instant::now();
+    for n in 0..24 {
+        a.sql(&format!("INSERT INTO item VALUES ('{n}-', {n}, 'more'); UPDATE item SET v = v + 1 WHERE id = '0'"));
+        eventually("it is sent", || a.is_quiet());
+        if n % 6 == 0 {
+            points.push((stands(&a), a.dump()));
+        }
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    eventually("all is archived", || is_archived(&place, &a));
+    points.push((stands(&a), a.dump()));
+    // Some segments each, however slow it went.
+    let took = since.elapsed().as_millis();
+    let (short, long) = (took / 6, took / 2);
+    // Nobody else merges meanwhile, and the log leads nowhere: it is the archive that is read.
+    a.term();
+    std::fs::rename(place.path("log"), place.path("log-away")).unwrap();
+    let text = "db_path = 'a.db'\n[log]\npath = 'none'\n[snapshot.file]\npath = 'log-away/snapshots'\n";
+    place.file("alone.toml", &format!("{text}[snapshot]\nmerge_short = {short}\nmerge_long = {long}\n"));
+    let segments = || {
+        let mut found: Vec<u64> = vec![0; 3];
+        let cluster = std::fs::read_dir(place.path("log-away/snapshots")).unwrap().map(|entry| entry.unwrap().path());
+        let cluster = cluster.filter(|path| path.is_dir()).last().unwrap();
+        for (level, folder) in ["log", "log1", "log2"].into_iter().enumerate() {
+            let mut folders = vec![cluster.join(folder)];
+            while let Some(folder) = folders.pop() {
+                let Ok(entries) = std::fs::read_dir(folder) else { continue };
+                for path in entries.map(|entry| entry.unwrap().path()) {
+                    if path.is_dir() { folders.push(path) } else { found[level] += 1 }
+                }
+            }
+        }
+        found
+    };
+    let mut turn = 0;
+    let mut all_as_before = |what: &str| {
+        for (seq, expected) in &points {
+            turn += 1;
+            let file = format!("point-{turn}.db");
+            let said = place.run(alone(&["restore", "--to-seq", seq, "--output", &file]));
+            assert_eq!(said.code, Some(0), "{what}: {}", said.stderr);
+            assert_eq!(
+                &antiphon_harness::dump(&Connection::open(place.path(&file)).unwrap()),
+                expected,
+                "{what}: {seq}"
+            );
+        }
+        let said = place.run(alone(&["list", "--pitr", "--json"]));
+        let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!(
+            (said["windows"].as_array().unwrap().len(), said["holes"].as_array().unwrap().len()),
+            (1, 0),
+            "{what}"
+        );
+    };
+    let before = segments();
+    for point in ["merge-put:1", "merge-stored:1", "merge-put:2", "merge-stored:2"] {
+        let died = finish(place.command(alone(&["merge"])).env(DIE_AT, point));
+        assert_eq!(died.code, None, "{point}: it is killed, {}", died.stdout);
+        all_as_before(point);
+    }
+    let done = place.run(alone(&["merge"]));
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    all_as_before("merged");
+    let merged = segments();
+    assert_eq!(merged[0], before[0], "nothing is gone yet");
+    assert!(merged[1] > 1 && merged[2] > 0, "{merged:?}");
+    assert!(place.run(alone(&["merge", "--dry-run"])).stdout.starts_with("would be merged: 0 segments"));
+    for point in ["snapshot-prune:1", "snapshot-prune:2"] {
+        let died = finish(place.command(alone(&["prune", "--grace", "0s"])).env(DIE_AT, point));
+        all_as_before(&format!("{point}, {:?}", died.code));
+    }
+    assert_eq!(place.run(alone(&["prune", "--grace", "0s"])).code, Some(0));
+    all_as_before("pruned");
+    let left = segments();
+    assert!(left.iter().sum::<u64>() < before[0] * 3 / 4, "{before:?} became {left:?}");
+    let verified = place.run(alone(&["verify", "--all", "--level", "restore"]));
+    assert_eq!(verified.code, Some(0), "{}", verified.stdout);
+    // What is older than the window goes, and that is said before it does.
+    std::fs::rename(place.path("log-away"), place.path("log")).unwrap();
+    comes_back(&mut a);
+    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    a.sql("INSERT INTO item VALUES ('after', 0, 'the second')");
+    eventually("it is sent", || a.is_quiet());
+    eventually("all is archived", || is_archived(&place, &a));
+    a.term();
+    place.file("short.toml", "db_path = 'a.db'\n[log]\npath = 'none'\n[snapshot.file]\npath = 'log/snapshots'\n[snapshot]\npitr_window = 1\n");
+    let prune = ["snapshot", "prune", "--grace", "0s", "--config", "short.toml"];
+    let died = finish(place.command(prune).env(DIE_AT, "snapshot-floor:1"));
+    assert_eq!(died.code, None, "it is killed");
+    let restore = |point: &str, file: &str| {
+        place.run(["snapshot", "restore", "--to-seq", point, "--output", file, "--config", "short.toml"])
+    };
+    assert_eq!(restore(&points[2].0, "before.db").code, Some(0), "nothing is gone yet");
+    assert_eq!(place.run(prune).code, Some(0));
+    let gone = restore(&points[2].0, "gone.db");
+    assert_eq!(gone.code, Some(6), "{}", gone.stderr);
+    assert!(!place.path("gone.db").exists());
+    assert_eq!(restore(&stands(&a), "end.db").code, Some(0), "what came later is there");
+    comes_back(&mut a);
+    a.sql("INSERT INTO item VALUES ('last', 0, 'x')");
+    eventually("it goes on behind that", || {
+        a.is_quiet()
+            && snapshot(&place, &["list", "--pitr", "--json"])
+                .stdout
+                .contains(&format!("\"to_seq\":{}", &stands(&a)[2..]))
+    });
+}
+
 /// A hole is noted, and the full snapshot behind it made, even if the process dies on the way.
 #[test]
 fn f01_a_death_at_a_hole() {
     let place = place();
-    let mut a = site(&place, "a");
-    a.start();
-    a.sql("INSERT INTO item VALUES ('0', 0, 'first')");
-    eventually("it is sent", || a.is_quiet());
-    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    let mut a = begun(&place);
     eventually("all is archived", || is_archived(&place, &a));
     // Nothing is archived while it can't be made out where.
     a.term();

@@ -10,6 +10,7 @@
 //! | [`due`] | when the next one is made |
 //! | [`keep`] | which stay, and for which reason |
 //! | [`segment`] | a stretch of the log in the archive |
+//! | [`merge`] | which segments become one |
 //! | [`reach`] | from which snapshot and which segments a point in time is reached |
 //! | [`truncate`] | how far a log may be forgotten |
 
@@ -19,6 +20,7 @@ pub mod id;
 pub mod keep;
 pub mod layout;
 pub mod manifest;
+pub mod merge;
 pub mod reach;
 pub mod segment;
 pub mod truncate;

@@ -17,6 +17,7 @@ mod create;
 mod diff;
 mod forget;
 mod list;
+mod merge;
 mod pitr;
 mod point;
 mod points;
@@ -46,6 +47,7 @@ pub(super) enum Command {
     Unpin(tag::Unpin),
     Forget(forget::Forget),
     Prune(prune::Prune),
+    Merge(merge::Merge),
     Schedule(schedule::Schedule),
 }
 
@@ -63,6 +65,7 @@ impl Command {
             Self::Unpin(unpin) => unpin.run(),
             Self::Forget(forget) => forget.run(),
             Self::Prune(prune) => prune.run(),
+            Self::Merge(merge) => merge.run().map_err(graded),
             Self::Schedule(schedule) => schedule.run(),
         }
     }

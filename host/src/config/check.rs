@@ -298,6 +298,7 @@ fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str
 
 fn snapshots(config: &Config) -> Verdict {
     within("snapshot.parallel", config.snapshot.parallel.into(), 1, 64)?;
+    within("snapshot.jitter", config.snapshot.jitter.into(), 0, 50)?;
     within("snapshot.archive_bytes", config.snapshot.archive_bytes.0, 1 << 10, 64 << 20)?;
     within("snapshot.archive_entries", config.snapshot.archive_entries.into(), 1, 1_000_000)?;
     within("snapshot.archive_interval", config.snapshot.archive_interval, 1, 3_600_000)?;

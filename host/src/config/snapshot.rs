@@ -19,18 +19,34 @@ section! {
         time_threshold_secs: u64 = 0,
         /// After so many entries of the log, over all shards. 0: by time only.
         log_threshold: u64 = 0,
+        /// After so many bytes of the log, as this node has read them since the last one of all rows. 0: not by them.
+        log_bytes_threshold: Size = Size(0),
+        /// When the database has grown by so many bytes since the last one of all rows. 0: not by them.
+        growth_threshold: Size = Size(0),
         /// Times at which one is made, in UTC, as cron writes them: `30 3 * * *` is every day at half past three.
         cron: String = String::new(),
         /// Milliseconds after which the next one is made of what changed, and not of all rows. 0: by the number of entries only.
         incremental_interval: u64 = 900_000,
         /// The same after so many entries of the log. 0: by time only; with both 0 all are of all rows.
         incremental_threshold: u64 = 10_000,
+        /// By so many hundredths at most an interval is longer, each time by others: so not all clusters begin at once.
+        jitter: u32 = 5,
+        /// None is made by itself while this node has not applied so many entries of the log. 0: whatever it lacks.
+        lag_max: u64 = 10_000,
+        /// Most bytes that one may take on the disk while it is made. 0: as many as are free.
+        scratch_max: Size = Size(0),
+        /// Databases of this user on this machine of which one is made by itself at once. 0: any number.
+        max_concurrent: u32 = 0,
         /// Most bytes of the log in one segment of the archive, before they are compressed.
         archive_bytes: Size = Size(4 << 20),
         /// Most entries of the log in one segment.
         archive_entries: u32 = 10_000,
         /// Milliseconds that an entry of the log waits for others before it is archived.
         archive_interval: u64 = 10_000,
+        /// Milliseconds whose segments become one when they are over. 0: they stay as they are.
+        merge_short: u64 = 3_600_000,
+        /// The same for what came of that.
+        merge_long: u64 = 86_400_000,
         /// Milliseconds after which the node that takes the snapshots is taken for gone. 0: 30000.
         leader_ttl: u64 = 0,
         /// Where they are kept: `nats`, `s3`, `webdav`, `sftp`, `file`, or `plugin:NAME` for a `[plugin.NAME]`.
@@ -44,8 +60,13 @@ section! {
         retention_count: u32 = 0,
         /// Milliseconds for which one stays readable that was forgotten.
         prune_grace: u64 = 86_400_000,
-        /// How many objects are sent or fetched at once.
+        /// For so many milliseconds back any point in time can be reached; before that, points where a snapshot stands. 0: as
+        /// far back as snapshots lead, and so with `retention_count`.
+        pitr_window: u64 = 604_800_000,
+        /// How many objects are packed, sent or fetched at once, each by a thread of its own.
         parallel: u32 = 4,
+        /// Most bytes of memory for these objects, 16 MiB each; fewer of them are on their way then. 0: as many as they take.
+        memory_max: Size = Size(0),
         /// Most bytes a second that are sent and fetched. 0: as many as there are.
         bandwidth: Size = Size(0),
     }

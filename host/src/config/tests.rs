@@ -488,6 +488,23 @@ fn the_environment_overrides_the_file() {
 }
 
 #[test]
+fn the_environment_says_when_snapshots_are_made_and_which_stay() {
+    let snapshot = Case::new("db_path = 'app.db'")
+        .with("ANTIPHON_SNAPSHOT__ENABLED", "false")
+        .with("ANTIPHON_SNAPSHOT__LOG_THRESHOLD", "500")
+        .with("ANTIPHON_SNAPSHOT__TIME_THRESHOLD_SECS", "60")
+        .with("ANTIPHON_SNAPSHOT__MAX_CONCURRENT", "3")
+        .with("ANTIPHON_SNAPSHOT__COMPRESSION", "gzip")
+        .with("ANTIPHON_SNAPSHOT__RETENTION_COUNT", "4")
+        .with("ANTIPHON_SNAPSHOT__KEEP__DAILY", "2")
+        .config()
+        .snapshot;
+    assert!(!snapshot.enabled);
+    assert_eq!((snapshot.log_threshold, snapshot.time_threshold_secs, snapshot.max_concurrent), (500, 60, 3));
+    assert_eq!((snapshot.compression.as_str(), snapshot.retention_count, snapshot.keep.daily), ("gzip", 4, 2));
+}
+
+#[test]
 fn variables_are_refused_by_their_own_name() {
     let refused = |name, value| first_line(&Case::new("db_path = 'a'").with(name, value).refusal()).to_owned();
     assert_eq!(

@@ -72,6 +72,18 @@ pub struct Figures {
 }
 
 impl Database {
+    /// Bytes of the file that hold something.
+    ///
+    /// # Errors
+    /// When it can't be asked.
+    pub fn used_bytes(&self) -> Result<u64, Error> {
+        let pages = |name| {
+            let value = self.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).doing(LOOKING)?;
+            Ok::<_, Error>(u64::try_from(value).unwrap_or(0))
+        };
+        Ok(pages("page_count")?.saturating_sub(pages("freelist_count")?) * pages("page_size")?)
+    }
+
     /// What the last seal took, once.
     pub fn take_costs(&mut self) -> Costs {
         std::mem::take(&mut self.costs)

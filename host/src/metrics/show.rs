@@ -102,6 +102,17 @@ fn snapshots(metrics: &Metrics, vitals: &Vitals) {
     if survey.verified_ms > 0 {
         set(Id::SnapshotVerifiedAge, figure(vitals.at_ms.saturating_sub(survey.verified_ms)) / 1000.0);
     }
+    if let Some(on_time) = survey.on_time {
+        set(Id::SnapshotOnTime, on_time);
+    }
+    set(Id::ArchiveHoles, figure(survey.holes as u64));
+    for (shard, to) in &survey.archived {
+        // The end of the log was seen later than the end of the archive.
+        let end = vitals.status.shards.iter().find(|of| of.shard == *shard).and_then(|of| of.end);
+        if let Some(end) = end {
+            metrics.set(Id::ArchiveLag, &[&shard.to_string()], figure(end.saturating_sub(*to)));
+        }
+    }
     if let Some(newest) = survey.shots.first() {
         set(Id::SnapshotAge, figure(vitals.at_ms.saturating_sub(newest.created_ms)) / 1000.0);
         set(Id::SnapshotDuration, figure(newest.took_ms) / 1000.0);
@@ -129,7 +140,9 @@ mod tests {
         vitals.status.shards = vec![ShardStatus { shard: 2, position: 7, end: Some(10), behind }];
         vitals.status.pending.marks = 4;
         let shot = Shot { created_ms: 40_000, bytes: 300, stored_bytes: 100, ..Shot::default() };
-        vitals.snapshots = Some(Survey { running: true, count: 1, shots: vec![shot], ..Survey::default() });
+        let archived = std::collections::BTreeMap::from([(2, 6), (3, 1)]);
+        let survey = Survey { running: true, count: 1, shots: vec![shot], archived, holes: 2, ..Survey::default() };
+        vitals.snapshots = Some(Survey { on_time: Some(0.75), ..survey });
         let plugin = Used { name: "fnv".to_owned(), kind: "hasher", calls: 2, ..Used::default() };
         vitals.plugins = vec![plugin.clone(), plugin];
         let reason = Reason { name: "log".to_owned(), ..Reason::default() };
@@ -144,6 +157,9 @@ mod tests {
             "snapshot_age_seconds{node_id=\"1\"} 60",
             "snapshot_ratio{node_id=\"1\"} 3",
             "snapshot_loop_running{node_id=\"1\"} 1",
+            "snapshot_on_time_ratio{node_id=\"1\"} 0.75",
+            "archive_lag_entries{shard=\"2\",node_id=\"1\"} 4",
+            "archive_holes{node_id=\"1\"} 2",
             "plugin_calls{kind=\"hasher\",plugin=\"fnv\",node_id=\"1\"} 4",
             "condition{what=\"log\",node_id=\"1\"} 1",
             "healthy{node_id=\"1\"} 0",

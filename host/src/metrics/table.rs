@@ -174,6 +174,18 @@ table! {
     SnapshotLoopRunning = Gauge "snapshot_loop_running";
     /// 1 while it is this node that makes the snapshots nobody asked for.
     SnapshotLeader = Gauge "snapshot_leader";
+    /// The share of the newest snapshots due by time that came in time: 1 is all of them.
+    SnapshotOnTime = Gauge "snapshot_on_time_ratio";
+    /// Entries of a shard that are not in the archive yet.
+    ArchiveLag = Gauge "archive_lag_entries" ["shard"];
+    /// Stretches of the log that were cut before they were archived: no point in them can be reached.
+    ArchiveHoles = Gauge "archive_holes";
+    /// Seconds of processor time that the last snapshot took that was made here, packing and storing.
+    SnapshotJobCpu = Gauge "snapshot_job_cpu_seconds";
+    /// Bytes on the disk that it was stored from.
+    SnapshotJobScratch = Gauge "snapshot_job_scratch_bytes";
+    /// Bytes that were stored of it.
+    SnapshotJobStored = Gauge "snapshot_job_stored_bytes";
     /// Times that the store of snapshots could not be listed.
     StorageErrors = Counter "storage_errors";
 

@@ -4,21 +4,13 @@
 //! another would not write again. What is told of the archive is told by a listing of names.
 
 use super::repo::Repo;
-use super::stored;
-use crate::failure::{Failure, Kind};
-use crate::log::{Placed, Placement, Sender};
-use antiphon_core::snapshot::frame::{self, FRAME_BYTES, Packing};
-use antiphon_core::snapshot::id::SnapshotId;
-use antiphon_core::snapshot::layout::{Object, Segment};
-use antiphon_core::snapshot::manifest::{Position, Stored};
+use crate::failure::Failure;
+use crate::log::Placement;
+use antiphon_core::snapshot::layout::{Object, Segment, Term};
+use antiphon_core::snapshot::manifest::Position;
 use antiphon_core::snapshot::reach::{self, Hole};
-use antiphon_core::snapshot::segment::{self, Content, Head, Logged};
-use antiphon_core::store::{Name, Put};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Bytes that an object may be larger than its frames' content.
-const SLACK: u64 = 64 << 10;
 
 /// Up to where a shard is archived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -35,8 +27,12 @@ pub struct Archived {
 pub(crate) struct Archive {
     /// Stretches that count.
     pub(crate) segments: Vec<Segment>,
-    /// Those that don't, for the log lost what is in them.
+    /// Those that don't: the log lost what is in them, or whoever stored them could not know that it had not.
     pub(crate) void: BTreeSet<Segment>,
+    /// Since when the shards are archived by whom.
+    pub(crate) terms: Vec<Term>,
+    /// Up to where segments of a log's shard were let go of.
+    pub(crate) floors: BTreeMap<(u64, u32), u64>,
     /// Stretches that nobody has, by the log that lacks them.
     pub(crate) holes: Vec<(u64, Hole)>,
     /// Bytes of all objects.
@@ -66,6 +62,23 @@ impl Archive {
         self.segments.iter().filter(is_of).cloned().collect()
     }
 
+    /// Where those of these places lie from which on a shard's archive is kept.
+    pub(crate) fn kept_from(&self, epoch: u64, shard: u32, mut bases: Vec<Position>) -> Vec<Position> {
+        bases.retain(|at| at.epoch == epoch);
+        let floor = self.floors.get(&(epoch, shard)).copied().unwrap_or(0);
+        // Where the snapshot is gone that stood at the floor, something is better than nothing.
+        if bases.iter().any(|at| at.seq >= floor) {
+            bases.retain(|at| at.seq >= floor);
+        }
+        bases
+    }
+
+    /// The highest term of a shard; 0 if there was none.
+    pub(crate) fn term(&self, epoch: u64, shard: u32) -> u64 {
+        let of = self.terms.iter().filter(|term| (term.epoch, term.shard) == (epoch, shard));
+        of.map(|term| term.term).max().unwrap_or(0)
+    }
+
     /// The holes of a shard.
     pub(crate) fn holes_of(&self, epoch: u64, shard: u32) -> impl Iterator<Item = Hole> {
         self.holes.iter().filter(move |(of, hole)| *of == epoch && hole.shard == shard).map(|(_, hole)| *hole)
@@ -90,6 +103,13 @@ impl Repo<'_> {
                 archive.void.insert(segment);
             }
         }
+        archive.terms = self.terms()?;
+        for (_, object, _) in self.objects("floor/")? {
+            if let Object::Floor { epoch, shard, seq } = object {
+                let floor = archive.floors.entry((epoch, shard)).or_default();
+                *floor = seq.max(*floor);
+            }
+        }
         for (_, object, _) in self.objects("hole/")? {
             if let Object::Hole { epoch, shard, first, last } = object {
                 archive.holes.push((epoch, Hole { shard, first, last }));
@@ -98,88 +118,39 @@ impl Repo<'_> {
         if !segments.is_empty() {
             archive.bytes += self.objects("part/")?.into_iter().map(|(_, _, size)| size).sum::<u64>();
         }
+        let is_overruled = |segment: &Segment| archive.terms.iter().any(|term| term.overrules(segment));
+        let overruled: Vec<Segment> = segments.iter().filter(|segment| is_overruled(segment)).cloned().collect();
+        archive.void.extend(overruled);
         segments.retain(|segment| !archive.void.contains(segment));
         archive.segments = segments;
         Ok(archive)
     }
 
-    /// Stores a stretch of the log and reads it back; gives its name.
-    pub(super) fn archive_entries(
-        &self,
-        at: (u64, u32),
-        before: Option<Placement>,
-        entries: &[Placed],
-        packing: &Packing,
-    ) -> Result<Segment, Failure> {
-        const STORING: &str = "cannot store a segment of the archive";
-        let (epoch, shard) = at;
-        let before = before.map(|before| position(epoch, before));
-        let entries: Vec<Logged> = entries.iter().map(logged).collect();
-        let head = segment::head(self.cluster(), at, &entries, before);
-        let raw = segment::write(&head, &entries);
-        let time = |entry: Option<&Logged>| entry.map_or(0, |entry| entry.time / 1_000_000);
-        let segment = Segment {
-            epoch,
-            shard,
-            first: head.first,
-            last: head.last,
-            from_ms: time(entries.first()),
-            to_ms: time(entries.last()),
-            hash: segment::short_hash(&raw),
-            level: 0,
+    /// Bytes in the store of what came into the log after these places, as it was archived first.
+    pub(super) fn archived_bytes(&self, after: &BTreeMap<u32, Position>) -> Result<u64, Failure> {
+        let is_after = |segment: &Segment| {
+            let begins = after.get(&segment.shard).filter(|at| at.epoch == segment.epoch);
+            segment.level == 0 && begins.is_some_and(|at| segment.last > at.seq)
         };
-        let mut packed = pack(&raw, packing)?;
-        let most = self.store().traits().map_err(|error| stored(STORING, &error))?.max_object;
-        let most = usize::try_from(most.saturating_sub(SLACK)).unwrap_or(usize::MAX).max(FRAME_BYTES / 16);
-        let put = |object: &Object, bytes: &[u8]| {
-            let name = self.name(object)?;
-            crate::storage::put(self.store(), &name, bytes, Put::Replace).map_err(|error| stored(STORING, &error))
-        };
-        if packed.len() > most {
-            let mut parts = Vec::new();
-            for (number, part) in (0..).zip(packed.chunks(most)) {
-                fault!("archive-part");
-                put(&Object::SegmentPart(segment.clone(), number), part)?;
-                parts.push(Stored::of(part));
+        let mut bytes = 0;
+        for (_, object, size) in [self.objects("log/")?, self.objects("part/")?].concat() {
+            if matches!(&object, Object::Segment(of) | Object::SegmentPart(of, _) if is_after(of)) {
+                bytes += size;
             }
-            packed = pack(&segment::write_parted(&parts), packing)?;
         }
-        fault!("archive-put");
-        put(&Object::Segment(segment.clone()), &packed)?;
-        fault!("archive-stored");
-        Ok(segment)
+        Ok(bytes)
     }
 
-    /// Reads a segment, and compares all that is said of it.
-    pub(crate) fn segment(&self, of: &Segment) -> Result<(Head, Vec<Placed>), Failure> {
-        let attempted = || format!("failed to download segment `{of}` of the archive");
-        let get = |object: &Object| {
-            let name = self.name(object)?;
-            self.store().get(&name, None).map_err(|error| stored(attempted(), &error))
-        };
-        let mut raw = unpack(&get(&Object::Segment(of.clone()))?).map_err(|bad| bad.context(attempted()))?;
-        let mut content = segment::read(&raw).map_err(|error| unread(&error).context(attempted()))?;
-        if let Content::Parted(parts) = &content {
-            let mut packed = Vec::new();
-            for (number, part) in (0..).zip(parts) {
-                let bytes = get(&Object::SegmentPart(of.clone(), number))?;
-                part.check(&bytes).map_err(|error| super::repo::unreadable(&error).context(attempted()))?;
-                packed.extend(bytes);
-            }
-            raw = unpack(&packed).map_err(|bad| bad.context(attempted()))?;
-            content = segment::read(&raw).map_err(|error| unread(&error).context(attempted()))?;
-        }
-        let Content::Whole(head, entries) = content else {
-            return Err(unread(&segment::Error::Damaged("it is nowhere")).context(attempted()));
-        };
-        let is_meant = head.cluster == self.cluster()
-            && (head.epoch, head.shard, head.first, head.last) == (of.epoch, of.shard, of.first, of.last)
-            && segment::short_hash(&raw) == of.hash;
-        if !is_meant {
-            return Err(Failure::new(Kind::Data, format!("{}: what is there is another one", attempted()))
-                .hint("somebody copied, renamed or changed objects in the store"));
-        }
-        Ok((head, entries.into_iter().map(placed).collect()))
+    /// Since when the shards are archived by whom.
+    pub(super) fn terms(&self) -> Result<Vec<Term>, Failure> {
+        let term = |object| if let Object::Term(term) = object { Some(term) } else { None };
+        Ok(self.objects("term/")?.into_iter().filter_map(|(_, object, _)| term(object)).collect())
+    }
+
+    /// Says that whoever archives begins anew behind this place.
+    pub(super) fn begin_term(&self, term: Term) -> Result<(), Failure> {
+        fault!("archive-term");
+        self.say(&Object::Term(term), b"{}")
     }
 
     /// Says that nobody has a stretch of the log any more.
@@ -188,55 +159,6 @@ impl Repo<'_> {
         let text = serde_json::to_vec(&Noticed { noticed_ms: crate::clock::unix_ms(), node }).unwrap_or_default();
         fault!("archive-hole");
         self.say(&Object::Hole { epoch, shard, first, last }, &text)
-    }
-
-    /// Objects of the archive that nobody needs where only these snapshots are left: all before the oldest full one that
-    /// holds every row, and what does not count; each with whether it is a segment, and its size. Nothing that came
-    /// into the log only lately is among them.
-    ///
-    /// A part of a segment goes after it: what is cut off leaves parts that the next time finds.
-    pub(super) fn superfluous(
-        &self,
-        left: &BTreeSet<SnapshotId>,
-        is_old: impl Fn(u64) -> bool,
-    ) -> Result<Vec<(Name, bool, u64)>, Failure> {
-        let mut oldest: BTreeMap<(u64, u32), u64> = BTreeMap::new();
-        let mut unread = false;
-        for id in left {
-            match self.manifest(*id) {
-                Ok(manifest) if manifest.is_full() => {
-                    for (shard, at) in &manifest.positions {
-                        let seq = oldest.entry((at.epoch, *shard)).or_insert(at.seq);
-                        *seq = at.seq.min(*seq);
-                    }
-                }
-                Ok(_) => {}
-                // Nobody knows from where on it would be gone on with.
-                Err(failure) if matches!(failure.kind(), Kind::Data | Kind::Missing) => unread = true,
-                Err(failure) => return Err(failure),
-            }
-        }
-        if unread || oldest.is_empty() {
-            return Ok(Vec::new());
-        }
-        let archive = self.archive()?;
-        let goes = |segment: &Segment| {
-            let is_before = oldest.get(&(segment.epoch, segment.shard)).is_some_and(|seq| segment.last <= *seq);
-            (is_before || archive.void.contains(segment)) && is_old(segment.to_ms)
-        };
-        let (mut segments, mut rest) = (Vec::new(), Vec::new());
-        for (name, object, size) in self.objects("log")? {
-            if matches!(&object, Object::Segment(segment) if goes(segment)) {
-                segments.push((name, true, size));
-            }
-        }
-        for (name, object, size) in self.objects("part/")? {
-            if matches!(&object, Object::SegmentPart(segment, _) if goes(segment)) {
-                rest.push((name, false, size));
-            }
-        }
-        segments.extend(rest);
-        Ok(segments)
     }
 
     /// Says that a segment does not count any more, for the log lost what is in it.
@@ -267,8 +189,8 @@ pub(crate) fn ends(archive: &Archive, bases: &[BTreeMap<u32, Position>]) -> BTre
     // The newest snapshot says which log it is; of another one nothing is of use.
     for (&shard, newest) in bases.first().into_iter().flatten() {
         let epoch = newest.epoch;
-        let of_epoch = bases.iter().filter_map(|base| base.get(&shard)).filter(|at| at.epoch == epoch);
-        if let Some(oldest) = of_epoch.map(|at| at.seq).min() {
+        let kept = archive.kept_from(epoch, shard, bases.iter().filter_map(|base| base.get(&shard)).copied().collect());
+        if let Some(oldest) = kept.into_iter().map(|at| at.seq).min() {
             ends.insert(shard, Archived { epoch, seq: archive.covered(epoch, shard, oldest) });
         }
     }
@@ -342,158 +264,69 @@ pub(crate) fn placement(at: &Position) -> Placement {
     Placement { seq: at.seq, time: at.time, checksum: at.checksum }
 }
 
-fn logged(placed: &Placed) -> Logged {
-    let sender = match placed.from {
-        Sender::Untold => segment::Sender::Untold,
-        Sender::Anyone => segment::Sender::Anyone,
-        Sender::Origin(origin) => segment::Sender::Origin(origin),
-    };
-    Logged { seq: placed.seq, parts: placed.parts, time: placed.time, sender, frame: placed.frame.clone() }
-}
-
-fn placed(logged: Logged) -> Placed {
-    let from = match logged.sender {
-        segment::Sender::Untold => Sender::Untold,
-        segment::Sender::Anyone => Sender::Anyone,
-        segment::Sender::Origin(origin) => Sender::Origin(origin),
-    };
-    Placed { seq: logged.seq, parts: logged.parts, time: logged.time, from, frame: logged.frame }
-}
-
-fn pack(raw: &[u8], packing: &Packing) -> Result<Vec<u8>, Failure> {
-    let mut packed = Vec::new();
-    for raw in raw.chunks(FRAME_BYTES) {
-        frame::pack(raw, packing, &mut packed)
-            .map_err(|error| Failure::caused(Kind::General, "cannot pack a segment of the archive", &error))?;
-    }
-    Ok(packed)
-}
-
-fn unpack(packed: &[u8]) -> Result<Vec<u8>, Failure> {
-    let mut raw = Vec::new();
-    let unpacked = frame::unpack(packed, |frame| {
-        raw.extend_from_slice(frame);
-        Ok::<_, frame::Error>(())
-    });
-    let damaged = |error: frame::Error| Failure::new(Kind::Data, error.to_string());
-    unpacked.map(|()| raw).map_err(damaged)
-}
-
-fn unread(error: &segment::Error) -> Failure {
-    Failure::new(Kind::Data, error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::segment::Stretch;
+    use super::super::segment::tests::{Small, entries};
     use super::*;
-    use antiphon_core::store::{self, Store, StoreError, Traits};
+    use antiphon_core::snapshot::frame::Packing;
 
     fn at(seq: u64) -> BTreeMap<u32, Position> {
         BTreeMap::from([(1, Position { epoch: 3, seq, time: 0, checksum: 0 })])
     }
 
     fn segment(epoch: u64, first: u64, last: u64) -> Segment {
-        Segment { epoch, shard: 1, first, last, from_ms: 0, to_ms: 0, hash: 0, level: 0 }
+        Segment { epoch, shard: 1, first, last, from_ms: 0, to_ms: 0, hash: 0, term: 0, level: 0 }
     }
 
-    /// A store of small objects, in memory.
-    #[derive(Default)]
-    struct Small(std::sync::Mutex<BTreeMap<Name, Vec<u8>>>);
-
-    impl Store for Small {
-        fn traits(&self) -> Result<Traits, StoreError> {
-            let max_object = SLACK + (FRAME_BYTES as u64) / 8;
-            Ok(Traits { max_object, put_if_absent: false, ranged_get: false, atomic_put: true })
-        }
-
-        fn check(&self) -> Result<(), StoreError> {
-            Ok(())
-        }
-
-        fn put(&self, name: &Name, body: &[u8], _: Put) -> Result<(), StoreError> {
-            assert!(body.len() as u64 <= self.traits()?.max_object);
-            self.0.lock().unwrap().insert(name.clone(), body.to_vec());
-            Ok(())
-        }
-
-        fn get(&self, name: &Name, _: Option<store::Part>) -> Result<Vec<u8>, StoreError> {
-            let found = self.0.lock().unwrap().get(name).cloned();
-            found.ok_or_else(|| StoreError::new(store::ErrorKind::NotFound, "no such object"))
-        }
-
-        fn stat(&self, name: &Name) -> Result<store::Object, StoreError> {
-            let size = self.get(name, None)?.len() as u64;
-            Ok(store::Object { name: name.clone(), size, modified_ms: None, etag: None })
-        }
-
-        fn list(&self, prefix: &str, after: Option<&Name>, _: u32) -> Result<Vec<store::Object>, StoreError> {
-            let names: Vec<Name> = self.0.lock().unwrap().keys().cloned().collect();
-            let is_meant = |name: &&Name| name.as_str().starts_with(prefix) && after.is_none_or(|after| *name > after);
-            names.iter().filter(is_meant).map(|name| self.stat(name)).collect()
-        }
-
-        fn delete(&self, names: &[Name]) -> Result<(), StoreError> {
-            names.iter().for_each(|name| drop(self.0.lock().unwrap().remove(name)));
-            Ok(())
-        }
-    }
-
-    fn entries(from: u64) -> Vec<Placed> {
-        let noise =
-            |seq: u64| (0..200_000_u64).map(move |at| (at.wrapping_mul(seq * 2_654_435_761) >> 13).to_le_bytes()[0]);
-        (from..from + 3).map(|seq| Placed::whole(seq, seq * 1_000_000, noise(seq).collect())).collect()
-    }
-
-    #[test]
-    fn a_segment_larger_than_an_object_lies_in_several() {
-        let store = Small::default();
-        let repo = Repo::new(&store, "c0ffee");
-        let packing = Packing { method: frame::Method::None, ..Packing::default() };
-        let segment = repo.archive_entries((3, 1), Some(Placement::default()), &entries(1), &packing).unwrap();
-        assert_eq!(store.0.lock().unwrap().len(), 6, "five parts, and what they are of");
-        let (head, read) = repo.segment(&segment).unwrap();
-        assert_eq!(read, entries(1));
-        assert_eq!(head.before, Some(position(3, Placement::default())));
-        // The same comes to the same name, and nothing more.
-        assert_eq!(repo.archive_entries((3, 1), Some(Placement::default()), &entries(1), &packing).unwrap(), segment);
-        assert_eq!(store.0.lock().unwrap().len(), 6);
-        let archive = repo.archive().unwrap();
-        assert_eq!(archive.segments, std::slice::from_ref(&segment));
-        assert!(archive.bytes > 600_000);
-        // Every object counts.
-        let names: Vec<Name> = store.0.lock().unwrap().keys().cloned().collect();
-        for name in names {
-            let whole = store.get(&name, None).unwrap();
-            for at in (0..whole.len()).step_by(whole.len() / 5 + 1) {
-                let mut damaged = whole.clone();
-                damaged[at] ^= 1;
-                store.put(&name, &damaged, Put::Replace).unwrap();
-                assert_eq!(repo.segment(&segment).unwrap_err().kind(), Kind::Data, "{name} at {at}");
-            }
-            store.delete(std::slice::from_ref(&name)).unwrap();
-            assert!(repo.segment(&segment).is_err(), "{name}");
-            store.put(&name, &whole, Put::Replace).unwrap();
-        }
-        // Under another's name it is nothing.
-        let other = Repo::new(&store, "c0ffed");
-        let name = other.name(&Object::Segment(segment.clone())).unwrap();
-        let stolen = store.get(&repo.name(&Object::Segment(segment.clone())).unwrap(), None).unwrap();
-        store.put(&name, &stolen, Put::Replace).unwrap();
-        assert!(other.segment(&segment).is_err());
+    fn archived(repo: &Repo<'_>, from: u64, term: u64) -> Segment {
+        repo.archive_entries(Stretch::logged(3, 1, term, None), &entries(from), &Packing::default()).unwrap()
     }
 
     #[test]
     fn what_is_void_or_a_hole_is_told_by_its_name() {
         let store = Small::default();
         let repo = Repo::new(&store, "c0ffee");
-        let first = repo.archive_entries((3, 1), None, &entries(1), &Packing::default()).unwrap();
-        let second = repo.archive_entries((3, 1), None, &entries(4), &Packing::default()).unwrap();
+        let first = archived(&repo, 1, 0);
+        let second = archived(&repo, 4, 0);
         assert_eq!(repo.archive().unwrap().covered(3, 1, 0), 6);
         repo.avoid(&second).unwrap();
         let archive = repo.archive().unwrap();
         assert_eq!((archive.segments.as_slice(), archive.covered(3, 1, 0)), (std::slice::from_ref(&first), 3));
         repo.note_hole(3, Hole { shard: 1, first: 4, last: 9 }, 7).unwrap();
         assert_eq!(repo.archive().unwrap().covered(3, 1, 0), 9);
+    }
+
+    #[test]
+    fn what_somebody_stores_who_was_overtaken_is_not_believed() {
+        let store = Small::default();
+        let repo = Repo::new(&store, "c0ffee");
+        let begin = |term, after| repo.begin_term(Term { epoch: 3, shard: 1, term, after }).unwrap();
+        begin(10, 0);
+        let first = archived(&repo, 1, 10);
+        // The log loses what the first has read behind entry 3, and another goes on there.
+        begin(20, 3);
+        let stale = archived(&repo, 4, 10);
+        let archive = repo.archive().unwrap();
+        assert_eq!((archive.segments.as_slice(), archive.covered(3, 1, 0)), (std::slice::from_ref(&first), 3));
+        assert!(archive.void.contains(&stale));
+        let going_on = archived(&repo, 4, 20);
+        assert_eq!(repo.archive().unwrap().segments, [first.clone(), going_on.clone()]);
+        // However late it comes, and whoever is the newest by then.
+        begin(30, 6);
+        archived(&repo, 4, 10);
+        let archive = repo.archive().unwrap();
+        assert_eq!((archive.term(3, 1), archive.covered(3, 1, 0)), (30, 6));
+        assert_eq!(archive.segments, [first, going_on]);
+    }
+
+    #[test]
+    fn below_the_floor_nothing_is_looked_for() {
+        let mut archive = Archive { segments: vec![segment(3, 21, 30)], ..Archive::default() };
+        assert_eq!(ends(&archive, &[at(20), at(10)]), BTreeMap::from([(1, Archived { epoch: 3, seq: 10 })]));
+        archive.floors.insert((3, 1), 20);
+        assert_eq!(ends(&archive, &[at(20), at(10)]), BTreeMap::from([(1, Archived { epoch: 3, seq: 30 })]));
+        assert_eq!(ends(&archive, &[at(10)]), BTreeMap::from([(1, Archived { epoch: 3, seq: 10 })]));
     }
 
     #[test]

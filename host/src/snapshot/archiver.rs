@@ -7,6 +7,7 @@
 
 use super::archive::{Archive, placement};
 use super::repo::Repo;
+use super::segment::Stretch;
 use super::shelf::Shelf;
 use crate::apart::apart;
 use crate::failure::{Failure, Kind};
@@ -15,7 +16,7 @@ use crate::log::{Log, Placed, Placement, Shard};
 use crate::placement::{self, Loss};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Origin};
-use antiphon_core::snapshot::layout::Segment;
+use antiphon_core::snapshot::layout::{Segment, Term};
 use antiphon_core::snapshot::manifest::{Manifest, Position};
 use antiphon_core::snapshot::reach::Hole;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,6 +45,8 @@ pub(crate) struct Flush {
 struct Line {
     shard: Shard,
     epoch: u64,
+    /// Under which it is archived.
+    term: u64,
     /// The last entry that is archived; unknown behind a hole.
     at: Option<Placement>,
     /// Its position.
@@ -119,6 +122,8 @@ pub(crate) struct Archiver {
     shelf: Shelf,
     cluster: String,
     node: u64,
+    /// Whoever began earlier is overtaken by it.
+    overtakes: bool,
     lines: Vec<Line>,
     /// Holes that were found since somebody asked.
     holes: Vec<Hole>,
@@ -133,8 +138,14 @@ struct Known {
 }
 
 impl Archiver {
+    /// One that goes on for good: whoever archived before is overtaken.
     pub(crate) fn new(log: Arc<dyn Log>, shelf: Shelf, cluster: String, node: u64) -> Self {
-        Self { log, shelf, cluster, node, lines: Vec::new(), holes: Vec::new() }
+        Self { log, shelf, cluster, node, overtakes: true, lines: Vec::new(), holes: Vec::new() }
+    }
+
+    /// One that stores what there is by now, beside whoever goes on.
+    pub(crate) fn beside(log: Arc<dyn Log>, shelf: Shelf, cluster: String, node: u64) -> Self {
+        Self { overtakes: false, ..Self::new(log, shelf, cluster, node) }
     }
 
     /// Whether it has looked where to go on.
@@ -162,7 +173,7 @@ impl Archiver {
             // Whoever noted a hole may have died before a snapshot led on behind it.
             let is_open = |hole: &Hole| hole.last > at.seq;
             self.holes.extend(known.archive.holes_of(at.epoch, shard).filter(is_open));
-            lines.push(self.line(shard, at.epoch, known.clone()).await?);
+            lines.push(self.line(shard, at.epoch, known.clone(), self.overtakes).await?);
         }
         self.lines = lines;
         Ok(self.has_begun())
@@ -191,20 +202,39 @@ impl Archiver {
         .await?
     }
 
-    /// Where a shard's archive ends, in the log as it is now.
-    async fn line(&mut self, shard: Shard, epoch: u64, mut known: Known) -> Result<Line, Failure> {
-        let line = |at: Option<Placement>, after| Line { shard, epoch, at, after, gathered: Gathered::default() };
+    /// Where a shard's archive is gone on with. Behind that place, nothing counts any more that somebody stores who began
+    /// earlier: he may have read it before the log lost it.
+    async fn line(&mut self, shard: Shard, epoch: u64, known: Known, overtakes: bool) -> Result<Line, Failure> {
+        let highest = known.archive.term(epoch, shard);
+        let (at, after, lost) = self.end(shard, epoch, known).await?;
+        let mut line = Line { shard, epoch, term: highest, at, after, gathered: Gathered::default() };
+        if overtakes || lost {
+            line.term = Term::after(highest, self.node);
+            let term = Term { epoch, shard, term: line.term, after };
+            self.repo(move |repo| repo.begin_term(term)).await?;
+        }
+        Ok(line)
+    }
+
+    /// Where a shard's archive ends, in the log as it is now; and whether the log lost what was archived behind that.
+    async fn end(
+        &mut self,
+        shard: Shard,
+        epoch: u64,
+        mut known: Known,
+    ) -> Result<(Option<Placement>, u64, bool), Failure> {
+        let mut lost = false;
         let mut passed_over: BTreeSet<u64> = BTreeSet::new();
         loop {
             let first = self.log.bounds(shard).await.map_err(unreachable_log)?.first;
             let bases = known.bases.iter().filter_map(|base| base.get(&shard));
-            let bases: Vec<Position> =
-                bases.filter(|at| at.epoch == epoch && !passed_over.contains(&at.seq)).copied().collect();
+            let bases = bases.filter(|at| !passed_over.contains(&at.seq)).copied().collect();
+            let bases = known.archive.kept_from(epoch, shard, bases);
             // The oldest, unless the log begins so late that only what is behind a later one can be had.
             let reaching = |at: &&Position| known.archive.covered(epoch, shard, at.seq) + 1 >= first;
             let Some(base) = bases.iter().find(reaching).or(bases.last()) else {
                 // No snapshot is of this log any more; what is in it may lead on from one that comes.
-                return Ok(line((first <= 1).then(Placement::default), first.saturating_sub(1)));
+                return Ok(((first <= 1).then(Placement::default), first.saturating_sub(1), lost));
             };
             let end = known.archive.covered(epoch, shard, base.seq);
             let mut last = known.archive.of(epoch, shard);
@@ -216,17 +246,20 @@ impl Archiver {
                 self.standing(shard, &last).await?
             };
             match (at, other) {
-                (Some(at), None) => return Ok(line(Some(at), at.seq)),
+                (Some(at), None) => return Ok((Some(at), at.seq, lost)),
                 (Some(at), Some(Loss::Rolled { first, .. })) if first == at.seq + 1 => {
-                    return Ok(line(Some(at), at.seq));
+                    return Ok((Some(at), at.seq, lost));
                 }
                 // Behind a hole nothing is known that could be compared.
-                (None, None) if first <= end + 1 => return Ok(line(None, end)),
+                (None, None) if first <= end + 1 => return Ok((None, end, lost)),
                 (_, None | Some(Loss::Rolled { .. })) => {
                     self.note_hole(epoch, Hole { shard, first: end + 1, last: first - 1 }).await?;
-                    return Ok(line(None, first - 1));
+                    return Ok((None, first - 1, lost));
                 }
-                (_, Some(_)) if end > base.seq => known = self.known().await?,
+                (_, Some(_)) if end > base.seq => {
+                    lost = true;
+                    known = self.known().await?;
+                }
                 (_, Some(_)) => {
                     // That snapshot is of what the log has lost.
                     passed_over.insert(base.seq);
@@ -291,7 +324,20 @@ impl Archiver {
         for index in 0..self.lines.len() {
             segments += self.step_line(index, flush).await?;
         }
+        if segments > 0 && self.is_overtaken().await? {
+            // It begins anew, behind what the other has stored.
+            self.forget();
+        }
         Ok(segments)
+    }
+
+    /// Whether somebody began later, and what was stored here may not count.
+    async fn is_overtaken(&self) -> Result<bool, Failure> {
+        let terms = self.repo(|repo| repo.terms()).await?;
+        let is_later = |line: &Line, term: &Term| {
+            (term.epoch, term.shard) == (line.epoch, line.shard) && term.term > line.term && term.after < line.after
+        };
+        Ok(self.lines.iter().any(|line| terms.iter().any(|term| is_later(line, term))))
     }
 
     /// Stores all that there is by now, up to where no unit is open; gives where each shard is archived to then.
@@ -313,12 +359,13 @@ impl Archiver {
             let more = self.gather(index).await?;
             let Some(line) = self.lines.get_mut(index) else { return Ok(segments) };
             while line.gathered.is_due(flush) {
-                let (at, entries) = ((line.epoch, line.shard), line.gathered.cut(flush));
-                let (Some(last), before) = (entries.last().map(Placed::placement), line.at) else { break };
+                let of = Stretch::logged(line.epoch, line.shard, line.term, line.at);
+                let entries = line.gathered.cut(flush);
+                let Some(last) = entries.last().map(Placed::placement) else { break };
                 let (shelf, cluster) = (self.shelf.clone(), self.cluster.clone());
                 let stored = apart(move || {
                     let (opened, habits) = shelf.open()?;
-                    Repo::new(&opened.store, &cluster).archive_entries(at, before, &entries, &habits.packing)
+                    Repo::new(&opened.store, &cluster).archive_entries(of, &entries, &habits.packing)
                 });
                 if let Err(failure) = stored.await? {
                     // Nobody knows what of it is there: it is looked at anew.
@@ -355,7 +402,7 @@ impl Archiver {
             // What was gathered and lost again was never archived.
             _ => {
                 let known = self.known().await?;
-                let line = self.line(shard, epoch, known).await?;
+                let line = self.line(shard, epoch, known, true).await?;
                 if let Some(place) = self.lines.get_mut(index) {
                     *place = line;
                 }

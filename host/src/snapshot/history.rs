@@ -64,6 +64,8 @@ pub(super) struct History<'a> {
     pub(super) after: u64,
     /// That is where the snapshot stands.
     pub(super) is_at_base: bool,
+    /// The segment that it was in.
+    pub(super) of: Option<Segment>,
     /// An entry that is not wanted any more was seen: there is nothing before it that is missing.
     pub(super) ended: bool,
     /// What was given and could not be applied yet.
@@ -101,11 +103,16 @@ impl History<'_> {
             }
             let is_logged = self.segments.is_empty();
             let Stretch { hole, entries } = match self.segments.pop_front() {
-                Some(segment) => self.of_segment(segment)?,
-                None => match self.of_log()? {
-                    Some(read) => read,
-                    None => return Ok(None),
-                },
+                Some(segment) => {
+                    let read = self.of_segment(&segment)?;
+                    self.of = Some(segment);
+                    read
+                }
+                None => {
+                    let Some(read) = self.of_log()? else { return Ok(None) };
+                    self.of = None;
+                    read
+                }
             };
             let entries = self.wanted(entries);
             self.read.logged += if is_logged { entries.len() as u64 } else { 0 };
@@ -133,8 +140,8 @@ impl History<'_> {
         entries
     }
 
-    fn of_segment(&mut self, segment: Segment) -> Result<Stretch, Trouble> {
-        let (head, mut entries) = self.repo.segment(&segment).map_err(|failure| match failure.kind() {
+    fn of_segment(&mut self, segment: &Segment) -> Result<Stretch, Trouble> {
+        let (head, mut entries) = self.repo.segment(segment).map_err(|failure| match failure.kind() {
             Kind::Data | Kind::Missing => Trouble::Segment(Box::new(segment.clone()), failure),
             _ => Trouble::Failed(failure),
         })?;
@@ -159,7 +166,7 @@ impl History<'_> {
             return Err(if self.is_at_base {
                 Trouble::Base(failure)
             } else {
-                Trouble::Segment(Box::new(segment), failure)
+                Trouble::Segment(Box::new(segment.clone()), failure)
             });
         }
         Ok(Stretch { hole, entries: rest })
@@ -182,7 +189,12 @@ impl History<'_> {
                 Kind::Data,
                 format!("the log does not go on from entry {} of shard {} as it was", self.after, self.shard),
             );
-            return Err(if self.is_at_base { Trouble::Base(failure) } else { Trouble::Failed(failure) });
+            return Err(match self.of.take() {
+                _ if self.is_at_base => Trouble::Base(failure),
+                // The log lost what it ends with, and nobody has found that yet.
+                Some(segment) => Trouble::Segment(Box::new(segment), failure),
+                None => Trouble::Failed(failure),
+            });
         }
         entries.retain(|placed| placed.seq > self.after);
         let Some(first) = entries.first().map(Placed::first) else {

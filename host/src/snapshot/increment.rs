@@ -50,7 +50,7 @@ pub(super) async fn make(live: &Live, origin: Origin, shelf: &Shelf, trigger: Tr
         }
         tokio::time::sleep(LOOK).await;
     }
-    let mut archiver = Archiver::new(Arc::clone(&live.log), shelf.clone(), cluster.clone(), origin.node);
+    let mut archiver = Archiver::beside(Arc::clone(&live.log), shelf.clone(), cluster.clone(), origin.node);
     if !archiver.begin().await? {
         return Ok(Increment::NeedsFull);
     }

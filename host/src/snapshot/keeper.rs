@@ -3,19 +3,25 @@
 use super::archivist::Signals;
 use super::cut::{cut, forgettable};
 use super::drained::{Live, failed};
+use super::habits::Habits;
 use super::increment::{self, Increment};
+use super::job::Job;
 use super::leader::Leader;
 use super::marks::forget;
 use super::pieces::stopped;
 use super::repo::Repo;
 use super::saved::{Writing, new_id, others, rows};
+use super::slot::Slot;
 use super::survey::Surveyor;
 use super::{Shelf, unwritten};
 use crate::apart::apart;
 use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
+use crate::join::unreachable_log;
+use crate::metrics::figure;
 use crate::metrics::table::Id;
 use crate::report::Board;
+use crate::storage::Opened;
 use crate::words::{count, hex};
 use antiphon_core::entry::{ClusterId, Origin};
 use antiphon_core::snapshot::due::{Kind as What, Trigger};
@@ -25,7 +31,7 @@ use antiphon_core::store::Name;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -48,6 +54,17 @@ pub struct Made {
     pub stored_bytes: u64,
     /// Where that is.
     pub place: String,
+    /// What it cost.
+    pub costs: Costs,
+}
+
+/// What a snapshot cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// Nanoseconds of processor time, packing and storing.
+    pub cpu_ns: u64,
+    /// Bytes on the disk that it was stored from.
+    pub scratch_bytes: u64,
 }
 
 /// The task.
@@ -79,6 +96,8 @@ impl Keeper {
         let mut leader = Leader::new(self.live.origin, &self.shelf.habits());
         let mut surveyor = Surveyor::default();
         let mut surveyed: Option<Instant> = None;
+        // An earlier process may have been ended amid one. Whoever asks for one gets another.
+        let mut may_be_left = self.live.publishes;
         // When the snapshot behind a hole could not be made.
         let mut failed_at: Option<Instant> = None;
         loop {
@@ -107,12 +126,19 @@ impl Keeper {
             let asked = [(Errand::Snapshot, What::Full), (Errand::Increment, What::Incremental)]
                 .into_iter()
                 .find_map(|(errand, kind)| errand::requested(&self.state, errand).map(|asked| (errand, kind, asked)));
+            // Whoever asks doesn't wait for other databases, nor does one that has a hole behind it.
+            let mut slot = None;
+            let job = if asked.is_none() && std::mem::take(&mut may_be_left) { self.left().await } else { None };
             let (kind, trigger) = match &asked {
+                _ if job.is_some() => (What::Full, Trigger::Left),
                 Some((_, kind, _)) => (*kind, Trigger::Asked),
                 None if self.live.publishes && self.is_behind_a_hole(&mut failed_at) => (What::Full, Trigger::Hole),
                 None if !self.live.publishes || !leader.is_time() => continue,
-                None => match leader.due(&self.live.db, &self.live.log, &self.shelf, &self.shelf.habits()).await {
-                    Ok(Some(due)) => due,
+                None => match self.due(&mut leader).await {
+                    Ok(Some((kind, trigger, taken))) => {
+                        slot = Some(taken);
+                        (kind, trigger)
+                    }
                     Ok(None) => continue,
                     Err(failure) => {
                         self.board.failing(SNAPSHOTS, &failure.to_string());
@@ -127,14 +153,26 @@ impl Keeper {
                     stopping.store(true, Ordering::Relaxed);
                     Err(stopped())
                 }
-                made = self.make(kind, trigger, &stopping) => made,
+                made = async {
+                    match job {
+                        Some(job) => self.go_on(job, &stopping).await,
+                        None => self.make(kind, trigger, &stopping).await,
+                    }
+                } => made,
             };
+            drop(slot);
             match &made {
                 Ok(made) => {
-                    leader.made(&made.manifest);
+                    leader.made(&made.manifest, self.read_bytes());
                     self.signals.made.store(true, Ordering::Relaxed);
                     surveyed = None;
                     self.board.metrics().count(Id::SnapshotsSaved, 1);
+                    if made.manifest.is_full() {
+                        let set = |id, value: f64| self.board.metrics().set(id, &[], value);
+                        set(Id::SnapshotJobCpu, Duration::from_nanos(made.costs.cpu_ns).as_secs_f64());
+                        set(Id::SnapshotJobScratch, figure(made.costs.scratch_bytes));
+                        set(Id::SnapshotJobStored, figure(made.stored_bytes));
+                    }
                     self.board.well(SNAPSHOTS);
                     info!(
                         id = %made.manifest.id,
@@ -159,8 +197,15 @@ impl Keeper {
             if let Some((errand, _, asked)) = asked {
                 errand::answer(&self.state, errand, asked, made.map(|made| said(&made)));
             }
-            if is_made && let Err(failure) = self.sort_out(leader.answered().clone()).await {
-                warn!(%failure, "Unable to remove old snapshots");
+            if is_made {
+                let answered = leader.answered().clone();
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => stopping.store(true, Ordering::Relaxed),
+                    sorted = self.sort_out(answered, &stopping) => if let Err(failure) = sorted {
+                        warn!(%failure, "Unable to remove old snapshots");
+                    }
+                }
             }
         }
         self.board.aside(|asides| {
@@ -222,6 +267,8 @@ impl Keeper {
                     survey.error = None;
                     (survey.place, survey.count, survey.shots) = (found.place, found.count, found.shots);
                     (survey.verified_ms, survey.interval_ms) = (found.verified_ms, found.interval_ms);
+                    (survey.archived, survey.holes) = (found.archived, found.holes);
+                    survey.on_time = found.on_time;
                 }
                 Err(failure) => survey.error = Some(failure.to_string()),
             }
@@ -229,24 +276,78 @@ impl Keeper {
         surveyor
     }
 
-    /// Forgets what need not stay any more, and removes what was forgotten long enough ago.
-    async fn sort_out(&self, answered: BTreeSet<Name>) -> Result<(), Failure> {
+    /// Forgets what need not stay any more, merges segments of the archive, and removes what is superfluous for long enough.
+    async fn sort_out(&self, answered: BTreeSet<Name>, stop: &Arc<AtomicBool>) -> Result<(), Failure> {
         let shelf = self.shelf.clone();
         let cluster = self.live.db.call(|db| Ok(db.cluster())).await.map_err(|error| failed(&error))?;
         let cluster = cluster.map(hex).unwrap_or_default();
-        let (forgotten, pruned) = apart(move || {
+        let stop = Arc::clone(stop);
+        let (forgotten, merged, pruned) = apart(move || {
             let (opened, habits) = shelf.open()?;
             let repo = Repo::new(&opened.store, &cluster);
             repo.answer(&answered)?;
             let forgotten = forget(&repo, &habits.keep, false)?;
+            let merged = repo.merge(&habits.spans, &habits.packing, &stop)?;
             let pruned = repo.prune(habits.grace, false)?;
-            Ok::<_, Failure>((forgotten, pruned))
+            Ok::<_, Failure>((forgotten, merged, pruned))
         })
         .await??;
+        for why in &merged.failed {
+            warn!(why, "segments of the archive could not be merged");
+        }
+        if merged.segments > 0 {
+            info!(segments = merged.segments, parts = merged.parts, "segments of the archive merged");
+        }
         if forgotten > 0 || pruned.objects > 0 {
             info!(forgotten, removed = pruned.snapshots.len(), objects = pruned.objects, "old snapshots sorted out");
         }
         Ok(())
+    }
+
+    /// What is to be made now without being asked, and a place to do it.
+    async fn due(&self, leader: &mut Leader) -> Result<Option<(What, Trigger, Slot)>, Failure> {
+        let habits = self.shelf.habits();
+        let due = leader.due(&self.live.db, &self.live.log, &self.shelf, &habits, self.read_bytes()).await?;
+        let Some((kind, trigger)) = due else { return Ok(None) };
+        // Somebody can't go on without it.
+        if trigger != Trigger::Asked
+            && let Some(most) = habits.lag_max
+        {
+            self.keeps_up(most).await?;
+        }
+        let slot = Slot::take(habits.jobs_max).ok_or_else(|| {
+            Failure::new(
+                Kind::Busy,
+                format!(
+                    "{kind} snapshot put off: those of other databases are made on this machine",
+                    kind = kind.name()
+                ),
+            )
+            .hint("`max_concurrent` under `[snapshot]` says of how many at once")
+        })?;
+        Ok(Some((kind, trigger, slot)))
+    }
+
+    /// Whether this node has applied all but a little of the log: a snapshot would be old when it is made.
+    async fn keeps_up(&self, most: u64) -> Result<(), Failure> {
+        let positions = self.live.db.call(|db| Ok(db.positions())).await.map_err(|error| failed(&error))?;
+        let mut lacks = 0;
+        for (shard, seq) in positions {
+            let end = self.live.log.bounds(shard).await.map_err(unreachable_log)?.last;
+            lacks += end.saturating_sub(seq);
+        }
+        if lacks < most {
+            return Ok(());
+        }
+        let lacks = count(lacks, "entry", "entries");
+        Err(Failure::new(Kind::Busy, format!("snapshot put off: {lacks} of the log are still to be applied here"))
+            .hint("`lag_max` under `[snapshot]` says how many may be"))
+    }
+
+    /// Bytes of the log that were applied here since the start.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter is whole and not negative")]
+    fn read_bytes(&self) -> u64 {
+        self.board.metrics().value(Id::AppliedBytes) as u64
     }
 
     /// Makes one.
@@ -257,7 +358,7 @@ impl Keeper {
         match increment::make(&self.live(), self.live.origin, &self.shelf, trigger).await? {
             Increment::Made(manifest, place) => {
                 let stored_bytes = manifest.to_bytes().len() as u64;
-                Ok(Made { manifest: *manifest, stored_bytes, place })
+                Ok(Made { manifest: *manifest, stored_bytes, place, costs: Costs::default() })
             }
             Increment::NeedsFull => self.make_full(trigger, stop).await,
         }
@@ -285,14 +386,14 @@ impl Keeper {
         let (opened, habits) = apart(move || shelf.open()).await??;
         let scratch = crate::node::Scratch::new(&self.state)?;
         let folder = scratch.folder().to_owned();
-        has_room(&self.path, &folder)?;
+        has_room(&self.path, &folder, habits.scratch_max)?;
         let copy = self.live().drain(&self.path, &folder.join("copy.db")).await?;
         let (origin, cluster) = (copy.origin(), copy.cluster().map(hex).unwrap_or_default());
         let positions = (1..=copy.shards()).map(|shard| (shard, position(&copy, shard))).collect();
         let tables: Vec<(String, u64)> = copy.schemas().into_iter().collect();
         let genesis = copy.kept_genesis().map_err(|error| failed(&error))?.unwrap_or_default();
         let (scope, genesis) = (copy.scope(), hex(genesis));
-        let (stop, place) = (Arc::clone(stop), opened.place.clone());
+        let (stop, own) = (Arc::clone(stop), self.state.clone());
         let written = apart(move || {
             let (image, state) = (folder.join("image.db"), folder.join("state.db"));
             copy.export(&image, &state).map_err(|error| failed(&error))?;
@@ -319,15 +420,67 @@ impl Keeper {
                 image: None,
                 index: None,
             };
-            let cluster = manifest.cluster.clone();
-            let repo = Repo::new(&opened.store, &cluster);
-            let writing = Writing { repo, packing: habits.packing, parallel: habits.parallel, stop: &stop };
-            writing.write(manifest, &image, &state)
+            let job = Job::keep(&own, manifest, &image, &state)?;
+            store(&job, &opened, &habits, &stop)
         });
-        let (manifest, stored_bytes) = written.await??;
+        let made = written.await??;
         drop(scratch);
-        Ok(Made { manifest, stored_bytes, place })
+        Ok(made)
     }
+
+    /// Goes on with one that an earlier process left.
+    async fn go_on(&self, job: Job, stop: &Arc<AtomicBool>) -> Result<Made, Failure> {
+        info!(id = %job.manifest.id, "going on with a snapshot that was begun before the start");
+        let (shelf, stop) = (self.shelf.clone(), Arc::clone(stop));
+        apart(move || {
+            let (opened, habits) = shelf.open()?;
+            store(&job, &opened, &habits, &stop)
+        })
+        .await?
+    }
+
+    /// One that an earlier process left, of the cluster that this node is in.
+    async fn left(&self) -> Option<Job> {
+        let own = self.state.clone();
+        let job = apart(move || Job::left(&own)).await.ok().flatten()?;
+        let cluster = self.live.db.call(|db| Ok(db.cluster())).await.ok().flatten().map(hex);
+        if cluster.as_ref() == Some(&job.manifest.cluster) {
+            return Some(job);
+        }
+        job.end();
+        None
+    }
+}
+
+/// Stores what is ready, but for what is stored.
+fn store(job: &Job, to: &Opened, habits: &Habits, stop: &AtomicBool) -> Result<Made, Failure> {
+    let repo = Repo::new(&to.store, &job.manifest.cluster);
+    let size = |path: PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+    let mut costs = Costs { cpu_ns: 0, scratch_bytes: size(job.image()) + size(job.state()) };
+    let place = to.place.clone();
+    // It may have died behind the manifest.
+    if job.is_left
+        && let Ok(manifest) = repo.manifest(job.manifest.id)
+    {
+        job.end();
+        let stored_bytes = repo.stored_bytes(manifest.id)?;
+        return Ok(Made { manifest, stored_bytes, place, costs });
+    }
+    let writing = Writing {
+        repo,
+        packing: habits.packing,
+        parallel: habits.parallel,
+        stop,
+        goes_on: job.is_left,
+        spent: AtomicU64::new(0),
+    };
+    let written = writing.write(job.manifest.clone(), &job.image(), &job.state());
+    // Only who was stopped goes on with it; after an error it is made anew, of rows as they are then.
+    if written.is_ok() || !stop.load(Ordering::Relaxed) {
+        job.end();
+    }
+    costs.cpu_ns = writing.spent.into_inner();
+    written.map(|(manifest, stored_bytes)| Made { manifest, stored_bytes, place, costs })
 }
 
 /// In words, for whoever asked.
@@ -361,11 +514,18 @@ pub(super) fn epoch(cluster: ClusterId) -> u64 {
 }
 
 /// A copy and an image of it lie beside each other for a while.
-fn has_room(database: &Path, folder: &Path) -> Result<(), Failure> {
+fn has_room(database: &Path, folder: &Path, most: Option<u64>) -> Result<(), Failure> {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     let mut wal = database.as_os_str().to_owned();
     wal.push("-wal");
     let needed = (size(database) + size(Path::new(&wal))).saturating_mul(22) / 10;
+    if let Some(most) = most.filter(|most| *most < needed) {
+        return Err(Failure::new(
+            Kind::Busy,
+            format!("a snapshot needs {needed} bytes of room on the disk while it is made, and may have {most}"),
+        )
+        .hint("`scratch_max` under `[snapshot]` says how many"));
+    }
     let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     if free >= needed {
         return Ok(());

@@ -44,6 +44,14 @@ struct Known {
     schemas: BTreeMap<String, u64>,
     /// So many were made since, of what changed.
     steps: u64,
+    /// Bytes of that one's database.
+    bytes: u64,
+    /// Bytes of the log since it that were archived when this was looked up,
+    log_bytes: u64,
+    /// and what this node had read of the log by then.
+    read_bytes: u64,
+    /// Chosen once for the newest: by which part of the jitter the next one comes later.
+    rolled: u64,
 }
 
 impl Last {
@@ -61,10 +69,11 @@ impl Last {
 }
 
 impl Known {
-    fn of(full: &Manifest) -> Self {
+    fn of(full: &Manifest, read_bytes: u64) -> Self {
         let last = Last::of(full);
         let schemas = full.tables.iter().map(|table| (table.name.clone(), table.schema)).collect();
-        Self { any: last, full: last, schemas, steps: 0 }
+        let bytes = full.image.as_ref().map_or(0, |image| image.bytes);
+        Self { any: last, full: last, schemas, steps: 0, bytes, log_bytes: 0, read_bytes, rolled: full.id.chance() }
     }
 }
 
@@ -112,6 +121,7 @@ impl Leader {
         log: &Arc<dyn Log>,
         shelf: &Shelf,
         habits: &Habits,
+        read_bytes: u64,
     ) -> Result<Option<(What, Trigger)>, Failure> {
         self.looked = Instant::now();
         if self.claimant.hold(&**log, self.begun.elapsed()).await.map_err(unreachable_log)? != Hold::Held {
@@ -125,7 +135,8 @@ impl Leader {
             Some(last) => last.clone(),
             None => {
                 let (shelf, cluster) = (shelf.clone(), cluster.clone());
-                let last = apart(move || newest(&shelf, &cluster)).await??;
+                let sized = habits.due.full.log_bytes.is_some();
+                let last = apart(move || newest(&shelf, &cluster, sized, read_bytes)).await??;
                 self.last.insert(last).clone()
             }
         };
@@ -135,21 +146,28 @@ impl Leader {
             return Ok(Some((What::Full, Trigger::Asked)));
         }
         let Some(last) = last else { return Ok(Some((What::Full, Trigger::First))) };
-        let (entries, schemas) = db
-            .call(|db| Ok((db.positions().iter().map(|(_, seq)| seq).sum::<u64>(), db.schemas())))
+        let (entries, schemas, used_bytes) = db
+            .call(|db| Ok((db.positions().iter().map(|(_, seq)| seq).sum::<u64>(), db.schemas(), db.used_bytes()?)))
             .await
             .map_err(|error| unasked(&error))?;
         let altered = schemas != last.schemas;
         let due = habits.calendar.as_ref().and_then(|calendar| calendar.after(last.full.created_ms));
         let scheduled = due.is_some_and(|due| due <= crate::clock::unix_ms());
         let standing = Standing {
-            full: Some(last.full.since(entries)),
+            full: Some(Since {
+                log_bytes: last.log_bytes + read_bytes.saturating_sub(last.read_bytes),
+                growth_bytes: used_bytes.saturating_sub(last.bytes),
+                ..last.full.since(entries)
+            }),
             any: Some(last.any.since(entries)),
             steps: last.steps,
             altered,
             scheduled,
         };
-        Ok(due::next(&standing, &habits.due))
+        let jittered = |limits: due::Limits| limits.jittered(habits.jitter_percent, last.rolled);
+        let wish =
+            due::Wish { full: jittered(habits.due.full), incremental: jittered(habits.due.incremental), ..habits.due };
+        Ok(due::next(&standing, &wish))
     }
 
     /// Whether it is this node that makes them.
@@ -157,12 +175,12 @@ impl Leader {
         self.claimant.is_held(self.begun.elapsed())
     }
 
-    /// One was made here.
-    pub(super) fn made(&mut self, manifest: &Manifest) {
+    /// One was made here, where so much was read of the log.
+    pub(super) fn made(&mut self, manifest: &Manifest, read_bytes: u64) {
         if manifest.is_full() {
-            self.last = Some(Some(Known::of(manifest)));
+            self.last = Some(Some(Known::of(manifest, read_bytes)));
         } else if let Some(Some(last)) = &mut self.last {
-            (last.any, last.steps) = (Last::of(manifest), last.steps + 1);
+            (last.any, last.steps, last.rolled) = (Last::of(manifest), last.steps + 1, manifest.id.chance());
         }
         self.cut = Instant::now();
         // Those who asked later are still to be seen.
@@ -192,18 +210,21 @@ impl Leader {
     }
 }
 
-fn newest(shelf: &Shelf, cluster: &str) -> Result<Option<Known>, Failure> {
+fn newest(shelf: &Shelf, cluster: &str, sized: bool, read_bytes: u64) -> Result<Option<Known>, Failure> {
     let (opened, _) = shelf.open()?;
     let repo = Repo::new(&opened.store, cluster);
-    let (mut any, mut steps) = (None, 0);
+    let (mut any, mut steps, mut rolled) = (None, 0, None);
     for id in repo.ids()? {
         match repo.manifest(id) {
             Ok(manifest) if manifest.is_full() => {
-                let known = Known::of(&manifest);
-                return Ok(Some(Known { any: any.unwrap_or(known.full), steps, ..known }));
+                let known = Known::of(&manifest, read_bytes);
+                let log_bytes = if sized { repo.archived_bytes(&manifest.positions)? } else { 0 };
+                let rolled = rolled.unwrap_or(known.rolled);
+                return Ok(Some(Known { any: any.unwrap_or(known.full), steps, log_bytes, rolled, ..known }));
             }
             Ok(manifest) => {
                 any.get_or_insert(Last::of(&manifest));
+                rolled.get_or_insert(manifest.id.chance());
                 steps += 1;
             }
             Err(failure) if matches!(failure.kind(), Kind::Data | Kind::Missing) => {}

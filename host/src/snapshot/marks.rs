@@ -3,6 +3,7 @@
 //! A snapshot itself never changes. Each of these is an object of its own, with its time in its name; of two of a kind the
 //! later one holds.
 
+use super::expired::Expired;
 use super::repo::Repo;
 use super::stored;
 use crate::failure::{Failure, Kind};
@@ -42,7 +43,8 @@ pub struct Pruned {
     pub snapshots: Vec<String>,
     /// Objects that belonged to none.
     pub orphans: u64,
-    /// Segments of the archive that no snapshot leads up to any more, or that did not count.
+    /// Segments of the archive that nobody needs: no snapshot leads up to them, a wider one holds what is in them, or they
+    /// did not count.
     pub segments: u64,
     /// Objects that were removed, these and those of snapshots.
     pub objects: u64,
@@ -66,11 +68,13 @@ pub struct Grace {
     pub forgotten_ms: u64,
     /// Objects that belong to none: longer than the longest upload.
     pub orphans_ms: u64,
+    /// For so long back any point in time is reached; as far as snapshots lead, if nothing is said.
+    pub window_ms: Option<u64>,
 }
 
 impl Default for Grace {
     fn default() -> Self {
-        Self { forgotten_ms: 24 * 3_600_000, orphans_ms: 48 * 3_600_000 }
+        Self { forgotten_ms: 24 * 3_600_000, orphans_ms: 48 * 3_600_000, window_ms: None }
     }
 }
 
@@ -228,11 +232,12 @@ impl Repo<'_> {
                 names.push(name);
             }
         }
-        let archived =
-            self.superfluous(&ids.difference(&going).copied().collect(), |at| is_over(at, grace.forgotten_ms))?;
-        pruned.segments = archived.iter().filter(|(_, is_segment, _)| *is_segment).count() as u64;
-        pruned.bytes += archived.iter().map(|(_, _, size)| size).sum::<u64>();
-        names.extend(archived.into_iter().map(|(name, ..)| name));
+        let from_ms = grace.window_ms.map(|window| now.saturating_sub(window));
+        let left = ids.difference(&going).copied().collect();
+        let Expired { floors, objects } = self.expired(&left, |at| is_over(at, grace.forgotten_ms), from_ms)?;
+        pruned.segments = objects.iter().filter(|(_, is_segment, _)| *is_segment).count() as u64;
+        pruned.bytes += objects.iter().map(|(_, _, size)| size).sum::<u64>();
+        names.extend(objects.into_iter().map(|(name, ..)| name));
         let manifests = going.iter().filter(|id| ids.contains(id));
         let manifests = manifests.map(|id| self.name(&Object::Manifest(*id))).collect::<Result<Vec<_>, _>>()?;
         pruned.snapshots = going.iter().filter(|id| ids.contains(id)).map(ToString::to_string).collect();
@@ -251,6 +256,11 @@ impl Repo<'_> {
         pruned.objects = (manifests.len() + names.len() + said.len()) as u64;
         if dry_run {
             return Ok(pruned);
+        }
+        // First, so that nobody looks for what is gone.
+        for floor in &floors {
+            fault!("snapshot-floor");
+            self.say(floor, b"{}")?;
         }
         for names in [manifests, names, said] {
             for names in names.chunks(LIST_MAX as usize) {

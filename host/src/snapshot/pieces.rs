@@ -6,6 +6,7 @@
 use super::repo::{Repo, unreadable};
 use super::{stored, unwritten};
 use crate::failure::{Failure, Kind};
+use crate::storage::Content;
 use antiphon_core::snapshot::frame::{self, FRAME_BYTES, Packing};
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::layout::{Object, Part};
@@ -14,7 +15,7 @@ use antiphon_core::store::Put;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Most frames in one object.
@@ -32,6 +33,16 @@ pub(super) struct Pieces<'a> {
     pub(super) parallel: usize,
     /// Somebody wants to stop.
     pub(super) stop: &'a AtomicBool,
+    /// Some objects may be there already.
+    pub(super) goes_on: bool,
+    /// Nanoseconds of processor time that it took so far.
+    pub(super) spent: &'a AtomicU64,
+}
+
+/// Nanoseconds for which this thread had a processor.
+fn worked() -> u64 {
+    let said = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    said.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }
 
 /// Bytes of a file in one object, in a store that takes objects of this size.
@@ -67,6 +78,13 @@ impl Pieces<'_> {
     /// Stores one object, and reads it back.
     pub(super) fn put(&self, number: u32, object: &[u8]) -> Result<Stored, Failure> {
         let name = self.repo.name(&Object::Payload { snapshot: self.snapshot, part: self.part, number })?;
+        if self.goes_on {
+            let content = Content::of(object);
+            // Whatever else is there is replaced, and what can't be read is found by who writes it.
+            if crate::storage::get(self.repo.store(), &name, &content).is_ok() {
+                return Ok(Stored { bytes: content.size, blake3: content.hash.to_hex().to_string() });
+            }
+        }
         fault!("snapshot-put");
         let content = crate::storage::put(self.repo.store(), &name, object, Put::Replace)
             .map_err(|error| stored("cannot store a part of the snapshot", &error))?;
@@ -80,6 +98,20 @@ impl Pieces<'_> {
         let object = self.repo.store().get(&name, None).map_err(|error| stored(attempted(), &error))?;
         wanted.check(&object).map_err(|error| unreadable(&error).context(format!("{}: `{name}`", attempted())))?;
         Ok(object)
+    }
+
+    /// Reads one object that nothing is known of; gives what it is, and how much of a file it holds.
+    pub(super) fn read(&self, number: u32) -> Result<(Stored, u64), Failure> {
+        let name = self.repo.name(&Object::Payload { snapshot: self.snapshot, part: self.part, number })?;
+        let got = self.repo.store().get(&name, None);
+        let object = got.map_err(|error| stored(format!("failed to download snapshot {}", self.snapshot), &error))?;
+        let mut bytes = 0;
+        frame::unpack(&object, |raw| {
+            bytes += raw.len() as u64;
+            Ok::<_, Bad>(())
+        })
+        .map_err(|bad| bad.0.context(format!("`{name}`")))?;
+        Ok((Stored::of(&object), bytes))
     }
 
     /// Reads all objects and compares them; writes what they hold into a file, if there is one.
@@ -112,7 +144,7 @@ impl Pieces<'_> {
     fn each(&self, count: u32, work: impl Fn(u32) -> Result<(), Failure> + Sync) -> Result<(), Failure> {
         let next = AtomicU32::new(0);
         let failed: Mutex<Option<Failure>> = Mutex::new(None);
-        let run = || {
+        let work_on = || {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let is_over = || failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
@@ -125,6 +157,11 @@ impl Pieces<'_> {
                     return;
                 }
             }
+        };
+        let run = || {
+            let before = worked();
+            work_on();
+            self.spent.fetch_add(worked().saturating_sub(before), Ordering::Relaxed);
         };
         std::thread::scope(|scope| {
             for _ in 1..self.parallel.min(count as usize) {
@@ -157,5 +194,5 @@ impl From<frame::Error> for Bad {
 
 /// Somebody wants to stop.
 pub(super) fn stopped() -> Failure {
-    Failure::new(Kind::Busy, "it was stopped").hint("it is made anew after the next start")
+    Failure::new(Kind::Busy, "it was stopped").hint("it is gone on with after the next start")
 }

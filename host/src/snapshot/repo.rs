@@ -3,7 +3,7 @@
 use super::stored;
 use crate::failure::{Failure, Kind};
 use antiphon_core::snapshot::id::SnapshotId;
-use antiphon_core::snapshot::layout::Object;
+use antiphon_core::snapshot::layout::{Object, Part};
 use antiphon_core::snapshot::manifest::{self, Manifest};
 use antiphon_core::store::{LIST_MAX, Name, Put, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -115,6 +115,19 @@ impl<'s> Repo<'s> {
             .hint("somebody copied or renamed objects in the store; use another snapshot: `antiphon snapshot list`"));
         }
         Ok(manifest)
+    }
+
+    /// The numbers of the objects that a part of a snapshot lies in.
+    pub(super) fn numbers(&self, id: SnapshotId, of: Part) -> Result<Vec<u32>, Failure> {
+        let objects = self.objects(&format!("base/{id}/"))?.into_iter();
+        let mut numbers: Vec<u32> = objects
+            .filter_map(|(_, object, _)| match object {
+                Object::Payload { part, number, .. } if part == of => Some(number),
+                _ => None,
+            })
+            .collect();
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     /// The sizes of all that a snapshot consists of, as the store says them.

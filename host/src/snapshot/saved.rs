@@ -14,7 +14,7 @@ use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// How thoroughly a snapshot is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +47,10 @@ pub(super) struct Writing<'a> {
     pub(super) packing: Packing,
     pub(super) parallel: usize,
     pub(super) stop: &'a AtomicBool,
+    /// A part of it may be stored already.
+    pub(super) goes_on: bool,
+    /// Nanoseconds of processor time that it took.
+    pub(super) spent: AtomicU64,
 }
 
 impl Writing<'_> {
@@ -55,8 +59,15 @@ impl Writing<'_> {
         let traits = self.repo.store().traits();
         let traits = traits.map_err(|error| stored("cannot use the storage of snapshots", &error))?;
         let stride = stride(traits.max_object);
-        let pieces =
-            |part| Pieces { repo: self.repo, snapshot: manifest.id, part, parallel: self.parallel, stop: self.stop };
+        let pieces = |part| Pieces {
+            repo: self.repo,
+            snapshot: manifest.id,
+            part,
+            parallel: self.parallel,
+            stop: self.stop,
+            goes_on: self.goes_on,
+            spent: &self.spent,
+        };
         let (bytes, blake3) = hash(image)?;
         let index = Index {
             stride,
@@ -112,11 +123,21 @@ struct Reading<'a> {
 
 /// Nobody stops what a command waits for.
 static NEVER: AtomicBool = AtomicBool::new(false);
+/// Nor does anybody ask what it costs.
+static UNCOUNTED: AtomicU64 = AtomicU64::new(0);
 
 impl Reading<'_> {
     fn pieces(&self, part: Part) -> Pieces<'_> {
         let snapshot = self.manifest.id;
-        Pieces { repo: self.repo, snapshot, part, parallel: self.parallel, stop: &NEVER }
+        Pieces {
+            repo: self.repo,
+            snapshot,
+            part,
+            parallel: self.parallel,
+            stop: &NEVER,
+            goes_on: false,
+            spent: &UNCOUNTED,
+        }
     }
 
     fn image(&self) -> Result<(&Image, &Stored), Failure> {
@@ -163,6 +184,43 @@ impl Reading<'_> {
         }
         Ok(bytes)
     }
+}
+
+/// Makes the index of a snapshot anew, if it is damaged or gone: it says the hashes of all objects, which are read for that,
+/// and the manifest knows its own. Says whether that was needed.
+///
+/// # Errors
+/// When the objects are not those that it was made of.
+pub fn repair_index(repo: Repo<'_>, manifest: &Manifest, parallel: usize) -> Result<bool, Failure> {
+    let reading = Reading { repo, manifest, parallel };
+    let (_, wanted) = reading.image()?;
+    match reading.index() {
+        Ok(_) => return Ok(false),
+        Err(failure) if matches!(failure.kind(), Kind::Data | Kind::Missing) => {}
+        Err(failure) => return Err(failure),
+    }
+    let read = |part: Part| {
+        let numbers = repo.numbers(manifest.id, part)?;
+        numbers.into_iter().map(|number| reading.pieces(part).read(number)).collect::<Result<Vec<_>, Failure>>()
+    };
+    let image = read(Part::Image)?;
+    let of = |objects: &[(Stored, u64)]| objects.iter().map(|(stored, _)| stored.clone()).collect::<Vec<_>>();
+    let state = of(&read(Part::State)?);
+    let traits = repo.store().traits().map_err(|error| stored("cannot use the storage of snapshots", &error))?;
+    // All objects but the last hold as much; where there is but one, nobody knows how much it might have held.
+    let strides = [image.first().map_or(0, |(_, bytes)| *bytes), stride(traits.max_object), stride(u64::MAX)];
+    for stride in strides {
+        let packed = pack_index(&Index { stride, image: of(&image), state: state.clone() })?;
+        if wanted.check(&packed).is_ok() {
+            reading.pieces(Part::Index).put(0, &packed)?;
+            return Ok(true);
+        }
+    }
+    Err(Failure::new(
+        Kind::Data,
+        format!("the index of snapshot {} can't be made anew: objects of it are not as they were", manifest.id),
+    )
+    .hint("use another snapshot: `antiphon snapshot list`; a copy of the storage may have what is missing here"))
 }
 
 /// Looks at a snapshot without changing anything; `scratch` is a folder where one can be put together.

@@ -48,6 +48,11 @@ impl Shelf {
         Habits::of(&self.0.lock().unwrap_or_else(PoisonError::into_inner).config)
     }
 
+    /// The configuration.
+    pub(super) fn config(&self) -> Config {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).config.clone()
+    }
+
     /// How often another store was taken up: nothing that was known of the one before is true of it.
     pub(super) fn renewals(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).renewals

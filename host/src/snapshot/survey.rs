@@ -1,10 +1,12 @@
 //! Which snapshots there are, looked at now and then for those who watch over them.
 
+use super::archive::ends;
 use super::repo::Repo;
+use super::rhythm::{Run, rhythms};
 use super::shelf::Shelf;
 use crate::failure::{Failure, Kind};
 use antiphon_core::snapshot::id::SnapshotId;
-use antiphon_core::snapshot::manifest::Manifest;
+use antiphon_core::snapshot::manifest::{Manifest, Position};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -32,6 +34,12 @@ pub struct Survey {
     pub shots: Vec<Shot>,
     /// When the newest was found whole that was; 0: none was.
     pub verified_ms: u64,
+    /// Up to which entry each shard is archived.
+    pub archived: BTreeMap<u32, u64>,
+    /// Stretches of the log that nobody has any more.
+    pub holes: usize,
+    /// Of the newest that were due by time, the share that came in time.
+    pub on_time: Option<f64>,
 }
 
 /// One snapshot.
@@ -60,7 +68,9 @@ pub struct Shot {
 /// Looks, and remembers what can't change.
 #[derive(Default)]
 pub(super) struct Surveyor {
-    known: BTreeMap<SnapshotId, Shot>,
+    known: BTreeMap<SnapshotId, (Shot, Run)>,
+    /// Where full ones stand, all that there are.
+    bases: BTreeMap<SnapshotId, Option<BTreeMap<u32, Position>>>,
 }
 
 /// What a look found.
@@ -70,6 +80,9 @@ pub(super) struct Found {
     pub(super) shots: Vec<Shot>,
     pub(super) verified_ms: u64,
     pub(super) interval_ms: Option<u64>,
+    pub(super) archived: BTreeMap<u32, u64>,
+    pub(super) holes: usize,
+    pub(super) on_time: Option<f64>,
 }
 
 impl Surveyor {
@@ -91,18 +104,53 @@ impl Surveyor {
             match repo.manifest(*id) {
                 Ok(manifest) => {
                     let stored_bytes = repo.sizes(*id)?.values().sum();
-                    self.known.insert(*id, shot(&manifest, stored_bytes));
+                    self.known.insert(*id, (shot(&manifest, stored_bytes), Run::of(&manifest)));
                 }
                 // It does not count, or is gone by now.
                 Err(failure) if matches!(failure.kind(), Kind::Data | Kind::Missing) => {}
                 Err(failure) => return Err(failure),
             }
         }
-        for (id, shot) in &mut self.known {
+        for (id, (shot, _)) in &mut self.known {
             shot.verified_ms = marks.get(id).and_then(|marks| marks.verified_ms);
         }
-        let shots = self.known.values().rev().cloned().collect();
-        Ok(Found { place: opened.place.clone(), count: ids.len(), shots, verified_ms, interval_ms })
+        let shots = self.known.values().rev().map(|(shot, _)| shot.clone()).collect();
+        let runs = self.known.values().map(|(_, run)| run.clone()).collect();
+        let rhythms = rhythms(&shelf.config(), runs);
+        let (timed, on_time) = rhythms.iter().fold((0, 0), |(all, good), of| (all + of.runs, good + of.on_time));
+        let on_time = (timed > 0).then(|| on_time as f64 / timed as f64);
+        let archive = repo.archive()?;
+        let bases = self.bases(&repo, &ids)?;
+        let archived = ends(&archive, &bases).into_iter().map(|(shard, to)| (shard, to.seq)).collect();
+        Ok(Found {
+            place: opened.place.clone(),
+            count: ids.len(),
+            shots,
+            verified_ms,
+            interval_ms,
+            archived,
+            holes: archive.holes.len(),
+            on_time,
+        })
+    }
+
+    /// Where full ones stand, the newest first. What stands in a manifest never changes, so each is read once.
+    fn bases(&mut self, repo: &Repo<'_>, ids: &[SnapshotId]) -> Result<Vec<BTreeMap<u32, Position>>, Failure> {
+        self.bases.retain(|id, _| ids.contains(id));
+        for id in ids {
+            if self.bases.contains_key(id) {
+                continue;
+            }
+            match repo.manifest(*id) {
+                Ok(manifest) => {
+                    let stands = manifest.is_full().then_some(manifest.positions);
+                    self.bases.insert(*id, stands);
+                }
+                Err(failure) if matches!(failure.kind(), Kind::Data | Kind::Missing) => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(self.bases.values().rev().flatten().cloned().collect())
     }
 }
 

@@ -216,7 +216,17 @@ impl<'a> Travel<'a> {
             let first = if behind { bounds.first.max(archived + 1) } else { bounds.first };
             if bounds.last >= first {
                 let (epoch, last) = (at.epoch, bounds.last);
-                segments.push(Segment { epoch, shard, first, last, from_ms: 0, to_ms: 0, hash: 0, level: LOG });
+                segments.push(Segment {
+                    epoch,
+                    shard,
+                    first,
+                    last,
+                    from_ms: 0,
+                    to_ms: 0,
+                    hash: 0,
+                    term: 0,
+                    level: LOG,
+                });
             }
         }
         Ok(segments)
@@ -414,6 +424,7 @@ impl<'a> Travel<'a> {
             at: Some(placement(at)),
             after: at.seq,
             is_at_base: true,
+            of: None,
             ended: false,
             waiting: None,
             is_holed: false,

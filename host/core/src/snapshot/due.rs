@@ -35,6 +35,19 @@ pub struct Limits {
     pub growth_bytes: Option<u64>,
 }
 
+impl Limits {
+    /// The same with an interval that is longer by up to so many hundredths; by which share of them, somebody rolls once
+    /// for each snapshot.
+    #[must_use]
+    pub fn jittered(self, percent: u64, rolled: u64) -> Self {
+        let longer = |interval: u64| {
+            let most = interval.saturating_mul(percent) / 100;
+            interval.saturating_add(rolled.checked_rem(most.saturating_add(1)).unwrap_or(0))
+        };
+        Self { interval_ms: self.interval_ms.map(longer), ..self }
+    }
+}
+
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wish {
@@ -101,6 +114,8 @@ pub enum Trigger {
     Asked,
     /// The log was cut before it was archived.
     Hole,
+    /// It was begun before the maker was stopped.
+    Left,
 }
 
 impl Trigger {
@@ -118,6 +133,7 @@ impl Trigger {
             Self::Chain => "chain",
             Self::Asked => "asked",
             Self::Hole => "hole",
+            Self::Left => "left",
         }
     }
 }
@@ -135,6 +151,7 @@ impl fmt::Display for Trigger {
             Self::Chain => "there are many incremental ones since the last full one",
             Self::Asked => "somebody asked for it",
             Self::Hole => "the log was cut before it was archived",
+            Self::Left => "it was begun before the start",
         })
     }
 }
@@ -221,6 +238,31 @@ mod tests {
     #[test]
     fn there_is_a_pause_between_two() {
         assert_eq!(next(&standing(since(500, 900_000), since(0, 20_000)), &wish()), None);
+    }
+
+    #[test]
+    fn bytes_make_one_due() {
+        let limits = Limits { log_bytes: Some(1_000), growth_bytes: Some(500), ..Limits::default() };
+        let wish = Wish { full: limits, ..wish() };
+        let due = |log_bytes, growth_bytes| {
+            let since = Some(Since { age_ms: MINUTE, changes: 1, log_bytes, growth_bytes });
+            next(&standing(since, since), &wish)
+        };
+        assert_eq!(due(999, 499), None);
+        assert_eq!(due(1_000, 0), Some((Kind::Full, Trigger::LogBytes)));
+        assert_eq!(due(0, 500), Some((Kind::Full, Trigger::Growth)));
+    }
+
+    #[test]
+    fn an_interval_is_a_little_longer_each_time_by_others() {
+        let limits = wish().full;
+        let jittered = |percent, rolled| limits.jittered(percent, rolled).interval_ms.unwrap();
+        let (interval, most) = (1_440 * MINUTE, 72 * MINUTE);
+        assert_eq!(jittered(0, u64::MAX), interval);
+        assert_eq!((jittered(5, 0), jittered(5, 7), jittered(5, most)), (interval, interval + 7, interval + most));
+        assert!((0..99).all(|n| (interval..=interval + most).contains(&jittered(5, n * 987_654_321))));
+        assert_eq!(limits.jittered(5, 7).changes, limits.changes);
+        assert_eq!(Limits::default().jittered(5, 7), Limits::default());
     }
 
     #[test]

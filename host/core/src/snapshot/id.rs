@@ -27,6 +27,12 @@ impl SnapshotId {
     pub fn millis(self) -> u64 {
         u64::try_from(self.0 >> CHANCE_BITS).unwrap_or(u64::MAX)
     }
+
+    /// Of its chance, as much as fits.
+    #[must_use]
+    pub fn chance(self) -> u64 {
+        u64::try_from(self.0 & u128::from(u64::MAX)).unwrap_or(0)
+    }
 }
 
 impl fmt::Display for SnapshotId {

@@ -30,8 +30,24 @@ pub struct Segment {
     pub to_ms: u64,
     /// The first bytes of the content's hash: the same stretch with another content has another name.
     pub hash: u64,
+    /// The term of who archived it; 0 from before there were terms.
+    pub term: u64,
     /// How often it was merged out of smaller ones.
     pub level: u8,
+}
+
+/// Since when somebody archives a shard: what others who began earlier store behind this place does not count. They may
+/// have read it of a log that has lost it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Term {
+    /// Which log.
+    pub epoch: u64,
+    /// The shard.
+    pub shard: u32,
+    /// Its number: later ones have higher ones, and no two nodes the same.
+    pub term: u64,
+    /// The last entry that was archived when it began, and was the log's.
+    pub after: u64,
 }
 
 /// What an object is, by its name.
@@ -62,6 +78,17 @@ pub enum Object {
     SegmentPart(Segment, u32),
     /// A stretch of the log that does not count: what is in it the log has lost.
     Void(Segment),
+    /// Somebody begins to archive a shard.
+    Term(Term),
+    /// Of a shard, segments up to this entry were let go of: points up to there are those of snapshots alone.
+    Floor {
+        /// Which log.
+        epoch: u64,
+        /// The shard.
+        shard: u32,
+        /// The entry.
+        seq: u64,
+    },
     /// A stretch of the log that nobody has any more.
     Hole {
         /// Which log.
@@ -114,6 +141,10 @@ impl Object {
             Self::Segment(segment) => segment.to_string(),
             Self::SegmentPart(segment, number) => format!("part/{segment}/{number:06}.frm"),
             Self::Void(segment) => format!("void/{segment}"),
+            Self::Term(Term { epoch, shard, term, after }) => {
+                format!("term/{epoch:016x}/{shard}/{term:016x}-{after:020}.json")
+            }
+            Self::Floor { epoch, shard, seq } => format!("floor/{epoch:016x}/{shard}/{seq:020}.json"),
             Self::Hole { epoch, shard, first, last } => {
                 format!("hole/{epoch:016x}/{shard}/{first:020}-{last:020}.json")
             }
@@ -157,16 +188,31 @@ impl Object {
                 let (segment, number) = rest.strip_suffix(".frm")?.rsplit_once('/')?;
                 Some(Self::SegmentPart(Segment::whole(segment)?, number.parse().ok()?))
             }
+            "term" => {
+                let (epoch, shard, rest) = of_shard(rest.strip_suffix(".json")?)?;
+                let (term, after) = rest.split_once('-')?;
+                let (term, after) = (u64::from_str_radix(term, 16).ok()?, after.parse().ok()?);
+                Some(Self::Term(Term { epoch, shard, term, after }))
+            }
+            "floor" => {
+                let (epoch, shard, seq) = of_shard(rest.strip_suffix(".json")?)?;
+                Some(Self::Floor { epoch, shard, seq: seq.parse().ok()? })
+            }
             "hole" => {
-                let mut parts = rest.strip_suffix(".json")?.split('/');
-                let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
-                let shard = parts.next()?.parse().ok()?;
-                let (first, last) = parts.next()?.split_once('-')?;
+                let (epoch, shard, rest) = of_shard(rest.strip_suffix(".json")?)?;
+                let (first, last) = rest.split_once('-')?;
                 Some(Self::Hole { epoch, shard, first: first.parse().ok()?, last: last.parse().ok()? })
             }
             _ => Segment::read(folder, rest).map(Self::Segment),
         }
     }
+}
+
+/// The log and the shard that a name begins with, and the rest of it.
+fn of_shard(name: &str) -> Option<(u64, u32, &str)> {
+    let (epoch, rest) = name.split_once('/')?;
+    let (shard, rest) = rest.split_once('/')?;
+    Some((u64::from_str_radix(epoch, 16).ok()?, shard.parse().ok()?, rest))
 }
 
 impl Segment {
@@ -180,28 +226,48 @@ impl Segment {
             "" => 0,
             level => level.parse().ok()?,
         };
-        let mut parts = rest.strip_suffix(".seg")?.split('/');
-        let epoch = u64::from_str_radix(parts.next()?, 16).ok()?;
-        let shard = parts.next()?.parse().ok()?;
-        let mut numbers = parts.next()?.split('-');
+        let (epoch, shard, rest) = of_shard(rest.strip_suffix(".seg")?)?;
+        let mut numbers = rest.split('-');
         let mut next = || numbers.next();
         let first = next()?.parse().ok()?;
         let last = next()?.parse().ok()?;
         let from_ms = next()?.parse().ok()?;
         let to_ms = next()?.parse().ok()?;
         let hash = u64::from_str_radix(next()?, 16).ok()?;
-        Some(Self { epoch, shard, first, last, from_ms, to_ms, hash, level })
+        let term = next().map_or(Some(0), |term| u64::from_str_radix(term, 16).ok())?;
+        Some(Self { epoch, shard, first, last, from_ms, to_ms, hash, term, level })
     }
 }
 
 impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { epoch, shard, first, last, from_ms, to_ms, hash, level } = self;
+        let Self { epoch, shard, first, last, from_ms, to_ms, hash, term, level } = self;
         match level {
             0 => write!(f, "log")?,
             level => write!(f, "log{level}")?,
         }
-        write!(f, "/{epoch:016x}/{shard}/{first:020}-{last:020}-{from_ms:013}-{to_ms:013}-{hash:016x}.seg")
+        write!(f, "/{epoch:016x}/{shard}/{first:020}-{last:020}-{from_ms:013}-{to_ms:013}-{hash:016x}")?;
+        match term {
+            0 => f.write_str(".seg"),
+            term => write!(f, "-{term:016x}.seg"),
+        }
+    }
+}
+
+impl Term {
+    /// The next one of a shard, for this node.
+    #[must_use]
+    pub fn after(highest: u64, node: u64) -> u64 {
+        // Two nodes that begin at once have different ones all the same.
+        ((highest >> 32) + 1) << 32 | node & 0xffff_ffff
+    }
+
+    /// Whether a segment does not count because of it.
+    #[must_use]
+    pub fn overrules(&self, segment: &Segment) -> bool {
+        (self.epoch, self.shard) == (segment.epoch, segment.shard)
+            && self.term > segment.term
+            && self.after < segment.last
     }
 }
 
@@ -211,7 +277,7 @@ mod tests {
 
     fn segment(level: u8) -> Segment {
         let (first, last) = (1, u64::MAX);
-        Segment { epoch: 7, shard: 12, first, last, from_ms: 1, to_ms: 1_700_000_000_000, hash: 0xabc, level }
+        Segment { epoch: 7, shard: 12, first, last, from_ms: 1, to_ms: 1_700_000_000_000, hash: 0xabc, term: 0, level }
     }
 
     #[test]
@@ -229,7 +295,10 @@ mod tests {
             Object::Segment(segment(0)),
             Object::Segment(segment(2)),
             Object::SegmentPart(segment(0), 17),
+            Object::Segment(Segment { term: u64::MAX, ..segment(0) }),
             Object::Void(segment(1)),
+            Object::Term(Term { epoch: 1, shard: 2, term: u64::MAX, after: 4 }),
+            Object::Floor { epoch: 1, shard: 2, seq: 3 },
             Object::Hole { epoch: 1, shard: 2, first: 3, last: 4 },
         ] {
             let name = object.name();
@@ -243,6 +312,19 @@ mod tests {
     fn the_newest_snapshot_is_listed_first() {
         let manifest = |millis| Object::Manifest(SnapshotId::new(millis, 0)).name();
         assert!(manifest(1_700_000_000_001) < manifest(1_700_000_000_000));
+    }
+
+    #[test]
+    fn who_began_earlier_is_overruled_behind_the_place_where_another_began() {
+        let (mine, other) = (Term::after(0, 5), Term::after(0, 1 << 40 | 9));
+        assert!(mine != other && mine > 0 && Term::after(mine.max(other), 0) > mine.max(other));
+        let of = |last, term| Segment { first: last, last, term, ..segment(0) };
+        let begun = Term { epoch: 7, shard: 12, term: other, after: 10 };
+        assert!(begun.overrules(&of(11, 0)) && begun.overrules(&of(11, mine)));
+        assert!(
+            !begun.overrules(&of(10, 0)) && !begun.overrules(&of(11, other)) && !begun.overrules(&of(11, other + 1))
+        );
+        assert!(!Term { epoch: 8, ..begun }.overrules(&of(11, 0)) && !Term { shard: 1, ..begun }.overrules(&of(11, 0)));
     }
 
     #[test]

@@ -176,7 +176,7 @@ mod tests {
 
     fn segment(first: u64, last: u64) -> Segment {
         let (from_ms, to_ms) = (first * 1_000, last * 1_000);
-        Segment { epoch: EPOCH, shard: 1, first, last, from_ms, to_ms, hash: first, level: 0 }
+        Segment { epoch: EPOCH, shard: 1, first, last, from_ms, to_ms, hash: first, term: 0, level: 0 }
     }
 
     fn read(bases: &[Base], segments: &[Segment], target: &Target) -> (u64, Vec<(u64, u64)>) {

@@ -16,12 +16,12 @@ const FORMAT: u32 = 1;
 /// Bytes of an entry besides its frame, at most.
 pub const ENTRY_BYTES: usize = 8 + 4 + 8 + 1 + 16 + 4;
 
-/// Who appended an entry, as far as the log itself knew.
+/// Who appended an entry, as far as the log itself knows: what the entry says of it is the writer's own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// The log did not look.
+    /// The log doesn't look: whoever can write to it may say anything.
     Untold,
-    /// It came where any node may write.
+    /// It stands where any node may write, which is where a shard's first entry goes.
     Anyone,
     /// It came by the way that only this origin has.
     Origin(Origin),
@@ -64,6 +64,14 @@ pub struct Head {
     pub before: Option<Position>,
     /// Nodes whose entries are in it.
     pub nodes: Vec<u64>,
+    /// The term of who archived it.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub term: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_none(term: &u64) -> bool {
+    *term == 0
 }
 
 /// What an object under a segment's name holds.
@@ -88,7 +96,7 @@ pub enum Error {
 
 /// A segment's head.
 #[must_use]
-pub fn head(cluster: &str, at: (u64, u32), entries: &[Logged], before: Option<Position>) -> Head {
+pub fn head(cluster: &str, at: (u64, u32), term: u64, entries: &[Logged], before: Option<Position>) -> Head {
     let mut nodes: Vec<u64> = entries
         .iter()
         .filter_map(|entry| if let Sender::Origin(origin) = entry.sender { Some(origin.node) } else { None })
@@ -105,6 +113,7 @@ pub fn head(cluster: &str, at: (u64, u32), entries: &[Logged], before: Option<Po
         entries: entries.len() as u64,
         before,
         nodes,
+        term,
     }
 }
 
@@ -257,7 +266,7 @@ mod tests {
 
     fn written() -> Vec<u8> {
         let before = Some(Position { epoch: 9, seq: 10, time: 4, checksum: 5 });
-        write(&head("c0ffee", (9, 2), &entries(), before), &entries())
+        write(&head("c0ffee", (9, 2), 3, &entries(), before), &entries())
     }
 
     #[test]
@@ -265,7 +274,7 @@ mod tests {
         let Content::Whole(head, read) = read(&written()).unwrap() else { panic!("it is whole") };
         assert_eq!(read, entries());
         assert_eq!((head.first, head.last, head.entries, head.shard), (11, 15, 3, 2));
-        assert_eq!(head.nodes, [7]);
+        assert_eq!((head.nodes, head.term), (vec![7], 3));
         let parts = vec![Stored::of(b"one"), Stored::of(b"two")];
         assert_eq!(super::read(&write_parted(&parts)), Ok(Content::Parted(parts)));
     }
@@ -285,9 +294,9 @@ mod tests {
             vec![logged(11, 1, Sender::Untold, b""), logged(13, 1, Sender::Untold, b"")],
             vec![logged(11, 1, Sender::Untold, b""), logged(11, 1, Sender::Untold, b"")],
         ] {
-            assert!(read(&write(&head("c", (1, 1), &wrong, None), &wrong)).is_err());
+            assert!(read(&write(&head("c", (1, 1), 0, &wrong, None), &wrong)).is_err());
         }
-        let later = Head { format: FORMAT + 1, ..head("c", (1, 1), &entries(), None) };
+        let later = Head { format: FORMAT + 1, ..head("c", (1, 1), 0, &entries(), None) };
         assert_eq!(read(&write(&later, &entries())), Err(Error::Newer(FORMAT + 1)));
     }
 

@@ -8,7 +8,7 @@ use crate::cli::json_line;
 use crate::cli::shown::{bytes, count};
 use crate::cli::snapshot::{PARALLEL, Source};
 use crate::failure::{Failure, Kind};
-use crate::snapshot::{Level, check};
+use crate::snapshot::{Level, check, repair_index};
 
 /// Check that every snapshot has all of its objects, and count those that belong to none
 #[derive(Debug, clap::Args)]
@@ -16,6 +16,9 @@ pub(in crate::cli) struct Check {
     /// Read every byte, and compare it with what was put
     #[arg(long)]
     read_data: bool,
+    /// Make the index of a snapshot anew where it is damaged or gone, from its objects
+    #[arg(long)]
+    repair_index: bool,
     #[command(flatten)]
     source: Source,
     /// Print JSON
@@ -27,6 +30,9 @@ pub(in crate::cli) struct Check {
 struct Report {
     snapshots: u64,
     damaged: Vec<Damaged>,
+    /// Snapshots whose index was made anew.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    repaired: Vec<String>,
     objects: u64,
     stored_bytes: u64,
     orphans: u64,
@@ -48,8 +54,12 @@ impl Check {
         let shown = found.progress("reading");
         for id in repo.ids()? {
             report.snapshots += 1;
-            let checked =
-                repo.manifest(id).and_then(|manifest| check(repo, &manifest, level, PARALLEL, &std::env::temp_dir()));
+            let checked = repo.manifest(id).and_then(|manifest| {
+                if self.repair_index && manifest.is_full() && repair_index(repo, &manifest, PARALLEL)? {
+                    report.repaired.push(id.to_string());
+                }
+                check(repo, &manifest, level, PARALLEL, &std::env::temp_dir())
+            });
             match checked {
                 Ok(checked) => {
                     report.objects += checked.objects;
@@ -67,6 +77,9 @@ impl Check {
         if self.json {
             json_line(&mut out, &report)?;
         } else {
+            for id in &report.repaired {
+                writeln!(out, "{id}  its index was made anew")?;
+            }
             for Damaged { id, why } in &report.damaged {
                 writeln!(out, "{id}  BAD: {why}")?;
             }

@@ -122,7 +122,7 @@ impl Forget {
             }
         }
         if self.prune && !self.dry_run {
-            super::prune::say(&mut out, &repo.prune(Grace::default(), false)?, false, self.json)?;
+            super::prune::say(&mut out, &repo.prune(Grace::of(&found.config), false)?, false, self.json)?;
         }
         Ok(out.flush()?)
     }

@@ -40,6 +40,26 @@ impl FromStr for Seqs {
     }
 }
 
+impl Seqs {
+    /// What they mean among so many shards.
+    pub(super) fn among(&self, shards: usize, argument: &str) -> Result<BTreeMap<u32, u64>, Failure> {
+        let Self(places) = self;
+        let mut seqs = BTreeMap::new();
+        for (shard, seq) in places {
+            let shard = match shard {
+                Some(shard) => *shard,
+                None if shards == 1 => 1,
+                None => {
+                    return Err(Failure::usage(format!("there are {shards} shards, and one number is given"))
+                        .hint(format!("say which one, or several: `{argument} 1:200,2:180`")));
+                }
+            };
+            seqs.insert(shard, *seq);
+        }
+        Ok(seqs)
+    }
+}
+
 /// A point: by place or by time.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[group(multiple = false)]
@@ -69,22 +89,10 @@ impl Point {
 
     /// What it means among so many shards.
     pub(in crate::cli) fn target(&self, shards: usize) -> Result<Target, Failure> {
-        let Some(Seqs(places)) = &self.to_seq else {
+        let Some(seqs) = &self.to_seq else {
             return Ok(self.to_time.map_or(Target::Newest, Target::Time));
         };
-        let mut seqs = BTreeMap::new();
-        for (shard, seq) in places {
-            let shard = match shard {
-                Some(shard) => *shard,
-                None if shards == 1 => 1,
-                None => {
-                    return Err(Failure::usage(format!("there are {shards} shards, and one number is given"))
-                        .hint("say which one, or several: `--to-seq 1:200,2:180`"));
-                }
-            };
-            seqs.insert(shard, *seq);
-        }
-        Ok(Target::Seq(seqs))
+        seqs.among(shards, "--to-seq").map(Target::Seq)
     }
 }
 

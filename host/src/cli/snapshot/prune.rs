@@ -8,9 +8,10 @@ use crate::cli::shown::{bytes, count, moment};
 use crate::failure::Failure;
 use crate::snapshot::{Grace, Pruned};
 
-/// Remove snapshots that were forgotten a day ago, and objects that belong to none
+/// Remove snapshots that were forgotten a day ago, what of the archive is superfluous, and objects that belong to none
 ///
-/// Objects of a snapshot that is still being made belong to none yet, so they have two days.
+/// Of the archive goes what no snapshot leads up to, what lies within merged segments, and what is older than
+/// `pitr_window`. Objects of a snapshot that is still being made belong to none yet, so they have two days.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Prune {
     /// How long ago a snapshot must have been forgotten: an age as 12h, or 0s
@@ -29,7 +30,7 @@ pub(in crate::cli) struct Prune {
 impl Prune {
     pub(super) fn run(self) -> Result<(), Failure> {
         let found = self.source.open()?;
-        let usual = Grace::default();
+        let usual = Grace::of(&found.config);
         let forgotten_ms = self.grace.map_or(usual.forgotten_ms, |since| crate::clock::unix_ms().saturating_sub(since));
         let pruned = found.repo().prune(Grace { forgotten_ms, ..usual }, self.dry_run)?;
         say(&mut io::stdout().lock(), &pruned, self.dry_run, self.json)
