@@ -281,6 +281,7 @@ fn a_command_line_that_makes_no_sense_exits_2() {
     hint: `antiphon log peek`: Print the changes in the log, one a line
     hint: `antiphon log info`: Say how far each shard reaches, what the cluster agreed to, and who wrote
     hint: `antiphon log truncate`: Have the running node let go of entries that nobody needs any more
+    hint: `antiphon log reseed`: Begin a log again that was lost, with the rows of this database
     ");
 }
 

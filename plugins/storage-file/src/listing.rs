@@ -45,10 +45,17 @@ impl Listing<'_> {
             entries => entries?,
         };
         for entry in entries {
-            let entry = entry?;
+            let entry = match entry {
+                // It got another name meanwhile, or was removed.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+                entry => entry?,
+            };
             let name = entry.file_name();
             if let Some(text) = name.to_str().filter(|_| !is_aside(&name)) {
-                let kind = entry.file_type()?;
+                let kind = match entry.file_type() {
+                    Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+                    kind => kind?,
+                };
                 // With the `/` a folder stands where its keys do: `a.b` and `a-b` come before `a/b`.
                 if kind.is_dir() {
                     keys.push(format!("{above}{text}/"));
