@@ -109,7 +109,7 @@ mod tests {
                     piece.write(7);
                     piece.add(before - 1).write(9);
                     piece = Memory.realloc(piece, layout, size);
-                    assert!(!piece.is_null() && piece.addr() % align == 0, "{size} at {align}");
+                    assert!(!piece.is_null() && piece.addr().is_multiple_of(align), "{size} at {align}");
                     if kept > 1 {
                         assert_eq!(piece.read(), 7, "{size} at {align}");
                     }
