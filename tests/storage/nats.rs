@@ -106,38 +106,34 @@ fn a_bucket_that_only_its_leader_answers_for() {
     assert_eq!(opened.store.get(&name("a"), None).unwrap(), b"less");
 }
 
-/// What becomes of one piece of an object: how far it stands before the last message, and what comes instead.
-type Damage<'a> = &'a dyn Fn(&str) -> (u64, Option<Vec<u8>>);
-
 /// Pieces that were changed, or that somebody took away, are no object.
 #[test]
 fn f09_pieces_that_are_not_what_was_put_are_no_object() {
     let broker = Broker::start();
     let opened = store(&broker.url(), "[snapshot.nats]\nbucket = 'one'");
     let body = noise(4, 2 << 20);
-    let damaged = |damage: Damage<'_>| {
+    // The message of the name is the last one, and four pieces stand before it.
+    let damaged = |back: u64, other: Option<usize>| {
         opened.store.put(&name("a"), &body, Put::Replace).unwrap();
         by_its_client(&broker.url(), async |context| {
             let bucket = context.get_object_store("one").await.unwrap();
             let nuid = bucket.info("a").await.unwrap().nuid;
             let stream = context.get_stream("OBJ_one").await.unwrap();
             let last = stream.cached_info().state.last_sequence;
-            let (back, other) = damage(&nuid);
             assert!(stream.delete_message(last - back).await.unwrap());
             if let Some(other) = other {
-                context.publish(format!("$O.one.C.{nuid}"), other.into()).await.unwrap().await.unwrap();
+                context.publish(format!("$O.one.C.{nuid}"), vec![7; other].into()).await.unwrap().await.unwrap();
             }
         });
         opened.component.get(&name("a"), None).unwrap_err()
     };
-    // The message of the name is the last one, and four pieces stand before it.
     let piece = 512 << 10;
     for error in [
-        damaged(&|_| (1, None)),
-        damaged(&|_| (4, None)),
-        damaged(&|_| (1, Some(vec![7; piece]))),
-        damaged(&|_| (1, Some(vec![7; piece - 1]))),
-        damaged(&|_| (1, Some(vec![7; piece + 1]))),
+        damaged(1, None),
+        damaged(4, None),
+        damaged(1, Some(piece)),
+        damaged(1, Some(piece - 1)),
+        damaged(1, Some(piece + 1)),
     ] {
         assert_eq!(error.kind, ErrorKind::Temporary, "{error}");
         assert!(error.message.starts_with("cannot get `a`"), "{error}");
