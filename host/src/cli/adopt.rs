@@ -84,9 +84,9 @@ impl Adopt {
                 .hint("a database that was not needs nothing of this: `antiphon run`"));
         }
         if self.json {
-            json_line(&mut std::io::stdout().lock(), &Shown::of(&adopted))?
+            json_line(&mut std::io::stdout().lock(), &Shown::of(&adopted))?;
         } else {
-            tell(&adopted)?
+            tell(&adopted)?;
         }
         let forgotten: u64 = adopted.unsent.iter().filter(|of| of.obstacle.is_some()).map(|of| of.changes).sum();
         if !adopted.done && !self.dry_run && forgotten > 0 {
