@@ -56,6 +56,52 @@ fn c66_a_deleted_directory_of_a_log_begins_again() {
     go_on(&mut a, &mut b);
 }
 
+/// What was archived of the log that is lost stays, and the one that begins again is archived as any other.
+#[test]
+fn c65_points_of_before_and_after_are_there() {
+    let place = place();
+    let (mut a, mut b) = (site(&place, "a"), site(&place, "b"));
+    a.start();
+    b.start();
+    a.sql("INSERT INTO t VALUES (1, 'before')");
+    settled(&[&a, &b]);
+    let create = || {
+        let made = place.run(["snapshot", "create", "--config", "a.toml"]);
+        assert_eq!(made.code, Some(0), "{}", made.stderr);
+    };
+    create();
+    let restored = |arguments: &[&str]| {
+        let place_of = "restored.db";
+        let _ = std::fs::remove_file(place.path(place_of));
+        let config = ["--output", place_of, "--config", "a.toml"];
+        let done = place.run([&["snapshot", "restore"], arguments, &config].concat());
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        let conn = rusqlite::Connection::open(place.path(place_of)).unwrap();
+        conn.query_row("SELECT group_concat(v, ' ') FROM (SELECT v FROM t ORDER BY id)", [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    assert_eq!(restored(&[]), "before");
+    let first = place.run(["snapshot", "list", "--json", "--config", "a.toml"]).stdout;
+    let first: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    let id = first["id"].as_str().unwrap().to_owned();
+    a.term();
+    b.term();
+    std::fs::remove_dir_all(place.path("log")).unwrap();
+    assert_eq!(place.run(["log", "reseed", "--config", "a.toml"]).code, Some(0));
+    a.start();
+    b.start();
+    b.sql("INSERT INTO t VALUES (2, 'after')");
+    settled(&[&a, &b]);
+    create();
+    a.sql("INSERT INTO t VALUES (3, 'later')");
+    settled(&[&a, &b]);
+    create();
+    assert_eq!(restored(&[]), "before after later");
+    assert_eq!(restored(&[&id]), "before");
+    let checked = place.run(["repo", "check", "--read-data", "--config", "a.toml"]);
+    assert_eq!(checked.code, Some(0), "{}{}", checked.stdout, checked.stderr);
+}
+
 /// A log that no node can go on from is let go of, if the user says so, and only then.
 #[test]
 fn c66_a_log_is_let_go_of_only_if_that_is_said() {
