@@ -312,8 +312,7 @@ fn f17_an_entry_of_a_later_version_waits_for_one_who_reads_it() {
     a.sql("INSERT INTO t VALUES (1, 'by another version')");
     a.publish();
     let position = b.with(|db| db.position(1).seq);
-    let entries = block_on(b.log.read(1, position, usize::MAX)).unwrap();
-    let mut later = entries.clone();
+    let mut later = block_on(b.log.read(1, position, usize::MAX)).unwrap();
     later[0].frame[4] += 1;
     let applied = b.apply_placed(1, later);
     let stop = format!("{:?}", applied.stop);
