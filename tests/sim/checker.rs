@@ -287,12 +287,14 @@ impl Witness {
             if position < fold.position {
                 return Err(format!("the position in shard {shard} went back from {} to {position}", fold.position));
             }
-            moved |= position > fold.position;
             if position == fold.position {
                 continue;
             }
+            let entries = &log[shard as usize - 1][at(fold.position)..at(position)];
+            // Where a log begins again nothing is applied: what is hidden comes out at the next entry.
+            moved |= entries.iter().any(|entry| !matches!(entry.body, Body::Anew(_)));
             let known = (fold.evicted.len(), fold.doubtful.len());
-            for entry in &log[shard as usize - 1][at(fold.position)..at(position)] {
+            for entry in entries {
                 fold.entry(entry, shard == 1, &mut self.decisions)?;
             }
             let evicted = fold.evicted[known.0..].iter().map(|(clash, loser)| (clash, loser));

@@ -60,6 +60,7 @@ impl World<'_> {
         (self.is_emptied, self.has_begun_again, self.has_rolled) = (false, true, true);
         self.coverage.see("began again");
         self.observe(node)?;
+        let places: Vec<u64> = places.iter().map(|(_, place)| place.seq).collect();
         Ok(format!("the log begins again with what this node has, at {places:?}"))
     }
 
