@@ -212,23 +212,15 @@ async fn unfounded(
         if number <= image.received(shard, db.origin()) {
             continue;
         }
-        // Up to where the image stands, one log is the other, unless it began again.
-        match image.leads_through(shard, at).map_err(database)? {
-            Some(true) => continue,
-            Some(false) => {
-                unfounded.insert((shard, number));
-                continue;
-            }
-            None => {}
-        }
         let stands = match known.get(&(shard, at.seq)) {
             Some(stands) => *stands,
             None => {
-                let stands = log.stands(shard, at.seq).await.map_err(unreachable_log)?;
+                let stands = log.stands(shard, at.seq.max(1)).await.map_err(unreachable_log)?;
                 *known.entry((shard, at.seq)).or_insert(stands)
             }
         };
-        if stands != Some(at) {
+        // Also where the image stands further on: it may have come there by what the log has taken since.
+        if !image.leads_through(shard, at, stands).map_err(database)? {
             unfounded.insert((shard, number));
         }
     }

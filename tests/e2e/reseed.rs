@@ -77,8 +77,10 @@ fn c65_points_of_before_and_after_are_there() {
         let done = place.run([&["snapshot", "restore"], arguments, &config].concat());
         assert_eq!(done.code, Some(0), "{}", done.stderr);
         let conn = rusqlite::Connection::open(place.path(place_of)).unwrap();
-        conn.query_row("SELECT group_concat(v, ' ') FROM (SELECT v FROM t ORDER BY id)", [], |row| row.get::<_, String>(0))
-            .unwrap()
+        conn.query_row("SELECT group_concat(v, ' ') FROM (SELECT v FROM t ORDER BY id)", [], |row| {
+            row.get::<_, String>(0)
+        })
+        .unwrap()
     };
     assert_eq!(restored(&[]), "before");
     let first = place.run(["snapshot", "list", "--json", "--config", "a.toml"]).stdout;

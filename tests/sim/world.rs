@@ -10,7 +10,7 @@ use crate::schema::{DDL, LATE_DDL, STOCK, TABLES, WATCH_DDL, WIDEN_DDL};
 use crate::workload;
 use antiphon::clock::testing as clock;
 use antiphon::flaw::testing::on_fault;
-use antiphon::log::{Log as _, Memory};
+use antiphon::log::{Log as _, Memory, Placement};
 use antiphon::{publish, subscribe};
 use antiphon_core::codec::decode;
 use antiphon_core::entry::{Body, Bounds, Entry, InForce, OnFailure, Origin};
@@ -76,6 +76,8 @@ struct World<'a> {
     log: Arc<Memory>,
     /// The log, decoded, shard by shard.
     entries: Vec<Vec<Entry>>,
+    /// Where each of them stands in it, and stood in what it goes on from.
+    places: Vec<Vec<Placement>>,
     death: Death,
     /// Whether a node's subscriber of a shard has read the log since the last start or error.
     checked: Vec<Vec<bool>>,
@@ -89,7 +91,7 @@ struct World<'a> {
     has_lost: bool,
     has_rolled: bool,
     /// What each node had applied of a shard that lost it since, with what came after.
-    lineages: Vec<Vec<Option<Vec<Entry>>>>,
+    lineages: Vec<Vec<Option<(Vec<Entry>, Vec<Placement>)>>>,
     /// The log has lost all it held, and has not begun again.
     is_emptied: bool,
     has_begun_again: bool,
@@ -160,6 +162,7 @@ impl<'a> World<'a> {
             witnesses,
             log,
             entries: vec![Vec::new(); shards],
+            places: vec![Vec::new(); shards],
             death,
             checked: vec![vec![false; shards]; config.nodes],
             now_ms: BEGINNING_MS,
@@ -338,6 +341,7 @@ impl<'a> World<'a> {
                     (*number, *clock) = (entry.number, entry.clock);
                 }
                 entries.push(entry);
+                self.places[index].push(placed.placement());
             }
         }
         for (shard, at) in self.stranded[node].iter().enumerate().filter_map(|(shard, at)| Some((shard, (*at)?))) {

@@ -84,18 +84,22 @@ impl Database {
         self.reload()
     }
 
-    /// Whether what stood at `at` is surely part of what leads up to this node's place. Nothing where only the log can tell:
-    /// the place is further on.
+    /// Whether what stood at `at` is part of what leads up to this node's place. `there` is what the log has in that place
+    /// now, or the first that it has behind it.
     ///
     /// # Errors
     /// When SQLite refuses.
-    pub fn leads_through(&self, shard: Shard, at: Placement) -> Result<Option<bool>, Error> {
+    pub fn leads_through(&self, shard: Shard, at: Placement, there: Option<Placement>) -> Result<bool, Error> {
         const READING: &str = "read where the log began again";
-        if at.seq > self.position(shard).seq {
-            return Ok(None);
+        match there {
+            _ if at.seq == 0 => return Ok(true),
+            None => return Ok(false),
+            Some(there) if there.seq == at.seq => return Ok(there == at),
+            // It was let go of, which tells nothing, unless all was lost with it.
+            Some(_) => {}
         }
-        if at.seq == 0 || crate::flaw!(AnewUnnoticed) {
-            return Ok(Some(true));
+        if crate::flaw!(AnewUnnoticed) {
+            return Ok(true);
         }
         let next = concat!(
             "SELECT before_seq, before_time, before_checksum FROM ",
@@ -104,10 +108,10 @@ impl Database {
         );
         let mut statement = self.conn.prepare_cached(next).doing(READING)?;
         let mut rows = statement.query((shard, at.seq.cast_signed())).doing(READING)?;
-        let Some(row) = rows.next().doing(READING)? else { return Ok(Some(true)) };
+        let Some(row) = rows.next().doing(READING)? else { return Ok(true) };
         let number = |column| unsigned(row, column).doing(READING);
         let before = Placement { seq: number(0)?, time: number(1)?, checksum: number(2)? };
         // Of any other place nobody knows any more whether it was the same log.
-        Ok(Some(before == at))
+        Ok(before == at)
     }
 }

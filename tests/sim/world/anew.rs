@@ -37,11 +37,13 @@ impl World<'_> {
             assert_eq!(begun, Some(at), "the log holds nothing");
             places.push((shard, block_on(self.log.stands(shard, at)).unwrap().unwrap()));
             let lineage = self.lineages[node][index].take().expect("who is stranded has one");
-            self.entries[index] = lineage;
+            (self.entries[index], self.places[index]) = lineage;
             self.entries[index].truncate(usize::try_from(stood).unwrap());
+            self.places[index].truncate(usize::try_from(stood).unwrap());
             let nothing = Entry { body: Body::Anew(Anew::default()), ..decode(&frame).unwrap() };
             let nothing = Entry { origin: Origin { node: 99, incarnation: 1 }, clock: 0, ..nothing };
             self.entries[index].resize(usize::try_from(at).unwrap() - 1, nothing);
+            self.places[index].resize(usize::try_from(at).unwrap() - 1, Placement::default());
         }
         self.death.countdown.set(if random.chance(30) { random.within(1, 6) } else { 0 });
         for _ in 0..STEPS_MAX {

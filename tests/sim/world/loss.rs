@@ -89,12 +89,13 @@ impl World<'_> {
             return;
         }
         self.has_lost = true;
-        let before = self.entries.clone();
+        let before: Vec<_> = self.entries.iter().cloned().zip(self.places.iter().cloned()).collect();
         match step.act {
             Act::Empty => {
                 self.log.recreate();
                 for shard in 0..self.entries.len() {
                     self.entries[shard].clear();
+                    self.places[shard].clear();
                     self.strand(shard, |_| true);
                 }
                 self.clocks.clear();
@@ -107,6 +108,7 @@ impl World<'_> {
                 self.log.lose_tail(number, count);
                 let left = last - count;
                 self.entries[shard].truncate(usize::try_from(left).unwrap());
+                self.places[shard].truncate(usize::try_from(left).unwrap());
                 self.clocks.retain(|(at, _), _| *at != shard);
                 self.strand(shard, |position| position > left);
                 self.coverage.see("lost tail");
@@ -124,6 +126,7 @@ impl World<'_> {
                 self.log.recreate();
                 for shard in 0..self.entries.len() {
                     self.entries[shard].clear();
+                    self.places[shard].clear();
                     self.strand(shard, |_| true);
                 }
                 self.clocks.clear();

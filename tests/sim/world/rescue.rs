@@ -4,6 +4,8 @@ use super::copying::Copy;
 use super::{STEPS_MAX, World};
 use antiphon::db::{Database, Restored};
 use antiphon::log::{Log as _, Placement, Shard};
+use antiphon_core::codec::decode;
+use antiphon_core::entry::Body;
 use futures::executor::block_on;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +56,7 @@ impl World<'_> {
             let unsure = self.witnesses[maker].unsure();
             let entries = &self.entries;
             self.witnesses[node].go_back_to(&self.nodes[node], &image.copy.db, entries, self.rules, unsure)?;
+            self.is_upon_this_log(node, &image.copy.db)?;
         }
         self.images.insert(at, image);
         match said {
@@ -84,16 +87,44 @@ impl World<'_> {
         }
     }
 
+    /// What a node has on its way was made upon a place of the log as it is now, or says that it was made upon nothing.
+    fn is_upon_this_log(&self, node: usize, image: &Database) -> Result<(), String> {
+        let origin = self.witnesses[node].origin;
+        let sql = "SELECT shard, number, at_seq, at_time, at_checksum, batch FROM __antiphon___global_change_log";
+        let mut statement = self.nodes[node].app.prepare(sql).unwrap();
+        let mut batches = statement.query([]).unwrap();
+        while let Some(row) = batches.next().unwrap() {
+            let place = |column: usize| row.get::<_, i64>(column).unwrap().cast_unsigned();
+            let (shard, number): (Shard, u64) = (row.get(0).unwrap(), place(1));
+            let at = Placement { seq: place(2), time: place(3), checksum: place(4) };
+            let Ok(index) = usize::try_from(at.seq.saturating_sub(1)) else { continue };
+            if number <= image.received(shard, origin) || self.places[shard as usize - 1].get(index) == Some(&at) {
+                continue;
+            }
+            let entry = decode(&row.get::<_, Vec<u8>>(5).unwrap()).map_err(|error| error.to_string())?;
+            if let Body::Changes(changes) = entry.body
+                && (changes.seen > 0 || changes.chunks.iter().any(|chunk| !chunk.seen.is_empty()))
+            {
+                return Err(format!("node {} sends number {number} as if made upon {at:?}, which is lost", node + 1));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether the log still has the entry that an image ends with, in every shard.
     fn continues(&self, image: &Database) -> bool {
         image.positions().into_iter().all(|(shard, _)| self.stands(shard, image.position(shard)))
+    }
+
+    fn there(&self, shard: Shard, at: Placement) -> Option<Placement> {
+        block_on(self.log.stands(shard, at.seq.max(1))).unwrap()
     }
 
     fn stands(&self, shard: Shard, at: Placement) -> bool {
         if at.seq == 0 {
             return block_on(self.log.bounds(shard)).unwrap().first <= 1;
         }
-        block_on(self.log.stands(shard, at.seq)).unwrap() == Some(at)
+        self.there(shard, at) == Some(at)
     }
 
     fn go_back_to(&mut self, node: usize, mut image: Image) -> (Image, Result<Option<Restored>, String>) {
@@ -126,7 +157,7 @@ impl World<'_> {
             };
             let is_unfounded = |(shard, number, at): &(Shard, u64, Placement)| {
                 *number > image.copy.db.received(*shard, origin)
-                    && !image.copy.db.leads_through(*shard, *at).unwrap().unwrap_or_else(|| self.stands(*shard, *at))
+                    && !image.copy.db.leads_through(*shard, *at, self.there(*shard, *at)).unwrap()
             };
             let unfounded: BTreeSet<(Shard, u64)> =
                 found.iter().filter(|batch| is_unfounded(batch)).map(|(shard, number, _)| (*shard, *number)).collect();
