@@ -161,8 +161,10 @@ impl fmt::Display for Trigger {
 pub fn next(standing: &Standing, wish: &Wish) -> Option<(Kind, Trigger)> {
     let Some(full) = standing.full else { return Some((Kind::Full, Trigger::First)) };
     let since = standing.any.unwrap_or(full);
+    // A full one that is due by the clock does not wait for the sake of an incremental one just before.
+    let is_time = wish.full.interval_ms.is_some_and(|interval| full.age_ms >= interval.max(wish.pause_ms));
     // Where nothing changed, the last one is as good as another.
-    if (since.changes == 0 && !standing.altered) || since.age_ms < wish.pause_ms {
+    if (since.changes == 0 && !standing.altered) || (since.age_ms < wish.pause_ms && !is_time) {
         return None;
     }
     if standing.altered {
@@ -223,6 +225,18 @@ mod tests {
     #[test]
     fn nothing_is_made_where_nothing_changed() {
         assert_eq!(next(&standing(since(9_000, 0), since(9_000, 0)), &wish()), None);
+    }
+
+    #[test]
+    fn a_full_one_comes_in_time_however_lately_an_incremental_one_was_made() {
+        let wish = Wish { pause_ms: 10 * MINUTE, ..wish() };
+        let due = |full, any| next(&standing(full, any), &wish);
+        assert_eq!(due(since(1_440, 500), since(1, 5)), Some((Kind::Full, Trigger::Interval)));
+        assert_eq!(due(since(1_439, 500), since(1, 5)), None);
+        assert_eq!(due(since(20, 200_000), since(1, 5)), None);
+        assert_eq!(due(since(1_440, 500), since(1, 0)), None, "nothing has changed");
+        let hasty = Wish { full: Limits { interval_ms: Some(1), ..Limits::default() }, ..wish };
+        assert_eq!(next(&standing(since(5, 9), since(5, 9)), &hasty), None, "no two within the pause");
     }
 
     #[test]
