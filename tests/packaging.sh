@@ -37,7 +37,10 @@ fi
 
 # The image holds nothing but the program and certificates: it runs in a folder that holds as much, and finds names.
 if [ "$(id -u)" -eq 0 ]; then
-    mkdir -p "$work/image"/{data,cache,etc}
+    mkdir -p "$work/image"/{data,cache,etc,dev}
+    # As every container has it.
+    mknod -m 666 "$work/image/dev/random" c 1 8
+    mknod -m 666 "$work/image/dev/urandom" c 1 9
     cp "$folder/antiphon" "$work/image/antiphon"
     echo "127.0.0.1 broker.example" > "$work/image/etc/hosts"
     cp /etc/resolv.conf "$work/image/etc/" 2> /dev/null || true

@@ -11,7 +11,7 @@ use crate::anew;
 use crate::db::{self, Database, Difference, Standing};
 use crate::failure::{Failure, Kind};
 use crate::life::Provenance;
-use crate::log::{self, Log, Shard};
+use crate::log::{self, Bounds, Log, Shard};
 use crate::rescuer::Rescuer;
 use crate::snapshot::Rescue;
 use crate::words::count;
@@ -501,12 +501,17 @@ pub(crate) enum Beginning {
 
 /// How the log begins.
 pub(crate) async fn beginning(log: &dyn Log) -> Result<Beginning, Failure> {
-    let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() else {
-        // What held something is nobody's to found a cluster in.
-        return match log.bounds(1).await.map_err(unreachable_log)?.last {
-            0 => Ok(Beginning::Empty),
-            last => Err(emptied(last)),
-        };
+    let first = loop {
+        if let Some(first) = log.read(1, 0, 1).await.map_err(unreachable_log)?.into_iter().next() {
+            break first;
+        }
+        match log.bounds(1).await.map_err(unreachable_log)? {
+            Bounds { last: 0, .. } => return Ok(Beginning::Empty),
+            // What held something is nobody's to found a cluster in.
+            Bounds { first, last } if first > last => return Err(emptied(last)),
+            // Somebody has founded one since.
+            Bounds { .. } => {}
+        }
     };
     let foreign = |why: &dyn std::fmt::Display| {
         Failure::new(Kind::Data, format!("the log does not begin as one of Antiphon's does: {why}"))

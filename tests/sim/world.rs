@@ -70,6 +70,9 @@ pub(crate) fn run(plan: &Plan) -> Outcome {
     Outcome { trace, coverage, failure }
 }
 
+/// Entries of a shard, and where each of them stands.
+type Lineage = (Vec<Entry>, Vec<Placement>);
+
 struct World<'a> {
     nodes: Vec<Node>,
     witnesses: Vec<Witness>,
@@ -91,7 +94,7 @@ struct World<'a> {
     has_lost: bool,
     has_rolled: bool,
     /// What each node had applied of a shard that lost it since, with what came after.
-    lineages: Vec<Vec<Option<(Vec<Entry>, Vec<Placement>)>>>,
+    lineages: Vec<Vec<Option<Lineage>>>,
     /// The log has lost all it held, and has not begun again.
     is_emptied: bool,
     has_begun_again: bool,
