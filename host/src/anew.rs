@@ -9,7 +9,7 @@ use crate::announce::member_of;
 use crate::db::Database;
 use crate::failure::{Failure, Kind};
 use crate::join::{database, unreachable_log};
-use crate::log::{AWAY_AFTER, Announced, Log, Placed, Placement, Shard};
+use crate::log::{self, Announced, Log, Placed, Placement, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Anew, Body, Entry};
 use std::time::{Duration, Instant};
@@ -90,8 +90,12 @@ async fn go_on(
             return Ok(false);
         };
         fault!("begun-again");
-        let place = log.stands(shard, at).await.map_err(unreachable_log)?.filter(|there| there.seq == at);
-        begun.extend(place.map(|place| (shard, place)));
+        let there = log.stands(shard, at).await.map_err(unreachable_log)?;
+        let Some(place) = there.filter(|there| there.seq == at) else {
+            tracing::warn!(shard, "what this node began it with is gone again");
+            return Ok(false);
+        };
+        begun.push((shard, place));
     }
     db.begin_again(&begun).map_err(database)?;
     fault!("began-again");
@@ -158,16 +162,13 @@ async fn is_to_begin(db: &Database, log: &dyn Log, shard: Shard) -> Result<bool,
 
 /// Another node that is there and has come further, or as far and has a lower number.
 fn further(db: &Database, members: &[Announced]) -> Option<u64> {
-    let now = members.iter().map(|announced| announced.time).max().unwrap_or(0);
-    let is_there =
-        |announced: &&Announced| !announced.member.left && u128::from(now - announced.time) < AWAY_AFTER.as_nanos();
     let (node, reached) = (db.origin().node, db.reached());
     let come = |announced: &Announced| announced.member.positions.values().sum::<u64>();
     let is_further = |announced: &&Announced| {
         let come = come(announced);
         come > reached || come == reached && announced.member.node < node
     };
-    members.iter().filter(is_there).find(is_further).map(|announced| announced.member.node)
+    log::there(members).find(is_further).map(|announced| announced.member.node)
 }
 
 /// Lets go of all that the log of a cluster still holds, so that it can begin again.
@@ -177,10 +178,8 @@ fn further(db: &Database, members: &[Announced]) -> Option<u64> {
 pub(crate) async fn clear(db: &Database, log: &dyn Log) -> Result<(), Failure> {
     let members = log.members().await.map_err(unreachable_log)?;
     let now = crate::clock::unix_ns();
-    let runs = |announced: &&Announced| {
-        !announced.member.left && u128::from(now.saturating_sub(announced.time)) < AWAY_AFTER.as_nanos()
-    };
-    if let Some(announced) = members.iter().filter(|announced| !db.is_me(announced.member.origin())).find(runs) {
+    let other_there = |announced: &&Announced| !db.is_me(announced.member.origin()) && announced.is_there(now);
+    if let Some(announced) = members.iter().find(other_there) {
         let said = format!("node {} runs, or ran until a moment ago", announced.member.node);
         return Err(Failure::new(Kind::Busy, said).hint("stop all nodes, and wait for half a minute"));
     }

@@ -314,17 +314,10 @@ impl Publisher {
 /// was made upon; who is away will have to look it up.
 fn has_been_read(members: &[Announced], position: u64) -> bool {
     let read = |announced: &Announced| announced.member.positions.get(&1).is_none_or(|read| *read >= position);
-    present(members).all(read)
+    log::there(members).all(read)
 }
 
 /// Whether some member that is there has come past an entry.
 fn has_been_passed(members: &[Announced], shard: Shard, seq: u64) -> bool {
-    present(members).any(|announced| announced.member.positions.get(&shard).is_some_and(|read| *read >= seq))
-}
-
-fn present(members: &[Announced]) -> impl Iterator<Item = &Announced> {
-    let now = members.iter().map(|announced| announced.time).max().unwrap_or(0);
-    members
-        .iter()
-        .filter(move |announced| !announced.member.left && u128::from(now - announced.time) < AWAY_AFTER.as_nanos())
+    log::there(members).any(|announced| announced.member.positions.get(&shard).is_some_and(|read| *read >= seq))
 }

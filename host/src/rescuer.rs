@@ -116,7 +116,6 @@ impl<'a> Rescuer<'a> {
             return Ok(Some(Entered::BeganAgain));
         }
         tracing::warn!("shard {shard} of the log {loss}; looking for a snapshot to go on from");
-        seal(db)?;
         while let Some(image) = self.image(db, log, cluster).await? {
             db.learn_routes(&image.db).map_err(database)?;
             seal(db)?;

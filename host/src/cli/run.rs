@@ -198,7 +198,7 @@ impl Said {
                 .db
                 .refused()
                 .iter()
-                .map(|refused| format!("`{}`: {}", refused.table, refused.reason))
+                .map(|refused| format!("`{}`: {}", super::shown::name(&refused.table), refused.reason))
                 .collect(),
             carrier: opened.carrier().clone(),
         }

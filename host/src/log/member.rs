@@ -93,3 +93,17 @@ pub struct Announced {
     /// When the log took it, in nanoseconds of the log's own clock.
     pub time: u64,
 }
+
+impl Announced {
+    /// Whether the member is there: it was heard of lately, and has not said that it stops.
+    #[must_use]
+    pub fn is_there(&self, now_ns: u64) -> bool {
+        !self.member.left && Duration::from_nanos(now_ns.saturating_sub(self.time)) < AWAY_AFTER
+    }
+}
+
+/// Those who are there, by the log's own clock as the newest announcement tells it.
+pub fn there(members: &[Announced]) -> impl Iterator<Item = &Announced> {
+    let now = members.iter().map(|announced| announced.time).max().unwrap_or(0);
+    members.iter().filter(move |announced| announced.is_there(now))
+}

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 /// The lease's name in the log.
 const LEASE: &str = "archive-leader";
@@ -112,7 +112,7 @@ impl Archivist {
                 Ok(segments) => {
                     is_hindered = false;
                     self.board.well(ARCHIVE);
-                    info!(segments, "log archived");
+                    debug!(segments, "log archived");
                 }
                 Err(failure) => {
                     is_hindered = true;

@@ -8,7 +8,7 @@ use crate::apart::apart;
 use crate::db::{self, Database};
 use crate::failure::{Failure, Kind};
 use crate::join::{self, database, unreachable_log};
-use crate::log::{AWAY_AFTER, Announced, Log, Placement, Shard};
+use crate::log::{Log, Placement, Shard};
 use crate::node::Scratch;
 use crate::words::hex;
 use antiphon_core::entry::{ClusterId, Genesis};
@@ -270,9 +270,7 @@ impl Fetched {
 async fn is_anybody_there(log: &dyn Log, me: u64) -> Result<bool, Failure> {
     let members = log.members().await.map_err(unreachable_log)?;
     let now = crate::clock::unix_ns();
-    let silent = |time: u64| Duration::from_nanos(now.saturating_sub(time));
-    let runs = |announced: &Announced| !announced.member.left && silent(announced.time) < AWAY_AFTER;
-    Ok(members.iter().any(|announced| announced.member.node != me && runs(announced)))
+    Ok(members.iter().any(|announced| announced.member.node != me && announced.is_there(now)))
 }
 
 /// What is left of a log can't be understood without what came before.

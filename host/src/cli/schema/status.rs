@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::super::shown::name;
 use super::super::{Node, json_line, look};
 use crate::failure::{Failure, Kind};
-use crate::log::{AWAY_AFTER, Announced};
+use crate::log::Announced;
 
 /// Say which nodes have which version of each table, and which of them wait for a table or a column
 ///
@@ -91,11 +91,7 @@ impl Status {
 /// What those say who are here: each node's newest life.
 fn shown(members: &[Announced], now_ns: u64) -> Shown {
     let mut newest: BTreeMap<u64, &Announced> = BTreeMap::new();
-    for announced in members {
-        let silent = now_ns.saturating_sub(announced.time);
-        if announced.member.left || u128::from(silent) >= AWAY_AFTER.as_nanos() {
-            continue;
-        }
+    for announced in members.iter().filter(|announced| announced.is_there(now_ns)) {
         let of = newest.entry(announced.member.node).or_insert(announced);
         if announced.time > of.time {
             *of = announced;

@@ -8,7 +8,7 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::response::Response;
-use async_nats::{HeaderMap, header};
+use async_nats::{HeaderMap, Message, header};
 use bytes::Bytes;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const OVERHEAD: usize = 4096;
 pub(super) const BATCH_MAX: usize = 1000;
 /// How long the server may take to answer, besides a second for each megabyte.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How soon a message is handed over again that no server listened to.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The last message of an origin's subject.
 #[derive(Clone, Copy, Debug)]
@@ -236,14 +238,7 @@ impl Stream {
                 sent.await.map_err(|error| unreachable(&error))?;
                 continue;
             }
-            let request = Request::new().headers(message.headers).payload(message.payload).timeout(Some(patience));
-            let answer = match self.client.send_request(subject.to_owned(), request).await {
-                Ok(answer) => answer,
-                Err(error) if is_unheard(&error) => {
-                    return Err(Error::Unreachable(format!("no server has the stream `{}` at the moment", self.name)));
-                }
-                Err(error) => return Err(unreachable(&error)),
-            };
+            let answer = self.hand_over(subject, message, patience, position == 1).await?;
             if answer.payload.is_empty() && !is_last {
                 continue;
             }
@@ -253,6 +248,30 @@ impl Stream {
             }
         }
         Ok(last)
+    }
+
+    /// Publishes a message, and waits for its answer. Where no server listens nothing was taken. A stream that was just
+    /// made, or whose leader is gone, has one soon: the first message of a batch is handed over until it is heard.
+    async fn hand_over(
+        &self,
+        subject: &str,
+        message: Outgoing,
+        patience: Duration,
+        is_first: bool,
+    ) -> Result<Message, Error> {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let Outgoing { headers, payload } = message.clone();
+            let request = Request::new().headers(headers).payload(payload).timeout(Some(patience));
+            match self.client.send_request(subject.to_owned(), request).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) if !is_unheard(&error) => return Err(unreachable(&error)),
+                Err(_) if is_first && begun.elapsed() < patience => tokio::time::sleep(AGAIN).await,
+                Err(_) => {
+                    return Err(Error::Unreachable(format!("no server has the stream `{}` at the moment", self.name)));
+                }
+            }
+        }
     }
 }
 
