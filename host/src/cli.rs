@@ -22,6 +22,7 @@ mod config;
 mod conflicts;
 mod demo;
 mod doctor;
+mod give_up;
 mod init;
 mod join;
 pub mod legacy;
@@ -68,6 +69,7 @@ enum Command {
     #[command(subcommand)]
     Log(log::Command),
     Repair(repair::Repair),
+    GiveUp(give_up::GiveUp),
     #[command(subcommand)]
     Plugin(plugin::Command),
     #[command(subcommand)]
@@ -122,6 +124,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
         Some(Command::Conflicts(command)) => command.run(),
         Some(Command::Log(command)) => command.run(),
         Some(Command::Repair(repair)) => repair.run(),
+        Some(Command::GiveUp(give_up)) => give_up.run(),
         Some(Command::Plugin(command)) => command.run(),
         Some(Command::Storage(command)) => command.run(),
         Some(Command::Snapshot(command)) => command.run(),

@@ -49,6 +49,7 @@ mod shadows;
 mod shortfall;
 mod slices;
 mod stamp;
+mod stray;
 mod switch;
 mod trial;
 mod turns;
@@ -84,6 +85,7 @@ pub use prune::{Due, Measured, Pruned};
 pub use reconcile::{Reattached, Reconciled};
 pub use restore::Restored;
 pub use revert::{Reversion, Reverted, revert};
+pub use stray::{GivenUp, Owed, Stray, Verdict, give_up};
 pub use switch::{Known, Notice};
 pub use trial::Alone;
 pub(crate) use values::{Bound, owned};
@@ -258,6 +260,10 @@ pub struct Database {
     wide: bool,
     /// Tables that may have rows without a whole key; unknown until all were looked at.
     keyless: Option<BTreeSet<String>>,
+    /// What others are to send again, for no log has it any more.
+    owed: Owed,
+    /// Shards that are read again up to a loss, and when this node stood there before it went back.
+    unread: BTreeMap<log::Shard, u64>,
     /// What the last seal took.
     costs: Costs,
 }
@@ -343,6 +349,8 @@ impl Database {
             replaced: None,
             wide,
             keyless: None,
+            owed: Owed::new(),
+            unread: BTreeMap::new(),
             costs: Costs::default(),
         })
     }
@@ -397,6 +405,7 @@ impl Database {
         for shard in (1..=self.shards()).filter(|_| !crate::flaw!(RollbackRemembered)) {
             self.recent.rewind(shard, self.ledger.position(shard).seq);
         }
+        self.read_owed()?;
         self.attachments.read(&self.conn)?;
         self.read_schema()?;
         self.overlay.refill(&self.conn, &self.ledger, self.origin, &self.tables, &self.attachments)?;

@@ -1,6 +1,6 @@
 //! From the application's commits to the log: seal, append, and leave the rest to the echo.
 
-use crate::db::{self, Costs, Database, Db, Notice};
+use crate::db::{self, Costs, Database, Db, Notice, Owed};
 use crate::log::{self, AWAY_AFTER, Announced, Appended, Log, Shard};
 use crate::placement::{self, Loss};
 use crate::policies;
@@ -75,6 +75,7 @@ pub struct Publisher {
     /// The last number known to be in the log; absent until the shard has been read to its end once.
     sent: BTreeMap<Shard, u64>,
     done: Done,
+    owed: Owed,
     reattach: Reattach,
     /// Since when something is to be said of policies in a shard.
     due: BTreeMap<Shard, Instant>,
@@ -100,7 +101,8 @@ impl Publisher {
     #[must_use]
     pub fn with_scratch(db: Db, log: Arc<dyn Log>, scratch: PathBuf, shelf: Option<Shelf>) -> Self {
         let reattach = Reattach::new(db.clone(), log.clone(), scratch, shelf);
-        Self { db, log, sent: BTreeMap::new(), done: Done::default(), reattach, due: BTreeMap::new(), compared: false }
+        let (sent, due, owed) = (BTreeMap::new(), BTreeMap::new(), Owed::new());
+        Self { db, log, sent, done: Done::default(), owed, reattach, due, compared: false }
     }
 
     /// Seals one piece and appends what waits.
@@ -109,8 +111,8 @@ impl Publisher {
     /// When the database or the log refuses. Nothing is lost: the next step takes up where this one ended.
     pub async fn step(&mut self) -> Result<Progress, Error> {
         fault!("publish");
-        let (sealed, costs) = self.seal().await?;
-        self.done.costs = costs;
+        let (sealed, costs, owed) = self.seal().await?;
+        (self.done.costs, self.owed) = (costs, owed);
         let shards = self.db.call(|db| Ok(db.shards())).await?;
         for shard in 1..=shards {
             if let Err(error) = self.send(shard).await {
@@ -129,6 +131,12 @@ impl Publisher {
         std::mem::take(&mut self.done)
     }
 
+    /// What others are to send again, for no log has it any more.
+    #[must_use]
+    pub fn owed(&self) -> &Owed {
+        &self.owed
+    }
+
     /// Whether something is to be said as soon as others have read as far.
     #[must_use]
     pub fn waits(&self) -> bool {
@@ -143,8 +151,8 @@ impl Publisher {
         Ok(self.seal().await?.0)
     }
 
-    async fn seal(&self) -> Result<(Progress, Costs), Error> {
-        let (more, costs) = self
+    async fn seal(&self) -> Result<(Progress, Costs, Owed), Error> {
+        let (more, costs, owed) = self
             .db
             .call(|db| {
                 for table in db.install(true)? {
@@ -153,10 +161,11 @@ impl Publisher {
                 let scanning = db.scan()?;
                 let more = db.seal()?;
                 db.finish_founding()?;
-                Ok((scanning || more, db.take_costs()))
+                db.settle_owed()?;
+                Ok((scanning || more, db.take_costs(), db.owed().clone()))
             })
             .await?;
-        Ok((if more { Progress::More } else { Progress::Idle }, costs))
+        Ok((if more { Progress::More } else { Progress::Idle }, costs, owed))
     }
 
     /// Says where decided policies come into force, in each shard that this node has read to its end. Whoever is first
@@ -233,10 +242,14 @@ impl Publisher {
                 .call(move |db| {
                     let waiting = db.unsent(shard, sent, APPEND_BYTES_MAX)?;
                     // A change made upon another's follows it in the log, also when both must be sent again.
-                    Ok((
-                        db.origin(),
-                        waiting.into_iter().take_while(|batch| db.has_received(shard, &batch.deps)).collect::<Vec<_>>(),
-                    ))
+                    let mut ready = Vec::new();
+                    for batch in waiting {
+                        if !db.has_received(shard, &batch.deps)? {
+                            break;
+                        }
+                        ready.push(batch);
+                    }
+                    Ok((db.origin(), ready))
                 })
                 .await?;
             let Some(first) = waiting.first().map(|batch| batch.number) else { break };

@@ -4,7 +4,7 @@
 //! goes there and on from there; whatever it wrote and has not seen come back stays on top, and is sent again.
 
 use crate::anew::{self, Leave};
-use crate::db::{self, Database};
+use crate::db::{self, Database, Owed};
 use crate::failure::{Failure, Kind};
 use crate::join::{Entered, database, unreachable_log};
 use crate::life::Life;
@@ -121,9 +121,10 @@ impl<'a> Rescuer<'a> {
             seal(db)?;
             let logged = logged(db, log).await?;
             let unfounded = unfounded(db, log, &image.db, &logged).await?;
+            let owed = owed(db, log, &image.db).await?;
             self.note(db, &image.db)?;
             fault!("going-back");
-            match db.restore(&image.db, &logged, &unfounded) {
+            match db.restore(&image.db, &logged, &unfounded, &owed) {
                 Ok(Some(restored)) => {
                     tracing::warn!(
                         id = %image.manifest.id,
@@ -224,4 +225,20 @@ async fn unfounded(
         }
     }
     Ok(unfounded)
+}
+
+/// What this node has read of others, and neither the snapshot nor the log has.
+async fn owed(db: &Database, log: &dyn Log, image: &Database) -> Result<Owed, Failure> {
+    let mut owed = Owed::new();
+    for shard in 1..=db.shards() {
+        for (origin, number) in db.numbers(shard) {
+            if origin == db.origin() || number <= image.received(shard, origin) {
+                continue;
+            }
+            if number > log.last_number(shard, origin).await.map_err(unreachable_log)? {
+                owed.insert((shard, origin), number);
+            }
+        }
+    }
+    Ok(owed)
 }

@@ -109,7 +109,8 @@ impl Subscriber {
             self.remember().await?;
             self.remembers = true;
         }
-        let (position, anchor) = self.db.call(move |db| Ok((db.position(shard), db.anchor(shard)))).await?;
+        let (position, anchor, reads_again) =
+            self.db.call(move |db| Ok((db.position(shard), db.anchor(shard), db.reads_again(shard)))).await?;
         let entries = if anchor == position {
             placement::read(&*self.log, shard, position, READ_BYTES_MAX).await?.map_err(|what| self.broken(what))?
         } else {
@@ -121,6 +122,9 @@ impl Subscriber {
             entries
         };
         if entries.is_empty() {
+            if reads_again {
+                self.db.call(move |db| db.read_again(shard)).await?;
+            }
             return Ok(Progress::Idle(position.seq));
         }
         fault!("read");
@@ -128,6 +132,7 @@ impl Subscriber {
             .db
             .call(move |db| {
                 let applied = db.apply(shard, &entries)?;
+                db.settle_owed()?;
                 let reached = db.position(shard).seq;
                 let dealt_with = entries.iter().filter(|placed| placed.seq > position.seq && placed.seq <= reached);
                 Ok((applied, reached, dealt_with.map(|placed| placed.frame.len() as u64).sum::<u64>()))

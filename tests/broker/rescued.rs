@@ -20,7 +20,7 @@ pub(crate) fn trio(world: &World) -> [Site; 3] {
     sites
 }
 
-fn snapshot(world: &World, name: &str) {
+pub(crate) fn snapshot(world: &World, name: &str) {
     let made = world.place.run(["snapshot", "create", "--config", &format!("{name}.toml")]);
     assert_eq!(made.code, Some(0), "{}", made.stderr);
 }

@@ -26,6 +26,7 @@ fn alone_it_prints_its_help() {
                    it
       log          Look at the log: which changes it holds, from whom, and how far it reaches
       repair       Compare a database with the log, and send what differs
+      give-up      Give up on nodes that are gone for good, and whose last changes the log lost
       plugin       Make components, look at them, try them out, and pin them
       storage      Look at the storage of snapshots, try it, and move objects by hand
       snapshot     Make snapshots of a cluster's rows, look at them, and bring a database back from one

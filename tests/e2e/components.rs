@@ -1,7 +1,7 @@
 //! Components of the user's own, in real processes.
 
 use antiphon_core::entry::Body;
-use antiphon_harness::{Place, Site, eventually, resolver_guest, resolver_guest_with, settled};
+use antiphon_harness::{Place, Site, eventually, resolver_guest, resolver_guest_with, settled, storage_guest};
 
 use super::place;
 
@@ -145,6 +145,20 @@ fn t20_a_node_with_another_component_is_refused() {
     let renamed = mine(&format!("sha256 = \"{first}\"\n")).replace("mine", "yours");
     std::fs::copy(place.path("mine.wasm"), place.path("yours.wasm")).unwrap();
     site(&place, "d", &renamed).start();
+}
+
+/// A storage is approved as any other component is: with other bytes nothing of it runs, and no node starts with it.
+#[test]
+fn t20_a_storage_of_other_bytes_does_not_run() {
+    let place = place();
+    let approved = component(&place, "mine.wasm", &storage_guest(&[], &[], "", ""));
+    let config = "[snapshot]\nstore = \"plugin:mine\"\n[plugin.mine]\nsource = \"file:mine.wasm\"\n".to_owned();
+    let mut a = site(&place, "a", &format!("{config}sha256 = \"{approved}\"\n"));
+    assert_eq!(place.run(["storage", "ls", "--config", "a.toml"]).code, Some(0));
+    let found = component(&place, "mine.wasm", &storage_guest(&[("list", "(unreachable)")], &[], "", ""));
+    let words = ["`file:mine.wasm` is not the component that was approved", &approved, &found];
+    place.run(["storage", "ls", "--config", "a.toml"]).expect(64, &words);
+    a.refused().expect(64, &words);
 }
 
 /// The files of clashes that a resolver failed at.

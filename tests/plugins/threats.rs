@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex};
 
 use antiphon_core::hash::Hash as _;
+use antiphon_harness::nested;
 use antiphon_plugin::{Hasher, Limits};
 
 use super::alone::{Guest, after_a_thousand_traps, alone, fails_alone, hashing, resolving, status_kib};
@@ -160,17 +161,17 @@ fn t04_a_table_that_grows() {
 
 #[test]
 fn t04_many_memories() {
-    insta::assert_snapshot!(fails_alone(|| bomb(&instances("(core module $m (memory 16))", 50))), @"it crashed with `resource limit exceeded: memory count too high at 5`");
+    insta::assert_snapshot!(fails_alone(|| bomb(&nested::instances("(core module $m (memory 16))", 50))), @"it crashed with `resource limit exceeded: memory count too high at 5`");
 }
 
 #[test]
 fn t04_many_tables() {
-    insta::assert_snapshot!(fails_alone(|| bomb(&instances("(core module $m (table 90000 funcref))", 50))), @"it crashed with `resource limit exceeded: table count too high at 9`");
+    insta::assert_snapshot!(fails_alone(|| bomb(&nested::instances("(core module $m (table 90000 funcref))", 50))), @"it crashed with `resource limit exceeded: table count too high at 9`");
 }
 
 #[test]
 fn t04_many_instances() {
-    insta::assert_snapshot!(fails_alone(|| bomb(&instances("(core module $m)", 1000))), @"it crashed with `resource limit exceeded: instance count too high at 65`");
+    insta::assert_snapshot!(fails_alone(|| bomb(&nested::instances("(core module $m)", 1000))), @"it crashed with `resource limit exceeded: instance count too high at 65`");
 }
 
 /// A thousand instances of a component with an instance in it.
@@ -184,7 +185,7 @@ fn t04_many_components() {
 /// Reading it takes no stack as deep as it is; deeper ones are for the limits of compiling.
 #[test]
 fn t04_t18_components_in_components() {
-    let bytes = guests::hasher_around(&guests::nested(1_000));
+    let bytes = nested::around(&well(), &nested::nested(1_000));
     let kib = alone(|| {
         let before = status_kib("VmRSS");
         HOST.hasher(&custom(&bytes), &[], Limits::default()).unwrap().configure(&[]).unwrap();
@@ -540,10 +541,10 @@ fn t14_a_flood_of_output() {
 
 /// A hasher in good order, with this in the component around it.
 fn bomb(inside: &str) -> Guest {
-    Guest::Loaded(guests::hasher_within(inside))
+    Guest::Loaded(nested::around_text(&well(), inside))
 }
 
-/// A core module called `$m`, and so many instances of it.
-fn instances(module: &str, count: usize) -> String {
-    format!("{module}{}", "(core instance (instantiate $m))".repeat(count))
+/// A hasher in good order.
+fn well() -> Vec<u8> {
+    guests::hasher("(i32.const 128)", "")
 }

@@ -59,6 +59,7 @@ const KINDS: &[&str] = &[
     "die at anew",
     "honest stop",
     "sent again after a loss",
+    "changes owed",
     "die at seal",
     "die at sealed",
     "die at apply",
@@ -111,6 +112,7 @@ const EXCLUSIVE: &[&[&str]] = &[
     &["recreated", "began again"],
     &["recreated", "rescued after it began again"],
     &["recreated", "die at anew"],
+    &["recreated", "changes owed"],
 ];
 
 /// What is rare by its nature. Everything else must have met everything else in a full run.
@@ -124,6 +126,7 @@ const RARE: &[&str] = &[
     "lost tail",
     "honest stop",
     "sent again after a loss",
+    "changes owed",
     "die at append",
     "die at appended",
     "die at scanned",

@@ -419,6 +419,9 @@ impl<'a> World<'a> {
                     self.coverage.see(if *unique { "clash over a unique value" } else { "clash over a key" });
                 }
                 self.finish_copies()?;
+                if sound.len() == self.nodes.len() {
+                    self.must_owe_nothing()?;
+                }
                 let has = (self.has_rolled, self.has_begun_again);
                 return checker::at_rest(&self.nodes, &self.witnesses, &sound, has, &self.entries);
             }

@@ -5,7 +5,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use antiphon_core::store::{ErrorKind, LIST_MAX, Put, Store as _};
+use antiphon_core::store::{ErrorKind, LIST_MAX, Name, Put, Store as _};
+use antiphon_harness::Place;
 use antiphon_plugin::{Grants, Limits, Pace, Storage};
 
 use super::{HOST, conforms, name, official};
@@ -94,6 +95,71 @@ fn t13_nothing_outside_the_folder_is_reached() {
     assert_eq!(walk(&outside), [outside.join("secret")]);
     assert!(!Path::new("/tmp/antiphon-was-here").exists());
     assert!(store.list("", None, LIST_MAX).unwrap().is_empty());
+}
+
+/// Two thousand names made of what leads elsewhere: what is a name at all is a file below the folder, and nothing besides.
+#[test]
+fn t13_whatever_is_a_name_stays_in_the_folder() {
+    const PARTS: [&str; 24] = [
+        "..", ".", "...", "", "~", "~x", "a", "a.b", ".hidden", "-", "--help", "%2e%2e", "\u{2025}", "\u{ff0e}", "\\",
+        "a\\..", "C:", "nul", "con.txt", "\0", "a\n", "\u{202e}", "a ", "tmp",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let (above, root) = (folder.path().join("above"), folder.path().join("above/objects"));
+    fs::create_dir_all(&above).unwrap();
+    let store = open(&root);
+    let mut refused = 0;
+    for number in 0..2_000_usize {
+        let part = |place: u32| PARTS[number / 7_usize.pow(place) * 5 % PARTS.len()];
+        let mut text = [part(0), part(1), part(2)][..1 + number % 3].join("/");
+        if number % 11 == 0 {
+            text.insert(0, '/');
+        }
+        match Name::new(text) {
+            Ok(name) => drop(store.put(&name, b"x", Put::Replace)),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 1_000, "{refused}");
+    let files = walk(folder.path()).into_iter().filter(|path| path.is_file()).collect::<Vec<_>>();
+    assert!(files.len() > 20, "{files:?}");
+    assert!(files.iter().all(|path| path.starts_with(&root)), "{files:?}");
+    let names = store.list("", None, LIST_MAX).unwrap().into_iter().map(|object| root.join(object.name.as_str()));
+    assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), files.into_iter().collect());
+}
+
+/// What the system is asked for, in order: the file is on the disk before it has its name, and then the name is.
+///
+/// Where the system lets nobody watch a program, or there is no `strace`, nothing is shown, which is said.
+#[test]
+fn f03_a_put_is_on_the_disk_before_it_is_acknowledged() {
+    let place = Place::new(antiphon_harness::program!());
+    let (root, trace) = (place.path("objects"), place.path("trace"));
+    place.file("antiphon.toml", "db_path = 'app.db'\n[snapshot]\nstore = 'file'\n[snapshot.file]\npath = 'objects'");
+    place.file("body", "words");
+    let asked = place.command(["storage", "put", "body", "a/b", "--config", "antiphon.toml"]);
+    let mut watched = Command::new("strace");
+    watched.args(["-f", "-y", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2", "-o"]).arg(&trace);
+    watched.arg(asked.get_program()).args(asked.get_args()).current_dir(asked.get_current_dir().unwrap());
+    let ended = watched.output();
+    let Ok(traced) = fs::read_to_string(&trace) else {
+        return eprintln!("nothing is shown: strace can't be run here: {ended:?}");
+    };
+    if !traced.contains("exited with 0") {
+        return eprintln!("nothing is shown: the program can't be watched here: {ended:?}");
+    }
+    let folder = root.join("a");
+    let aside = format!("<{}/~", folder.display());
+    let at = |what: &str, of: &str| {
+        traced.lines().position(|line| line.contains(what) && line.contains(of) && line.ends_with("= 0"))
+    };
+    let synced = at("fsync(", &aside).expect(&traced);
+    let named = at("rename", "/~").or_else(|| at("rename", "\"~")).expect(&traced);
+    let kept = traced.lines().skip(named).position(|line| {
+        line.contains("fsync(") && line.contains(&format!("<{}>", folder.display())) && line.ends_with("= 0")
+    });
+    assert!(synced < named && kept.is_some(), "{traced}");
+    assert!(at("fsync(", &format!("<{}>", root.display())).is_some(), "the new folder is not on the disk: {traced}");
 }
 
 /// A put that was cut off leaves a file beside; it is no object, and in an hour it is nobody's.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use antiphon::storage;
 use antiphon_core::store::{ErrorKind, LIST_MAX, Put, Store as _, StoreError};
-use antiphon_harness::storage_guest;
+use antiphon_harness::{nested, storage_guest};
 use antiphon_plugin::{Grants, Limits, Origin, Pace, Reason, Source, Storage};
 
 use super::{HOST, name};
@@ -110,6 +110,28 @@ fn t04_memory_has_an_end() {
     assert!(why(&error).contains("134217728"), "{error}");
     assert!(store.memory_peak() <= 128 << 20);
     goes_on(&store);
+}
+
+/// A storage in good order that has this in it besides.
+fn around(inside: &str) -> Result<Storage, antiphon_plugin::Error> {
+    load(&nested::around_text(&storage_guest(&[], &[], "", ""), inside), Grants::default(), &[])
+}
+
+#[test]
+fn t04_memories_tables_and_instances_have_an_end() {
+    let mut components = "(component $c0 (core module $m) (core instance (instantiate $m)))".to_owned();
+    components.push_str(&"(instance (instantiate $c0))".repeat(1000));
+    let bombs = [
+        (nested::instances("(core module $m (memory 16))", 50), "memory count too high"),
+        (nested::instances("(core module $m (table 90000 funcref))", 50), "table count too high"),
+        (nested::instances("(core module $m)", 1000), "instance count too high"),
+        (components, "instance count too high"),
+        ("(core module $m (memory 65536)) (core instance (instantiate $m))".to_owned(), "134217728 bytes of memory"),
+    ];
+    for (bomb, says) in bombs {
+        let Err(error) = around(&bomb) else { panic!("it was loaded") };
+        assert!(error.reason().to_string().contains(says), "{}", error.reason());
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use antiphon::custom::Pins;
 use antiphon::storage::conformance::noise;
 use antiphon::storage::{Opened, open};
 use antiphon_core::store::{ErrorKind, LIST_MAX, Put, Store as _};
-use antiphon_harness::{Broker, Flow, Proxy, eventually};
+use antiphon_harness::{Broker, Brokers, Flow, Proxy, eventually};
 use async_nats::jetstream::{self, Context};
 use tokio::io::AsyncReadExt as _;
 
@@ -41,6 +41,24 @@ fn x06_buckets_are_apart() {
     // And one that comes to the same bucket later sees what is there.
     let again = store(&broker.url(), "[snapshot.nats]\nbucket = 'one'");
     assert_eq!(again.store.get(&name("a"), None).unwrap(), b"one");
+}
+
+/// A bucket of several copies is made as it was asked for, and goes on without the server that led it.
+#[test]
+fn a_bucket_has_the_copies_that_were_asked_for() {
+    let mut brokers = Brokers::three();
+    let opened = store(&brokers.urls().join("', '"), "[snapshot.nats]\nbucket = 'three'\nreplicas = 3");
+    let (body, other) = (noise(5, 3 << 20), noise(6, 1 << 20));
+    opened.store.put(&name("a"), &body, Put::Replace).unwrap();
+    let copies = by_its_client(&brokers.urls()[0], async |context| {
+        context.get_stream("OBJ_three").await.unwrap().cached_info().config.num_replicas
+    });
+    assert_eq!(copies, 3);
+    let leader = brokers.leader("OBJ_three").unwrap();
+    brokers.server(leader).kill();
+    eventually("another server leads the bucket", || opened.store.put(&name("b"), &other, Put::Replace).is_ok());
+    assert!(opened.store.get(&name("a"), None).unwrap() == body);
+    assert!(opened.store.get(&name("b"), None).unwrap() == other);
 }
 
 /// What was acknowledged is there when the server is back, and the store goes on by itself.

@@ -9,6 +9,8 @@ use super::{Database, Doing as _, Error};
 use crate::log::{Placement, Shard};
 use antiphon_core::entry::{Anew, Body, Entry, Origin};
 
+const READING: &str = "read where the log began again";
+
 impl Database {
     /// Why no shard can begin again with what stands here, if so.
     #[must_use]
@@ -84,13 +86,22 @@ impl Database {
         self.reload()
     }
 
+    /// Where a shard began again last, and the time of what stood before that.
+    pub(super) fn began_again(&self, shard: Shard) -> Result<Option<(u64, u64)>, Error> {
+        const LAST: &str =
+            concat!("SELECT seq, before_time FROM ", ours!("anew"), " WHERE shard = ?1 ORDER BY seq DESC LIMIT 1");
+        let mut statement = self.conn.prepare_cached(LAST).doing(READING)?;
+        let mut rows = statement.query([shard]).doing(READING)?;
+        let Some(row) = rows.next().doing(READING)? else { return Ok(None) };
+        Ok(Some((unsigned(row, 0).doing(READING)?, unsigned(row, 1).doing(READING)?)))
+    }
+
     /// Whether what stood at `at` is part of what leads up to this node's place. `there` is what the log has in that place
     /// now, or the first that it has behind it.
     ///
     /// # Errors
     /// When SQLite refuses.
     pub fn leads_through(&self, shard: Shard, at: Placement, there: Option<Placement>) -> Result<bool, Error> {
-        const READING: &str = "read where the log began again";
         match there {
             _ if at.seq == 0 => return Ok(true),
             None => return Ok(false),

@@ -136,9 +136,13 @@ impl Database {
             if crate::flaw!(PositionFirst) {
                 db.store_position_first(shard, entries)?;
             }
-            let applied = db.apply_entries(shard, entries)?;
+            let next = db.up_to_the_loss(shard, entries)?;
+            let (mut applied, is_large) = db.apply_entries(shard, next)?;
+            if next.len() < entries.len() && applied.stop.is_none() {
+                applied.stop = Some(Stop::Full);
+            }
             fault!("applied");
-            Ok(applied)
+            Ok((applied, is_large))
         })
     }
 

@@ -59,6 +59,10 @@ pub(super) fn begin_life(conn: &Connection, asked: u64) -> Result<(), Error> {
         "; DELETE FROM ",
         ours!("displaced"),
         "; DELETE FROM ",
+        ours!("owed"),
+        "; DELETE FROM ",
+        ours!("stray"),
+        "; DELETE FROM ",
         ours!("meta"),
         " WHERE name LIKE 'route:%' OR name LIKE 'fresh:%'"
     ))

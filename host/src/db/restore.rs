@@ -10,6 +10,7 @@ use super::merge::Encoding;
 use super::overlay::{Image, TableId, chunk_keys};
 use super::own::ours;
 use super::recent::Recent;
+use super::stray::Owed;
 use super::values::unsigned;
 use super::{Database, Doing as _, Error, identity, outbox};
 use crate::log::{Placement, Shard};
@@ -98,7 +99,7 @@ impl Database {
 
     /// Takes the rows and the place of `image`, and puts on top what this node wrote and `image` does not have. `logged`
     /// is the last number of this node's that the log holds, shard by shard; `unfounded` are batches above it that were
-    /// sealed at a place that the log lost.
+    /// sealed at a place that the log lost; `owed` is what others are to send again.
     ///
     /// Nothing is done, and nothing given, while a committed write is in no batch: it is to be sealed first.
     ///
@@ -109,6 +110,7 @@ impl Database {
         image: &Self,
         logged: &BTreeMap<Shard, u64>,
         unfounded: &BTreeSet<(Shard, u64)>,
+        owed: &Owed,
     ) -> Result<Option<Restored>, Error> {
         let restored = self.transaction(|db| {
             // What is sealed now would be made upon a place that may be lost, and nobody has looked whether it is.
@@ -120,11 +122,12 @@ impl Database {
             let unfounded = db.unfound(unfounded)?;
             fault!("unfounded");
             let mine = db.on_the_way(image)?;
+            let kept = db.owe(image, owed)?;
             db.stand_where(image)?;
             fault!("stood-back");
             let mut restored = Restored { pending: db.overlay.pending_len() as u64, unfounded, ..Restored::default() };
             for tracked in db.tables.clone() {
-                restored.rows += db.restore_table(image, &tracked, &mine)?;
+                restored.rows += db.restore_table(image, &tracked, &mine, &kept)?;
             }
             fault!("restored");
             Ok(Some(restored))

@@ -119,7 +119,7 @@ pub fn revert(live: &Path, image: &Path, filter: &Filter, dry_run: bool) -> Resu
 }
 
 /// As an application does: its triggers run, our own among them.
-fn connect(path: &Path) -> Result<Connection, Error> {
+pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
     const OPENING: &str = "open the database";
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags).doing(OPENING)?;
@@ -218,7 +218,7 @@ fn write(conn: &Connection, past: &Connection, twins: &[Twin]) -> Result<(), Err
 }
 
 /// The application's triggers on a table.
-fn others(conn: &Connection, table: &Table) -> Result<Vec<(String, String)>, Error> {
+pub(super) fn others(conn: &Connection, table: &Table) -> Result<Vec<(String, String)>, Error> {
     let like = format!("{PREFIX}%").replace('_', "\\_");
     conn.prepare(
         "SELECT name, sql FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE
@@ -298,18 +298,18 @@ fn fill(conn: &Connection, past: &Connection, twin: &Twin, kept: Vec<Option<Row>
     Ok(())
 }
 
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// The condition that a row has a key, whose first value is bound to this parameter.
-fn of_key(table: &Table, first: usize) -> String {
+pub(super) fn of_key(table: &Table, first: usize) -> String {
     let columns = table.key_columns().into_iter().filter_map(|at| table.columns.get(at));
     let term = |(at, name): (usize, String)| format!("{name} = ?{at}");
     (first..).zip(columns.map(|column| quote(&column.name))).map(term).collect::<Vec<_>>().join(" AND ")
 }
 
-fn read(conn: &Connection, table: &Table, names: &[String], key: &Row) -> Result<Option<Row>, Error> {
+pub(super) fn read(conn: &Connection, table: &Table, names: &[String], key: &Row) -> Result<Option<Row>, Error> {
     let sql = format!("SELECT {} FROM main.{} WHERE {}", listed(names), quote(&table.name), of_key(table, 1));
     let mut statement = conn.prepare_cached(&sql).doing(READING)?;
     bind(&mut statement, 1, key.iter()).doing(READING)?;
@@ -318,7 +318,7 @@ fn read(conn: &Connection, table: &Table, names: &[String], key: &Row) -> Result
     row.map(|row| values(row, 0, names.len())).transpose().optional().map(Option::flatten).doing(READING)
 }
 
-fn run<'a>(conn: &Connection, sql: &str, bound: impl Iterator<Item = &'a Value>) -> Result<usize, Error> {
+pub(super) fn run<'a>(conn: &Connection, sql: &str, bound: impl Iterator<Item = &'a Value>) -> Result<usize, Error> {
     let mut statement = conn.prepare_cached(sql).doing(WRITING)?;
     bind(&mut statement, 1, bound).doing(WRITING)?;
     statement.raw_execute().doing(WRITING)

@@ -17,7 +17,7 @@ use super::values::{owned, values};
 use super::{Database, Doing as _, Error, SEAL_BYTES_MAX, outbox};
 use crate::log::Shard;
 use antiphon_core::capture::{change_log, op, reads_rows};
-use antiphon_core::entry::{self, Body, Changes, Chunk, Made, Origin, Rows};
+use antiphon_core::entry::{self, Body, Changes, Chunk, Made, Rows};
 use antiphon_core::hash::{PackedKeys, PluginError, shard_of};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
@@ -409,12 +409,6 @@ impl Database {
     #[must_use]
     pub fn echoed(&self, shard: Shard) -> u64 {
         self.ledger.received(shard, self.origin)
-    }
-
-    /// Whether the log has reached these watermarks.
-    #[must_use]
-    pub fn has_received(&self, shard: Shard, deps: &[(Origin, u64)]) -> bool {
-        deps.iter().all(|(origin, number)| self.ledger.received(shard, *origin) >= *number)
     }
 
     /// Keys that wait for their echo and behind which the log's row is not kept, with their tables.

@@ -381,7 +381,7 @@ impl Database {
     }
 
     /// Which shard each key's row goes to.
-    fn shards_of(&mut self, index: usize, keys: &[Box<[u8]>]) -> Result<Vec<Shard>, Error> {
+    pub(super) fn shards_of(&mut self, index: usize, keys: &[Box<[u8]>]) -> Result<Vec<Shard>, Error> {
         let shards = self.shards();
         if shards == 1 {
             return Ok(vec![1; keys.len()]);

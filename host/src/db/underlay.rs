@@ -9,6 +9,7 @@ use super::restore::{Mine, OnTheWay};
 use super::rows::{Writer, whole};
 use super::shadows::Shadow;
 use super::stamp::Stamps;
+use super::stray::Kept;
 use super::unique::{holders, key_values, same};
 use super::{Database, Error};
 use antiphon_core::value::{Row, Value};
@@ -28,8 +29,19 @@ struct Found {
 impl Database {
     /// Brings one table to the image's rows, but for what is pending: there they come behind. Gives how many others
     /// differed.
-    pub(super) fn restore_table(&mut self, image: &Self, here: &Tracked, mine: &OnTheWay) -> Result<u64, Error> {
+    pub(super) fn restore_table(
+        &mut self,
+        image: &Self,
+        here: &Tracked,
+        mine: &OnTheWay,
+        kept: &Kept,
+    ) -> Result<u64, Error> {
         let Found { behind, free } = self.find_differing(image, here)?;
+        let own = |(key, _): &(Key, Option<Image>)| {
+            let mine = mine.get(&(here.id, key.clone()))?;
+            Some((key.clone(), mine.image.clone()))
+        };
+        self.keep_strays(here, free.iter().cloned().chain(behind.iter().filter_map(own)), kept)?;
         let differing = free.len() as u64;
         let alone = if let [(_, seq)] = self.positions().as_slice() { *seq } else { 0 };
         let mut touched = Vec::with_capacity(free.len() + behind.len());

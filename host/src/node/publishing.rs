@@ -2,7 +2,7 @@
 
 use super::failing::{chain, is_lasting_db, lost_log, unable};
 use super::retry::Retry;
-use crate::db::{Database, Db};
+use crate::db::{Database, Db, Owed};
 use crate::failure::Failure;
 use crate::guard::Activity;
 use crate::log;
@@ -10,6 +10,7 @@ use crate::metrics::table::Id;
 use crate::publish::{self, Publisher};
 use crate::report::Board;
 use crate::watch::Watch;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,8 @@ const OTHERS_POLL: Duration = Duration::from_millis(500);
 
 /// The name of the sending task in the status.
 const PUBLISH: &str = "publish";
+/// The name of what the log lost and others are to send again.
+const LOST: &str = "lost changes";
 
 /// What it needs.
 pub(super) struct Publishing {
@@ -104,8 +107,12 @@ impl Publishing {
         Ok(())
     }
 
-    /// Counts what the last step did.
+    /// Counts what the last step did, and says what it still waits for.
     fn note(&mut self) {
+        match owing(self.publisher.owed()) {
+            Some(words) => self.board.paused(LOST, &words),
+            None => self.board.well(LOST),
+        }
         let done = self.publisher.take_done();
         self.board.count(0, done.batches);
         let metrics = self.board.metrics();
@@ -127,6 +134,18 @@ impl Publishing {
             () = self.watch.until(self.poll_interval, has_changed) => {}
         }
     }
+}
+
+/// Who is to send again what the log lost, in words.
+fn owing(owed: &Owed) -> Option<String> {
+    let nodes: BTreeSet<u64> = owed.keys().map(|(_, origin)| origin.node).collect();
+    let (first, last) = (nodes.first()?, nodes.last()?);
+    let all = nodes.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let (noun, sends) = if first == last { ("node", "sends") } else { ("nodes", "send") };
+    Some(format!(
+        "the log lost changes of {noun} {all}, which {sends} them again once running; what was made upon them waits. If a \
+         node is gone for good: `antiphon give-up --node NUMBER`"
+    ))
 }
 
 fn is_lasting(error: &publish::Error) -> bool {

@@ -18,6 +18,7 @@ mod faulty;
 mod guests;
 pub mod harmonylite;
 pub mod http;
+pub mod nested;
 mod node;
 mod policies;
 mod process;

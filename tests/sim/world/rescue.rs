@@ -2,10 +2,10 @@
 
 use super::copying::Copy;
 use super::{STEPS_MAX, World};
-use antiphon::db::{Database, Restored};
+use antiphon::db::{Database, Owed, Restored};
 use antiphon::log::{Log as _, Placement, Shard};
 use antiphon_core::codec::decode;
-use antiphon_core::entry::Body;
+use antiphon_core::entry::{Body, Origin};
 use futures::executor::block_on;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -127,6 +127,36 @@ impl World<'_> {
         self.there(shard, at) == Some(at)
     }
 
+    /// All nodes are there, so all that a log lost was sent again, and nobody keeps anything for those who are gone.
+    pub(super) fn must_owe_nothing(&mut self) -> Result<(), String> {
+        for (node, of) in (1..).zip(&self.nodes) {
+            let owed = block_on(of.db.call(|db| {
+                db.settle_owed()?;
+                Ok(db.owed().clone())
+            }));
+            let owed = owed.map_err(|error| error.to_string())?;
+            if !owed.is_empty() {
+                return Err(format!("node {node} waits for what nobody will send: {owed:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node has read of others, and neither the image nor the log has.
+    fn owed(&self, node: usize, image: &Database) -> Owed {
+        let me = self.witnesses[node].origin;
+        let numbers = block_on(self.nodes[node].db.call(|db| {
+            let shards = 1..=db.shards();
+            Ok(shards.flat_map(|shard| db.numbers(shard).into_iter().map(move |of| (shard, of))).collect::<Vec<_>>())
+        }));
+        let is_lost = |(shard, (origin, number)): &(Shard, (Origin, u64))| {
+            let logged = || block_on(self.log.last_number(*shard, *origin)).unwrap();
+            *origin != me && *number > image.received(*shard, *origin) && *number > logged()
+        };
+        let lost = numbers.expect("it is only read").into_iter().filter(is_lost);
+        lost.map(|(shard, (origin, number))| ((shard, origin), number)).collect()
+    }
+
     fn go_back_to(&mut self, node: usize, mut image: Image) -> (Image, Result<Option<Restored>, String>) {
         let origin = self.witnesses[node].origin;
         let logged: BTreeMap<Shard, u64> = (1..=u32::try_from(self.entries.len()).unwrap())
@@ -162,8 +192,12 @@ impl World<'_> {
             let unfounded: BTreeSet<(Shard, u64)> =
                 found.iter().filter(|batch| is_unfounded(batch)).map(|(shard, number, _)| (*shard, *number)).collect();
             let logged = logged.clone();
+            let owed = self.owed(node, &image.copy.db);
+            if !owed.is_empty() {
+                self.coverage.see("changes owed");
+            }
             let done = block_on(self.nodes[node].db.call(move |db| {
-                let done = db.restore(&image.copy.db, &logged, &unfounded);
+                let done = db.restore(&image.copy.db, &logged, &unfounded, &owed);
                 Ok((image, done))
             }));
             let (again, done) = done.expect("the inner error is handed on");
