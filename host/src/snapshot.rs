@@ -8,6 +8,7 @@
 //! | `drained` | a copy of a running node's file that became L |
 //! | `shelf` | the store that a running node has open, and another after a reload |
 //! | `marks` | what was said of snapshots after they were made, and what goes for it |
+//! | `aged` | those that lie in a cheaper class of storage |
 //! | `habits` | when they are made, how they are packed, and which stay |
 //! | `calendar` | times at which the user wants one |
 //! | `rhythm` | what makes them due, and whether they came in time |
@@ -31,6 +32,7 @@
 //! | `survey` | which there are, for those who watch over them |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
 
+mod aged;
 mod applying;
 mod archive;
 mod archiver;
@@ -60,7 +62,7 @@ mod slot;
 mod survey;
 mod travel;
 
-pub use archive::{Archived, Reachable, Window, archived_to, windows};
+pub use archive::{Altered, Archived, Reachable, Window, archived_to, windows};
 pub(crate) use archivist::{Archivist, Signals};
 pub use calendar::Calendar;
 pub use copied::{Copied, copy};

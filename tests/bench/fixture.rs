@@ -32,6 +32,13 @@ impl Random {
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
+
+    /// Puts keys into another order.
+    pub fn shuffle(&mut self, keys: &mut [i64]) {
+        for at in (1..keys.len()).rev() {
+            keys.swap(at, self.below(at as u64 + 1) as usize);
+        }
+    }
 }
 
 /// The application's connection to a new database.
@@ -84,5 +91,17 @@ pub fn step(conn: &Connection, rows: usize, step: i64) {
     let mut update = conn.prepare_cached("UPDATE items SET qty = qty + ?1 WHERE id BETWEEN ?2 AND ?3").unwrap();
     for first in (1..=rows).step_by(TRANSACTION) {
         update.execute(params![step, first as i64, (first + TRANSACTION - 1).min(rows) as i64]).unwrap();
+    }
+}
+
+/// Changes each of these rows once, in this order, `TRANSACTION` of them at a time.
+pub fn change(conn: &Connection, keys: &[i64]) {
+    let mut update = conn.prepare_cached("UPDATE items SET qty = qty + 1 WHERE id = ?1").unwrap();
+    for keys in keys.chunks(TRANSACTION) {
+        conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        for key in keys {
+            update.execute([key]).unwrap();
+        }
+        conn.execute_batch("COMMIT").unwrap();
     }
 }

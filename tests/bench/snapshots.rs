@@ -3,6 +3,9 @@
 use crate::fixture::{self, INSERT, Kind, Random, WORDS};
 use crate::processes::{Host, is_enough, is_member, wait_for};
 use crate::report::{Report, timed};
+use antiphon::log::{self, Look};
+use antiphon_core::codec;
+use antiphon_core::entry::Body;
 use rusqlite::{Connection, params};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -11,6 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const LOOK: Duration = Duration::from_millis(5);
+/// Rows that are changed many times, at most: fifty changes of each are half a gigabyte of log.
+const CHURNED_MAX: usize = 100_000;
+/// Changes that are tried in transactions of their own.
+const ONE_BY_ONE: usize = 1_000;
 const ORDERS: &str =
     "CREATE TABLE orders (id INTEGER PRIMARY KEY, ref TEXT NOT NULL UNIQUE, customer INTEGER, note TEXT,
     total REAL, status TEXT, created_at TEXT); CREATE INDEX by_customer ON orders (customer)";
@@ -54,7 +61,13 @@ impl Node {
 
     /// Waits until all that was written is in the log.
     fn settle(&self) {
-        let marks = || ["items", "orders"].iter().all(|table| own(&self.app, &format!("_{table}_change_log\"")) <= 0);
+        let marks = || {
+            ["items", "orders"].iter().all(|table| {
+                let sql = format!("SELECT EXISTS (SELECT 1 FROM \"__antiphon__{table}_change_log\")");
+                // A table that is not there has none.
+                !self.app.query_row(&sql, [], |row| row.get(0)).unwrap_or(false)
+            })
+        };
         wait_for(
             "an empty outbox",
             || {
@@ -91,15 +104,30 @@ impl Node {
         took
     }
 
-    /// Bytes of the newest snapshot, as they were and as they are kept.
-    fn bytes(&self) -> (f64, f64) {
-        let stats = self.run(&["repo", "stats"]);
-        (stats["bytes"].as_f64().unwrap(), stats["stored_bytes"].as_f64().unwrap())
+    /// Bytes of a snapshot, as they were and as they are kept.
+    fn bytes(&self, id: &str) -> (f64, f64) {
+        let raw = self.run(&["snapshot", "show", id])["image"]["bytes"].as_f64().unwrap();
+        (raw, size(&self.path("log/snapshots"), &|path| path.contains(id)))
     }
 
+    /// Bytes of all entries of the log; their pages on the disk are a few more.
     fn log_bytes(&self) -> f64 {
         let log = Connection::open(self.path("log/log.db")).unwrap();
         log.query_row("SELECT sum(length(frame)) FROM shard_1", [], |row| row.get(0)).unwrap()
+    }
+
+    /// Changes of rows in the log.
+    fn logged(&self) -> usize {
+        let look = Look::open(&self.path("log")).unwrap().unwrap();
+        let mut changes = 0;
+        look.each::<log::Error>(1, 1, |placed| {
+            if let Body::Changes(found) = codec::decode(&placed.frame).unwrap().body {
+                changes += found.chunks.iter().map(|chunk| chunk.len()).sum::<usize>();
+            }
+            Ok(true)
+        })
+        .unwrap();
+        changes
     }
 }
 
@@ -137,7 +165,7 @@ pub fn run(report: &mut Report, rows: usize) {
         let back = node.restore(&id, "back.db").as_secs_f64() / hundred_thousands;
         let what = format!("{text} text: brought back and looked at, the same");
         report.mark(&what, &format!("{back:.2} s"), "0.5 s", judged(back < 0.5));
-        let (raw, stored) = node.bytes();
+        let (raw, stored) = node.bytes(&id);
         let saved = 100.0 - stored * 100.0 / raw;
         report.mark(
             &format!("{text} text: saved by compression"),
@@ -146,6 +174,7 @@ pub fn run(report: &mut Report, rows: usize) {
             judged(saved >= mark),
         );
         if !random {
+            litestream(report, &node, back * hundred_thousands);
             step(report, rows, &node, stored);
         }
     }
@@ -169,7 +198,7 @@ fn step(report: &mut Report, rows: usize, node: &Node, full: f64) {
         node.app.execute_batch("COMMIT").unwrap();
     }
     node.settle();
-    let archived = || size(&node.path("log/snapshots"), ".seg");
+    let archived = || size(&node.path("log/snapshots"), &|path| path.ends_with(".seg"));
     let before = archived();
     node.run(&["snapshot", "create", "--incremental"]);
     let percent = (archived() - before) * 100.0 / full;
@@ -177,14 +206,14 @@ fn step(report: &mut Report, rows: usize, node: &Node, full: f64) {
     report.mark(what, &format!("{percent:.2}%"), "2%", percent <= 2.0 || !is_enough(rows));
 }
 
-/// Bytes of files in a folder whose names end so.
-fn size(folder: &Path, end: &str) -> f64 {
+/// Bytes of files in a folder whose paths are wanted.
+fn size(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> f64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0.0 };
     let each = entries.map(|entry| {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            size(&path, end)
-        } else if path.to_string_lossy().ends_with(end) {
+            size(&path, wanted)
+        } else if wanted(&path.to_string_lossy()) {
             path.metadata().unwrap().len() as f64
         } else {
             0.0
@@ -195,38 +224,50 @@ fn size(folder: &Path, end: &str) -> f64 {
 
 /// Many changes of each row: a snapshot against all of the log.
 fn churn(report: &mut Report, rows: usize) {
-    let rows = (rows / 10).max(1_000);
-    let mut done = 1;
+    let judged = |reached: bool| reached || !is_enough(rows);
+    let rows = rows.clamp(1_000, CHURNED_MAX);
     let node = Node::start(|conn| fixture::fill(conn, Kind::Random, 0, rows, INSERT));
+    let mut keys: Vec<i64> = (1..=rows as i64).collect();
+    let mut random = Random::new(13);
+    let mut done = 1;
     for times in [1, 10, 50] {
         for _ in done..times {
-            fixture::step(&node.app, rows, 1);
+            random.shuffle(&mut keys);
+            fixture::change(&node.app, &keys);
             // What is changed again before it is sealed is one change in the log.
             node.settle();
         }
         done = times;
+        assert_eq!(node.logged(), rows * times, "the log holds other than {times} changes a row");
         let (id, _) = node.create();
-        let back = node.restore(&id, &format!("at-{times}.db"));
-        let stats = node.run(&["snapshot", "show", &id]);
-        let stored = stats["stored_bytes"].as_f64().unwrap_or_else(|| node.bytes().1);
-        let saved = 100.0 - stored * 100.0 / node.log_bytes();
-        let fold = folded(&node, rows);
-        let ratio = fold.as_secs_f64() / back.as_secs_f64();
-        let what = format!("{times} changes a row: brought back, against reading the log");
-        let figure = format!("{:.2} s, {ratio:.1} times faster", back.as_secs_f64());
-        match times {
-            50 => report.mark(&what, &figure, "10 times", ratio >= 10.0 || !is_enough(rows)),
-            _ => report.figure(&what, &figure),
+        let name = format!("at-{times}.db");
+        let back = node.restore(&id, &name);
+        let saved = 100.0 - node.bytes(&id).1 * 100.0 / node.log_bytes();
+        let fold = folded(&node, rows, keys.last().copied());
+        let single = one_by_one(&node.path(&name), &keys) * rows as f64 * times as f64;
+        let ratio = |other: f64| other / back.as_secs_f64();
+        let (fold, single) = (ratio(fold.as_secs_f64()), ratio(single));
+        let figure = |ratio: f64| format!("{:.2} s, {ratio:.1} times faster", back.as_secs_f64());
+        let log = format!("{times} changes a row: brought back, against reading the log");
+        let alone = format!("{times} changes a row: the same, against a transaction each");
+        if times == 50 {
+            report.mark(&log, &figure(fold), "10 times", judged(fold >= 10.0));
+            report.mark(&alone, &figure(single), "100 times", judged(single >= 100.0));
+        } else {
+            report.figure(&log, &figure(fold));
+            report.figure(&alone, &figure(single));
         }
+        let what = format!("{times} changes a row: the log's bytes that a snapshot saves");
         if times == 10 {
-            let what = "10 changes a row: the log's bytes that a snapshot saves";
-            report.mark(what, &format!("{saved:.1}%"), "90%", saved > 90.0 || !is_enough(rows));
+            report.mark(&what, &format!("{saved:.1}%"), "90%", judged(saved > 90.0));
+        } else {
+            report.figure(&what, &format!("{saved:.1}%"));
         }
     }
 }
 
-/// How long a new node takes to read all of the log.
-fn folded(node: &Node, rows: usize) -> Duration {
+/// How long a new node takes to read all of the log, which ends with a change of this row.
+fn folded(node: &Node, rows: usize, last: Option<i64>) -> Duration {
     let path = node.path("late.db");
     for end in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(node.path(&format!("late.db{end}")));
@@ -239,16 +280,60 @@ fn folded(node: &Node, rows: usize) -> Duration {
         .unwrap();
     let begun = Instant::now();
     let _host = Host::configured(&config);
+    // One row is asked for, so that asking takes nothing from who reads.
+    let quantity = |conn: &Connection| {
+        conn.query_row("SELECT qty FROM items WHERE id = ?1", [last], |row| row.get::<_, i64>(0)).unwrap_or(-1)
+    };
+    let wanted = quantity(&node.app);
+    wait_for("the last change", || quantity(&late) == wanted, LOOK);
+    let took = begun.elapsed();
     let sum = |conn: &Connection| {
         conn.query_row("SELECT count(*), sum(qty) FROM items", [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
         })
         .unwrap()
     };
-    let wanted = sum(&node.app);
-    assert_eq!(wanted.0, rows as i64);
-    wait_for("all rows", || sum(&late) == wanted, LOOK);
-    begun.elapsed()
+    assert_eq!(sum(&late), sum(&node.app));
+    assert_eq!(sum(&late).0, rows as i64);
+    took
+}
+
+/// Seconds that a change takes in a synced transaction of its own, by as many as are tried.
+fn one_by_one(path: &Path, keys: &[i64]) -> f64 {
+    let conn = Connection::open(path).unwrap();
+    conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+    conn.pragma_update(None, "synchronous", "FULL").unwrap();
+    let few = &keys[..ONE_BY_ONE.min(keys.len())];
+    let mut update = conn.prepare("UPDATE items SET qty = qty + 1 WHERE id = ?1").unwrap();
+    let (took, ()) = timed(|| few.iter().for_each(|key| assert_eq!(update.execute([key]).unwrap(), 1)));
+    took.as_secs_f64() / few.len() as f64
+}
+
+/// The same rows brought back by litestream, if there is one on this machine.
+fn litestream(report: &mut Report, node: &Node, ours: f64) {
+    const WHAT: &str = "brought back by `litestream restore`";
+    let (path, replica) = (node.path("litestream.db"), node.path("replica"));
+    let url = format!("file://{}", replica.display());
+    std::fs::copy(node.path("back.db"), &path).unwrap();
+    let conn = Connection::open(&path).unwrap();
+    conn.pragma_update(None, "journal_mode", "WAL").unwrap();
+    let replicated = Command::new("litestream")
+        .args(["replicate", "-once", "-force-snapshot"])
+        .args([path.as_os_str(), url.as_ref()])
+        .output();
+    match replicated {
+        Err(_) => return report.figure(WHAT, "not compared: `litestream` is not on PATH"),
+        Ok(said) if !said.status.success() => return report.figure(WHAT, "not compared: it knows no `-once`"),
+        Ok(_) => {}
+    }
+    let back = node.path("litestream-back.db");
+    let restore = || Command::new("litestream").args(["restore", "-o"]).arg(&back).arg(&url).output().unwrap();
+    let (took, said) = timed(restore);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let count = |conn: &Connection| conn.query_row("SELECT count(*) FROM orders", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count(&Connection::open(&back).unwrap()).unwrap(), count(&conn).unwrap());
+    let took = took.as_secs_f64();
+    report.figure(WHAT, &format!("{took:.2} s, {:.1} times as long as a snapshot", took / ours));
 }
 
 /// Small commits, one after the other, without a snapshot and with one that is being made.

@@ -58,3 +58,44 @@ fn points_in_time_come_back() {
         comes_back(&world, "archive");
     });
 }
+
+/// Files in a folder, whatever is in it.
+fn files(folder: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { files(&path) } else { 1 }).sum()
+}
+
+/// F02: while there is no server nothing is stored and nothing goes, and the application writes on; then all of it comes.
+#[test]
+fn f02_without_servers_no_snapshot_is_made_and_nothing_is_lost() {
+    let mut world = World::one();
+    let mut a = world.site_with("a", &world.servers.urls(), MORE);
+    start(&mut a);
+    a.sql("INSERT INTO t (id, v) VALUES (1, 'first')");
+    settled(&[&a]);
+    said(&world, &["create"]);
+    let end = a.one("SELECT group_concat(seq) FROM \"__antiphon___position\"");
+    eventually("all is archived", || {
+        let said = said(&world, &["list", "--pitr", "--json"]).stdout;
+        let shards = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        shards.map(|shard| shard["windows"][0]["to_seq"].to_string()).collect::<Vec<_>>().join(",") == end
+    });
+    let before = files(&world.place.path("snapshots"));
+    world.servers.kill();
+    a.sql("INSERT INTO t (id, v) VALUES (2, 'while they are away')");
+    let refused = world.place.run(["snapshot", "create", "--config", "a.toml"]);
+    assert_ne!(refused.code, Some(0), "{}", refused.stdout);
+    assert!(refused.stderr.contains("Unable to save snapshot"), "{}", refused.stderr);
+    a.sql("INSERT INTO t (id, v) VALUES (3, 'and later')");
+    assert_eq!(files(&world.place.path("snapshots")), before);
+    said(&world, &["restore", "--output", "meanwhile.db"]);
+    world.servers.resume();
+    settled(&[&a]);
+    said(&world, &["create"]);
+    said(&world, &["restore", "--output", "after.db"]);
+    let rows = |file: &str| {
+        let conn = Connection::open(world.place.path(file)).unwrap();
+        conn.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!((rows("meanwhile.db"), rows("after.db")), (1, 3));
+}

@@ -231,6 +231,7 @@ fn show_hides_secrets() {
     retention_count = 0
     prune_grace = 86400000
     pitr_window = 604800000
+    archive_after = 0
     parallel = 4
     memory_max = "0"
     bandwidth = "0"
@@ -261,6 +262,7 @@ fn show_hides_secrets() {
     force_path_style = true
     anonymous = false
     storage_class = ""
+    archive_class = ""
     ca_file = ""
     private_networks = false
 

@@ -37,6 +37,7 @@ mod state;
 mod status;
 mod stopping;
 mod travel;
+mod trouble;
 
 fn place() -> Place {
     Place::new(antiphon_harness::program!())

@@ -518,6 +518,72 @@ fn snapshots_are_made_by_one_node_when_they_are_due() {
     snapshot(&place, "a", &["verify", "--level", "restore"]).says(0, &["ok: "]);
 }
 
+/// Snapshots of some age are put again with another class of storage, where they are: they come back as ever, the newest
+/// stays as it is, and what was noted of it goes with them.
+#[test]
+fn old_snapshots_get_another_class_of_storage() {
+    let s3 = S3Server::start();
+    let place = place();
+    let store = |more: &str| {
+        format!(
+            "[snapshot]\nstore = \"s3\"\ninterval = 0\n{more}\nendpoint = \"{}\"\nbucket = \"bucket\"\naccess_key = \"{}\"\n\
+             secret = \"{}\"\n",
+            s3.url(),
+            S3Server::KEY,
+            S3Server::SECRET
+        )
+    };
+    let mut a = site(&place, "a", &store("archive_after = 1\n[snapshot.s3]\narchive_class = \"GLACIER_IR\""));
+    a.start();
+    let made: Vec<(String, Vec<String>)> = (0..3)
+        .map(|turn| {
+            fill(&a, turn * 1000..turn * 1000 + 1000, "hex(randomblob(100))");
+            eventually("it is sent", || a.is_quiet());
+            (create(&place, "a"), a.rows(ALL))
+        })
+        .collect();
+    let archived = || {
+        let listed = snapshot(&place, "a", &["list", "--json"]).stdout;
+        let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let since = |line: serde_json::Value| line["marks"]["archived_ms"].is_number();
+        listed.lines().map(line).map(since).collect::<Vec<_>>()
+    };
+    eventually("all but the newest are archived", || archived() == [false, true, true]);
+    let classes = s3.classes();
+    let of = |id: &str| classes.keys().filter(|key| key.contains(&format!("/base/{id}/"))).count();
+    let stored = |id: &str| {
+        let is_of = |path: &&PathBuf| path.to_string_lossy().contains(&format!("/base/{id}/"));
+        objects(&s3.bucket()).iter().filter(is_of).count()
+    };
+    for (id, _) in &made[..2] {
+        assert!(of(id) >= 3 && of(id) == stored(id), "{id}: {classes:?}");
+    }
+    assert!(classes.values().all(|class| class == "GLACIER_IR"), "{classes:?}");
+    // Besides them the storage tries out with an object of its own what the service can do.
+    let is_meant = |key: &String| key.starts_with('~') || key.contains("/base/") && !key.contains(&made[2].0);
+    assert!(classes.keys().all(is_meant), "{classes:?}");
+    snapshot(&place, "a", &["list"]).says(0, &["archived"]);
+    snapshot(&place, "a", &["verify", "--all", "--level", "restore"]).says(0, &["ok: "]);
+    for (at, (id, then)) in made.iter().enumerate() {
+        let file = format!("{at}.db");
+        snapshot(&place, "a", &["restore", id, "--output", &file]).says(0, &[id]);
+        assert_eq!(&rows(&place.path(&file), ALL), then);
+    }
+    snapshot(&place, "a", &["forget", &made[0].0]).says(0, &[]);
+    snapshot(&place, "a", &["prune", "--grace", "0s"]).says(0, &["removed: 1 snapshot"]);
+    let left = objects(&s3.bucket());
+    assert!(!left.iter().any(|path| path.to_string_lossy().contains(&made[0].0)), "{left:?}");
+    // What can't be done is said before anything begins.
+    let judged = |more: &str| {
+        configure(&place, "b", &store(more));
+        place.run(["config", "check", "--config", "b.toml"])
+    };
+    judged("archive_after = 1\n[snapshot.s3]").says(64, &["`snapshot.archive_after`", "`archive_class`"]);
+    judged("[snapshot.s3]\narchive_class = \"DEEP_ARCHIVE\"").says(64, &["it takes hours to read", "GLACIER_IR"]);
+    configure(&place, "b", "[snapshot]\narchive_after = 1\n");
+    place.run(["config", "check", "--config", "b.toml"]).says(64, &["`snapshot.archive_after`"]);
+}
+
 /// By the whole program, over HTTP: made, read again, brought back; and no secret is written anywhere by the way.
 #[test]
 fn x07_snapshots_are_kept_over_http() {

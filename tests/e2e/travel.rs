@@ -469,6 +469,48 @@ fn what_cannot_be_reached_is_said() {
     now.says(4, &["`extra`"]);
 }
 
+/// Where the schema changed, a full snapshot is made by itself; from the first row of the new one up to that there is no
+/// point, and whoever asks for one hears of the nearest on either side.
+#[test]
+fn a_changed_schema_makes_a_full_snapshot_and_a_short_gap() {
+    let place = place();
+    let mut a = site(&place, "a", &format!("{SOON}interval = 3600000\n"));
+    a.start();
+    add(&a, 0..5);
+    create(&place, &[]);
+    let before = last(&place);
+    // Before a minute is over none is made by itself.
+    a.sql("CREATE TABLE extra (id INTEGER PRIMARY KEY)");
+    for id in 1..4 {
+        a.sql(&format!("INSERT INTO extra VALUES ({id})"));
+        let captured = "SELECT count(*) FROM sqlite_schema WHERE name = '__antiphon__extra_change_log'";
+        eventually("it is sent", || a.one(captured) == "1" && a.is_quiet());
+    }
+    let gap = last(&place);
+    assert!(gap >= before + 3);
+    a.term();
+    configure(&place, "a", &format!("{SOON}interval = 3600000\nincremental_interval = 100\n"));
+    a.start();
+    let mut made = serde_json::Value::Null;
+    eventually("a full one is made", || {
+        let listed = snapshot(&place, &["list", "--json"]).stdout;
+        made = serde_json::from_str(listed.lines().next().unwrap_or_default()).unwrap_or_default();
+        made["trigger"] == "schema" && made["kind"] == "full"
+    });
+    let stands = made["positions"]["1"].as_u64().unwrap();
+    assert!(stands >= gap);
+    let said = restore(&place, gap - 1, "in.db", &[]);
+    let (earlier, later) = (format!("`--to-seq 1:{}` is the last", gap - 3), format!("`--to-seq 1:{stands}`"));
+    said.says(4, &["`extra`", &earlier, "the first point behind it is that of snapshot", &later]);
+    assert!(!place.path("in.db").exists());
+    restore(&place, gap - 3, "before.db", &[]).says(0, &["holds  5 rows"]);
+    restore(&place, stands, "behind.db", &[]).says(0, &["holds  8 rows"]);
+    let listed = snapshot(&place, &["list", "--pitr"]).stdout;
+    assert!(listed.contains(&format!("the schema changed between entries {before} and {stands}")), "{listed}");
+    let listed = json(&snapshot(&place, &["list", "--pitr", "--json"]));
+    assert_eq!(listed["altered"], serde_json::json!([{ "after_seq": before, "until_seq": stands }]));
+}
+
 /// A transaction that was sent in many pieces, and applied in slices, is there whole or not at all.
 #[test]
 fn a_transaction_in_many_pieces_comes_back_whole_or_not_at_all() {

@@ -15,6 +15,7 @@
 mod moving;
 mod snapshots;
 mod travel;
+mod working;
 
 use antiphon_harness::{Place, Signal, Site, eventually, settled};
 use rusqlite::{Connection, params};
@@ -287,6 +288,8 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("log-cutting", &[], &[]),
     ("log-cut", &[], &[]),
     ("repo-copying", &[], &[]),
+    ("snapshot-age", &[], &[]),
+    ("snapshot-aged", &[], &[]),
     ("archive-part", &[], &[]),
     ("archive-put", &[], &[]),
     ("archive-stored", &[], &[]),

@@ -3,7 +3,7 @@
 //! Whatever had been done, the newest that counts can be restored, and the application and its other nodes notice nothing.
 
 use super::*;
-use antiphon_harness::{Ended, finish};
+use antiphon_harness::{Ended, S3Server, finish};
 
 const FILL: &str = "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 40000)
                     INSERT INTO shared SELECT i, hex(randomblob(100)) FROM n";
@@ -275,6 +275,59 @@ fn f01_deaths_while_a_log_is_cut() {
             begins().iter().zip(before).all(|(now, before)| *now > before)
         });
     }
+}
+
+/// F01: a node dies while it puts an old snapshot again with another class of storage: it comes back as it was, and whoever
+/// makes the next one ends what was begun.
+#[test]
+fn f01_deaths_while_a_snapshot_gets_another_class() {
+    let (place, store) = (place(), S3Server::start());
+    let text = format!(
+        "db_path = 'a.db'\n[log]\npath = 'log'\n[snapshot]\ninterval = 0\nstore = 's3'\narchive_after = 1\n\
+         [snapshot.s3]\nendpoint = '{}'\nbucket = 'bucket'\naccess_key = '{}'\nsecret = '{}'\n\
+         archive_class = 'GLACIER_IR'\n",
+        store.url(),
+        S3Server::KEY,
+        S3Server::SECRET
+    );
+    place.file("a.toml", &text);
+    let mut a = place.site("a", TABLES).arguments(["run", "--config", "a.toml"]);
+    a.start();
+    a.sql("INSERT INTO item VALUES ('0', 0, 'first')");
+    eventually("it is sent", || a.is_quiet());
+    let made = snapshot(&place, &["create", "--json"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    let first = made["id"].as_str().unwrap().to_owned();
+    let archived = || snapshot(&place, &["list"]).stdout.lines().filter(|line| line.contains("archived")).count();
+    let points = ["snapshot-age:1", "snapshot-age:2", "snapshot-age:3", "snapshot-aged:1"];
+    for (at, point) in points.into_iter().enumerate() {
+        a.sql(&format!("INSERT INTO item VALUES ('{}', 0, 'more')", at + 1));
+        eventually("it is sent", || a.is_quiet());
+        a.term();
+        a.set(DIE_AT, Some(point));
+        a.start();
+        // It has been made when the node dies, whether that is told or not.
+        snapshot(&place, &["create"]);
+        dies(&mut a);
+        let file = format!("{at}.db");
+        let said = snapshot(&place, &["restore", &first, "--output", &file]);
+        assert_eq!(said.code, Some(0), "{point}: {}", said.stderr);
+        let conn = Connection::open(place.path(&file)).unwrap();
+        assert_eq!(conn.query_row("SELECT count(*) FROM item", [], |row| row.get::<_, i64>(0)).unwrap(), 1, "{point}");
+        assert_eq!(archived(), 0, "{point}");
+        comes_back(&mut a);
+    }
+    let mut n = 100;
+    eventually("all but the newest are archived", || {
+        n += 1;
+        a.sql(&format!("INSERT INTO item VALUES ('{n}', 0, 'last')"));
+        eventually("it is sent", || a.is_quiet());
+        assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+        archived() >= 5
+    });
+    let verified = snapshot(&place, &["verify", "--all", "--level", "restore"]);
+    assert_eq!(verified.code, Some(0), "{}", verified.stdout);
 }
 
 /// F01: a copy of the backups that is cut off has no snapshot that lacks something, and the next copy goes on from there.

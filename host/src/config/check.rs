@@ -296,6 +296,9 @@ fn component(config: &Config, key: &str, name: &str, what: &str, builtin: &[&str
         .hint(format!("it is {}, or the NAME of a `[plugin.NAME]`", list(builtin))))
 }
 
+/// Classes of S3 whose objects have to be asked for before they can be read.
+const SLEEPING: &[&str] = &["GLACIER", "DEEP_ARCHIVE"];
+
 fn snapshots(config: &Config) -> Verdict {
     within("snapshot.parallel", config.snapshot.parallel.into(), 1, 64)?;
     within("snapshot.jitter", config.snapshot.jitter.into(), 0, 50)?;
@@ -313,6 +316,17 @@ fn snapshots(config: &Config) -> Verdict {
         .hint("write minute, hour, day of the month, month and day of the week: `30 3 * * *` is 03:30 every day"));
     }
     let store = config.snapshot.store.as_str();
+    let class = config.snapshot.s3.archive_class.as_str();
+    if SLEEPING.contains(&class) {
+        return Err(Failure::config(format!(
+            "`snapshot.s3.archive_class` can't be `{class}`: it takes hours to read from it"
+        ))
+        .hint("use a class that is read at once, as `STANDARD_IA` or `GLACIER_IR`"));
+    }
+    if config.snapshot.archive_after > 0 && (store != "s3" || class.is_empty()) {
+        return Err(Failure::config("`snapshot.archive_after` needs a class of storage that old snapshots get")
+            .hint("with `store = \"s3\"` say it by `archive_class` under `[snapshot.s3]`; other storages have none"));
+    }
     match store.strip_prefix("plugin:") {
         Some(name) if config.plugin.contains_key(name) => Ok(()),
         Some(name) => Err(Failure::config(format!("`snapshot.store` names no plugin: `{name}`"))

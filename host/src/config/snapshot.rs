@@ -63,6 +63,9 @@ section! {
         /// For so many milliseconds back any point in time can be reached; before that, points where a snapshot stands. 0: as
         /// far back as snapshots lead, and so with `retention_count`.
         pitr_window: u64 = 604_800_000,
+        /// Milliseconds after which a snapshot of all rows gets the `archive_class` of `[snapshot.s3]`. 0: never; the newest one
+        /// does not, however old it is.
+        archive_after: u64 = 0,
         /// How many objects are packed, sent or fetched at once, each by a thread of its own.
         parallel: u32 = 4,
         /// Most bytes of memory for these objects, 16 MiB each; fewer of them are on their way then. 0: as many as they take.
@@ -143,6 +146,8 @@ section! {
         anonymous: bool = false,
         /// Class of what is put, as `STANDARD_IA`. Empty: what is usual for the bucket.
         storage_class: String = String::new(),
+        /// The class that snapshots get after `archive_after`, as `GLACIER_IR`: one whose objects can be read at once.
+        archive_class: String = String::new(),
         /// Certificates of those who sign the service's, as PEM, besides those whom the system trusts.
         ca_file: PathBuf = PathBuf::new(),
         /// Let the name in `endpoint` lead to a private network or to this machine. An address there needs no leave.

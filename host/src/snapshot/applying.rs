@@ -3,10 +3,12 @@
 //! Of each shard a piece in turn: one may wait for what another says of policies.
 
 use super::history::{History, Stretch, Trouble};
+use super::keeper::places;
 use super::repo::Repo;
 use crate::db::{Applied, Database, Stop};
 use crate::failure::{Failure, Kind};
 use crate::log::{Look, Placed, Shard};
+use antiphon_core::snapshot::manifest::Manifest;
 
 /// Calls that apply nothing, one after the other, at most: clashes may be tried one by one.
 const FRUITLESS_MAX: u32 = 1_000_000;
@@ -60,9 +62,31 @@ impl Applying<'_, '_> {
     fn obstacle(&self, shard: Shard, why: &str) -> Failure {
         let at = self.db.position(shard).seq;
         let words = format!("entry {} of shard {shard} can't be applied to this snapshot: {why}", at + 1);
-        Failure::new(Kind::NoSuchPoint, words)
-            .hint(format!("where the schema has changed, `--to-seq {shard}:{at}` is the last point before it"))
-            .hint("the next full snapshot is the first point behind it: `antiphon snapshot list`")
+        let failure = Failure::new(Kind::NoSuchPoint, words)
+            .hint(format!("where the schema has changed, `--to-seq {shard}:{at}` is the last point before it"));
+        match self.next_base(shard, at) {
+            Some(next) => failure.hint(format!(
+                "the first point behind it is that of snapshot {}, `--to-seq {}`",
+                next.id,
+                places(&next.positions).replace(' ', ",")
+            )),
+            None => failure.hint(
+                "the next full snapshot is the first point behind it, and a node makes one when the schema has changed: \
+                 `antiphon snapshot list`",
+            ),
+        }
+    }
+
+    /// The first full snapshot that stands behind this entry.
+    fn next_base(&self, shard: Shard, seq: u64) -> Option<Manifest> {
+        let epoch = self.db.cluster().map(super::keeper::epoch);
+        let is_behind = |full: &Manifest| {
+            let at = full.positions.get(&shard);
+            full.is_full() && at.is_some_and(|at| Some(at.epoch) == epoch && at.seq > seq)
+        };
+        // It is for a hint alone: a store that can't be asked now has been asked before.
+        let all = self.repo.all().ok()?.snapshots.into_iter().map(|(manifest, _)| manifest);
+        all.filter(is_behind).min_by_key(|full| full.positions.get(&shard).map(|at| at.seq))
     }
 
     /// What comes next in a shard.

@@ -7,7 +7,7 @@ use super::repo::Repo;
 use crate::failure::Failure;
 use crate::log::Placement;
 use antiphon_core::snapshot::layout::{Object, Segment, Term};
-use antiphon_core::snapshot::manifest::Position;
+use antiphon_core::snapshot::manifest::{Manifest, Position, Table};
 use antiphon_core::snapshot::reach::{self, Hole};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,6 +217,17 @@ pub struct Reachable {
     pub windows: Vec<Window>,
     /// No point in these: nobody has them.
     pub holes: Vec<Hole>,
+    /// Where tables got another schema: from the first entry that needs it on, points are reached by the later snapshot.
+    pub altered: Vec<Altered>,
+}
+
+/// A change of the schema between two full snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Altered {
+    /// Where the earlier one stands.
+    pub after_seq: u64,
+    /// Where the later one does.
+    pub until_seq: u64,
 }
 
 /// Which points of each shard can be reached, and which stretches nobody has.
@@ -231,11 +242,13 @@ pub fn windows(repo: &Repo<'_>) -> Result<BTreeMap<u32, Reachable>, Failure> {
     for (&shard, newest) in fulls.first().map(|full| &full.positions).into_iter().flatten() {
         let epoch = newest.epoch;
         let (segments, holes) = (archive.of(epoch, shard), archive.holes_of(epoch, shard).collect());
-        let mut bases: Vec<&Position> =
-            fulls.iter().filter_map(|full| full.positions.get(&shard)).filter(|at| at.epoch == epoch).collect();
-        bases.sort_unstable_by_key(|at| at.seq);
+        let mut bases: Vec<(&Position, &Manifest)> =
+            fulls.iter().filter_map(|full| Some((full.positions.get(&shard)?, full))).collect();
+        bases.retain(|(at, _)| at.epoch == epoch);
+        bases.sort_by_key(|(at, _)| at.seq);
+        let altered = bases.windows(2).filter_map(altered).collect();
         let mut windows: Vec<Window> = Vec::new();
-        for at in bases {
+        for (at, _) in bases {
             if windows.last().is_some_and(|window| at.seq <= window.to_seq) {
                 continue;
             }
@@ -249,9 +262,17 @@ pub fn windows(repo: &Repo<'_>) -> Result<BTreeMap<u32, Reachable>, Failure> {
                 to_ms: last.map_or(from_ms, |segment| segment.to_ms),
             });
         }
-        shards.insert(shard, Reachable { windows, holes });
+        shards.insert(shard, Reachable { windows, holes, altered });
     }
     Ok(shards)
+}
+
+/// Whether the later of two snapshots has a table that the earlier one has not, or has with other columns.
+fn altered(pair: &[(&Position, &Manifest)]) -> Option<Altered> {
+    let [(after, earlier), (until, later)] = pair else { return None };
+    let has = |table: &Table| earlier.tables.iter().any(|of| of.name == table.name && of.schema == table.schema);
+    let is_other = after.seq < until.seq && !later.tables.iter().all(has);
+    is_other.then_some(Altered { after_seq: after.seq, until_seq: until.seq })
 }
 
 /// A place in the log as snapshots say it.
@@ -318,6 +339,22 @@ mod tests {
         let archive = repo.archive().unwrap();
         assert_eq!((archive.term(3, 1), archive.covered(3, 1, 0)), (30, 6));
         assert_eq!(archive.segments, [first, going_on]);
+    }
+
+    #[test]
+    fn the_same_stretch_with_another_content_is_another_object() {
+        let store = Small::default();
+        let repo = Repo::new(&store, "c0ffee");
+        let first = archived(&repo, 1, 0);
+        assert_eq!(archived(&repo, 1, 0), first, "who hears nothing of it stores the same again");
+        let mut others = entries(1);
+        others[2].frame[7] ^= 1;
+        let of = Stretch::logged(3, 1, 0, None);
+        let second = repo.archive_entries(of, &others, &Packing::default()).unwrap();
+        assert_eq!((first.first, first.last), (second.first, second.last));
+        assert_eq!(repo.archive().unwrap().segments.len(), 2);
+        assert_eq!(repo.segment(&first).unwrap().1, entries(1));
+        assert_eq!(repo.segment(&second).unwrap().1, others);
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub fn copy(
     let mut waves: [Vec<Name>; 2] = [Vec::new(), Vec::new()];
     for (name, size) in &here {
         let object = name.as_str().strip_prefix(&folder).and_then(Object::named);
-        // What somebody else keeps there is not ours.
-        let Some(object) = object else { continue };
+        // What somebody else keeps there is not ours, and the class that objects lie in there is not that of their copies.
+        let Some(object) = object.filter(|object| !matches!(object, Object::Aged(..))) else { continue };
         if is_there(name, *size) {
             copied.there += 1;
             continue;

@@ -180,6 +180,8 @@ mod tests {
     use antiphon_core::snapshot::layout::Term;
     use antiphon_core::snapshot::manifest::FORMAT;
     use antiphon_core::snapshot::merge::Span;
+    use antiphon_core::store::{self, Part, Put, Store, StoreError, Traits};
+    use std::sync::Mutex;
     use std::sync::atomic::AtomicBool;
 
     const HOUR: u64 = 3_600_000;
@@ -254,6 +256,70 @@ mod tests {
         assert_eq!(repo.prune(grace(Some(1)), false).unwrap().segments, 1);
         repo.prune(grace(Some(1)), false).unwrap();
         assert_eq!(repo.objects("floor/").unwrap().len(), 1);
+    }
+
+    /// A store that fails at listings of what begins so, once it is told to.
+    #[derive(Default)]
+    struct Unlisted {
+        inner: Small,
+        fails: Mutex<Option<&'static str>>,
+    }
+
+    impl Store for Unlisted {
+        fn traits(&self) -> Result<Traits, StoreError> {
+            self.inner.traits()
+        }
+
+        fn check(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn put(&self, name: &Name, body: &[u8], put: Put) -> Result<(), StoreError> {
+            self.inner.put(name, body, put)
+        }
+
+        fn get(&self, name: &Name, part: Option<Part>) -> Result<Vec<u8>, StoreError> {
+            self.inner.get(name, part)
+        }
+
+        fn stat(&self, name: &Name) -> Result<store::Object, StoreError> {
+            self.inner.stat(name)
+        }
+
+        fn list(&self, prefix: &str, after: Option<&Name>, limit: u32) -> Result<Vec<store::Object>, StoreError> {
+            if self.fails.lock().unwrap().is_some_and(|what| prefix.ends_with(what)) {
+                return Err(StoreError::new(store::ErrorKind::Temporary, "the listing was cut off"));
+            }
+            self.inner.list(prefix, after, limit)
+        }
+
+        fn delete(&self, names: &[Name]) -> Result<(), StoreError> {
+            self.inner.delete(names)
+        }
+    }
+
+    #[test]
+    fn where_a_part_is_not_listed_nothing_goes() {
+        let store = Unlisted::default();
+        let repo = Repo::new(&store, "c0ffee");
+        let old = snapshot(&repo, 50, 0, None);
+        snapshot(&repo, 1, 6, None);
+        for n in 0..3 {
+            archived(&repo, n * 3 + 1);
+        }
+        repo.forget(old).unwrap();
+        let all = || store.inner.0.lock().unwrap().clone();
+        let before = all();
+        let listings =
+            ["note/", "tomb/", "verify/", "snap/", "base/", "log", "void/", "term/", "floor/", "hole/", "part/"];
+        for listing in listings {
+            *store.fails.lock().unwrap() = Some(listing);
+            assert!(repo.prune(grace(Some(1)), false).is_err(), "{listing}");
+            assert_eq!(all(), before, "{listing}");
+        }
+        *store.fails.lock().unwrap() = None;
+        let pruned = repo.prune(grace(Some(1)), false).unwrap();
+        assert_eq!((pruned.snapshots.len(), pruned.segments), (1, 2));
     }
 
     #[test]

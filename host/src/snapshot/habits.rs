@@ -41,6 +41,8 @@ pub(super) struct Habits {
     pub(super) parallel: usize,
     /// Over which times segments of the archive become one.
     pub(super) spans: Vec<Span>,
+    /// At which age snapshots get the class of storage that is said for it.
+    pub(super) archive_after_ms: Option<u64>,
     /// By how much an interval is longer at most.
     pub(super) jitter_percent: u64,
     /// None is made by itself while so many entries are still to be applied.
@@ -125,6 +127,7 @@ impl Habits {
             grace: Grace::of(config),
             ttl: if snapshot.leader_ttl > 0 { Duration::from_millis(snapshot.leader_ttl) } else { TTL },
             spans: spans(config),
+            archive_after_ms: (snapshot.archive_after > 0).then_some(snapshot.archive_after),
             jitter_percent: snapshot.jitter.into(),
             lag_max: (snapshot.lag_max > 0).then_some(snapshot.lag_max),
             scratch_max: bytes(snapshot.scratch_max),

@@ -206,3 +206,42 @@ impl History<'_> {
         Ok(Some(Stretch { hole, entries }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::segment::tests::Small;
+    use super::*;
+
+    /// What is wanted of entries that came at these times, in seconds, and whether the way ends there.
+    fn wanted(cut: Cut, seconds: &[u64]) -> (Vec<u64>, bool) {
+        let store = Small::default();
+        let mut history = History {
+            repo: Repo::new(&store, "c0ffee"),
+            look: None,
+            shard: 1,
+            segments: VecDeque::new(),
+            through_log: false,
+            cut,
+            at: None,
+            after: 0,
+            is_at_base: true,
+            of: None,
+            ended: false,
+            waiting: None,
+            is_holed: false,
+            read: Counted::default(),
+        };
+        let entries = (1..).zip(seconds).map(|(seq, time)| Placed::whole(seq, time * 1_000_000_000, Vec::new()));
+        let entries = history.wanted(entries.collect());
+        (entries.iter().map(|placed| placed.seq).collect(), history.ended)
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_joins_nothing_to_an_earlier_time() {
+        assert_eq!(wanted(Cut::Time(5_000), &[1, 2, 9, 3, 4]), (vec![1, 2], true));
+        assert_eq!(wanted(Cut::Time(5_000), &[3, 1, 2]), (vec![1, 2, 3], false));
+        assert_eq!(wanted(Cut::Time(5_000), &[9, 1]), (Vec::new(), true));
+        assert_eq!(wanted(Cut::Seq(4), &[1, 2, 9, 3, 4]), (vec![1, 2, 3, 4], true));
+        assert_eq!(wanted(Cut::Newest, &[9, 1]), (vec![1, 2], false));
+    }
+}

@@ -289,6 +289,13 @@ impl Keeper {
             let forgotten = forget(&repo, &habits.keep, false)?;
             let merged = repo.merge(&habits.spans, &habits.packing, &stop)?;
             let pruned = repo.prune(habits.grace, false)?;
+            // One at a time, for the next snapshot waits for it.
+            if let Some(after_ms) = habits.archive_after_ms
+                && let Some(id) = repo.old_enough(after_ms)?
+            {
+                let bytes = repo.age(id, &shelf.open_cold()?.store, &stop)?;
+                info!(%id, bytes, "an old snapshot has another class of storage now");
+            }
             Ok::<_, Failure>((forgotten, merged, pruned))
         })
         .await??;

@@ -34,6 +34,8 @@ pub struct Marks {
     pub forgotten_ms: Option<u64>,
     /// When it was last found whole.
     pub verified_ms: Option<u64>,
+    /// Since when it lies in a cheaper class of storage.
+    pub aged_ms: Option<u64>,
 }
 
 /// What a prune did, or would do.
@@ -103,6 +105,11 @@ impl Repo<'_> {
         for (_, object, _) in self.objects("verify/")? {
             if let Object::Verified(id, at) = object {
                 all.entry(id).or_default().verified_ms = Some(at);
+            }
+        }
+        for (_, object, _) in self.objects("aged/")? {
+            if let Object::Aged(id, at) = object {
+                all.entry(id).or_default().aged_ms = Some(at);
             }
         }
         Ok(all)
@@ -243,12 +250,15 @@ impl Repo<'_> {
         pruned.snapshots = going.iter().filter(|id| ids.contains(id)).map(ToString::to_string).collect();
         // Last, so that what was cut off goes on at the next prune.
         let mut said: Vec<Name> = Vec::new();
-        for prefix in ["note/", "tomb/", "verify/"] {
+        for prefix in ["note/", "tomb/", "verify/", "aged/"] {
             for (name, object, _) in self.objects(prefix)? {
-                let (Object::Note(id, _) | Object::Tombstone(id, _) | Object::Verified(id, _)) = object else {
-                    continue;
+                let of = match object {
+                    Object::Note(id, _) | Object::Tombstone(id, _) | Object::Verified(id, _) | Object::Aged(id, _) => {
+                        id
+                    }
+                    _ => continue,
                 };
-                if going.contains(&id) {
+                if going.contains(&of) {
                     said.push(name);
                 }
             }

@@ -1,20 +1,21 @@
 //! One snapshot: what is written of it, and what can be read.
 
-use super::pieces::{Pieces, stride};
+use super::pieces::{Pieces, stopped, stride};
 use super::repo::{Repo, unreadable};
 use super::{stored, unwritten};
 use crate::db;
 use crate::failure::{Failure, Kind};
 use antiphon_core::snapshot::frame::{self, Packing};
 use antiphon_core::snapshot::id::SnapshotId;
-use antiphon_core::snapshot::layout::Part;
+use antiphon_core::snapshot::layout::{Object, Part};
 use antiphon_core::snapshot::manifest::{self, Image, Index, Manifest, Stored};
+use antiphon_core::store::{Put, Store};
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// How thoroughly a snapshot is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -223,6 +224,41 @@ pub fn repair_index(repo: Repo<'_>, manifest: &Manifest, parallel: usize) -> Res
     .hint("use another snapshot: `antiphon snapshot list`; a copy of the storage may have what is missing here"))
 }
 
+/// Puts all objects of a snapshot again, each as it was made, by way of `to`, which is the store that it lies in; gives their
+/// bytes.
+///
+/// # Errors
+/// When one of them is not as it was made, or the store refuses; those before it were put.
+pub(super) fn put_again(
+    repo: Repo<'_>,
+    manifest: &Manifest,
+    to: &dyn Store,
+    stop: &AtomicBool,
+) -> Result<u64, Failure> {
+    let reading = Reading { repo, manifest, parallel: 1 };
+    let index = reading.index()?;
+    let (_, of_index) = reading.image()?;
+    let mut bytes = 0;
+    let parts =
+        [(Part::Image, &*index.image), (Part::State, &*index.state), (Part::Index, std::slice::from_ref(of_index))];
+    for (part, objects) in parts {
+        for (number, wanted) in (0..).zip(objects) {
+            if stop.load(Ordering::Relaxed) {
+                return Err(stopped());
+            }
+            // What was damaged on its way here must not take the place of what is whole there.
+            let object = reading.pieces(part).get(number, wanted)?;
+            let name = repo.name(&Object::Payload { snapshot: manifest.id, part, number })?;
+            fault!("snapshot-age");
+            crate::storage::put(to, &name, &object, Put::Replace)
+                .map_err(|error| stored(format!("cannot put `{name}` again"), &error))?;
+            bytes += wanted.bytes;
+        }
+    }
+    fault!("snapshot-aged");
+    Ok(bytes)
+}
+
 /// Looks at a snapshot without changing anything; `scratch` is a folder where one can be put together.
 ///
 /// # Errors
@@ -267,8 +303,7 @@ fn sizes(reading: &Reading<'_>, index: &Index) -> Result<(), Failure> {
     let found = reading.repo.sizes(id)?;
     for part in [Part::Image, Part::State] {
         for (number, stored) in (0..).zip(index.of(part)) {
-            let name =
-                reading.repo.name(&antiphon_core::snapshot::layout::Object::Payload { snapshot: id, part, number })?;
+            let name = reading.repo.name(&Object::Payload { snapshot: id, part, number })?;
             match found.get(&name) {
                 Some(size) if *size == stored.bytes => {}
                 Some(size) => {

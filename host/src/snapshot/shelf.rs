@@ -43,6 +43,20 @@ impl Shelf {
         Ok((opened, habits))
     }
 
+    /// The same store with the class of storage that old snapshots get. Nobody keeps it open: it is of use now and then.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub(super) fn open_cold(&self) -> Result<Opened, Failure> {
+        let (host, mut config, pins) = {
+            let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            (inner.host.clone(), inner.config.clone(), inner.pins)
+        };
+        let s3 = &mut config.snapshot.s3;
+        s3.storage_class.clone_from(&s3.archive_class);
+        storage::open(&config, &host, None, pins)
+    }
+
     /// What is done about snapshots without being asked.
     pub(super) fn habits(&self) -> Habits {
         Habits::of(&self.0.lock().unwrap_or_else(PoisonError::into_inner).config)

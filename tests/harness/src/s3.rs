@@ -1,9 +1,10 @@
 //! A server that speaks S3, of a test's own, in this process: it checks signatures, and keeps objects in a folder.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
@@ -37,6 +38,7 @@ pub struct S3Server {
     port: u16,
     ways: S3Ways,
     connections: Arc<AtomicU64>,
+    classes: Arc<Mutex<BTreeMap<String, String>>>,
     runtime: Option<Runtime>,
 }
 
@@ -56,7 +58,8 @@ impl S3Server {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("bucket")).unwrap();
         let connections = Arc::default();
-        let mut server = Self { folder, port: free_port(), ways, connections, runtime: None };
+        let classes = Arc::default();
+        let mut server = Self { folder, port: free_port(), ways, connections, classes, runtime: None };
         server.resume();
         server
     }
@@ -82,6 +85,11 @@ impl S3Server {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// The class of storage that each object was put with, of those that were put with one.
+    pub fn classes(&self) -> BTreeMap<String, String> {
+        self.classes.lock().unwrap().clone()
+    }
+
     /// Ends it at once, with all that it is at.
     pub fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
@@ -96,6 +104,7 @@ impl S3Server {
             files: FileSystem::new(self.folder.path()).unwrap(),
             folder: self.folder.path().to_owned(),
             overwrites: self.ways.overwrites,
+            classes: Arc::clone(&self.classes),
             one_at_a_time: tokio::sync::Mutex::default(),
         });
         builder.set_auth(SimpleAuth::from_single(Self::KEY, Self::SECRET));
@@ -163,6 +172,7 @@ struct Bucket {
     files: FileSystem,
     folder: PathBuf,
     overwrites: bool,
+    classes: Arc<Mutex<BTreeMap<String, String>>>,
     one_at_a_time: tokio::sync::Mutex<()>,
 }
 
@@ -209,7 +219,16 @@ impl S3 for Bucket {
             None => None,
         };
         let size = request.input.content_length.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-        self.files.put_object(request).await.map_err(|error| if self.has_room(size) { error } else { no_room() })
+        let (key, class) = (request.input.key.clone(), request.input.storage_class.take());
+        let put = self.files.put_object(request).await;
+        if put.is_ok() {
+            let mut classes = self.classes.lock().unwrap();
+            match class {
+                Some(class) => classes.insert(key, class.as_str().to_owned()),
+                None => classes.remove(&key),
+            };
+        }
+        put.map_err(|error| if self.has_room(size) { error } else { no_room() })
     }
 
     async fn get_object(&self, request: S3Request<dto::GetObjectInput>) -> S3Result<S3Response<dto::GetObjectOutput>> {

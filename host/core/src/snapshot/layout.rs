@@ -70,6 +70,8 @@ pub enum Object {
     Tombstone(SnapshotId, u64),
     /// How a snapshot was found when it was read again, and when.
     Verified(SnapshotId, u64),
+    /// A snapshot whose objects lie in a cheaper class of storage, and since when.
+    Aged(SnapshotId, u64),
     /// A node that can't go on without a new snapshot asks for one: when, and which node.
     Asked(u64, u64),
     /// A stretch of the log.
@@ -137,6 +139,7 @@ impl Object {
             Self::Note(id, at) => format!("note/{id}-{at:013}.json"),
             Self::Tombstone(id, at) => format!("tomb/{id}-{at:013}.json"),
             Self::Verified(id, at) => format!("verify/{id}-{at:013}.json"),
+            Self::Aged(id, at) => format!("aged/{id}-{at:013}.json"),
             Self::Asked(at, node) => format!("ask/{at:013}-{node:016x}.json"),
             Self::Segment(segment) => segment.to_string(),
             Self::SegmentPart(segment, number) => format!("part/{segment}/{number:06}.frm"),
@@ -179,6 +182,7 @@ impl Object {
             "note" => noted(rest).map(|(id, at)| Self::Note(id, at)),
             "tomb" => noted(rest).map(|(id, at)| Self::Tombstone(id, at)),
             "verify" => noted(rest).map(|(id, at)| Self::Verified(id, at)),
+            "aged" => noted(rest).map(|(id, at)| Self::Aged(id, at)),
             "ask" => {
                 let (at, node) = rest.strip_suffix(".json")?.split_once('-')?;
                 Some(Self::Asked(at.parse().ok()?, u64::from_str_radix(node, 16).ok()?))
@@ -291,6 +295,7 @@ mod tests {
             Object::Note(id, 1_700_000_000_001),
             Object::Tombstone(id, 1_700_000_000_002),
             Object::Verified(id, 1_700_000_000_003),
+            Object::Aged(id, 1_700_000_000_005),
             Object::Asked(1_700_000_000_004, u64::MAX),
             Object::Segment(segment(0)),
             Object::Segment(segment(2)),

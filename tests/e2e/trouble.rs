@@ -1,0 +1,459 @@
+//! What may happen to snapshots and to where they are kept, and what comes of it: nothing that is not said, nothing that is
+//! applied and was never written, and replication goes on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use antiphon::components;
+use antiphon::config::Config;
+use antiphon::custom::Pins;
+use antiphon::db::Fold;
+use antiphon::failure::Failure;
+use antiphon::snapshot::{Grace, Repo, Travel, Wanted};
+use antiphon::storage;
+use antiphon_core::snapshot::manifest::Manifest;
+use antiphon_core::snapshot::reach::Target;
+use antiphon_core::store::{Name, Object, Part, Put, Store, StoreError, Traits};
+use antiphon_harness::{Answer, Ended, Faulty, Place, S3Server, Site, eventually, settled};
+use antiphon_plugin::{HostOptions, PluginHost};
+use rusqlite::Connection;
+
+use super::place;
+use super::snapshots::Says as _;
+
+const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
+const ALL: &str = "SELECT id || ' ' || v FROM t ORDER BY id";
+
+fn configure(place: &Place, name: &str, more: &str) {
+    place.file(&format!("{name}.toml"), &format!("db_path = \"{name}.db\"\n[log]\npath = \"log\"\n{more}"));
+}
+
+fn site(place: &Place, name: &str, more: &str) -> Site {
+    configure(place, name, more);
+    place.site(name, TABLE).arguments(["run", "--config", &format!("{name}.toml")])
+}
+
+fn snapshot(place: &Place, name: &str, arguments: &[&str]) -> Ended {
+    place.run([&["snapshot"], arguments, &["--config", &format!("{name}.toml")]].concat())
+}
+
+fn create(place: &Place, name: &str) -> String {
+    let made = snapshot(place, name, &["create", "--json"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    serde_json::from_str::<serde_json::Value>(&made.stdout).unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+/// Several entries: each statement is one.
+fn write(site: &Site, ids: std::ops::Range<u32>, value: &str) {
+    for id in ids {
+        site.sql(&format!("REPLACE INTO t VALUES ({id}, '{value}')"));
+        eventually("it is sent", || site.is_quiet());
+    }
+}
+
+/// The first entry of the log.
+fn begins(place: &Place) -> u64 {
+    let conn = Connection::open(place.path("log/log.db")).unwrap();
+    conn.query_row("SELECT min(seq) FROM shard_1", [], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
+}
+
+fn count(path: &Path, which: &str) -> i64 {
+    let conn = Connection::open(path).unwrap();
+    conn.query_row(&format!("SELECT count(*) FROM t WHERE {which}"), [], |row| row.get(0)).unwrap()
+}
+
+fn of_s3(url: &str) -> String {
+    format!(
+        "store = 's3'\n[snapshot.s3]\nendpoint = '{url}'\nbucket = 'bucket'\naccess_key = '{}'\nsecret = '{}'\n",
+        S3Server::KEY,
+        S3Server::SECRET
+    )
+}
+
+/// F10: where snapshots are kept can't be reached for a while: rows go from node to node as ever, nothing of the log is let
+/// go of, what is wrong is said; and when it is back all of it goes on by itself.
+#[test]
+fn f10_a_store_that_is_away_holds_up_nothing_but_snapshots() {
+    let (place, mut store) = (place(), S3Server::start());
+    let often = "[replication_log]\nmax_entries = 3\n[snapshot]\ninterval = 400\nincremental_interval = 0\n\
+                 incremental_threshold = 0\nleader_ttl = 1500\narchive_interval = 100\n";
+    let more = format!("{often}{}", of_s3(&store.url()));
+    let (mut a, mut b) = (site(&place, "a", &more), site(&place, "b", &more));
+    a.start();
+    b.start();
+    let mut id = 0;
+    let mut goes_on = |a: &Site, b: &Site| {
+        id += 2;
+        a.sql(&format!("INSERT INTO t VALUES ({id}, 'of a')"));
+        b.sql(&format!("INSERT INTO t VALUES ({}, 'of b')", id + 1));
+        settled(&[a, b]);
+    };
+    let truncate = || place.run(["log", "truncate", "--config", "a.toml"]);
+    eventually("the log is cut", || {
+        goes_on(&a, &b);
+        truncate();
+        begins(&place) > 1
+    });
+    store.kill();
+    let told = || ["a.db", "b.db"].map(|name| place.run(["status", name]).stdout).concat();
+    eventually("it is said", || {
+        goes_on(&a, &b);
+        told().contains("nobody listens there")
+    });
+    let then = begins(&place);
+    for _ in 0..10 {
+        goes_on(&a, &b);
+    }
+    let refused = truncate();
+    assert_ne!(refused.code, Some(0), "{}", refused.stdout);
+    assert!(refused.stderr.contains("hint: "), "{}", refused.stderr);
+    assert_eq!(begins(&place), then, "nothing goes that no store was asked about");
+    store.resume();
+    eventually("the log is cut again", || {
+        goes_on(&a, &b);
+        truncate();
+        begins(&place) > then
+    });
+    snapshot(&place, "a", &["verify", "--level", "restore"]).says(0, &["ok: "]);
+}
+
+/// F10: no room where snapshots are kept.
+#[test]
+fn f10_a_store_that_is_full_holds_up_nothing_but_snapshots() {
+    let full = Faulty::start(|asked| match asked.method.as_str() {
+        "PUT" => Answer::of(507, "<Error><Code>XMinioStorageFull</Code><Message>no room</Message></Error>"),
+        "GET" if asked.path.contains("list-type") => {
+            Answer::of(200, "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+        }
+        _ => Answer::of(404, "<Error><Code>NoSuchKey</Code></Error>"),
+    });
+    let place = place();
+    let more = format!("[snapshot]\ninterval = 3600000\n{}", of_s3(&full.url()));
+    let (mut a, mut b) = (site(&place, "a", &more), site(&place, "b", &more));
+    a.start();
+    b.start();
+    write(&a, 0..5, "before");
+    let asking = place.command(["snapshot", "create", "--config", "a.toml"]).spawn().unwrap();
+    write(&a, 5..10, "meanwhile");
+    settled(&[&a, &b]);
+    let refused = snapshot(&place, "a", &["create"]);
+    assert_ne!(refused.code, Some(0));
+    refused.says(refused.code.unwrap(), &["Unable to save snapshot", "room"]);
+    assert!(!asking.wait_with_output().unwrap().status.success());
+    write(&b, 10..15, "after");
+    settled(&[&a, &b]);
+    assert_eq!(begins(&place), 1);
+}
+
+/// Two that are made at once are two, and either counts.
+#[test]
+fn two_snapshots_at_once_both_count() {
+    let place = place();
+    let (mut a, mut b) = (site(&place, "a", ""), site(&place, "b", ""));
+    a.start();
+    b.start();
+    write(&a, 0..20, "x");
+    settled(&[&a, &b]);
+    let made = std::thread::scope(|scope| {
+        let both = ["a", "b"].map(|name| scope.spawn(|| create(&place, name)));
+        both.map(|making| making.join().unwrap())
+    });
+    assert_ne!(made[0], made[1]);
+    for (at, id) in made.iter().enumerate() {
+        snapshot(&place, "a", &["verify", id, "--level", "restore"]).says(0, &[id, "ok: "]);
+        let file = format!("{at}.db");
+        snapshot(&place, "b", &["restore", id, "--output", &file]).says(0, &["holds  20 rows"]);
+    }
+}
+
+/// F09: a manifest that lies where another one belongs, and one that is another cluster's: neither counts, and what is older
+/// does.
+#[test]
+fn f09_x06_a_manifest_in_the_wrong_place_does_not_count() {
+    let place = place();
+    let mut a = site(&place, "a", "");
+    a.start();
+    write(&a, 0..5, "x");
+    let older = create(&place, "a");
+    write(&a, 5..9, "y");
+    let newer = create(&place, "a");
+    let folder = std::fs::read_dir(place.path("log/snapshots")).unwrap().map(|entry| entry.unwrap().path());
+    let folder = folder.filter(|path| path.is_dir()).last().unwrap();
+    let manifest = |id: &str| {
+        let mut all = std::fs::read_dir(folder.join("snap")).unwrap().map(|entry| entry.unwrap().path());
+        all.find(|path| path.to_string_lossy().contains(id)).unwrap()
+    };
+    let (of_older, of_newer) = (manifest(&older), manifest(&newer));
+    let whole = std::fs::read(&of_newer).unwrap();
+    std::fs::copy(&of_older, &of_newer).unwrap();
+    snapshot(&place, "a", &["list"]).says(0, &[&older, &format!("{newer} does not count"), "its manifest is that of"]);
+    snapshot(&place, "a", &["restore", &newer, "--output", "no.db"]).says(3, &["copied or renamed"]);
+    snapshot(&place, "a", &["restore", "--output", "older.db"]).says(0, &[&older, "holds  5 rows"]);
+    std::fs::write(&of_newer, &whole).unwrap();
+    // The same objects, under the name of another cluster.
+    let other = "0".repeat(32);
+    let copied = folder.with_file_name(&other);
+    let done = std::process::Command::new("cp").arg("-r").args([&folder, &copied]).status().unwrap();
+    assert!(done.success());
+    snapshot(&place, "a", &["restore", "--cluster", &other, "--output", "no.db"]).says(3, &["copied or renamed"]);
+    assert!(!place.path("no.db").exists());
+    // And a node whose log is this one takes nothing from there.
+    std::fs::remove_dir_all(&folder).unwrap();
+    snapshot(&place, "a", &["create"]).says(0, &[]);
+    let mut late = site(&place, "late", "");
+    late.start();
+    settled(&[&a, &late]);
+}
+
+/// A store that somebody prunes as soon as a snapshot's rows are asked for.
+struct Pruned<'a> {
+    inner: &'a dyn Store,
+    cluster: &'a str,
+    /// What is asked for then.
+    of: String,
+    is_done: AtomicBool,
+}
+
+impl Store for Pruned<'_> {
+    fn traits(&self) -> Result<Traits, StoreError> {
+        self.inner.traits()
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.inner.check()
+    }
+
+    fn put(&self, name: &Name, body: &[u8], put: Put) -> Result<(), StoreError> {
+        self.inner.put(name, body, put)
+    }
+
+    fn get(&self, name: &Name, part: Option<Part>) -> Result<Vec<u8>, StoreError> {
+        if name.as_str().contains(&self.of) && !self.is_done.swap(true, Ordering::Relaxed) {
+            let at_once = Grace { forgotten_ms: 0, orphans_ms: 0, window_ms: None };
+            Repo::new(self.inner, self.cluster).prune(at_once, false).unwrap();
+        }
+        self.inner.get(name, part)
+    }
+
+    fn stat(&self, name: &Name) -> Result<Object, StoreError> {
+        self.inner.stat(name)
+    }
+
+    fn list(&self, prefix: &str, after: Option<&Name>, limit: u32) -> Result<Vec<Object>, StoreError> {
+        self.inner.list(prefix, after, limit)
+    }
+
+    fn delete(&self, names: &[Name]) -> Result<(), StoreError> {
+        self.inner.delete(names)
+    }
+}
+
+/// What a restore reads is pruned under its hands: it goes there from an older snapshot, and what comes is the same.
+#[test]
+fn a_restore_finds_another_way_when_its_snapshot_is_pruned() {
+    let place = place();
+    let soon = "[snapshot]\narchive_interval = 100\nleader_ttl = 1500\ninterval = 3600000\n";
+    let mut a = site(&place, "a", soon);
+    a.start();
+    write(&a, 0..5, "first");
+    create(&place, "a");
+    write(&a, 3..9, "second");
+    let second = create(&place, "a");
+    write(&a, 20..24, "third");
+    let expected = a.rows(ALL);
+    let end: u64 = a.one("SELECT seq FROM \"__antiphon___position\"").parse().unwrap();
+    let archived = || {
+        let said = snapshot(&place, "a", &["list", "--pitr", "--json"]).stdout;
+        said.contains(&format!("\"to_seq\":{end}"))
+    };
+    eventually("all is archived", archived);
+    a.term();
+    let config: Config = toml::from_str(&format!(
+        "db_path = {:?}\n[snapshot]\nstore = 'file'\n[snapshot.file]\npath = {:?}",
+        place.path("a.db"),
+        place.path("log/snapshots")
+    ))
+    .unwrap();
+    let host = PluginHost::new(&HostOptions::default()).unwrap();
+    let fold = |_: &Manifest| -> Result<Fold, Failure> {
+        let parts = components::parts(&config, Pins::Required)?;
+        let (changes_max, atomic_max) = (parts.changes_max, parts.atomic_max);
+        Ok(Fold { filter: parts.filter, policies: parts.policies, changes_max, atomic_max })
+    };
+    let target = Target::Seq(BTreeMap::from([(1, end)]));
+    let wanted = Wanted { target, base: None, allow_hole: false, with_state: false };
+    for (turn, of) in [format!("base/{second}/index"), format!("base/{second}/image")].into_iter().enumerate() {
+        // It is let go of, and those that read it have the grace; here there is none.
+        if turn == 0 {
+            snapshot(&place, "a", &["forget", &second]).says(0, &[]);
+            let aside = place.path("kept-snapshots");
+            let done = std::process::Command::new("cp").arg("-r").args([place.path("log/snapshots"), aside]).status();
+            assert!(done.unwrap().success());
+        } else {
+            std::fs::remove_dir_all(place.path("log/snapshots")).unwrap();
+            std::fs::rename(place.path("kept-snapshots"), place.path("log/snapshots")).unwrap();
+        }
+        // A store holds on to the folder that it was opened with.
+        let opened = storage::open(&config, &host, None, Pins::Required).unwrap();
+        let clusters = Repo::clusters(&opened.store).unwrap();
+        let cluster = clusters.first().unwrap();
+        let folder = place.path(&format!("aside-{turn}"));
+        std::fs::create_dir(&folder).unwrap();
+        let store = Pruned { inner: &opened.store, cluster, of, is_done: AtomicBool::new(false) };
+        let arrived = Travel::new(Repo::new(&store, cluster), None, 1).go(&wanted, &folder, &fold).unwrap();
+        assert!(store.is_done.load(Ordering::Relaxed));
+        assert_ne!(arrived.base.id.to_string(), second);
+        let conn = Connection::open(&arrived.image).unwrap();
+        let mut statement = conn.prepare(ALL).unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap().map(Result::unwrap);
+        assert_eq!(rows.collect::<Vec<_>>(), expected);
+    }
+}
+
+/// Who has not applied what the log has makes none by itself, says so, and makes one when it has.
+#[test]
+fn a_node_that_lags_puts_its_snapshots_off() {
+    let place = place();
+    let often = "[replication_log]\nshards = 2\n[snapshot]\ninterval = 200\nincremental_interval = 0\n\
+                 incremental_threshold = 0\nleader_ttl = 1500\n";
+    let (mut a, mut b) = (site(&place, "a", &format!("{often}lag_max = 1\n")), site(&place, "b", often));
+    // The first to run leads.
+    a.start();
+    write(&a, 0..5, "x");
+    eventually("it leads", || a.said().contains("Snapshot saved"));
+    b.start();
+    settled(&[&a, &b]);
+    b.sql("CREATE TABLE late (id INTEGER PRIMARY KEY, v); INSERT INTO late VALUES (1, 'x')");
+    let mut id = 100;
+    let mut said = String::new();
+    eventually("it is put off", || {
+        id += 1;
+        // What comes in the other shard makes one due.
+        b.sql(&format!("INSERT INTO t VALUES ({id}, 'y')"));
+        said = place.run(["status", "a.db"]).stdout;
+        said.contains("snapshot put off") && said.contains("still to be applied here")
+    });
+    let saved = |site: &Site| site.said().matches("Snapshot saved").count();
+    let then = saved(&a);
+    a.sql("CREATE TABLE late (id INTEGER PRIMARY KEY, v)");
+    settled(&[&a, &b]);
+    eventually("one is made", || {
+        id += 1;
+        b.sql(&format!("INSERT INTO t VALUES ({id}, 'z')"));
+        saved(&a) > then
+    });
+}
+
+/// A node that was silent for so long that nobody waits for it any more comes back: what it had not read is gone from the
+/// log, a snapshot leads it on, and what it wrote meanwhile is sent, once.
+#[test]
+fn c64_a_node_comes_back_after_it_was_given_up() {
+    const EXPIRY: Duration = Duration::from_secs(7);
+    let place = place();
+    let more = format!(
+        "[replication_log]\nmax_entries = 2\nnode_expiry = {}\n[snapshot]\ninterval = 0\nleader_ttl = 1500\n\
+         archive_interval = 100\n",
+        EXPIRY.as_millis()
+    );
+    let (mut a, mut b) = (site(&place, "a", &more), site(&place, "b", &more));
+    a.start();
+    b.start();
+    write(&a, 0..10, "first");
+    settled(&[&a, &b]);
+    b.term();
+    let stood: u64 = b.one("SELECT seq FROM \"__antiphon___position\"").parse().unwrap();
+    b.sql("INSERT INTO t VALUES (500, 'while away'); UPDATE t SET v = 'while away' WHERE id = 3; DELETE FROM t WHERE id = 4");
+    for turn in 0..3 {
+        write(&a, 5..15, &format!("turn {turn}"));
+        create(&place, "a");
+    }
+    let truncate = || place.run(["log", "truncate", "--config", "a.toml"]);
+    truncate();
+    assert!(begins(&place) <= stood + 1, "it is waited for");
+    eventually("it is given up", || {
+        truncate();
+        begins(&place) > stood + 1
+    });
+    b.start();
+    assert!(b.said().contains("went on from a snapshot"), "{}", b.said());
+    settled(&[&a, &b]);
+    assert_eq!(a.one("SELECT group_concat(id) FROM t WHERE v = 'while away'"), "3,500");
+    assert_eq!(a.one("SELECT count(*) FROM t WHERE id = 4"), "0");
+    assert_eq!(a.one("SELECT count(*) FROM t WHERE v = 'turn 2'"), "10");
+}
+
+/// Somebody holds the write lock for longer than a restore waits: nothing has changed then, and that is said.
+#[test]
+fn a_restore_gives_up_behind_a_lock_and_changes_nothing() {
+    let place = place();
+    let mut a = site(&place, "a", "");
+    a.start();
+    write(&a, 0..5, "then");
+    let id = create(&place, "a");
+    write(&a, 3..9, "now");
+    a.term();
+    let before = a.dump();
+    let holder = a.connect();
+    holder.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (100, 'not committed')").unwrap();
+    let refused = snapshot(&place, "a", &["restore", &id, "--as-changes"]);
+    refused.says(6, &["does not go back; nothing has changed", "locked"]);
+    holder.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(a.dump(), before);
+    assert_eq!(count(&place.path("a.db"), "v = 'now'"), 6);
+    snapshot(&place, "a", &["restore", &id, "--as-changes"]).says(0, &[]);
+    assert_eq!(count(&place.path("a.db"), "v = 'now'"), 0);
+    a.start();
+    eventually("it is sent", || a.is_quiet());
+}
+
+/// What is on its way when a snapshot is begun is waited for, and is in it; where the log takes nothing for a minute, there is
+/// none, and it is said why.
+#[test]
+fn a_snapshot_waits_for_what_is_on_its_way() {
+    let place = place();
+    let mut a = site(&place, "a", "[snapshot]\ninterval = 3600000\nleader_ttl = 3600000\n");
+    a.start();
+    write(&a, 0..3, "before");
+    let log = Connection::open(place.path("log/log.db")).unwrap();
+    let held = |work: &mut dyn FnMut()| {
+        log.busy_timeout(Duration::from_secs(10)).unwrap();
+        log.execute_batch("BEGIN IMMEDIATE").unwrap();
+        work();
+        log.execute_batch("ROLLBACK").unwrap();
+    };
+    let ask = || {
+        let mut asking = place.command(["snapshot", "create", "--config", "a.toml"]);
+        asking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut asked = None;
+    held(&mut || {
+        a.sql("INSERT INTO t VALUES (100, 'on its way')");
+        let mut asking = ask();
+        let copied = || {
+            let entries = std::fs::read_dir(a.state()).unwrap().map(|entry| entry.unwrap().path());
+            entries.filter(|path| path.join("copy.db").exists()).count() > 0
+        };
+        eventually("the file is copied", copied);
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(asking.try_wait().unwrap().is_none(), "it waits");
+        asked = Some(asking);
+    });
+    let ended = asked.unwrap().wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    snapshot(&place, "a", &["restore", "--output", "with.db"]).says(0, &["holds  4 rows"]);
+    if !super::snapshots::full() {
+        return;
+    }
+    held(&mut || {
+        a.sql("INSERT INTO t VALUES (101, 'on its way')");
+        let ended = ask().wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && said.contains("not in the log yet, after 60 s"), "{said}");
+    });
+    eventually("it is sent", || a.is_quiet());
+    create(&place, "a");
+    snapshot(&place, "a", &["restore", "--output", "later.db"]).says(0, &["holds  5 rows"]);
+}
