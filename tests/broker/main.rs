@@ -15,6 +15,7 @@ mod contract;
 mod durability;
 mod entering;
 mod faults;
+mod floods;
 mod hostile;
 mod identity;
 mod large;
