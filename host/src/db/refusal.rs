@@ -25,7 +25,6 @@ impl Database {
             for sql in db.changes_of_refusals(refuse)? {
                 db.conn.execute_batch(&sql).doing(CHANGING)?;
             }
-            fault!("refused");
             Ok(())
         })?;
         self.refresh_schema()?;
