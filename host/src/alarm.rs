@@ -5,6 +5,27 @@ const STEPS: [u64; 3] = [50, 80, 95];
 /// Less than this is no outage.
 const LEAST: u64 = 64 << 10;
 
+/// With so many percent of its room left in use a full outbox has room again.
+const ROOM_AGAIN: u64 = 80;
+
+/// How much may wait for the log, and what happens then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ceiling {
+    /// Bytes; 0: what the disk has room for.
+    pub bytes: u64,
+    /// The application may write no more, rather than that they grow beyond that.
+    pub refuses: bool,
+}
+
+impl Ceiling {
+    /// Whether the application's writes are to be refused, where so much waits and they were refused before or not.
+    #[must_use]
+    pub fn is_reached(&self, waiting: u64, refused: bool) -> bool {
+        let enough = if refused { self.bytes.saturating_mul(ROOM_AGAIN) / 100 } else { self.bytes };
+        self.refuses && self.bytes > 0 && waiting >= enough
+    }
+}
+
 /// What changes that wait have used of their room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filled {
@@ -51,6 +72,20 @@ impl Alarm {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// C116: writes are refused from the ceiling on, and taken again once there is some room.
+    #[test]
+    fn c116_what_is_refused_is_taken_again_with_some_room() {
+        let ceiling = Ceiling { bytes: 1_000, refuses: true };
+        let mut refused = false;
+        let steps = [0, 999, 1_000, 1_500, 801, 800, 799, 999, 1_000].map(|waiting| {
+            refused = ceiling.is_reached(waiting, refused);
+            refused
+        });
+        assert_eq!(steps, [false, false, true, true, true, true, false, false, true]);
+        assert!(!Ceiling { refuses: false, ..ceiling }.is_reached(5_000, true));
+        assert!(!Ceiling { bytes: 0, refuses: true }.is_reached(5_000, true), "the disk is SQLite's to speak of");
+    }
 
     /// C116: each step once on the way up, again after it was over.
     #[test]

@@ -76,9 +76,11 @@ impl Announcer {
         self.board.shortfalls(&shortfalls);
         let troubles = self.board.report().troubles.into_iter().filter(|(_, trouble)| trouble.schema);
         let waits = troubles.map(|(part, trouble)| (part, trouble.reason)).collect();
+        let now_ms = crate::clock::unix_ms();
         if let Err(error) = self.log.announce(&Member { left, waits, ..member }).await {
             debug!(%error, "cannot announce this node");
         } else if !left {
+            self.board.aside(|asides| asides.announced_ms = now_ms);
             self.compare().await;
         }
     }

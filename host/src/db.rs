@@ -38,6 +38,7 @@ mod policy;
 mod prune;
 mod recent;
 mod reconcile;
+mod refusal;
 mod resolved;
 mod restore;
 mod revert;

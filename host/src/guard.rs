@@ -1,7 +1,7 @@
 //! What is looked after while a node runs: the file under its name, the note of its life, room for the outbox, and
 //! whether anything happens at all.
 
-use crate::alarm::Alarm;
+use crate::alarm::{Alarm, Ceiling};
 use crate::apart::apart;
 use crate::db::Db;
 use crate::errand::{self, Errand};
@@ -75,7 +75,7 @@ pub(crate) struct Guard {
     pub(crate) shards: u32,
     pub(crate) activity: Arc<Activity>,
     pub(crate) sleep_timeout: Duration,
-    pub(crate) outbox_bytes_max: u64,
+    pub(crate) outbox: Ceiling,
     pub(crate) reload: Option<Reload>,
     /// Somebody makes snapshots here.
     pub(crate) snapshots: bool,
@@ -182,6 +182,40 @@ impl Guard {
         }
     }
 
+    /// Has the application's writes refused, or taken again, if that is what its user wants of a full outbox.
+    async fn refuse(&self, waiting: u64) {
+        let ceiling = self.outbox;
+        if !ceiling.refuses {
+            return;
+        }
+        let refused = self
+            .db
+            .call(move |db| {
+                let refused = db.refuses_writes()?;
+                let refuse = ceiling.is_reached(waiting, refused);
+                // Where they are refused there may be tables that are new.
+                if refuse || refused {
+                    db.refuse_writes(refuse)?;
+                }
+                Ok((refused, refuse))
+            })
+            .await;
+        match refused {
+            Ok((false, true)) => warn!(
+                waiting_bytes = waiting,
+                "the outbox is full: the application's writes are refused until the log has taken some of it"
+            ),
+            Ok((true, false)) => info!("the outbox has room again: the application's writes are taken"),
+            Ok(_) => {}
+            // It is tried again in a second; whoever needs the database says what is wrong with it.
+            Err(error) => {
+                tracing::debug!(%error, "cannot change which writes are refused");
+                return;
+            }
+        }
+        self.board.aside(|asides| asides.refuses = refused.is_ok_and(|(_, refuses)| refuses));
+    }
+
     async fn measure(&self, alarm: &mut Alarm, waiting: &mut BTreeMap<Shard, Waiting>) {
         let mut bytes = 0;
         for shard in 1..=self.shards {
@@ -206,8 +240,9 @@ impl Guard {
         let free =
             rustix::fs::statvfs(self.place.path()).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         let was_on = alarm.is_on();
-        let filled = alarm.measure(bytes, self.outbox_bytes_max, free);
+        let filled = alarm.measure(bytes, self.outbox.bytes, free);
         self.board.aside(|asides| (asides.waiting_bytes, asides.filled_percent) = (bytes, alarm.percent()));
+        self.refuse(bytes).await;
         if let Some(filled) = filled {
             warn!(
                 percent = filled.percent,

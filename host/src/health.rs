@@ -15,6 +15,8 @@ use std::time::Duration;
 const SNAPSHOT_GRACE_MS: u64 = 10 * 60_000;
 /// What has been over for so long is over: within it, it has only paused.
 const CLEAR_MS: u64 = 10_000;
+/// So far clocks may differ: times in records say little beyond that.
+const CLOCK_OFF_MAX_MS: u64 = 60_000;
 /// With fewer files left than this, one can be too many.
 const FREE_FILES_MIN: u64 = 64;
 
@@ -174,14 +176,22 @@ impl Findings<'_> {
             let what = format!("the disk of the database has room for {} more", count(files, "file", "files"));
             self.now("files", what, "remove files from that disk; `df -i` shows what is left".to_owned());
         }
-        if vitals.outbox_percent >= 80 {
+        if vitals.refuses {
+            let what =
+                "changes that wait for the log have used all their room, and the application's writes are refused";
+            let remedy = "bring the log back, and they are taken by themselves; or raise `outbox_bytes_max` under \
+                          `[capture]`, or set `outbox_on_full = \"grow\"` there, and start this node again";
+            self.now("outbox", what, remedy.to_owned());
+        } else if vitals.outbox_percent >= 80 {
             let what = format!("changes that wait for the log have used {} % of their room", vitals.outbox_percent);
             let remedy = "bring the log back, or make room; all is kept, and the application writes on while the disk has \
                           room";
             self.now("outbox", what, remedy.to_owned());
         }
         let process = &vitals.process;
-        if process.descriptors_max > 0 && process.descriptors.saturating_mul(10) >= process.descriptors_max * 9 {
+        if process.descriptors_max > 0
+            && process.descriptors.saturating_mul(10) >= process.descriptors_max.saturating_mul(9)
+        {
             let what = format!(
                 "the process has {} files and connections open, of {} that it may",
                 process.descriptors, process.descriptors_max
@@ -244,6 +254,19 @@ impl Findings<'_> {
                 "bring it back, or the way to it; nothing is lost meanwhile. `antiphon doctor {db}` tries the way itself"
             );
             self.add("log", format!("the log is out of reach: {why}"), remedy, limits.log_grace);
+        }
+        let off = vitals.clock_ahead_ms;
+        if off.unsigned_abs() > CLOCK_OFF_MAX_MS {
+            let what = format!(
+                "this machine's clock is {} seconds {} the log's",
+                off.unsigned_abs() / 1000,
+                if off > 0 { "ahead of" } else { "behind" }
+            );
+            let remedy = format!(
+                "set the clocks of all machines, as by NTP; `antiphon doctor {db}` says which one differs. Rows go by the log's \
+                 order, so none is lost; under `newest-wins` the clock that is ahead wins meanwhile"
+            );
+            self.add("clock", what, remedy, limits.log_grace);
         }
         let most = limits.lag_max.as_secs_f64();
         let behind = vitals.status.shards.iter().filter_map(|shard| Some((shard.shard, shard.behind.as_ref()?)));
@@ -436,6 +459,10 @@ mod tests {
         assert_eq!(names(|vitals| vitals.files.free_files = Some(1)), ["files"]);
         assert_eq!(names(|vitals| vitals.files.free_files = None), none);
         assert_eq!(names(|vitals| vitals.outbox_percent = 80), ["outbox"]);
+        assert_eq!(names(|vitals| vitals.clock_ahead_ms = 60_000), none);
+        assert_eq!(names(|vitals| vitals.clock_ahead_ms = 60_001), ["clock"]);
+        assert_eq!(names(|vitals| vitals.clock_ahead_ms = -60_001), ["clock"]);
+        assert_eq!(names(|vitals| (vitals.outbox_percent, vitals.refuses) = (95, true)), ["outbox"]);
         assert_eq!(names(|vitals| vitals.process.descriptors = 1000), ["descriptors"]);
         assert_eq!(names(|vitals| trouble(vitals, "shard 1", true)), ["shard 1"]);
         assert_eq!(names(|vitals| trouble(vitals, "publish", false)), ["publish"]);

@@ -1,5 +1,6 @@
 //! A node: its database, its log, the tasks between them, and an orderly end.
 
+use crate::alarm::Ceiling;
 use crate::announce::Announcer;
 use crate::db::Db;
 use crate::failure::{Failure, Kind};
@@ -54,7 +55,7 @@ pub struct Node {
     watch: Watch,
     poll_interval: Duration,
     sleep_timeout: Duration,
-    outbox_bytes_max: u64,
+    outbox: Ceiling,
     reload: Option<crate::reload::Reload>,
     shelf: Option<Shelf>,
     plugins: Option<PluginHost>,
@@ -115,7 +116,7 @@ impl Node {
             shards: self.shards,
             activity: Arc::clone(&activity),
             sleep_timeout: self.sleep_timeout,
-            outbox_bytes_max: self.outbox_bytes_max,
+            outbox: self.outbox,
             reload: self.reload,
             snapshots: self.shelf.is_some(),
         };

@@ -162,12 +162,16 @@ pub struct Asides {
     pub waiting_bytes: u64,
     /// The share of its room that the outbox has used, in percent, once that is much.
     pub filled_percent: u64,
+    /// The application's writes are refused, for the outbox is full.
+    pub refuses: bool,
     /// Batches in the outbox, and their bytes.
     pub outbox: (u64, u64),
     /// When the log took the newest entry of this node's own that came back, in milliseconds since 1970.
     pub last_own_ms: u64,
     /// The same for the newest of another's.
     pub last_others_ms: u64,
+    /// What this machine's clock said when this node announced itself last, in milliseconds since 1970.
+    pub announced_ms: u64,
     /// Shards that were read to their end once.
     pub caught_up: std::collections::BTreeSet<crate::log::Shard>,
     /// Snapshots; none if none are made here.

@@ -54,6 +54,10 @@ pub struct Vitals {
     pub last_replicated_ms: u64,
     /// The share of its room that the outbox has used, in percent, once that is much.
     pub outbox_percent: u64,
+    /// The application's writes are refused, for the outbox is full.
+    pub refuses: bool,
+    /// How far this machine's clock is ahead of the log's, in milliseconds; below zero: behind it.
+    pub clock_ahead_ms: i64,
     /// Clashes since the start, by policy.
     pub clashes: Vec<crate::status::Clashes>,
     /// Rows of tables, as far as they are known.

@@ -9,7 +9,7 @@ use antiphon_harness::{Broker, eventually, settled};
 use std::time::Duration;
 
 /// A way to the log beside the nodes'.
-async fn log(broker: &Broker) -> JetStream {
+pub(crate) async fn log(broker: &Broker) -> JetStream {
     let pause = Duration::from_millis(100);
     let connection = Connection::open(&[broker.url()], "hostile", Login::default(), pause).await.unwrap();
     connection.wait(10).await;
@@ -21,10 +21,15 @@ async fn log(broker: &Broker) -> JetStream {
 
 /// A row of `t` as a change of this origin's.
 fn change(cluster: ClusterId, origin: Origin, number: u64, id: i64, text: &str) -> Vec<u8> {
+    Encoder::new(None).encode(&change_of("t", cluster, origin, number, id, text)).unwrap()
+}
+
+/// A row of a table as a change of this origin's.
+pub(crate) fn change_of(table: &str, cluster: ClusterId, origin: Origin, number: u64, id: i64, text: &str) -> Entry {
     let mut written = Rows::new(2);
     written.push(vec![Value::Integer(id), Value::Text(text.as_bytes().to_vec())]);
     let chunk = Chunk {
-        table: "t".to_owned(),
+        table: table.to_owned(),
         columns: vec!["id".to_owned(), "v".to_owned()],
         key: vec![0],
         uniques: Vec::new(),
@@ -34,7 +39,7 @@ fn change(cluster: ClusterId, origin: Origin, number: u64, id: i64, text: &str) 
         made: Vec::new(),
     };
     let body = Body::Changes(Changes { more: false, seen: 0, chunks: vec![chunk] });
-    Encoder::new(None).encode(&Entry { cluster, origin, number, clock: 1, body }).unwrap()
+    Entry { cluster, origin, number, clock: 1, body }
 }
 
 /// X01: what is sent in another's name is left out on every node, his numbers stay his own, and it is said.

@@ -15,6 +15,7 @@ mod contract;
 mod durability;
 mod entering;
 mod faults;
+mod floods;
 mod gone;
 mod hostile;
 mod identity;

@@ -1,8 +1,9 @@
 //! A node whose servers are away: it says so when that has lasted, and takes it back by itself.
 
-use crate::site::{TABLE, configure, place};
+use crate::site::{TABLE, configure, place, replicates, site};
+use antiphon_harness::health::{is_unwell, is_well, serving};
 use antiphon_harness::http::get;
-use antiphon_harness::{Broker, eventually};
+use antiphon_harness::{Broker, Clock, eventually};
 use std::net::SocketAddr;
 
 /// F06: the log away for longer than `log_grace` makes a node unhealthy, and nothing is lost.
@@ -45,4 +46,33 @@ fn a_broker_that_is_away_is_told_and_comes_back() {
     broker.resume();
     eventually("it is well again", || get(at, "/health").status == 200);
     eventually("and nothing waits", || a.is_quiet());
+}
+
+/// C118: a machine whose clock is another than the servers' is told so, in either direction, and rows go on.
+#[test]
+fn c118_a_clock_that_is_not_the_servers_is_told() {
+    let place = place();
+    let broker = Broker::start();
+    let clock = Clock::new(&place, "clock");
+    let nats = format!("urls = ['{}']", broker.url());
+    let top = "[health_check]\nlog_grace = 500";
+    let mut a = clock.tells(serving(site(&place, "a", top, &nats)));
+    let mut b = serving(site(&place, "b", top, &nats));
+    for site in [&mut a, &mut b] {
+        site.spawn();
+        site.wait_for_words("  metrics  http");
+    }
+    replicates(&a, &b, 1);
+    for (id, ahead, words) in [(2, 86_400, "ahead of the log's"), (4, -86_400, "behind the log's")] {
+        clock.set(ahead);
+        eventually("it says how", || {
+            let what = is_unwell(&a, "clock");
+            what.starts_with("this machine's clock is 86") && what.ends_with(words)
+        });
+        replicates(&a, &b, id);
+        replicates(&b, &a, id + 1);
+    }
+    clock.set(0);
+    is_well(&a);
+    is_well(&b);
 }

@@ -3,7 +3,7 @@
 
 use super::site::{TABLE, place, start};
 use antiphon_harness::http::{Receiver, get};
-use antiphon_harness::{Broker, DavServer, Place, S3Server, Site, Sshd, eventually};
+use antiphon_harness::{Answer, Broker, DavServer, Faulty, Place, S3Server, Site, Sshd, eventually};
 use nkeys::KeyPair;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -230,6 +230,48 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
     eventually("a row is everywhere", || [&b, &c].iter().all(|site| site.one("SELECT count(*) FROM t") == "1"));
     wrong.spawn();
     wrong.wait_for_words("no NATS server can be reached; waiting");
+    let stranger = Faulty::start(|_| Answer::of(403, "no"));
+    let by_password = rustix::process::getuid()
+        .is_root()
+        .then(|| Sshd::with_password("canary-Sftp-Password-10", "AuthenticationMethods password"));
+    let mut logins = vec![
+        (
+            "session",
+            format!(
+                "store = 's3'\n[snapshot.s3]\nendpoint = '127.0.0.1:{}'\nbucket = 'bucket'\naccess_key = '{}'\n\
+                 secret = '{}'\nsession_token = '${{file:{}}}'",
+                stranger.port(),
+                S3Server::KEY,
+                S3Server::SECRET,
+                session.display()
+            ),
+        ),
+        (
+            "bearer",
+            format!(
+                "store = 'webdav'\n[snapshot.webdav]\nurl = '{}/dav'\ntoken = 'canary-Dav-Bearer-9'",
+                stranger.url()
+            ),
+        ),
+    ];
+    logins.extend(by_password.as_ref().map(|sshd| {
+        let address = format!("127.0.0.1:{}{}", sshd.port(), place.path("on-sftp").display());
+        let url = format!("sftp://bob:canary-Sftp-Password-10@{address}");
+        ("password", format!("store = 'sftp'\n[snapshot.sftp]\nurl = '{url}'\nknown_hosts = {:?}", sshd.known_hosts()))
+    }));
+    for (name, lines) in &logins {
+        let file = format!("{name}.toml");
+        configurations.push(place.file(&file, &format!("db_path = 'a.db'\n[snapshot]\n{lines}\n")));
+        let works = *name == "password";
+        for command in [["storage", "check"], ["storage", "ls"]] {
+            let ended = place.run(command.into_iter().chain(["--config", &file]));
+            assert_eq!(ended.code == Some(0), works, "{name}: {}{}", ended.stdout, ended.stderr);
+            found.add(format!("{name}: {command:?}"), ended.stdout + &ended.stderr);
+        }
+    }
+    let told = |header: &str, secret: &str| stranger.asked().iter().any(|asked| asked.header(header) == secret);
+    assert!(told("x-amz-security-token", "canary-Session-Token-7"), "{:?}", stranger.asked());
+    assert!(told("authorization", "Bearer canary-Dav-Bearer-9"), "{:?}", stranger.asked());
     found.processes();
     run_all(&mut found, &[("a", &a), ("b", &b), ("c", &c), ("d", &d)], true);
 
@@ -265,6 +307,12 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
     broker.reload(&users);
     eventually("it goes on", || c.one("SELECT count(*) FROM t") == "2");
     eventually("the webhook had its failures", || hook.has_failed());
+    eventually("the webhook was told", || {
+        hook.heads().iter().any(|head| {
+            let head = head.to_ascii_lowercase();
+            head.starts_with("post /hook/canary-hook-token-12 ") && head.contains("bearer canary-hook-bearer-13")
+        })
+    });
 
     // and nothing of it is anywhere.
     for mut site in [a, b, c, d] {

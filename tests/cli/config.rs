@@ -160,6 +160,7 @@ fn show_hides_secrets() {
 
     [capture]
     outbox_bytes_max = 0
+    outbox_on_full = "grow"
     include = []
     exclude = []
 

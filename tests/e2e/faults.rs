@@ -1,6 +1,9 @@
 //! C111–C118, F03, F12, F14: the machine and the application misbehave, and the host waits, goes on, or says why not.
 
+use antiphon_harness::health::{at, is_unwell, is_well, serving};
 use antiphon_harness::{Place, Resource, Signal, Site, eventually, settled};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -140,9 +143,35 @@ impl Disk {
     }
 }
 
+/// A mount over the same folder, which can't be written through: what is open already lies below it.
+struct ReadOnly(std::path::PathBuf);
+
+impl ReadOnly {
+    fn over(disk: &Disk) -> Self {
+        for options in [&["--bind"][..], &["-o", "remount,bind,ro"]] {
+            let mut mount = Command::new("mount");
+            mount.args(options).args(options.first().filter(|first| **first == "--bind").map(|_| &disk.0)).arg(&disk.0);
+            let done = mount.output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+        Self(disk.0.clone())
+    }
+}
+
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// Says that it is not well after a moment, where others have patience.
+fn prompt(site: Site) -> Site {
+    serving(site).with("ANTIPHON_HEALTH_CHECK__LOG_GRACE", "500").with("ANTIPHON_HEALTH_CHECK__DISK_FREE_MIN", "1 MiB")
+}
+
 /// A site whose database lies there, and whose words do not.
 fn on(place: &Place, disk: &Disk) -> Site {
-    let mut site = place.bare("a");
+    let mut site = prompt(place.bare("a"));
     site.database = disk.0.join("a.db");
     let conn = rusqlite::Connection::open(&site.database).unwrap();
     conn.execute_batch(&format!("PRAGMA journal_mode = WAL; {TABLE}")).unwrap();
@@ -178,6 +207,8 @@ fn c115_a_full_disk_is_waited_for() {
     b.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 50) INSERT INTO t SELECT 1000 + i, randomblob(20000) FROM i");
     a.wait_for_words("will retry");
     assert!(a.is_running());
+    assert!(is_unwell(&a, "disk").starts_with("the disk of the database is nearly full: "));
+    assert!(is_unwell(&a, "shard 1").contains("full"));
     std::fs::remove_file(&filler).unwrap();
     disk.remount("size=64m");
     eventually("all is everywhere", || {
@@ -186,36 +217,42 @@ fn c115_a_full_disk_is_waited_for() {
     });
     settled(&[&a, &b]);
     assert_eq!(a.one("PRAGMA integrity_check"), "ok");
+    is_well(&a);
     drop(conn);
     a.term();
 }
 
-/// A disk that has become read-only: the same.
+/// A folder that has become read-only: the same.
 #[test]
-fn c115_a_read_only_disk_is_waited_for() {
+fn c115_a_read_only_folder_is_waited_for() {
     let place = place();
     let Some(disk) = Disk::new(&place, "size=64m") else {
         println!("skipped: this user may not mount");
         return;
     };
     let mut a = on(&place, &disk);
+    // Each transaction makes a file in the folder.
+    a.sql("PRAGMA journal_mode = DELETE");
     let mut b = place.site("b", TABLE);
     a.start();
     b.start();
     a.sql("INSERT INTO n VALUES (1, 0)");
-    eventually("they know each other", || b.one("SELECT count(*) FROM n") == "1");
-    eventually("all is quiet", || a.is_quiet());
-    // What is open for writing keeps a disk writable, so the directory of the lock and the note goes first.
-    let immutable = Command::new("mount").args(["-o", "remount,ro"]).arg(&disk.0).output().unwrap().status.success();
-    if !immutable {
-        // The kernel refuses while a file is open for writing; then the disk can't become read-only under a host at all.
-        println!("skipped: the disk is in use");
-        return;
-    }
+    settled(&[&a, &b]);
+    is_well(&a);
+    let read_only = ReadOnly::over(&disk);
     b.sql("INSERT INTO t VALUES (1, 'meanwhile')");
     a.wait_for_words("will retry");
-    disk.remount("rw");
+    assert_eq!(is_unwell(&a, "read-only"), "the database or its folder can't be written");
+    is_unwell(&a, "shard 1");
+    // The application is told so by SQLite, and reads on.
+    a.connect().execute("INSERT INTO t VALUES (2, 'x')", []).unwrap_err();
+    assert_eq!(a.one("SELECT count(*) FROM n"), "1");
+    assert!(a.is_running());
+    drop(read_only);
     eventually("all is everywhere", || a.one("SELECT count(*) FROM t") == "1");
+    a.sql("INSERT INTO t VALUES (2, 'x')");
+    settled(&[&a, &b]);
+    is_well(&a);
     a.term();
 }
 
@@ -237,12 +274,17 @@ fn c115_a_disk_without_inodes() {
     let inodes = Command::new("stat").args(["-f", "-c", "%c %d"]).arg(&disk.0).output().unwrap();
     let inodes = String::from_utf8(inodes.stdout).unwrap();
     let (all, free) = inodes.trim().split_once(' ').unwrap();
-    disk.remount(&format!("nr_inodes={}", all.parse::<u64>().unwrap() - free.parse::<u64>().unwrap()));
+    let none = format!("nr_inodes={}", all.parse::<u64>().unwrap() - free.parse::<u64>().unwrap());
+    disk.remount(&none);
     std::fs::write(disk.0.join("another"), "").unwrap_err();
     a.sql("INSERT INTO t VALUES (1, 'of a')");
     b.sql("INSERT INTO t VALUES (2, 'of b')");
     eventually("both arrive", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "2"));
     a.wait_for_words("cannot write what `antiphon status` reads");
+    assert_eq!(is_unwell(&a, "files"), "the disk of the database has room for 0 files more");
+    disk.remount("nr_inodes=1000");
+    is_well(&a);
+    disk.remount(&none);
     a.kill9();
     a.refused().expect(1, &["cannot ", "No space left on device", "hint: "]);
     disk.remount("nr_inodes=1000");
@@ -262,16 +304,19 @@ fn c115_a_full_log_disk_is_waited_for() {
         return;
     };
     let log = disk.0.join("log");
-    let mut a = place.site("a", TABLE).log(log.clone());
+    let mut a = prompt(place.site("a", TABLE).log(log.clone()));
     let mut b = place.site("b", TABLE).log(log);
     a.start();
     b.start();
     a.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 600) INSERT INTO t SELECT i, randomblob(20000) FROM i");
     a.wait_for_words("Unable to publish");
     assert!(a.is_running() && b.is_running());
+    let what = is_unwell(&a, "publish");
+    assert!(what.starts_with("changes can't be sent: ") && what.contains("full"), "{what}");
     disk.remount("size=128m");
     eventually("all arrives", || b.one("SELECT count(*) FROM t") == "600");
     settled(&[&a, &b]);
+    is_well(&a);
     a.term();
     b.term();
 }
@@ -301,15 +346,36 @@ fn f05_a_limit_of_the_size_of_files_is_waited_for() {
 #[test]
 fn f05_a_limit_of_open_files_is_waited_for() {
     let place = place();
-    let (mut a, b) = place.pair(TABLE, OF_A, OF_B);
-    eventually("all is quiet", || a.is_quiet());
-    a.limit(Resource::Nofile, Some(0));
+    let (mut a, mut b) = (prompt(place.site("a", TABLE)), place.site("b", TABLE));
+    a.start();
+    b.start();
+    a.sql(OF_A);
+    b.sql(OF_B);
+    settled(&[&a, &b]);
+    is_well(&a);
+    // Who is connected already hears what nobody else can ask for.
+    let mut news = TcpStream::connect(at(&a, "health")).unwrap();
+    news.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    news.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", a.pid())).unwrap().count();
+    a.limit(Resource::Nofile, Some(open as u64 + 2));
+    let what = is_unwell(&a, "descriptors");
+    assert!(what.ends_with(&format!(" files and connections open, of {} that it may", open + 2)), "{what}");
+    a.limit(Resource::Nofile, Some(3));
     a.sql("INSERT INTO t VALUES (1, 'of a')");
     b.sql("INSERT INTO t VALUES (2, 'of b')");
     eventually("both arrive", || [&a, &b].iter().all(|site| site.one("SELECT count(*) FROM t") == "2"));
     a.wait_for_words("cannot write what `antiphon status` reads");
+    let mut said = Vec::new();
+    eventually("who listens is told", || {
+        let mut some = [0; 4096];
+        let read = news.read(&mut some).unwrap();
+        said.extend_from_slice(&some[..read]);
+        String::from_utf8_lossy(&said).contains("3 files and connections open, of 3 that it may")
+    });
     assert!(a.is_running());
     a.limit(Resource::Nofile, None);
+    is_well(&a);
     a.sql("CREATE TABLE later (id INTEGER PRIMARY KEY, v)");
     b.sql("CREATE TABLE later (id INTEGER PRIMARY KEY, v); INSERT INTO later VALUES (1, 'x')");
     eventually("it goes on", || a.one("SELECT count(*) FROM later") == "1");
@@ -341,6 +407,88 @@ fn c116_a_long_outage_is_an_alarm_and_loses_nothing() {
     eventually("all arrives", || b.one("SELECT count(*) FROM t") == "30");
     settled(&[&a, &b]);
     a.wait_for_words("the outbox has emptied");
+}
+
+/// C116: at its ceiling an outbox takes no more, where its user wants that: the application is refused in words, by SQLite,
+/// until there is room. Whoever no longer wants it starts the node without it, and need not wait for the log.
+#[test]
+fn c116_a_full_outbox_refuses_writes_where_that_is_wanted() {
+    let place = place();
+    let (mut a, mut b) = (prompt(place.site("a", TABLE)), place.site("b", TABLE));
+    a.set("ANTIPHON_CAPTURE__OUTBOX_BYTES_MAX", Some("100000"));
+    a.set("ANTIPHON_CAPTURE__OUTBOX_ON_FULL", Some("refuse"));
+    a.start();
+    b.start();
+    a.sql(OF_A);
+    b.sql(OF_B);
+    settled(&[&a, &b]);
+    let log = rusqlite::Connection::open(place.path("log/log.db")).unwrap();
+    log.busy_timeout(Duration::from_secs(20)).unwrap();
+    let conn = a.connect();
+    let refused =
+        |sql: &str| conn.execute_batch(sql).is_err_and(|error| error.to_string().contains("`outbox_bytes_max`"));
+    let mut written = 0;
+    let mut fill = || {
+        eventually("there is no more room", || {
+            // No write fails for another reason.
+            match conn.execute("INSERT INTO t (v) VALUES (randomblob(5000))", []) {
+                Ok(_) => written += 1,
+                Err(error) => {
+                    assert!(error.to_string().starts_with("Antiphon takes no more changes"), "{error}");
+                    return true;
+                }
+            }
+            false
+        });
+        written
+    };
+
+    log.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let written = fill();
+    for sql in [
+        "INSERT OR IGNORE INTO t VALUES (1000000, 'x')",
+        "REPLACE INTO t VALUES (1, 'x')",
+        "INSERT INTO t VALUES (1, 'x') ON CONFLICT DO UPDATE SET v = 'x'",
+        "UPDATE OR IGNORE t SET v = 'x' WHERE id = 1",
+        "DELETE FROM t WHERE id = 1",
+    ] {
+        assert!(refused(sql), "{sql}");
+    }
+    assert_eq!(a.one("SELECT count(*) FROM t"), written.to_string());
+    a.wait_for_words("the outbox is full: the application's writes are refused");
+    assert!(is_unwell(&a, "outbox").ends_with("the application's writes are refused"));
+    // A table that is new, or has another name, is no way around it.
+    for site in [&a, &b] {
+        site.sql("CREATE TABLE late (id INTEGER PRIMARY KEY)");
+    }
+    eventually("the new table takes nothing, either", || refused("INSERT INTO late (id) VALUES (NULL)"));
+    for site in [&a, &b] {
+        site.sql("ALTER TABLE late RENAME TO later");
+    }
+    eventually("nor under another name", || refused("INSERT INTO later (id) VALUES (NULL)"));
+    // Nor does it matter whether the host runs.
+    a.kill9();
+    assert!(refused("INSERT INTO t (v) VALUES ('x')"));
+    log.execute_batch("ROLLBACK").unwrap();
+    a.start();
+    a.wait_for_words("the outbox has room again");
+    conn.execute("INSERT INTO t (v) VALUES ('there is room')", []).unwrap();
+    settled(&[&a, &b]);
+    is_well(&a);
+    assert_eq!(b.one("SELECT count(*) FROM t"), (written + 1).to_string());
+    assert!(!a.schema().iter().any(|line| line.contains("_when_full_")), "nothing of it is left");
+
+    log.execute_batch("BEGIN IMMEDIATE").unwrap();
+    fill();
+    a.kill9();
+    a.set("ANTIPHON_CAPTURE__OUTBOX_ON_FULL", None::<String>);
+    a.spawn();
+    eventually("it is taken, though the log is away", || conn.execute("INSERT INTO t (v) VALUES ('x')", []).is_ok());
+    log.execute_batch("ROLLBACK").unwrap();
+    settled(&[&a, &b]);
+    // Nothing of it outlives a cleanup.
+    a.kill9();
+    a.verb("cleanup", &[]).expect(0, &[]);
 }
 
 /// F03: a host that stood still for a while does nothing twice, and nothing is done twice to it.

@@ -1,6 +1,8 @@
 //! What a node serves about itself: health and metrics, asked over HTTP while it runs.
 
 use antiphon::metrics::table::{Kind, TABLE};
+use antiphon_harness::health::reasons;
+pub(super) use antiphon_harness::health::{at, serving};
 use antiphon_harness::http::{ask, get};
 use antiphon_harness::{Resource, Site, eventually, settled};
 use std::io::Write as _;
@@ -9,22 +11,6 @@ use std::net::{SocketAddr, TcpStream};
 use super::place;
 
 const TABLE_T: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
-
-/// Has a site serve all there is, at one address of its own.
-pub(super) fn serving(site: Site) -> Site {
-    site.with("ANTIPHON_HEALTH_CHECK__ENABLE", "true")
-        .with("ANTIPHON_HEALTH_CHECK__BIND", "127.0.0.1:0")
-        .with("ANTIPHON_PROMETHEUS__ENABLE", "true")
-        .with("ANTIPHON_PROMETHEUS__BIND", "127.0.0.1:0")
-}
-
-/// Where it said that it serves this.
-pub(super) fn at(site: &Site, what: &str) -> SocketAddr {
-    let said = site.said();
-    let line = said.lines().find(|line| line.trim_start().starts_with(&format!("{what} "))).unwrap();
-    let address = line.split_once("http://").unwrap().1;
-    address.split('/').next().unwrap().parse().unwrap()
-}
 
 /// The value of a metric, labels and all; none if it is not there.
 fn metric(site: &Site, name: &str) -> Option<f64> {
@@ -43,11 +29,6 @@ fn metric(site: &Site, name: &str) -> Option<f64> {
 
 fn is(site: &Site, name: &str, value: f64) {
     eventually(&format!("{name} is {value}"), || metric(site, name) == Some(value));
-}
-
-fn reasons(health: &serde_json::Value) -> Vec<String> {
-    let reasons = health["reasons"].as_array().unwrap().iter();
-    reasons.map(|reason| reason["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// P6: a node that stopped applying says so to whoever asks, with the remedy, and takes it back by itself.

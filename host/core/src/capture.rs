@@ -48,6 +48,9 @@ pub const EVENTS: [&str; 8] = [
     "before_delete",
 ];
 
+/// The triggers by which a table takes nothing more from the application, by the ends of their names.
+pub const REFUSALS: [&str; 3] = ["when_full_insert", "when_full_update", "when_full_delete"];
+
 /// The time of a change in Unix milliseconds, in the words of old SQLites.
 const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
 
@@ -158,6 +161,23 @@ pub fn create_triggers(table: &Table) -> Vec<String> {
         triggers.push(create("before_update", &format!("BEFORE UPDATE ON {on} FOR EACH ROW"), &updating.join("; ")));
     }
     triggers
+}
+
+/// The statements that have a table refuse what the application writes, in words.
+///
+/// Neither `OR IGNORE` nor any other clause of the application's overrides what a trigger raises.
+#[must_use]
+pub fn create_refusals(table: &Table) -> Vec<String> {
+    let on = quote(&table.name);
+    let create = |name: &str| {
+        let event = name.rsplit('_').next().unwrap_or(name).to_ascii_uppercase();
+        format!(
+            "CREATE TRIGGER main.{} BEFORE {event} ON {on} FOR EACH ROW BEGIN SELECT RAISE(ABORT, 'Antiphon takes no more \
+             changes: those that wait for the log have reached `outbox_bytes_max`'); END",
+            quote(&trigger(&table.name, name))
+        )
+    };
+    REFUSALS.iter().map(|name| create(name)).collect()
 }
 
 /// Notes the row that has the new row's rowid, where that is not the key: REPLACE removes it as well. In an update,

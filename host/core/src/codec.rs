@@ -111,6 +111,15 @@ pub fn checksum(frame: &[u8]) -> u64 {
     frame.last_chunk::<TRAILER>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
+/// How many bytes a frame says that its body has when it is read, however small it is packed; 0 if it is no frame.
+#[must_use]
+pub fn body_bytes(frame: &[u8]) -> usize {
+    match frame.first_chunk::<HEADER>() {
+        Some([a, b, c, d, _, _, length @ ..]) if [*a, *b, *c, *d] == *MAGIC => u32::from_le_bytes(*length) as usize,
+        _ => 0,
+    }
+}
+
 /// Reads an entry that [`Encoder::encode`] wrote.
 ///
 /// # Errors
@@ -690,6 +699,17 @@ mod tests {
             let entry = entry(body);
             assert_eq!(decode(&Encoder::new(None).encode(&entry).unwrap()), Ok(entry));
         }
+    }
+
+    /// X16: how much a frame is once it is read, is known before it is read.
+    #[test]
+    fn x16_a_frame_says_how_large_it_is() {
+        let origin = Origin { node: 1, incarnation: 1 };
+        let body = Body::Route(Route { table: "t".repeat(1 << 20), whole: true });
+        let frame =
+            Encoder::new(Some(3)).encode(&Entry { cluster: [7; 16], origin, number: 1, clock: 1, body }).unwrap();
+        assert!(frame.len() < 4096 && body_bytes(&frame) > 1 << 20, "{} and {}", frame.len(), body_bytes(&frame));
+        assert_eq!((body_bytes(b""), body_bytes(b"garbage of some length")), (0, 0));
     }
 
     #[test]

@@ -37,6 +37,13 @@ impl PackedKeys {
         self.ends.is_empty()
     }
 
+    /// A key's bytes.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&[u8]> {
+        let start = index.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        self.bytes.get(start as usize..*self.ends.get(index)? as usize)
+    }
+
     /// Forgets all keys and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

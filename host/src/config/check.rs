@@ -85,6 +85,11 @@ fn log(config: &Config) -> Verdict {
         size("replication_log.log_bytes_max", ceiling, 1 << 20, 1 << 60)?;
     }
     one_of("replication_log.on_full", &config.replication_log.on_full, &["block", "drop"])?;
+    one_of("capture.outbox_on_full", &config.capture.outbox_on_full, &["grow", "refuse"])?;
+    if config.capture.outbox_on_full == "refuse" && config.capture.outbox_bytes_max == 0 {
+        return Err(Failure::config("`outbox_on_full` is `refuse`, and nothing says when the outbox is full")
+            .hint("set `outbox_bytes_max` under `[capture]`, too"));
+    }
     let path = &config.log.path;
     if same_place(path, &config.db_path) {
         return Err(Failure::config(format!("`log.path` and `db_path` both name `{}`", path.display()))

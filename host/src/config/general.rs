@@ -41,6 +41,10 @@ section! {
         /// Bytes of changes that may wait in the database while the log can't be reached. There is a warning at 50, 80 and
         /// 95 %; nothing is dropped, then or later. 0: as much as the disk has room for.
         outbox_bytes_max: u64 = 0,
+        /// What happens when they are that many. `grow`: more of them wait, as long as the disk has room. `refuse`: SQLite
+        /// refuses the application's writes to replicated tables, with a constraint error that says why, until the log has
+        /// taken a fifth of them.
+        outbox_on_full: String = "grow".to_owned(),
         /// Only tables that match one of these. Empty: all tables.
         include: Vec<String> = Vec::new(),
         /// But no table that matches one of these.

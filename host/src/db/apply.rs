@@ -15,6 +15,8 @@ use antiphon_core::value::Value;
 
 /// Under which name the host's state counts entries that were forged.
 const FORGED: &str = "forged";
+/// When entries of one transaction are more than this once they are unpacked, the next one waits for the next transaction.
+const APPLY_BYTES_MAX: usize = 16 << 20;
 
 /// What one call of [`Database::apply`] came to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -183,6 +185,7 @@ impl Database {
         let mut applied = Applied::default();
         let mut is_large = false;
         let mut moved: Vec<Origin> = Vec::new();
+        let mut bytes = 0;
         for placed in entries {
             let expected = self.ledger.position(shard).seq + 1;
             if placed.seq < expected {
@@ -192,7 +195,9 @@ impl Database {
                 applied.stop = Some(Stop::Gap { expected, found: placed.first() });
                 break;
             }
-            if applied.changes >= self.options.changes_max {
+            // What is left out, and counts as no change, has to be read all the same while the lock is held.
+            bytes += codec::body_bytes(&placed.frame);
+            if applied.changes >= self.options.changes_max || (bytes > APPLY_BYTES_MAX && applied.entries > 0) {
                 applied.stop = Some(Stop::Full);
                 break;
             }

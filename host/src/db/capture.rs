@@ -170,7 +170,7 @@ impl Database {
             self.conn.execute_batch(&format!("DROP TABLE IF EXISTS main.{log}")).doing("remove a change log")?;
         }
         fault!("uninstall");
-        Ok(())
+        self.drop_refusals()
     }
 
     /// Makes room for the change log where one with other columns stands. Its marks are kept if only names changed,

@@ -2,7 +2,11 @@
 //! person who can clear it away.
 
 use crate::log::Shard;
+use crate::words::shortened;
 use std::fmt;
+
+/// So long its words may be: names in them are whatever somebody wrote to the log.
+const WORDS_MAX: usize = 4000;
 
 /// Why the next entry can't be applied here before something changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +48,7 @@ pub enum ObstacleKind {
 impl Obstacle {
     /// An obstacle of a kind, in words.
     pub(super) fn new(kind: ObstacleKind, words: impl Into<String>) -> Self {
-        Self { kind, words: words.into() }
+        Self { kind, words: shortened(words.into(), WORDS_MAX) }
     }
 
     /// The same, of this entry.

@@ -2,14 +2,13 @@
 //!
 //! In memory, bounded, and rebuilt from the log. Tables of the default policy need no more: whoever is later
 //! in the log wins whether the clash is noticed or not, so a miss loses a line in the conflict table and
-//! never a row. Key sets are only built when an entry comes whose origin had not seen another's.
+//! never a row. Keys are only put in order when an entry comes whose origin had not seen another's.
 
 use super::catalog::Tracked;
 use super::overlay::{TableId, pack_keys};
 use crate::log::Shard;
 use antiphon_core::entry::{Chunk, Origin};
 use antiphon_core::hash::PackedKeys;
-use rustc_hash::FxHashMap;
 use std::collections::{HashMap, VecDeque};
 
 /// Most bytes of keys remembered per shard.
@@ -24,12 +23,13 @@ pub(super) struct Keys {
     packed: PackedKeys,
     /// For each key, whether its row was gone after it.
     gone: Vec<bool>,
-    set: Option<FxHashMap<Box<[u8]>, bool>>,
+    /// Positions of the keys, in the order of their bytes. A table of hashes would be many times as large.
+    order: Option<Vec<u32>>,
 }
 
 impl Keys {
     pub(super) fn new(table: TableId) -> Self {
-        Self { table, packed: PackedKeys::default(), gone: Vec::new(), set: None }
+        Self { table, packed: PackedKeys::default(), gone: Vec::new(), order: None }
     }
 
     /// The keys of a chunk.
@@ -37,7 +37,7 @@ impl Keys {
         let packed = pack_keys(tracked, chunk);
         let written = chunk.written.len();
         let gone = (0..packed.len()).map(|index| index >= written).collect();
-        Self { table: tracked.id, packed, gone, set: None }
+        Self { table: tracked.id, packed, gone, order: None }
     }
 
     pub(super) fn packed(&self) -> &PackedKeys {
@@ -56,9 +56,24 @@ impl Keys {
 
     /// Whether the row of this key was gone; nothing if it was not touched.
     fn gone(&mut self, key: &[u8]) -> Option<bool> {
-        let Self { packed, gone, set, .. } = self;
-        let set = set.get_or_insert_with(|| packed.iter().map(Into::into).zip(gone.iter().copied()).collect());
-        set.get(key).copied()
+        let Self { packed, gone, order, .. } = self;
+        let of = |at: u32| packed.get(at as usize).unwrap_or_default();
+        let order = order.get_or_insert_with(|| {
+            let mut order: Vec<u32> = (0..).take(packed.len()).collect();
+            order.sort_unstable_by(|&one, &other| of(one).cmp(of(other)).then(one.cmp(&other)));
+            order
+        });
+        // The last word on a key is what counts.
+        let last = order.partition_point(|&at| of(at) <= key).checked_sub(1)?;
+        let at = *order.get(last)?;
+        if of(at) == key { gone.get(at as usize).copied() } else { None }
+    }
+
+    /// Keeps no more memory than it needs: it may be kept for long.
+    fn shrink(&mut self) {
+        self.packed.bytes.shrink_to_fit();
+        self.packed.ends.shrink_to_fit();
+        self.gone.shrink_to_fit();
     }
 }
 
@@ -116,11 +131,12 @@ pub(super) struct Recent {
 
 impl Recent {
     /// Remembers what a unit touched.
-    pub(super) fn note(&mut self, shard: Shard, seq: u64, origin: Origin, tables: Vec<Keys>) {
+    pub(super) fn note(&mut self, shard: Shard, seq: u64, origin: Origin, mut tables: Vec<Keys>) {
         let window = self.shards.entry(shard).or_default();
         if window.entries.back().is_some_and(|last| last.seq >= seq) {
             return;
         }
+        tables.iter_mut().for_each(Keys::shrink);
         window.bytes += tables.iter().map(Keys::weight).sum::<usize>();
         window.entries.push_back(Touched { seq, origin, tables });
         while window.entries.len() > ENTRIES_MAX || window.bytes > BYTES_MAX {
@@ -232,6 +248,18 @@ mod tests {
         assert_eq!(recent.clash(1, origin(2), 4, 0, b"b"), None, "its own change");
         assert_eq!(recent.clash(1, origin(2), 5, 0, b"a"), None, "it had seen that");
         assert_eq!(recent.clash(1, origin(2), 4, 1, b"a"), None, "another table");
+    }
+
+    #[test]
+    fn keys_are_found_whatever_their_order_and_the_last_word_counts() {
+        let mut touched = Keys::new(0);
+        for (key, gone) in [("b", false), ("", true), ("a", true), ("ab", false), ("b", true), ("a", false)] {
+            touched.push(key.as_bytes(), gone);
+        }
+        touched.shrink();
+        let found = ["", "a", "aa", "ab", "b", "c"].map(|key| touched.gone(key.as_bytes()));
+        assert_eq!(found, [Some(true), Some(false), None, Some(false), Some(true), None]);
+        assert_eq!(Keys::new(0).gone(b"a"), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::carrier::Carrier;
 use super::failing::lost_log;
 use super::scratch::{Scratch, sweep};
 use super::{Node, Parts, state_directory};
+use crate::alarm::Ceiling;
 use crate::anew::{self, Leave};
 use crate::db::{self, Database, Db, Standing};
 use crate::failure::{Failure, Kind};
@@ -36,7 +37,7 @@ pub struct Opened {
     agreed: Genesis,
     poll_interval: Duration,
     sleep_timeout: Duration,
-    outbox_bytes_max: u64,
+    outbox: Ceiling,
     reload: Option<crate::reload::Reload>,
     shelf: Option<crate::snapshot::Shelf>,
     plugins: Option<antiphon_plugin::PluginHost>,
@@ -69,6 +70,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     fault!("checked");
     let options = parts.options(&path, &state);
     let mut db = Database::open(options, parts.hasher, parts.policies).map_err(|error| unopened(&shown, &error))?;
+    take_writes(&mut db, parts.outbox).map_err(|error| unopened(&shown, &error))?;
     if let Carrier::Embedded(directory) = &parts.log
         && db.standing().map_err(|error| unopened(&shown, &error))? != Standing::Apart
         && !log::Local::file(directory).exists()
@@ -95,7 +97,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         agreed: parts.agreed,
         poll_interval: parts.poll_interval,
         sleep_timeout: parts.sleep_timeout,
-        outbox_bytes_max: parts.outbox_bytes_max,
+        outbox: parts.outbox,
         reload: parts.reload,
         shelf: parts.shelf,
         plugins: parts.plugins,
@@ -109,6 +111,14 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
         place,
         lock,
     })
+}
+
+/// What an earlier start had refused is taken again, unless it still is to be refused: before anything is waited for.
+fn take_writes(db: &mut Database, outbox: Ceiling) -> Result<(), db::Error> {
+    if db.refuses_writes()? && !outbox.is_reached(db.all_waiting_bytes()?, true) {
+        db.refuse_writes(false)?;
+    }
+    Ok(())
 }
 
 /// A member's log is not where it should be. Nothing is made in its place, which would only look like it.
@@ -206,7 +216,7 @@ impl Opened {
             watch,
             poll_interval: self.poll_interval,
             sleep_timeout: self.sleep_timeout,
-            outbox_bytes_max: self.outbox_bytes_max,
+            outbox: self.outbox,
             reload: self.reload,
             shelf: self.shelf,
             plugins: self.plugins,

@@ -1,6 +1,7 @@
 //! What a node is made from.
 
 use super::carrier::Carrier;
+use crate::alarm::Ceiling;
 use crate::anew::Leave;
 use crate::db::{Filter, Options, Policies};
 use crate::housekeeping::Keep;
@@ -36,8 +37,8 @@ pub struct Parts {
     pub replicate: bool,
     /// How long nothing happens before the program ends; zero: it does not.
     pub sleep_timeout: Duration,
-    /// Bytes of changes that may wait before it is an alarm; 0: what the disk has room for.
-    pub outbox_bytes_max: u64,
+    /// How much may wait for the log.
+    pub outbox: Ceiling,
     /// How long a missed file event may go unnoticed.
     pub poll_interval: Duration,
     /// For how long batches are kept that the log has.

@@ -65,11 +65,16 @@ impl Process {
         let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         #[expect(clippy::cast_precision_loss, reason = "seconds, for people")]
         let cpu_seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+        let descriptors_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(0);
         Self {
             resident_bytes: field(&status, "VmRSS:").saturating_mul(1024),
             cpu_seconds,
-            descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64),
-            descriptors_max: rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(0),
+            // To count them takes one more. Where there is none, as many are open as may be.
+            descriptors: std::fs::read_dir("/proc/self/fd").map_or_else(
+                |error| if error.raw_os_error() == Some(libc::EMFILE) { descriptors_max } else { 0 },
+                |open| open.count() as u64,
+            ),
+            descriptors_max,
             threads: field(&status, "Threads:"),
         }
     }

@@ -9,6 +9,8 @@ use crate::log::{self, ANNOUNCE_INTERVAL, Announced, Log, Shard};
 use crate::metrics::table::Id;
 use crate::report::Board;
 use crate::status::{self, Behind, Clashes, Outbox, Pending, ShardStatus, Sliced, Status};
+use antiphon_core::codec;
+use antiphon_core::entry::Origin;
 use antiphon_plugin::PluginHost;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,6 +30,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Of what waits, so many bytes are looked into.
 const SOME_BYTES: usize = 256 << 10;
+/// The same once they are unpacked: a little may be packed that is much.
+const SOME_BYTES_UNPACKED: usize = 8 << 20;
 /// How often rows are counted while somebody looks at the page, and how long that may take, for a table and in all.
 const COUNT_PAUSE: Duration = Duration::from_secs(60);
 const COUNT_TABLE: Duration = Duration::from_millis(20);
@@ -275,6 +279,8 @@ impl Observer {
             last_published_ms: asides.last_own_ms,
             last_replicated_ms: asides.last_others_ms,
             outbox_percent: asides.filled_percent,
+            refuses: asides.refuses,
+            clock_ahead_ms: clock_ahead_ms(&self.members, figures.origin, asides.announced_ms, now_ms),
             clashes: listed(&self.clashes),
             rows: self.rows_of(&status.tables, asides.snapshots.as_ref()),
             snapshots: asides.snapshots,
@@ -327,6 +333,19 @@ fn shards(positions: &[(Shard, u64)], mut ends: BTreeMap<Shard, (u64, Option<Beh
     shards.collect()
 }
 
+/// How far this machine's clock is ahead of the log's, by what nodes have said of themselves and when the log took that.
+///
+/// When it took this node's own word is known by both clocks. An embedded log has no other clock than the nodes'; what
+/// another of them said tells of a difference only if that has not come to pass here yet.
+fn clock_ahead_ms(members: &[Announced], own: Origin, announced_ms: u64, now_ms: u64) -> i64 {
+    let taken_ms = |announced: &Announced| announced.time / 1_000_000;
+    let difference = |here: u64, there: u64| here.cast_signed().saturating_sub(there.cast_signed());
+    let newest = members.iter().map(taken_ms).max().map_or(0, |newest| difference(now_ms, newest).min(0));
+    let own = members.iter().find(|announced| announced.member.origin() == own).filter(|_| announced_ms > 0);
+    let ahead = own.map_or(0, |own| difference(announced_ms, taken_ms(own)));
+    if ahead > 0 && newest == 0 { ahead } else { ahead.min(newest) }
+}
+
 /// Seconds since a time that SQLite computed.
 fn since(then_ms: f64, now_ms: u64) -> f64 {
     ((crate::metrics::figure(now_ms) - then_ms) / 1000.0).max(0.0)
@@ -352,8 +371,16 @@ fn reckoned(changes: u64, some: u64, all: u64) -> u64 {
 async fn behind(log: &dyn Log, shard: Shard, position: u64, end: u64, now_ms: u64) -> Result<Behind, log::Error> {
     let some = log.read(shard, position, SOME_BYTES).await?;
     let seconds = some.first().map_or(0.0, |first| status::ago(first.time / 1_000_000, now_ms));
-    let reached = some.last().map_or(position, |last| last.seq);
-    let changes = some.iter().map(|placed| status::changes_in(&placed.frame)).sum();
+    let mut unpacked = 0;
+    let looked_into = some.iter().take_while(|placed| {
+        unpacked += codec::body_bytes(&placed.frame);
+        unpacked <= SOME_BYTES_UNPACKED
+    });
+    let (mut reached, mut changes) = (position, 0);
+    for placed in looked_into {
+        reached = placed.seq;
+        changes += status::changes_in(&placed.frame);
+    }
     let changes = reckoned(changes, reached.saturating_sub(position), end.saturating_sub(position));
     Ok(Behind { entries: end - position, changes: Some(changes), seconds })
 }
@@ -361,6 +388,28 @@ async fn behind(log: &dyn Log, shard: Shard, position: u64, end: u64, now_ms: u6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::Member;
+
+    #[test]
+    fn clocks_that_differ_are_told_by_what_the_log_took() {
+        let check = |announced_ms, now_ms, taken: &[(u64, u64)], ahead| {
+            let said = |&(node, taken_ms): &(u64, u64)| Announced {
+                member: Member { node, incarnation: 1, ..Member::default() },
+                time: taken_ms * 1_000_000,
+            };
+            let members: Vec<Announced> = taken.iter().map(said).collect();
+            let own = Origin { node: 1, incarnation: 1 };
+            assert_eq!(clock_ahead_ms(&members, own, announced_ms, now_ms), ahead, "{taken:?}");
+        };
+        check(0, 900, &[], 0);
+        check(500, 900, &[(2, 100)], 0);
+        check(500, 900, &[(1, 501), (2, 100)], -1);
+        check(90_500, 91_000, &[(1, 501), (2, 900)], 89_999);
+        check(500, 900, &[(1, 90_500), (2, 90_600)], -90_000);
+        // The log has no clock but those of the nodes, and another node's is ahead.
+        check(500, 900, &[(1, 500), (2, 90_900)], -90_000);
+        check(0, 900, &[(2, 90_900)], -90_000);
+    }
 
     #[test]
     fn what_was_not_looked_into_is_reckoned() {

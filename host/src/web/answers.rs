@@ -65,7 +65,7 @@ pub(super) fn answer<B>(answers: &Answers, request: &Request<B>) -> Response<Bod
     }
     match path {
         "/livez" => live(&answers.lookout),
-        "/readyz" => ready(&answers.lookout),
+        "/readyz" => ready(&answers.lookout, answers.detailed),
         "/" | "/events" if answers.page => {
             let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
             if !answers.names.hold(host) {
@@ -140,10 +140,19 @@ fn live(lookout: &Lookout) -> Response<Body> {
     text(by(!hangs), if hangs { "it has not looked at itself for 5 minutes\n" } else { "alive\n" })
 }
 
-fn ready(lookout: &Lookout) -> Response<Body> {
+fn ready(lookout: &Lookout, detailed: bool) -> Response<Body> {
     let vitals = lookout.vitals();
     let ready = vitals.health.is_ready(&vitals);
-    text(by(ready), if ready { "ready\n" } else { "not ready\n" })
+    let mut words = if ready { "ready\n" } else { "not ready\n" }.to_owned();
+    if !ready && detailed {
+        if vitals.phase == Phase::Running && !vitals.caught_up {
+            words.push_str("it has not read all that the log had when it started\n");
+        }
+        for reason in &vitals.health.reasons {
+            words.push_str(&format!("{}; {}\n", reason.what, reason.remedy));
+        }
+    }
+    text(by(ready), words)
 }
 
 fn metrics_text(lookout: &Lookout, prefix: &str) -> Response<Body> {
