@@ -205,7 +205,7 @@ impl Restore {
         Ok((Wanted { target, base: self.id, allow_hole: self.allow_hole, with_state: self.place.in_place }, End::Point))
     }
 
-    /// Goes there. Of a snapshot that was not named, the one before it does, if it turns out to be damaged.
+    /// Goes there. Of a snapshot that was not named, the one before it does, if it turns out to be damaged, or to lie behind a hole.
     fn go(&self, found: &Found, aside: &Path) -> Result<(Arrived, End), Failure> {
         let _shown = found.progress("fetching");
         let fold = |manifest: &Manifest| found.fold(manifest);
@@ -226,7 +226,9 @@ impl Restore {
                 Ok(arrived) => return Ok((arrived, end)),
                 Err(failure) => failure,
             };
-            if self.id.is_some() || !matches!(failure.kind(), Kind::Data | Kind::Missing | Kind::NoSuchPoint) {
+            // One that lies behind a hole is no better than a damaged one.
+            let may_pass = matches!(failure.kind(), Kind::Data | Kind::Missing | Kind::NoSuchPoint | Kind::Refused);
+            if self.id.is_some() || !may_pass {
                 return Err(failure);
             }
             let Some(older) = found.older(manifest.id)? else { return Err(failure) };
