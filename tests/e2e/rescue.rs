@@ -90,7 +90,7 @@ fn cut_behind_a_snapshot(place: &Place, [first, second]: [std::ops::Range<u32>; 
 
 /// A new node begins with a snapshot where the log begins too late, and reads only what came after it.
 #[test]
-fn a_new_node_joins_a_log_without_a_beginning() {
+fn c62_a_new_node_joins_a_log_without_a_beginning() {
     let place = place();
     let mut a = cut_behind_a_snapshot(&place, [0..40, 30..45], 20);
     let mut b = site(&place, "b", "");

@@ -184,7 +184,7 @@ pub(super) fn full() -> bool {
 
 /// Damage anywhere is found: such a snapshot is never restored, and the one before it is what is left.
 #[test]
-fn a_damaged_snapshot_is_never_used() {
+fn c68_a_damaged_snapshot_is_never_used() {
     let place = place();
     let mut a = site(&place, "a", "");
     a.start();

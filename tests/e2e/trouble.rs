@@ -150,7 +150,7 @@ fn f10_a_store_that_is_full_holds_up_nothing_but_snapshots() {
 
 /// Two that are made at once are two, and either counts.
 #[test]
-fn two_snapshots_at_once_both_count() {
+fn c70_two_snapshots_at_once_both_count() {
     let place = place();
     let (mut a, mut b) = (site(&place, "a", ""), site(&place, "b", ""));
     a.start();
@@ -412,7 +412,7 @@ fn a_restore_gives_up_behind_a_lock_and_changes_nothing() {
 /// What is on its way when a snapshot is begun is waited for, and is in it; where the log takes nothing for a minute, there is
 /// none, and it is said why.
 #[test]
-fn a_snapshot_waits_for_what_is_on_its_way() {
+fn c61_a_snapshot_waits_for_what_is_on_its_way() {
     let place = place();
     let mut a = site(&place, "a", "[snapshot]\ninterval = 3600000\nleader_ttl = 3600000\n");
     a.start();

@@ -39,7 +39,7 @@ fn objects(place: &Place) -> BTreeMap<std::path::PathBuf, std::time::SystemTime>
 }
 
 #[test]
-fn f01_deaths_around_snapshots() {
+fn f01_c70_deaths_around_snapshots() {
     let place = place();
     let text = |name: &str| format!("db_path = '{name}.db'\n[log]\npath = 'log'\n[snapshot]\ninterval = 0\n");
     let site = |name: &str| {

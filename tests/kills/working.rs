@@ -34,7 +34,7 @@ fn snapshot(place: &Place, arguments: &[&str]) -> Ended {
 /// Whoever dies, and whenever: the newest snapshot comes back, nobody sees a part of a transaction, and at the end every row
 /// is there that an application was told is stored.
 #[test]
-fn f01_random_deaths_while_four_connections_work() {
+fn f01_c69_random_deaths_while_four_connections_work() {
     let kills = setting("KILLS", 60);
     let seed = setting("SEED", 20_260_301);
     println!("KILLS={kills} SEED={seed}");
