@@ -104,13 +104,13 @@ impl Guard {
             self.place.check()?;
             fault!("looked");
             if let Some(asked) = errand::requested(&self.state, Errand::Reload) {
-                self.reload(asked).await;
+                self.reload(&asked).await;
             }
             for errand in [Errand::Snapshot, Errand::Increment].into_iter().filter(|_| !self.snapshots) {
                 let Some(asked) = errand::requested(&self.state, errand) else { continue };
                 let off = Failure::config("this node was started with `snapshot.enabled` off");
                 let refused = Err(off.hint("turn it on under `[snapshot]`, and start the node again"));
-                errand::answer(&self.state, errand, asked, refused);
+                errand::answer(&self.state, errand, &asked, refused);
             }
             if measured.elapsed() >= MEASURE {
                 self.measure(&mut alarm, &mut waiting).await;
@@ -132,7 +132,7 @@ impl Guard {
     }
 
     /// Looks into the configuration again, for whoever asked.
-    async fn reload(&self, asked: String) {
+    async fn reload(&self, asked: &str) {
         let reloaded = match &self.reload {
             Some(reload) => {
                 let reload = reload.clone();

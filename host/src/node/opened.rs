@@ -65,6 +65,7 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     let lock = Lock::take(&place, &state, &shown)?;
     place.has_one_name()?;
     sweep(&state);
+    crate::errand::forget_answers(&state);
     let logged = Report::begin(&state);
     db::check(&path).map_err(|error| damaged(&shown, &error))?;
     fault!("checked");

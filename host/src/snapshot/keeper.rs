@@ -195,7 +195,7 @@ impl Keeper {
             }
             let is_made = made.is_ok();
             if let Some((errand, _, asked)) = asked {
-                errand::answer(&self.state, errand, asked, made.map(|made| said(&made)));
+                errand::answer(&self.state, errand, &asked, made.map(|made| said(&made)));
             }
             if is_made {
                 let answered = leader.answered().clone();
@@ -222,7 +222,7 @@ impl Keeper {
             let Some(asked) = errand::requested(&self.state, errand) else { continue };
             let found = self.superfluous(errand == Errand::CutLog).await;
             let said = |places: Places| places.iter().map(|(shard, last)| format!("{shard} {last}")).collect();
-            errand::answer(&self.state, errand, asked, found.map(said));
+            errand::answer(&self.state, errand, &asked, found.map(said));
         }
     }
 
