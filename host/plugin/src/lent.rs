@@ -233,7 +233,7 @@ impl Lender {
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(unlinkable)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(unlinkable)?;
         bindings::log::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
-        bucket::link(&mut linker).map_err(unlinkable)?;
+        bindings::nats_bucket::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         bindings::ssh_channel::add_to_linker::<Lent, HasSelf<Lent>>(&mut linker, |lent| lent).map_err(unlinkable)?;
         sockets::link(&mut linker).map_err(unlinkable)?;
         linker.instantiate_pre(component).map_err(unlinkable)

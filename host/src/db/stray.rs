@@ -260,7 +260,6 @@ impl Database {
                         })
                         .doing(KEEPING)?;
                 }
-                fault!("settled");
                 db.conn
                     .execute(
                         concat!(

@@ -114,15 +114,15 @@ impl Bucket for NatsBucket {
     async fn check(&self) -> Result<(), StoreError> {
         let probe = Name::new(format!("antiphon-check-{:016x}", crate::clock::unix_ms()))
             .map_err(|error| StoreError::new(ErrorKind::Permanent, error.to_string()))?;
-        self.put(&probe, b"check").await?;
+        self.put(&probe, b"check".to_vec()).await?;
         self.delete(&probe).await
     }
 
-    async fn put(&self, name: &Name, body: &[u8]) -> Result<(), StoreError> {
+    async fn put(&self, name: &Name, body: Vec<u8>) -> Result<(), StoreError> {
         let (store, pieces) = self.opened().await?;
         // Asked before anything is sent: what it says is replaced then, whoever else puts an object of that name.
         let before = store.info(name.as_str()).await;
-        pieces.put(name, body).await?;
+        pieces.put(name, body.into()).await?;
         if let Ok(before) = before {
             pieces.forget(&before.nuid).await;
         }

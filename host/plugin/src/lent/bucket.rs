@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use antiphon_core::store::{ErrorKind, Name, OBJECT_BYTES_MAX, Object, StoreError, is_prefix};
 use async_trait::async_trait;
-use wasmtime::StoreContextMut;
-use wasmtime::component::{HasSelf, Linker, WasmList};
 
 use super::Lent;
-use crate::bindings::nats_bucket::{self, Host};
-use crate::bindings::{VERSION, objects};
+use crate::bindings::nats_bucket::Host;
+use crate::bindings::objects;
 
 /// A bucket that the host has, to be lent to a plugin. It is asked on threads of the plugins.
 #[async_trait]
@@ -21,7 +19,7 @@ pub trait Bucket: Send + Sync {
     async fn check(&self) -> Result<(), StoreError>;
 
     /// Writes an object, whole or not at all.
-    async fn put(&self, name: &Name, body: &[u8]) -> Result<(), StoreError>;
+    async fn put(&self, name: &Name, body: Vec<u8>) -> Result<(), StoreError>;
 
     /// Reads an object from `offset`, `length` bytes of it or all that is left; never more than an object may have.
     async fn get(&self, name: &Name, offset: u64, length: Option<u64>) -> Result<Vec<u8>, StoreError>;
@@ -34,22 +32,6 @@ pub trait Bucket: Send + Sync {
 
     /// Removes an object. That it is missing already is fine.
     async fn delete(&self, name: &Name) -> Result<(), StoreError>;
-}
-
-/// Has a plugin reach the bucket. What it puts is taken where it stands in its memory: it is large, and one copy is enough.
-pub(super) fn link(linker: &mut Linker<Lent>) -> wasmtime::Result<()> {
-    nats_bucket::add_to_linker::<Lent, HasSelf<Lent>>(linker, |lent| lent)?;
-    linker.allow_shadowing(true);
-    let mut bucket = linker.instance(&format!("antiphon:plugin/nats-bucket@{VERSION}"))?;
-    bucket.func_wrap_async("put", |store, (key, body)| Box::new(async move { Ok((put(store, key, body).await,)) }))?;
-    linker.allow_shadowing(false);
-    Ok(())
-}
-
-async fn put(mut store: StoreContextMut<'_, Lent>, key: String, body: WasmList<u8>) -> Result<(), objects::Error> {
-    let bucket = store.data().bucket()?;
-    let put = bucket.put(&name(key)?, body.as_le_slice(&store)).await;
-    put.map_err(|error| store.data_mut().tell(error))
 }
 
 /// What a plugin hears of a failure, without its hint.
@@ -105,7 +87,7 @@ impl Host for Lent {
     }
 
     async fn put(&mut self, key: String, body: Vec<u8>) -> Result<(), objects::Error> {
-        self.bucket()?.put(&name(key)?, &body).await.map_err(|error| self.tell(error))
+        self.bucket()?.put(&name(key)?, body).await.map_err(|error| self.tell(error))
     }
 
     async fn get(&mut self, key: String, offset: u64, length: Option<u64>) -> Result<Vec<u8>, objects::Error> {

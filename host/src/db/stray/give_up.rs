@@ -91,7 +91,6 @@ pub fn give_up(
     let conn = connect(path)?;
     conn.execute_batch(if dry_run { "BEGIN" } else { "BEGIN IMMEDIATE" }).doing("begin a transaction")?;
     let done = work(&conn, filter, nodes, doubtful, dry_run).and_then(|given_up| {
-        fault!("giving-up");
         conn.execute_batch("COMMIT").doing("commit a transaction")?;
         Ok(given_up)
     });

@@ -53,7 +53,7 @@ impl Pieces {
     }
 
     /// Stores an object whole, or nothing of it. The pieces of the one before stay: see `forget`.
-    pub(super) async fn put(&self, name: &Name, body: &[u8]) -> Result<(), StoreError> {
+    pub(super) async fn put(&self, name: &Name, body: Bytes) -> Result<(), StoreError> {
         let mut word = [0; 16];
         let random = getrandom::fill(&mut word);
         random
@@ -74,27 +74,25 @@ impl Pieces {
     }
 
     /// Sends the pieces; gives the message that names them.
-    async fn send(&self, nuid: &str, name: &Name, body: &[u8]) -> Result<Bytes, PublishError> {
+    async fn send(&self, nuid: &str, name: &Name, body: Bytes) -> Result<Bytes, PublishError> {
         let (size, subject) = (body.len(), self.subject(nuid));
         let piece_bytes = PIECE_BYTES.min(self.context.client().server_info().max_payload).max(1);
         let mut digest = digest::Context::new(&SHA256);
         let mut sent: VecDeque<PublishAckFuture> = VecDeque::new();
-        let (mut chunks, mut stored) = (0, Ok(()));
-        for piece in body.chunks(piece_bytes) {
-            match self.context.publish(subject.clone(), Bytes::copy_from_slice(piece)).await {
+        let (mut rest, mut chunks, mut stored) = (body, 0, Ok(()));
+        while !rest.is_empty() && stored.is_ok() {
+            let piece = rest.split_to(piece_bytes.min(rest.len()));
+            match self.context.publish(subject.clone(), piece.clone()).await {
                 Ok(acknowledged) => sent.push_back(acknowledged),
                 Err(error) => stored = Err(error),
             }
             // While it is on its way.
-            digest.update(piece);
+            digest.update(&piece);
             chunks += 1;
             if sent.len() >= PIECES_AT_ONCE
                 && let Some(first) = sent.pop_front()
             {
                 stored = stored.and(first.await.map(drop));
-            }
-            if stored.is_err() {
-                break;
             }
         }
         // Who fails waits for all the same: what is stored later than it is taken back stays.
