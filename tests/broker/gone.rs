@@ -1,6 +1,6 @@
 //! Nodes that are gone for good, and changes of theirs that the log lost: others had read them, and keep them.
 
-use crate::lost::{copy_folder, stores};
+use crate::lost::{back_up, put_back, stores};
 use crate::rescued::{snapshot, trio};
 use crate::world::{World, start};
 use antiphon_harness::{Ended, Site, eventually, settled};
@@ -8,21 +8,11 @@ use antiphon_harness::{Ended, Site, eventually, settled};
 /// All that the servers have is put back to where it was before this, while nobody looks.
 fn rolled_back(world: &mut World, sites: &mut [Site; 3], meanwhile: impl FnOnce(&mut [Site; 3])) {
     sites.iter_mut().for_each(Site::term);
-    world.servers.kill();
-    let backup = world.place.path("backup");
-    for (store, at) in stores(&mut world.servers).iter().zip(0..) {
-        copy_folder(store, &backup.join(format!("{at}")));
-    }
-    world.servers.resume();
+    back_up(world);
     sites.iter_mut().for_each(start);
     meanwhile(sites);
     sites[0].term();
-    world.servers.kill();
-    for (store, at) in stores(&mut world.servers).iter().zip(0..) {
-        std::fs::remove_dir_all(store).unwrap();
-        copy_folder(&backup.join(format!("{at}")), store);
-    }
-    world.servers.resume();
+    put_back(world);
 }
 
 /// The first writes, and the others read; the second goes on from that, and this is what the third does. In the snapshot

@@ -166,7 +166,7 @@ fn c65_a_log_that_was_made_anew_stops_the_nodes() {
     });
 }
 
-pub(crate) fn copy_folder(from: &Path, to: &Path) {
+fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -183,6 +183,27 @@ pub(crate) fn stores(servers: &mut Brokers) -> Vec<PathBuf> {
     (0..servers.count()).map(|at| servers.server(at).store()).collect()
 }
 
+/// Keeps what the servers have stored, for [`put_back`]; they are restarted for that.
+pub(crate) fn back_up(world: &mut World) {
+    world.servers.kill();
+    let backup = world.place.path("backup");
+    for (store, at) in stores(&mut world.servers).iter().zip(0..) {
+        copy_folder(store, &backup.join(format!("{at}")));
+    }
+    world.servers.resume();
+}
+
+/// What the servers have stored is as it was at [`back_up`].
+pub(crate) fn put_back(world: &mut World) {
+    world.servers.kill();
+    let backup = world.place.path("backup");
+    for (store, at) in stores(&mut world.servers).iter().zip(0..) {
+        std::fs::remove_dir_all(store).unwrap();
+        copy_folder(&backup.join(format!("{at}")), store);
+    }
+    world.servers.resume();
+}
+
 /// F02: what the servers stored is put back as it was some time ago, as a backup does. C10, C66: it is found, before
 /// anything is sent upon it, and also after others have made it grow again.
 #[test]
@@ -190,12 +211,7 @@ fn f02_c10_c66_a_log_that_was_rolled_back_stops_the_nodes() {
     World::each(|mut world| {
         let mut sites = trio(&world);
         sites.iter_mut().for_each(Site::term);
-        world.servers.kill();
-        let backup = world.place.path("backup");
-        for (store, at) in stores(&mut world.servers).iter().zip(0..) {
-            copy_folder(store, &backup.join(format!("{at}")));
-        }
-        world.servers.resume();
+        back_up(&mut world);
         sites.iter_mut().for_each(start);
         let [a, b, c] = &mut sites;
         for id in 100..110 {
@@ -205,12 +221,7 @@ fn f02_c10_c66_a_log_that_was_rolled_back_stops_the_nodes() {
         eventually("all rows are everywhere", || [&*a, &*b, &*c].iter().all(|site| count(site) == 30));
         settled(&[a, b, c]);
         c.term();
-        world.servers.kill();
-        for (store, at) in stores(&mut world.servers).iter().zip(0..) {
-            std::fs::remove_dir_all(store).unwrap();
-            copy_folder(&backup.join(format!("{at}")), store);
-        }
-        world.servers.resume();
+        put_back(&mut world);
         stops(a, &["its tail is lost"]);
         stops(b, &["its tail is lost"]);
         // A node that never had what is lost makes the log grow past what they know.

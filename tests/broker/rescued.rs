@@ -1,7 +1,7 @@
 //! Logs that lose something, and a snapshot that leads the nodes on.
 
 use crate::admin::Admin;
-use crate::lost::{copy_folder, stores};
+use crate::lost::{back_up, put_back};
 use crate::world::{World, count, start};
 use antiphon_harness::{Site, eventually, settled};
 
@@ -74,12 +74,7 @@ fn f02_c10_c66_a_log_that_was_rolled_back_is_gone_back_with() {
         sites[0].sql("UPDATE t SET v = 'after'");
         settled(&[&sites[0], &sites[1], &sites[2]]);
         sites.iter_mut().for_each(Site::term);
-        world.servers.kill();
-        let backup = world.place.path("backup");
-        for (store, at) in stores(&mut world.servers).iter().zip(0..) {
-            copy_folder(store, &backup.join(format!("{at}")));
-        }
-        world.servers.resume();
+        back_up(&mut world);
         let [a, b, c] = &mut sites;
         start(a);
         start(b);
@@ -93,12 +88,7 @@ fn f02_c10_c66_a_log_that_was_rolled_back_is_gone_back_with() {
             b.sql(&format!("INSERT INTO t (id, v) VALUES ({}, 'of b')", 300 + round));
             settled(&[a, b]);
         }
-        world.servers.kill();
-        for (store, at) in stores(&mut world.servers).iter().zip(0..) {
-            std::fs::remove_dir_all(store).unwrap();
-            copy_folder(&backup.join(format!("{at}")), store);
-        }
-        world.servers.resume();
+        put_back(&mut world);
         start(c);
         settled(&[a, b, c]);
         assert!(a.is_running() && b.is_running());

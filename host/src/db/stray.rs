@@ -183,9 +183,14 @@ impl Database {
             .doing(KEEPING)?;
         for (table, key, row, base) in strays {
             let here = self.tables.iter().find(|tracked| tracked.table.name.eq_ignore_ascii_case(&table));
-            let Some(here) = here.cloned() else { continue };
-            let now = whole(&self.conn, &here, &key_values(&key)?)?;
-            let mut now = stored_image(&here, now.map(|now| now.into_iter().map(Some).collect()).as_ref());
+            let mut now = base.clone();
+            let mut is_pending = false;
+            // A table that is gone tells nothing; its rows are not written again either.
+            if let Some(here) = here.cloned() {
+                let found = whole(&self.conn, &here, &key_values(&key)?)?;
+                now = stored_image(&here, found.map(|found| found.into_iter().map(Some).collect()).as_ref());
+                is_pending = self.overlay.table(here.id).pending.contains_key(key.as_slice());
+            }
             if now == row {
                 self.conn
                     .prepare_cached(concat!("DELETE FROM ", ours!("stray"), " WHERE tbl = ?1 AND key = ?2"))
@@ -193,7 +198,7 @@ impl Database {
                     .doing(KEEPING)?;
                 continue;
             }
-            if now != base && self.overlay.table(here.id).pending.contains_key(key.as_slice()) {
+            if now != base && is_pending {
                 // The application has changed it since. So it stands against nothing that there will be.
                 now = row;
             }

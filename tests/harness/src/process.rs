@@ -396,10 +396,10 @@ impl Site {
         rows(&self.connect(), sql)
     }
 
-    /// The first row of a query.
+    /// The first row of a query; words that are no value if it has none, as long as another's row has not come.
     #[track_caller]
     pub fn one(&self, sql: &str) -> String {
-        self.rows(sql).remove(0)
+        self.rows(sql).into_iter().next().unwrap_or_else(|| "no row".to_owned())
     }
 
     /// Every row of every table of the application's, exactly.

@@ -205,7 +205,8 @@ impl Restore {
         Ok((Wanted { target, base: self.id, allow_hole: self.allow_hole, with_state: self.place.in_place }, End::Point))
     }
 
-    /// Goes there. Of a snapshot that was not named, the one before it does, if it turns out to be damaged, or to lie behind a hole.
+    /// Goes there. Of a snapshot that was not named, the one before it does, if it turns out to be damaged, or to lie
+    /// behind a hole.
     fn go(&self, found: &Found, aside: &Path) -> Result<(Arrived, End), Failure> {
         let _shown = found.progress("fetching");
         let fold = |manifest: &Manifest| found.fold(manifest);

@@ -131,7 +131,7 @@ fn work(
         return Ok(given_up);
     }
     let mut triggers = Vec::new();
-    if !dry_run {
+    if !dry_run && !waiting.is_empty() {
         for table in &tables {
             // What they did is among the rows.
             triggers.extend(others(conn, table)?);
