@@ -154,6 +154,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether it lies in the file that was read, and not in the machine that reads it.
+    #[must_use]
+    pub fn is_of_file(&self) -> bool {
+        use rusqlite::ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase, TypeMismatch, Unknown};
+        match self {
+            Self::Damaged(_) | Self::Inconsistent(_) => true,
+            // Without a code: the value is none of the type that is read.
+            Self::Sqlite { source, .. } => source.sqlite_error_code().is_none_or(|code| {
+                matches!(code, ConstraintViolation | DatabaseCorrupt | NotADatabase | TypeMismatch | Unknown)
+            }),
+            _ => false,
+        }
+    }
+
     /// Whether the same call can succeed later without anyone's doing.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -528,6 +542,19 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error
     conn.pragma_update(None, "synchronous", "NORMAL").doing("set how commits are synced")?;
     conn.pragma_update(None, "trusted_schema", "OFF").doing("distrust the schema")?;
     conn.pragma_update(None, "cell_size_check", "ON").doing("check cells")?;
+    Ok(conn)
+}
+
+/// Opens a file that somebody else may have made, to read it.
+///
+/// # Errors
+/// When SQLite refuses.
+pub(crate) fn distrusting(path: &Path) -> Result<Connection, Error> {
+    use rusqlite::config::DbConfig;
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).doing("distrust the file")?;
+    // Pages are read and not mapped: what is cut off while it is read is an error then, and no signal.
+    conn.pragma_update(None, "mmap_size", 0).doing("distrust the file")?;
     Ok(conn)
 }
 

@@ -60,9 +60,10 @@ mod segment;
 mod shelf;
 mod slot;
 mod survey;
+mod term;
 mod travel;
 
-pub use archive::{Altered, Archived, Reachable, Window, archived_to, windows};
+pub use archive::{Altered, Archived, Reachable, Window, windows};
 pub(crate) use archivist::{Archivist, Signals};
 pub use calendar::Calendar;
 pub use copied::{Copied, copy};

@@ -24,6 +24,7 @@ mod cut;
 mod damage;
 mod faults;
 mod floods;
+mod hostile;
 mod joining;
 mod looking;
 mod modes;

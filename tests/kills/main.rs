@@ -295,6 +295,7 @@ const POINTS: &[(&str, &[Who], &[u64])] = &[
     ("archive-stored", &[], &[]),
     ("archive-hole", &[], &[]),
     ("archive-void", &[], &[]),
+    ("archive-claim", &[], &[]),
     ("archive-term", &[], &[]),
     ("snapshot-kept", &[], &[]),
     ("merge-put", &[], &[]),

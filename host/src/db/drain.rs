@@ -14,7 +14,7 @@ use antiphon_core::capture::PREFIX;
 use antiphon_core::hash::{Hash, PackedKeys, PluginError};
 use antiphon_core::schema::{Table, quote};
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -213,13 +213,26 @@ impl Database {
 pub fn assemble(image: &Path, state: &Path) -> Result<(), Error> {
     const ASSEMBLING: &str = "put a snapshot together";
     let conn = connect(image, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // Whoever can write to the storage may have made it: nothing may stand where the host's own tables are to be.
+    refuse(&conn, "SELECT type, name FROM main.sqlite_schema WHERE substr(name, 1, length(?1)) = ?1 COLLATE NOCASE")?;
     conn.pragma_update(None, "journal_mode", "WAL").doing(ASSEMBLING)?;
     conn.pragma_update(None, "synchronous", "OFF").doing(ASSEMBLING)?;
     own::create(&conn)?;
     conn.execute("ATTACH ?1 AS state", [state.to_string_lossy()]).doing(ASSEMBLING)?;
+    refuse(&conn, "SELECT type, name FROM state.sqlite_schema WHERE type != 'table' AND ?1 != ''")?;
     let filled = LOGGED.iter().try_for_each(|table| fill(&conn, table));
     conn.execute_batch("DETACH state").doing(ASSEMBLING)?;
     filled
+}
+
+/// That there is nothing of a kind that nobody puts into a snapshot.
+fn refuse(conn: &Connection, sql: &str) -> Result<(), Error> {
+    let found: Option<(String, String)> = conn
+        .query_row(sql, [PREFIX], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .doing("look what a snapshot holds")?;
+    let what = |(kind, name)| Err(Error::Damaged(format!("it holds the {kind} `{name}`, which no snapshot does")));
+    found.map_or(Ok(()), what)
 }
 
 fn fill(conn: &Connection, table: &str) -> Result<(), Error> {

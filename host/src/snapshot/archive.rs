@@ -30,7 +30,7 @@ pub(crate) struct Archive {
     /// Those that don't: the log lost what is in them, or whoever stored them could not know that it had not.
     pub(crate) void: BTreeSet<Segment>,
     /// Since when the shards are archived by whom.
-    pub(crate) terms: Vec<Term>,
+    pub(crate) terms: BTreeSet<Term>,
     /// Up to where segments of a log's shard were let go of.
     pub(crate) floors: BTreeMap<(u64, u32), u64>,
     /// Stretches that nobody has, by the log that lacks them.
@@ -103,7 +103,7 @@ impl Repo<'_> {
                 archive.void.insert(segment);
             }
         }
-        archive.terms = self.terms()?;
+        archive.terms = self.succession()?.terms;
         for (_, object, _) in self.objects("floor/")? {
             if let Object::Floor { epoch, shard, seq } = object {
                 let floor = archive.floors.entry((epoch, shard)).or_default();
@@ -141,18 +141,6 @@ impl Repo<'_> {
         Ok(bytes)
     }
 
-    /// Since when the shards are archived by whom.
-    pub(super) fn terms(&self) -> Result<Vec<Term>, Failure> {
-        let term = |object| if let Object::Term(term) = object { Some(term) } else { None };
-        Ok(self.objects("term/")?.into_iter().filter_map(|(_, object, _)| term(object)).collect())
-    }
-
-    /// Says that whoever archives begins anew behind this place.
-    pub(super) fn begin_term(&self, term: Term) -> Result<(), Failure> {
-        fault!("archive-term");
-        self.say(&Object::Term(term), b"{}")
-    }
-
     /// Says that nobody has a stretch of the log any more.
     pub(super) fn note_hole(&self, epoch: u64, hole: Hole, node: u64) -> Result<(), Failure> {
         let Hole { shard, first, last } = hole;
@@ -168,22 +156,8 @@ impl Repo<'_> {
     }
 }
 
-/// Up to where each shard is archived, from the oldest snapshot on that there is; without one, nothing is.
-///
-/// # Errors
-/// When the store can't be listed or read.
-pub fn archived_to(repo: &Repo<'_>) -> Result<BTreeMap<u32, Archived>, Failure> {
-    let bases: Vec<BTreeMap<u32, Position>> = repo
-        .all()?
-        .snapshots
-        .into_iter()
-        .filter(|(manifest, _)| manifest.is_full())
-        .map(|(manifest, _)| manifest.positions)
-        .collect();
-    Ok(ends(&repo.archive()?, &bases))
-}
-
-/// The same by what is known of the snapshots.
+/// Up to where each shard is archived, from the oldest of these full snapshots on, the newest first; without one, nothing
+/// is.
 pub(crate) fn ends(archive: &Archive, bases: &[BTreeMap<u32, Position>]) -> BTreeMap<u32, Archived> {
     let mut ends = BTreeMap::new();
     // The newest snapshot says which log it is; of another one nothing is of use.
@@ -322,22 +296,22 @@ mod tests {
     fn what_somebody_stores_who_was_overtaken_is_not_believed() {
         let store = Small::default();
         let repo = Repo::new(&store, "c0ffee");
-        let begin = |term, after| repo.begin_term(Term { epoch: 3, shard: 1, term, after }).unwrap();
-        begin(10, 0);
-        let first = archived(&repo, 1, 10);
+        let begin = |after| repo.begin_term(repo.claim(3, 1, 7).unwrap(), after).unwrap();
+        let one = begin(0);
+        let first = archived(&repo, 1, one);
         // The log loses what the first has read behind entry 3, and another goes on there.
-        begin(20, 3);
-        let stale = archived(&repo, 4, 10);
+        let two = begin(3);
+        let stale = archived(&repo, 4, one);
         let archive = repo.archive().unwrap();
         assert_eq!((archive.segments.as_slice(), archive.covered(3, 1, 0)), (std::slice::from_ref(&first), 3));
         assert!(archive.void.contains(&stale));
-        let going_on = archived(&repo, 4, 20);
+        let going_on = archived(&repo, 4, two);
         assert_eq!(repo.archive().unwrap().segments, [first.clone(), going_on.clone()]);
         // However late it comes, and whoever is the newest by then.
-        begin(30, 6);
-        archived(&repo, 4, 10);
+        let three = begin(6);
+        archived(&repo, 4, one);
         let archive = repo.archive().unwrap();
-        assert_eq!((archive.term(3, 1), archive.covered(3, 1, 0)), (30, 6));
+        assert_eq!((archive.term(3, 1), archive.covered(3, 1, 0)), (three, 6));
         assert_eq!(archive.segments, [first, going_on]);
     }
 

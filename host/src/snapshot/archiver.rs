@@ -16,7 +16,7 @@ use crate::log::{Log, Placed, Placement, Shard};
 use crate::placement::{self, Loss};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Origin};
-use antiphon_core::snapshot::layout::{Segment, Term};
+use antiphon_core::snapshot::layout::{Claim, Segment, Term};
 use antiphon_core::snapshot::manifest::{Manifest, Position};
 use antiphon_core::snapshot::reach::Hole;
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,17 +166,30 @@ impl Archiver {
     /// Looks where to go on; says whether there is a snapshot that a point in time could begin with.
     pub(crate) async fn begin(&mut self) -> Result<bool, Failure> {
         self.lines.clear();
-        let known = self.known().await?;
+        let mut known = self.known().await?;
         let Some(newest) = known.bases.last().cloned() else { return Ok(false) };
+        let mut claims = BTreeMap::new();
+        if self.overtakes {
+            for (shard, at) in &newest {
+                claims.insert(*shard, self.claim(*shard, at.epoch).await?);
+            }
+            known = self.known().await?;
+        }
         let mut lines = Vec::new();
         for (shard, at) in newest {
             // Whoever noted a hole may have died before a snapshot led on behind it.
             let is_open = |hole: &Hole| hole.last > at.seq;
             self.holes.extend(known.archive.holes_of(at.epoch, shard).filter(is_open));
-            lines.push(self.line(shard, at.epoch, known.clone(), self.overtakes).await?);
+            lines.push(self.line(shard, at.epoch, known.clone(), claims.get(&shard).copied()).await?);
         }
         self.lines = lines;
         Ok(self.has_begun())
+    }
+
+    /// Says that this one is about to archive a shard, wherever its archive will turn out to end.
+    async fn claim(&self, shard: Shard, epoch: u64) -> Result<Claim, Failure> {
+        let node = self.node;
+        self.repo(move |repo| repo.claim(epoch, shard, node)).await
     }
 
     async fn known(&self) -> Result<Known, Failure> {
@@ -202,18 +215,30 @@ impl Archiver {
         .await?
     }
 
-    /// Where a shard's archive is gone on with. Behind that place, nothing counts any more that somebody stores who began
-    /// earlier: he may have read it before the log lost it.
-    async fn line(&mut self, shard: Shard, epoch: u64, known: Known, overtakes: bool) -> Result<Line, Failure> {
-        let highest = known.archive.term(epoch, shard);
-        let (at, after, lost) = self.end(shard, epoch, known).await?;
-        let mut line = Line { shard, epoch, term: highest, at, after, gathered: Gathered::default() };
-        if overtakes || lost {
-            line.term = Term::after(highest, self.node);
-            let term = Term { epoch, shard, term: line.term, after };
-            self.repo(move |repo| repo.begin_term(term)).await?;
+    /// Where a shard's archive is gone on with. Behind that place, if it was claimed before that was looked for, nothing
+    /// counts any more that somebody stores who began earlier: he may have read it before the log lost it.
+    async fn line(
+        &mut self,
+        shard: Shard,
+        epoch: u64,
+        mut known: Known,
+        mut claim: Option<Claim>,
+    ) -> Result<Line, Failure> {
+        loop {
+            let highest = known.archive.term(epoch, shard);
+            let (at, after, lost) = self.end(shard, epoch, known).await?;
+            let mut line = Line { shard, epoch, term: highest, at, after, gathered: Gathered::default() };
+            match claim {
+                None if lost => {
+                    claim = Some(self.claim(shard, epoch).await?);
+                    known = self.known().await?;
+                    continue;
+                }
+                None => {}
+                Some(claim) => line.term = self.repo(move |repo| repo.begin_term(claim, after)).await?,
+            }
+            return Ok(line);
         }
-        Ok(line)
     }
 
     /// Where a shard's archive ends, in the log as it is now; and whether the log lost what was archived behind that.
@@ -333,11 +358,12 @@ impl Archiver {
 
     /// Whether somebody began later, and what was stored here may not count.
     async fn is_overtaken(&self) -> Result<bool, Failure> {
-        let terms = self.repo(|repo| repo.terms()).await?;
-        let is_later = |line: &Line, term: &Term| {
-            (term.epoch, term.shard) == (line.epoch, line.shard) && term.term > line.term && term.after < line.after
-        };
-        Ok(self.lines.iter().any(|line| terms.iter().any(|term| is_later(line, term))))
+        let terms = self.repo(|repo| repo.succession()).await?.terms;
+        let of = |line: &Line, term: &Term| (term.epoch, term.shard) == (line.epoch, line.shard);
+        let is_later = |line: &Line, term: &Term| of(line, term) && term.term > line.term && term.after < line.after;
+        // The claim of one that stood still is taken back, and its term with it.
+        let counts = |line: &Line| terms.iter().any(|term| of(line, term) && term.term == line.term);
+        Ok(self.lines.iter().any(|line| !counts(line) || terms.iter().any(|term| is_later(line, term))))
     }
 
     /// Stores all that there is by now, up to where no unit is open; gives where each shard is archived to then.
@@ -401,8 +427,9 @@ impl Archiver {
             }
             // What was gathered and lost again was never archived.
             _ => {
+                let claim = self.claim(shard, epoch).await?;
                 let known = self.known().await?;
-                let line = self.line(shard, epoch, known, true).await?;
+                let line = self.line(shard, epoch, known, Some(claim)).await?;
                 if let Some(place) = self.lines.get_mut(index) {
                     *place = line;
                 }

@@ -1,6 +1,6 @@
 //! The beginning of the log goes, once snapshots hold what it says, and nobody has to read it any more.
 
-use super::archive::archived_to;
+use super::archive::ends;
 use super::habits::Habits;
 use super::repo::Repo;
 use super::rescue::continues;
@@ -11,16 +11,29 @@ use crate::join::unreachable_log;
 use crate::log::{Announced, Log};
 use antiphon_core::snapshot::manifest::Manifest;
 use antiphon_core::snapshot::truncate::{Known, Places, Reader, superfluous};
+use std::time::{Duration, Instant};
+
+/// How long it is waited for somebody who begins to archive; what he did not say until then waits for the next time.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether he has said it.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How far each shard can be forgotten, by all that is known at the moment.
 ///
 /// # Errors
 /// When the store or the log can't be asked.
 pub async fn forgettable(log: &dyn Log, shelf: &Shelf, cluster: &str) -> Result<Places, Failure> {
-    let (from, of) = (shelf.clone(), cluster.to_owned());
-    let (manifests, archived, habits) = apart(move || verified(&from, &of)).await??;
+    let begun = Instant::now();
+    let kept = loop {
+        let (from, of) = (shelf.clone(), cluster.to_owned());
+        let kept = apart(move || kept(&from, &of)).await??;
+        if !kept.is_claimed || begun.elapsed() > PATIENCE {
+            break kept;
+        }
+        tokio::time::sleep(LOOK).await;
+    };
     let mut snapshots = Vec::new();
-    for manifest in manifests {
+    for manifest in kept.snapshots {
         // Of a log that was put back, or made anew, it says nothing.
         if continues(log, &manifest).await? {
             snapshots.push(manifest.positions.iter().map(|(shard, at)| (*shard, at.seq)).collect());
@@ -29,7 +42,7 @@ pub async fn forgettable(log: &dyn Log, shelf: &Shelf, cluster: &str) -> Result<
     let members = log.members().await.map_err(unreachable_log)?;
     let now = crate::clock::unix_ms();
     let readers = members.iter().map(|member| reader(member, now)).collect();
-    Ok(superfluous(&Known { archived: Some(archived), snapshots, readers }, &habits.cut))
+    Ok(superfluous(&Known { archived: Some(kept.archived), snapshots, readers }, &kept.habits.cut))
 }
 
 /// Lets go of what is superfluous; gives the last entries that went.
@@ -50,17 +63,36 @@ pub(super) async fn cut(log: &dyn Log, shelf: &Shelf, cluster: &str) -> Result<P
     Ok(gone)
 }
 
-/// Snapshots that count, and how far the log is archived.
-fn verified(shelf: &Shelf, cluster: &str) -> Result<(Vec<Manifest>, Places, Habits), Failure> {
+/// What a store knows of a log.
+struct Kept {
+    /// Snapshots that count.
+    snapshots: Vec<Manifest>,
+    /// How far the shards are archived; nothing of one that somebody is about to archive.
+    archived: Places,
+    /// Whether somebody is.
+    is_claimed: bool,
+    habits: Habits,
+}
+
+fn kept(shelf: &Shelf, cluster: &str) -> Result<Kept, Failure> {
     let (opened, habits) = shelf.open()?;
     let repo = Repo::new(&opened.store, cluster);
-    let all = repo.all()?;
-    let archived = archived_to(&repo)?.into_iter().map(|(shard, archived)| (shard, archived.seq)).collect();
+    let mut snapshots = repo.all()?.snapshots;
+    snapshots.retain(|(manifest, _)| manifest.is_full());
+    let bases: Vec<_> = snapshots.iter().map(|(manifest, _)| manifest.positions.clone()).collect();
+    let archive = repo.archive()?;
+    let unsettled = repo.unsettled(&archive)?;
+    let mut ends = ends(&archive, &bases);
+    ends.retain(|shard, archived| !unsettled.contains(&(archived.epoch, *shard)));
     let counts = |(manifest, marks): (Manifest, super::Marks)| {
-        let stays = marks.verified_ms.is_some() && marks.forgotten_ms.is_none();
-        (stays && manifest.is_full()).then_some(manifest)
+        (marks.verified_ms.is_some() && marks.forgotten_ms.is_none()).then_some(manifest)
     };
-    Ok((all.snapshots.into_iter().filter_map(counts).collect(), archived, habits))
+    Ok(Kept {
+        snapshots: snapshots.into_iter().filter_map(counts).collect(),
+        archived: ends.into_iter().map(|(shard, archived)| (shard, archived.seq)).collect(),
+        is_claimed: !unsettled.is_empty(),
+        habits,
+    })
 }
 
 fn reader(announced: &Announced, now_ms: u64) -> Reader {

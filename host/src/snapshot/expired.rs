@@ -4,7 +4,7 @@ use super::archive::Archive;
 use super::repo::Repo;
 use crate::failure::{Failure, Kind};
 use antiphon_core::snapshot::id::SnapshotId;
-use antiphon_core::snapshot::layout::{Object, Segment};
+use antiphon_core::snapshot::layout::{Claim, Object, Segment, Term};
 use antiphon_core::snapshot::manifest::{Manifest, Position};
 use antiphon_core::snapshot::merge;
 use antiphon_core::store::Name;
@@ -48,6 +48,7 @@ impl Repo<'_> {
             return Ok(Expired::default());
         }
         let archive = self.archive()?;
+        let unsettled = self.unsettled(&archive)?;
         let mut begins = oldest(&fulls);
         let mut expired = Expired::default();
         let base = from_ms.and_then(|from| {
@@ -66,6 +67,10 @@ impl Repo<'_> {
         let mut whole = Whole { repo: self, archive: &archive, read: BTreeMap::new() };
         let mut goes = |segment: &Segment| {
             let line = (segment.epoch, segment.shard);
+            if unsettled.contains(&line) {
+                // That a wider one holds it may be over.
+                return Ok(false);
+            }
             let is_before = begins.get(&line).is_some_and(|seq| segment.last <= *seq);
             let leads_on =
                 |(of, after, last): &(Line, u64, u64)| *of == line && segment.last > *after && segment.first <= *last;
@@ -127,11 +132,12 @@ fn stretches(fulls: &[Manifest], steps: &[Manifest]) -> Vec<(Line, u64, u64)> {
 fn is_outlived(object: &Object, archive: &Archive, begins: &BTreeMap<Line, u64>) -> bool {
     match object {
         Object::Floor { epoch, shard, seq } => archive.floors.get(&(*epoch, *shard)).is_some_and(|floor| seq < floor),
-        Object::Term(term) => {
-            let begin = begins.get(&(term.epoch, term.shard)).copied().unwrap_or(0);
-            archive.terms.iter().any(|later| {
-                (later.epoch, later.shard) == (term.epoch, term.shard) && later.term > term.term && later.after <= begin
-            })
+        Object::Term(Term { epoch, shard, term, .. }) | Object::Claim(Claim { epoch, shard, term, .. }) => {
+            let begin = begins.get(&(*epoch, *shard)).copied().unwrap_or(0);
+            let of_shard = |of: &&Term| (of.epoch, of.shard) == (*epoch, *shard);
+            let mut others = archive.terms.iter().filter(of_shard);
+            // A claim that has led to none may still do so.
+            others.clone().any(|of| of.term == *term) && others.any(|later| later.term > *term && later.after <= begin)
         }
         _ => false,
     }
@@ -177,7 +183,6 @@ mod tests {
     use crate::log::Placed;
     use antiphon_core::snapshot::due;
     use antiphon_core::snapshot::frame::Packing;
-    use antiphon_core::snapshot::layout::Term;
     use antiphon_core::snapshot::manifest::FORMAT;
     use antiphon_core::snapshot::merge::Span;
     use antiphon_core::store::{self, Part, Put, Store, StoreError, Traits};
@@ -251,7 +256,7 @@ mod tests {
         assert_eq!(left(&repo), [(1, 3), (4, 6), (13, 15), (16, 18)]);
         let archive = repo.archive().unwrap();
         assert_eq!(archive.floors.get(&(3, 1)), Some(&12));
-        assert_eq!(super::super::archived_to(&repo).unwrap().get(&1).map(|archived| archived.seq), Some(18));
+        assert_eq!(archive.covered(3, 1, 12), 18);
         // The window moves on, and what was said of it before goes.
         assert_eq!(repo.prune(grace(Some(1)), false).unwrap().segments, 1);
         repo.prune(grace(Some(1)), false).unwrap();
@@ -348,15 +353,16 @@ mod tests {
         let store = Small::default();
         let repo = Repo::new(&store, "c0ffee");
         snapshot(&repo, 2, 3, None);
-        let begin = |term, after| repo.begin_term(Term { epoch: 3, shard: 1, term, after }).unwrap();
-        begin(1 << 32, 0);
-        begin(2 << 32, 3);
-        begin(3 << 32, 6);
+        let begin = |after| repo.begin_term(repo.claim(3, 1, 7).unwrap(), after).unwrap();
+        begin(0);
+        begin(3);
+        begin(6);
         archived(&repo, 4);
         archived(&repo, 7);
         let pruned = repo.prune(grace(None), false).unwrap();
-        assert_eq!((pruned.segments, pruned.objects), (2, 3), "both are of no term, and the first term is outlived");
-        let terms: Vec<u64> = repo.terms().unwrap().iter().map(|term| term.after).collect();
+        assert_eq!((pruned.segments, pruned.objects), (2, 4), "both are of no term, and the first term is outlived");
+        let terms: Vec<u64> = repo.archive().unwrap().terms.iter().map(|term| term.after).collect();
         assert_eq!(terms, [3, 6]);
+        assert_eq!(repo.objects("term/").unwrap().len(), 4, "and so is its claim");
     }
 }

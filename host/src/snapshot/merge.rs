@@ -136,7 +136,7 @@ impl Repo<'_> {
 mod tests {
     use super::super::segment::tests::{Small, entries};
     use super::*;
-    use antiphon_core::snapshot::layout::Term;
+    use antiphon_core::snapshot::layout::{Claim, Object};
 
     const HOUR_NS: u64 = 3_600_000_000_000;
     const SPANS: [Span; 2] = [Span { level: 1, millis: 3_600_000 }, Span { level: 2, millis: 86_400_000 }];
@@ -175,7 +175,9 @@ mod tests {
         assert_eq!(archive.covered(3, 1, 0), 12);
         assert_eq!(merge(&repo), Merged::default(), "nothing is left to do");
         // Who overrules the last part overrules what was made of it.
-        repo.begin_term(Term { epoch: 3, shard: 1, term: 8, after: 6 }).unwrap();
+        let claim = Claim { epoch: 3, shard: 1, term: 8, at_ms: 0 };
+        repo.say(&Object::Claim(claim), b"{}").unwrap();
+        repo.begin_term(claim, 6).unwrap();
         assert_eq!(repo.archive().unwrap().segments, [parts[0].clone(), parts[1].clone(), parts[3].clone()]);
     }
 

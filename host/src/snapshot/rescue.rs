@@ -181,8 +181,17 @@ impl Rescue {
         cluster: ClusterId,
         like: &Database,
     ) -> Result<Option<Image>, Failure> {
-        let fetched = self.put_together(manifest).await?;
-        fetched.map(|fetched| fetched.open(cluster, like)).transpose().map_err(database)
+        let Some(fetched) = self.put_together(manifest).await? else { return Ok(None) };
+        let id = fetched.manifest.id;
+        match fetched.open(cluster, like) {
+            Ok(image) => Ok(Some(image)),
+            Err(error) if error.is_of_file() => {
+                tracing::warn!(%id, error = %Failure::caused(Kind::Data, "it can't be opened", &error), "a snapshot is passed over");
+                self.pass_over(id);
+                Ok(None)
+            }
+            Err(error) => Err(database(error)),
+        }
     }
 
     async fn put_together(&mut self, manifest: Manifest) -> Result<Option<Fetched>, Failure> {

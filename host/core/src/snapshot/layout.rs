@@ -50,6 +50,20 @@ pub struct Term {
     pub after: u64,
 }
 
+/// Somebody is about to begin a term: what he finds in the archive now decides where. Until it is said where, nothing may
+/// go that only he who archived before has told of. A term counts as long as its claim is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Claim {
+    /// Which log.
+    pub epoch: u64,
+    /// The shard.
+    pub shard: u32,
+    /// The term's number.
+    pub term: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
 /// What an object is, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
@@ -80,6 +94,8 @@ pub enum Object {
     SegmentPart(Segment, u32),
     /// A stretch of the log that does not count: what is in it the log has lost.
     Void(Segment),
+    /// Somebody is about to archive a shard.
+    Claim(Claim),
     /// Somebody begins to archive a shard.
     Term(Term),
     /// Of a shard, segments up to this entry were let go of: points up to there are those of snapshots alone.
@@ -144,6 +160,9 @@ impl Object {
             Self::Segment(segment) => segment.to_string(),
             Self::SegmentPart(segment, number) => format!("part/{segment}/{number:06}.frm"),
             Self::Void(segment) => format!("void/{segment}"),
+            Self::Claim(Claim { epoch, shard, term, at_ms }) => {
+                format!("term/{epoch:016x}/{shard}/{term:016x}-claim-{at_ms:013}.json")
+            }
             Self::Term(Term { epoch, shard, term, after }) => {
                 format!("term/{epoch:016x}/{shard}/{term:016x}-{after:020}.json")
             }
@@ -194,9 +213,12 @@ impl Object {
             }
             "term" => {
                 let (epoch, shard, rest) = of_shard(rest.strip_suffix(".json")?)?;
-                let (term, after) = rest.split_once('-')?;
-                let (term, after) = (u64::from_str_radix(term, 16).ok()?, after.parse().ok()?);
-                Some(Self::Term(Term { epoch, shard, term, after }))
+                let (term, rest) = rest.split_once('-')?;
+                let term = u64::from_str_radix(term, 16).ok()?;
+                Some(match rest.strip_prefix("claim-") {
+                    Some(at_ms) => Self::Claim(Claim { epoch, shard, term, at_ms: at_ms.parse().ok()? }),
+                    None => Self::Term(Term { epoch, shard, term, after: rest.parse().ok()? }),
+                })
             }
             "floor" => {
                 let (epoch, shard, seq) = of_shard(rest.strip_suffix(".json")?)?;
@@ -266,6 +288,12 @@ impl Term {
         ((highest >> 32) + 1) << 32 | node & 0xffff_ffff
     }
 
+    /// Whether a term of this number is one of this node's.
+    #[must_use]
+    pub fn is_of(term: u64, node: u64) -> bool {
+        term & 0xffff_ffff == node & 0xffff_ffff
+    }
+
     /// Whether a segment does not count because of it.
     #[must_use]
     pub fn overrules(&self, segment: &Segment) -> bool {
@@ -302,6 +330,7 @@ mod tests {
             Object::SegmentPart(segment(0), 17),
             Object::Segment(Segment { term: u64::MAX, ..segment(0) }),
             Object::Void(segment(1)),
+            Object::Claim(Claim { epoch: 1, shard: 2, term: u64::MAX, at_ms: 1_700_000_000_006 }),
             Object::Term(Term { epoch: 1, shard: 2, term: u64::MAX, after: 4 }),
             Object::Floor { epoch: 1, shard: 2, seq: 3 },
             Object::Hole { epoch: 1, shard: 2, first: 3, last: 4 },
