@@ -12,6 +12,9 @@ use mimalloc::MiMalloc;
 /// From so many bytes on a piece is a large one.
 const LARGE_BYTES: usize = 1 << 20;
 
+/// From so many bytes on it is worth asking for huge pages: each of the others costs an interrupt when it is first written.
+const HUGE_BYTES: usize = 4 << 20;
+
 /// What the system's pages are aligned to, at least.
 const PAGE_BYTES: usize = 4096;
 
@@ -23,14 +26,21 @@ fn is_large(size: usize, align: usize) -> bool {
     size >= LARGE_BYTES && align <= PAGE_BYTES
 }
 
-#[expect(unsafe_code, reason = "it is an allocator")]
 /// Pages of the system, all zero; null if it has none.
+#[expect(unsafe_code, reason = "it is an allocator")]
 fn map(size: usize) -> *mut u8 {
     // SAFETY: no address is asked for, so nothing that is there is touched.
     let place = unsafe {
         libc::mmap(null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
     };
-    if place == libc::MAP_FAILED { null_mut() } else { place.cast() }
+    if place == libc::MAP_FAILED {
+        return null_mut();
+    }
+    if size >= HUGE_BYTES {
+        // SAFETY: it was just mapped with this size. A system that has none gives the usual ones.
+        unsafe { libc::madvise(place, size, libc::MADV_HUGEPAGE) };
+    }
+    place.cast()
 }
 
 #[expect(unsafe_code, reason = "it is an allocator")]

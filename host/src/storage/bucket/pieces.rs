@@ -26,9 +26,9 @@ const STORED: Duration = Duration::from_secs(30);
 /// Objects are cut into messages of so many bytes; larger ones than the usual 128 KiB cost fewer round trips.
 const PIECE_BYTES: usize = 512 << 10;
 /// How many pieces of an object are on their way to the server at a time.
-const PIECES_AT_ONCE: usize = 4;
-/// How many bytes of an object are asked for at a time.
-const TURN_BYTES: usize = 2 << 20;
+const PIECES_AT_ONCE: usize = 8;
+/// How many bytes of an object are asked for at a time. A server gives up a client that has 64 MiB waiting for it.
+const TURN_BYTES: usize = 4 << 20;
 
 /// The stream of a bucket.
 pub(super) struct Pieces {
