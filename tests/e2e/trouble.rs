@@ -14,10 +14,11 @@ use antiphon::db::Fold;
 use antiphon::failure::Failure;
 use antiphon::snapshot::{Grace, Repo, Travel, Wanted};
 use antiphon::storage;
+use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::manifest::Manifest;
 use antiphon_core::snapshot::reach::Target;
 use antiphon_core::store::{Name, Object, Part, Put, Store, StoreError, Traits};
-use antiphon_harness::{Answer, Ended, Faulty, Place, S3Server, Site, eventually, settled};
+use antiphon_harness::{Answer, Ended, Faulty, Place, Proxy, S3Server, Site, eventually, settled};
 use antiphon_plugin::{HostOptions, PluginHost};
 use rusqlite::Connection;
 
@@ -456,4 +457,83 @@ fn c61_a_snapshot_waits_for_what_is_on_its_way() {
     eventually("it is sent", || a.is_quiet());
     create(&place, "a");
     snapshot(&place, "a", &["restore", "--output", "later.db"]).says(0, &["holds  5 rows"]);
+}
+
+/// F10: a store that is so slow that a snapshot takes a long while: whoever writes waits for nothing of it, rows go from node
+/// to node meanwhile, and it is a snapshot in the end.
+#[test]
+fn f10_a_store_that_is_slow_holds_up_nothing_but_snapshots() {
+    let (place, store) = (place(), S3Server::start());
+    let slow = Proxy::to(store.port());
+    let more = format!("[snapshot]\ninterval = 0\n{}", of_s3(&slow.url().replace("nats://", "http://")));
+    let (mut a, mut b) = (site(&place, "a", &more), site(&place, "b", &more));
+    a.start();
+    b.start();
+    a.sql("WITH RECURSIVE k(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM k WHERE n < 300) INSERT INTO t SELECT n, hex(randomblob(2000)) FROM k");
+    settled(&[&a, &b]);
+    slow.throttle(Some(200_000));
+    let mut made = None;
+    std::thread::scope(|scope| {
+        let making = scope.spawn(|| snapshot(&place, "a", &["create", "--json"]));
+        let mut written = 0;
+        while !making.is_finished() {
+            written += 1;
+            a.sql(&format!("INSERT INTO t VALUES ({}, 'meanwhile')", 1_000 + written));
+            settled(&[&a, &b]);
+        }
+        assert!(written >= 10, "only {written} rows went their way while it was made");
+        made = Some(making.join().unwrap());
+    });
+    made.unwrap().says(0, &["\"id\""]);
+    slow.throttle(None);
+    snapshot(&place, "a", &["verify", "--level", "restore"]).says(0, &["ok: "]);
+}
+
+/// A snapshot of other tables than a node takes is of no use to it: it says so, and touches nothing.
+#[test]
+fn a_snapshot_of_other_tables_is_no_use() {
+    let place = place();
+    let some = "[capture]\nexclude = ['private_*']\n[snapshot]\ninterval = 0\n";
+    let mut a = site(&place, "a", some);
+    a.start();
+    write(&a, 0..5, "first");
+    create(&place, "a");
+    write(&a, 5..10, "second");
+    a.term();
+    let log = Connection::open(place.path("log/log.db")).unwrap();
+    log.execute("DELETE FROM shard_1 WHERE seq < (SELECT max(seq) FROM shard_1) - 6", []).unwrap();
+    drop(log);
+    let mut b = site(&place, "b", "[snapshot]\ninterval = 0\n");
+    b.refused().expect(66, &["no snapshot leads up to it", "and the same tables: "]);
+    assert_eq!(b.rows("SELECT count(*) FROM t"), ["0"]);
+    let mut c = site(&place, "c", some);
+    c.start();
+    eventually("all rows come", || c.one("SELECT count(*) FROM t") == "10");
+}
+
+/// What an upload left that nobody finished is kept for two days, for somebody may be at it still; then a prune takes it.
+#[test]
+fn what_an_upload_left_goes_after_two_days() {
+    let place = place();
+    let mut a = site(&place, "a", "[snapshot]\ninterval = 0\n");
+    a.start();
+    write(&a, 0..5, "first");
+    create(&place, "a");
+    // A node prunes by itself, too.
+    a.term();
+    let cluster = std::fs::read_dir(place.path("log/snapshots")).unwrap().map(|entry| entry.unwrap().path());
+    let base = cluster.into_iter().find(|path| path.is_dir()).unwrap().join("base");
+    let whole = std::fs::read_dir(&base).unwrap().next().unwrap().unwrap().path();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let hour = 3_600_000;
+    let left = [47, 49].map(|hours| base.join(SnapshotId::new(now - hours * hour, 7).to_string()));
+    for left in &left {
+        std::fs::create_dir(left).unwrap();
+        std::fs::copy(whole.join("image-000000.frm"), left.join("image-000000.frm")).unwrap();
+    }
+    snapshot(&place, "a", &["prune", "--dry-run"]).says(0, &[]);
+    assert!(left.iter().all(|left| left.exists()), "that was only asked");
+    snapshot(&place, "a", &["prune"]).says(0, &[]);
+    assert!(left[0].join("image-000000.frm").exists() && !left[1].join("image-000000.frm").exists());
+    snapshot(&place, "a", &["verify", "--all", "--level", "restore"]).says(0, &["ok: "]);
 }

@@ -286,7 +286,7 @@ async fn is_anybody_there(log: &dyn Log, me: u64) -> Result<bool, Failure> {
 pub(crate) fn nothing_leads_to(first: u64) -> Failure {
     Failure::new(Kind::Missing, format!("the log begins at entry {first}, and no snapshot leads up to it"))
         .hint("let a node that runs make one: `antiphon snapshot create`; then start again")
-        .hint("this node must be configured for the same storage: `antiphon config show` prints `[snapshot]`")
+        .hint("this node must be configured for the same storage and the same tables: `antiphon config show`")
 }
 
 /// Whether the log still holds the entry that a snapshot ends with, in every shard.
