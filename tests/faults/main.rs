@@ -98,7 +98,11 @@ pub(crate) fn each_call(name: &str, scenario: &Scenario) {
     {
         let mut world = World::create(prepared.path(), scenario.journal);
         if scenario.members {
-            assert!(world.enter_patiently(0) && world.publish(0) && world.apply(0) && world.publish(0), "{:?}", world.errors);
+            assert!(
+                world.enter_patiently(0) && world.publish(0) && world.apply(0) && world.publish(0),
+                "{:?}",
+                world.errors
+            );
             world.sql(1, "DELETE FROM tally");
             assert!(world.enter_patiently(1) && world.apply(1), "{:?}", world.errors);
         }
