@@ -558,6 +558,24 @@ pub(crate) fn distrusting(path: &Path) -> Result<Connection, Error> {
     Ok(conn)
 }
 
+/// Has a database keep a `-wal` beside it, or none; says whether it did. What was committed and lay beside it is in the file
+/// then.
+///
+/// # Errors
+/// When SQLite refuses: it does while anybody has the database open in the other way.
+pub(crate) fn set_journal(path: &Path, wal: bool) -> Result<bool, Error> {
+    const SETTING: &str = "set how the database is journaled";
+    let conn = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    conn.query_row("SELECT count(*) FROM main.sqlite_schema", [], |_| Ok(())).doing(SETTING)?;
+    let ask = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, String>(0)).doing(SETTING);
+    let (before, wanted) = (ask("PRAGMA main.journal_mode")?, if wal { "wal" } else { "delete" });
+    if ask(&format!("PRAGMA main.journal_mode = {wanted}"))? != wanted {
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        return Err(Error::Sqlite { doing: SETTING, source: rusqlite::Error::SqliteFailure(busy, None) });
+    }
+    Ok(before == "wal")
+}
+
 /// Waits a little for another connection's lock; `false` once it has been long enough.
 fn wait_for_lock(times: i32) -> bool {
     std::thread::sleep(BUSY_POLL);

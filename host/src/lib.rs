@@ -76,6 +76,7 @@ pub mod publish;
 mod reattach;
 pub mod reload;
 pub mod repair;
+pub mod replacement;
 pub mod replay;
 pub mod report;
 pub mod rescuer;

@@ -4,6 +4,7 @@
 //! directory: which life this is, which file it belongs to, and how far it had come. Where the two don't agree the
 //! file is a copy, or was brought back from a backup, and must not speak in the other's name.
 
+use crate::failure::{Failure, Kind};
 use crate::place::Place;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -40,6 +41,8 @@ pub enum Provenance {
 }
 
 const NAME: &str = "life";
+/// The note of the file that is about to take the place of the one that is there.
+const NEXT: &str = "life.next";
 const FIRST_LINE: &str = "antiphon life 1";
 
 impl Life {
@@ -53,7 +56,17 @@ impl Life {
     /// Reads the note; one that can't be read is none.
     #[must_use]
     pub fn read(state: &Path) -> Option<Self> {
-        let text = std::fs::read_to_string(state.join(NAME)).ok()?;
+        Self::read_as(state, NAME)
+    }
+
+    /// Whether this is the life of the file that was about to come when nobody said any more that it had.
+    #[must_use]
+    pub fn is_next(&self, state: &Path) -> bool {
+        Self::judge(Self::read_as(state, NEXT).as_ref(), self) == Provenance::Same
+    }
+
+    fn read_as(state: &Path, name: &str) -> Option<Self> {
+        let text = std::fs::read_to_string(state.join(name)).ok()?;
         let mut lines = text.lines();
         if lines.next() != Some(FIRST_LINE) {
             return None;
@@ -74,6 +87,28 @@ impl Life {
     /// # Errors
     /// When the directory can't be written to.
     pub fn write(&self, state: &Path) -> std::io::Result<()> {
+        self.write_as(state, NAME)
+    }
+
+    /// Writes beside the note the one of a file that is about to come into the other's place: whichever is there after that
+    /// is known.
+    ///
+    /// # Errors
+    /// When the directory can't be written to.
+    pub fn announce(&self, state: &Path) -> std::io::Result<()> {
+        self.write_as(state, NEXT)
+    }
+
+    /// The file that was about to come is there.
+    ///
+    /// # Errors
+    /// When the directory can't be written to.
+    pub fn begin(state: &Path) -> std::io::Result<()> {
+        std::fs::rename(state.join(NEXT), state.join(NAME))?;
+        File::open(state)?.sync_all()
+    }
+
+    fn write_as(&self, state: &Path, name: &str) -> std::io::Result<()> {
         let aside = state.join("life.new");
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&aside)?;
         let Self { incarnation, device, inode, boot, reached } = self;
@@ -82,7 +117,7 @@ impl Life {
         );
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&aside, state.join(NAME))?;
+        std::fs::rename(&aside, state.join(name))?;
         File::open(state)?.sync_all()
     }
 
@@ -99,6 +134,12 @@ impl Life {
         }
         if same_file { Provenance::Same } else { Provenance::Copy }
     }
+}
+
+/// The note could not be written.
+pub(crate) fn unnoted(state: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Kind::General, format!("cannot write to the directory `{}`: {error}", state.display()))
+        .hint("make it writable for this user, and see that the disk has room")
 }
 
 /// What tells one boot of the machine from the next.

@@ -20,7 +20,7 @@ pub struct Lock {
     /// locks of SQLite, which are of another kind, take no notice of each other. But the system gives up all of a
     /// process's locks of SQLite's kind on a file when the process closes it, so this is closed after SQLite.
     #[expect(dead_code, reason = "closing the file is what ends the lock")]
-    database: File,
+    database: Option<File>,
 }
 
 impl Lock {
@@ -29,15 +29,20 @@ impl Lock {
     /// # Errors
     /// When another host has one of them, or the directory can't be made.
     pub fn take(place: &Place, state: &Path, shown: &str) -> Result<Self, Failure> {
-        let cannot = |error: std::io::Error| {
-            Failure::new(Kind::General, format!("cannot use the directory `{}`: {error}", state.display()))
-                .hint("the host keeps a lock and its log there; make it writable for this user, and see that the disk has room")
-        };
         let database = File::open(place.path()).map_err(|error| {
             Failure::new(Kind::Missing, format!("cannot open database `{shown}`: {error}"))
                 .hint("run this as the user the application runs as, or let that user's group read and write the file")
         })?;
-        hold(&database, shown, &cannot)?;
+        hold(&database, shown, &|error| unusable(state, &error))?;
+        Ok(Self { database: Some(database), ..Self::without_file(state, shown)? })
+    }
+
+    /// The same where there is no file, or none of SQLite's.
+    ///
+    /// # Errors
+    /// When another host has the directory, or it can't be made.
+    pub fn without_file(state: &Path, shown: &str) -> Result<Self, Failure> {
+        let cannot = |error: std::io::Error| unusable(state, &error);
         DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(cannot)?;
         crate::privacy::check_directory(state)?;
         let file = OpenOptions::new()
@@ -48,7 +53,7 @@ impl Lock {
             .open(state.join("lock"))
             .map_err(cannot)?;
         hold(&file, shown, &cannot)?;
-        Ok(Self { state: file, database })
+        Ok(Self { state: file, database: None })
     }
 
     /// Whether a host has the lock, asked without making anything.
@@ -57,6 +62,11 @@ impl Lock {
         // Shared, so that two that ask don't take each other for a host.
         File::open(state.join("lock")).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     }
+}
+
+fn unusable(state: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Kind::General, format!("cannot use the directory `{}`: {error}", state.display()))
+        .hint("the host keeps a lock and its log there; make it writable for this user, and see that the disk has room")
 }
 
 fn hold(file: &File, shown: &str, cannot: &dyn Fn(std::io::Error) -> Failure) -> Result<(), Failure> {

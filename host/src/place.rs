@@ -5,6 +5,9 @@
 
 use crate::failure::{Failure, Kind};
 use crate::unread;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -81,6 +84,7 @@ impl Place {
     /// # Errors
     /// When it has.
     pub fn has_one_name(&self) -> Result<(), Failure> {
+        let _ = self.forget_kept();
         match self.path.metadata() {
             Ok(file) if file.nlink() > 1 => Err(Failure::new(
                 Kind::Data,
@@ -89,6 +93,23 @@ impl Place {
             .hint("whoever opens it by another name damages it, for SQLite keeps a `-wal` by each name; make a copy of it and remove the other names")),
             _ => Ok(()),
         }
+    }
+
+    /// Takes away names that a replacement gave this file, and had no time to give its own to another.
+    fn forget_kept(&self) -> std::io::Result<()> {
+        if self.path.metadata()?.nlink() < 2 {
+            return Ok(());
+        }
+        let kept = kept(&self.path, "").into_os_string();
+        for entry in self.path.parent().unwrap_or(Path::new("/")).read_dir()? {
+            let path = entry?.path();
+            let file = path.symlink_metadata()?;
+            let is_ours = path.as_os_str().as_bytes().starts_with(kept.as_bytes());
+            if is_ours && (file.dev(), file.ino()) == self.file() {
+                std::fs::remove_file(path)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the name still leads to the file that was opened.
@@ -109,6 +130,29 @@ impl Place {
             // Who may not look now may look again later; the file that is open is still the right one.
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// Under which name a file is kept in whose place another comes.
+pub(crate) fn kept(path: &Path, stamp: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".before-restore-");
+    name.push(stamp);
+    name.into()
+}
+
+/// Gives a file another name, if nothing has that.
+///
+/// # Errors
+/// When something has, or the disk does not take it.
+pub(crate) fn rename_new(file: &Path, name: &Path) -> std::io::Result<()> {
+    match renameat_with(CWD, file, CWD, name, RenameFlags::NOREPLACE) {
+        // Not every file system can. Hard links refuse what is there, as well.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+            std::fs::hard_link(file, name)?;
+            std::fs::remove_file(file)
+        }
+        renamed => Ok(renamed?),
     }
 }
 

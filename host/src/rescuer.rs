@@ -7,7 +7,7 @@ use crate::anew::{self, Leave};
 use crate::db::{self, Database, Owed};
 use crate::failure::{Failure, Kind};
 use crate::join::{Entered, database, unreachable_log};
-use crate::life::Life;
+use crate::life::{Life, unnoted};
 use crate::log::{Log, Placement, Shard};
 use crate::place::Place;
 use crate::placement::{self, Loss};
@@ -160,10 +160,9 @@ impl<'a> Rescuer<'a> {
     /// take it for an older file.
     fn note(&self, db: &Database, image: &Database) -> Result<(), Failure> {
         let reached = db.reached().min(image.reached());
-        Life::of(self.place, db.origin().incarnation, reached).write(self.state).map_err(|error| {
-            Failure::new(Kind::General, format!("cannot write to the directory `{}`: {error}", self.state.display()))
-                .hint("make it writable for this user, and see that the disk has room")
-        })
+        Life::of(self.place, db.origin().incarnation, reached)
+            .write(self.state)
+            .map_err(|error| unnoted(self.state, &error))
     }
 }
 

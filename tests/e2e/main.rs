@@ -29,6 +29,7 @@ mod joining;
 mod looking;
 mod modes;
 mod observed;
+mod offline;
 mod page;
 mod policies;
 mod private;

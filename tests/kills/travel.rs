@@ -316,6 +316,60 @@ fn f01_deaths_on_the_way_back_in_place() {
     }
 }
 
+/// The same by another file. A damaged one may be under its other name alone for a moment; whoever says it again has it done.
+#[test]
+fn f01_deaths_while_a_file_is_replaced() {
+    let place = place();
+    let (mut a, mut b) = (site(&place, "a"), site(&place, "b"));
+    a.start();
+    b.start();
+    a.sql("INSERT INTO item VALUES ('a', 1, 'then'), ('b', 2, 'then'), ('c', 3, 'then')");
+    settled(&[&a, &b]);
+    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
+    let (point, then) = (stands(&a), a.dump());
+    let back = |at: Option<&str>| {
+        let arguments = ["snapshot", "restore", "--to-seq", &point, "--in-place", "--offline", "--discard-local"];
+        let mut command = place.command(arguments);
+        command.args(["--config", "a.toml"]);
+        finish(at.into_iter().fold(&mut command, |command, at| command.env(DIE_AT, at)))
+    };
+    let mut turn = 0;
+    for (at, is_damaged, comes) in [
+        ("offline-noted:1", false, false),
+        ("offline-kept:1", false, false),
+        ("offline-named:1", false, true),
+        ("offline-kept:1", true, false),
+        ("offline-cleared:1", true, false),
+        ("offline-noted:1", true, false),
+        ("offline-named:1", true, true),
+    ] {
+        turn += 1;
+        b.sql(&format!("UPDATE item SET v = {turn}; INSERT INTO item VALUES ('{turn}', {turn}, 'b')"));
+        settled(&[&a, &b]);
+        let now = a.dump();
+        a.term();
+        if is_damaged {
+            std::fs::write(place.path("a.db"), vec![b'x'; 8192]).unwrap();
+        }
+        let died = back(Some(at));
+        assert_eq!(died.code, None, "{at}: it is killed: {}", died.stderr);
+        if is_damaged && !comes {
+            let again = back(None);
+            assert_eq!(again.code, Some(0), "{at}: {}", again.stderr);
+        }
+        assert_eq!(a.dump(), if comes || is_damaged { then.clone() } else { now.clone() }, "{at}");
+        assert_eq!(a.one("PRAGMA integrity_check"), "ok");
+        // What is written before the node runs is noted in the one and in the other.
+        a.sql(&format!("INSERT INTO item VALUES ('a{turn}', 0, 'a')"));
+        comes_back(&mut a);
+        settled(&[&a, &b]);
+        assert_eq!(b.one(&format!("SELECT count(*) FROM item WHERE id = 'a{turn}'")), "1", "{at}");
+        b.sql(&format!("DELETE FROM item WHERE id = 'a{turn}'"));
+        settled(&[&a, &b]);
+        assert_eq!(a.dump(), now, "{at}: what came later comes in again");
+    }
+}
+
 /// The same by changes: all of them are sent, or none.
 #[test]
 fn f01_deaths_on_the_way_back_by_changes() {

@@ -18,6 +18,7 @@ mod diff;
 mod forget;
 mod list;
 mod merge;
+mod offline;
 mod pitr;
 mod point;
 mod points;

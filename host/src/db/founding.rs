@@ -121,6 +121,20 @@ impl Database {
         self.reload()
     }
 
+    /// The same for good, as a node: what is written from now on is noted.
+    ///
+    /// # Errors
+    /// When SQLite refuses; nothing has changed then, or it is done again.
+    pub fn begin_as_it_is(&mut self, cluster: ClusterId, shards: u32, genesis: Option<&[u8]>) -> Result<(), Error> {
+        self.transaction(|db| {
+            identity::set_cluster(&db.conn, Cluster { id: cluster, shards }, false)?;
+            genesis.map_or(Ok(()), |frame| identity::keep_genesis(&db.conn, frame))?;
+            identity::settle(&db.conn)
+        })?;
+        self.reload()?;
+        self.install(false).map(drop)
+    }
+
     /// The same, by what another member knows.
     pub(super) fn enter_with(&mut self, cluster: Cluster, policies: &[Policy]) -> Result<(), Error> {
         self.transaction(|db| {

@@ -10,7 +10,7 @@ use crate::db::{self, Database, Db, Standing};
 use crate::failure::{Failure, Kind};
 use crate::housekeeping::Keep;
 use crate::join::{self, Entered};
-use crate::life::{Life, Provenance};
+use crate::life::{Life, Provenance, unnoted};
 use crate::lock::Lock;
 use crate::log::{self, Claim, Log};
 use crate::place::Place;
@@ -82,8 +82,11 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     let mut carrier = parts.log;
     let log = carrier.open(&place).await?;
     fault!("opened");
-    let note = Life::read(&state);
-    let mut provenance = Life::judge(note.as_ref(), &Life::of(&place, db.origin().incarnation, db.reached()));
+    let life = Life::of(&place, db.origin().incarnation, db.reached());
+    if life.is_next(&state) {
+        Life::begin(&state).map_err(|error| unnoted(&state, &error))?;
+    }
+    let mut provenance = Life::judge(Life::read(&state).as_ref(), &life);
     if provenance != Provenance::Same && db.standing().map_err(|error| unopened(&shown, &error))? == Standing::Apart {
         // It has said nothing in the name it has, and a copy of it may have that name as well.
         db.begin_life().map_err(|error| unopened(&shown, &error))?;
@@ -156,17 +159,17 @@ pub(super) fn closed_log(error: &log::Error) -> Failure {
 
 /// Writes beside the database whose life it is.
 fn note_life(place: &Place, state: &Path, db: &Database) -> Result<(), Failure> {
-    Life::of(place, db.origin().incarnation, db.reached()).write(state).map_err(|error| {
-        Failure::new(Kind::General, format!("cannot write to the directory `{}`: {error}", state.display()))
-            .hint("make it writable for this user, and see that the disk has room")
-    })
+    Life::of(place, db.origin().incarnation, db.reached()).write(state).map_err(|error| unnoted(state, &error))
 }
 
 /// A file that is no sound database.
 pub(crate) fn damaged(shown: &str, error: &db::Error) -> Failure {
     match error {
         db::Error::Damaged(_) => Failure::caused(Kind::Data, format!("nothing of `{shown}` is replicated"), error)
-            .hint("restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`"),
+            .hint("bring it back from a snapshot: `antiphon snapshot restore --in-place --offline --discard-local`")
+            .hint(
+                "or restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`",
+            ),
         _ => unopened(shown, error),
     }
 }

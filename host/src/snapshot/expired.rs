@@ -134,10 +134,10 @@ fn is_outlived(object: &Object, archive: &Archive, begins: &BTreeMap<Line, u64>)
         Object::Floor { epoch, shard, seq } => archive.floors.get(&(*epoch, *shard)).is_some_and(|floor| seq < floor),
         Object::Term(Term { epoch, shard, term, .. }) | Object::Claim(Claim { epoch, shard, term, .. }) => {
             let begin = begins.get(&(*epoch, *shard)).copied().unwrap_or(0);
-            let of_shard = |of: &&Term| (of.epoch, of.shard) == (*epoch, *shard);
-            let mut others = archive.terms.iter().filter(of_shard);
-            // A claim that has led to none may still do so.
-            others.clone().any(|of| of.term == *term) && others.any(|later| later.term > *term && later.after <= begin)
+            let mut of_shard = archive.terms.iter().filter(|of| (of.epoch, of.shard) == (*epoch, *shard));
+            // A claim that has led to no term may still do so.
+            let is_open = matches!(object, Object::Claim(_)) && !of_shard.clone().any(|of| of.term == *term);
+            !is_open && of_shard.any(|later| later.term > *term && later.after <= begin)
         }
         _ => false,
     }

@@ -2,6 +2,7 @@
 
 use super::unwritten;
 use crate::failure::{Failure, Kind};
+use antiphon_core::capture::PREFIX;
 use antiphon_core::schema::quote;
 use rusqlite::{Connection, OpenFlags};
 use std::fs::File;
@@ -49,8 +50,7 @@ impl Output {
         std::fs::set_permissions(image, private).map_err(|error| unwritten(image, &error))?;
         File::open(image).and_then(|file| file.sync_all()).map_err(|error| unwritten(image, &error))?;
         fault!("snapshot-linked");
-        // Hard links refuse what is there, and a rename would not.
-        std::fs::hard_link(image, &self.path).map_err(|error| match error.kind() {
+        crate::place::rename_new(image, &self.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => there(&self.path),
             _ => unwritten(&self.path, &error),
         })?;
@@ -80,6 +80,29 @@ pub fn rows_of(image: &Path, tables: &[String]) -> Result<u64, Failure> {
         }
     }
     Ok(rows)
+}
+
+/// Tables of a database that have rows, and are none of these and none of ours.
+///
+/// # Errors
+/// When SQLite refuses.
+pub fn others_with_rows(database: &Path, tables: &[String]) -> rusqlite::Result<Vec<String>> {
+    let conn = crate::db::look(database)?;
+    let others = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+                  AND substr(name, 1, length(?1)) <> ?1 ORDER BY name";
+    let names = conn
+        .prepare(others)?
+        .query_map([PREFIX], |row| row.get::<_, String>(0))?
+        .filter(|name| !name.as_ref().is_ok_and(|name| tables.iter().any(|table| table.eq_ignore_ascii_case(name))))
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut found = Vec::new();
+    for name in names {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM main.{})", quote(&name));
+        if conn.query_row(&sql, [], |row| row.get(0))? {
+            found.push(name);
+        }
+    }
+    Ok(found)
 }
 
 /// Leaves only these tables in a database, with their indexes: views and triggers go, for they may speak of others.

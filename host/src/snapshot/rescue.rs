@@ -116,9 +116,8 @@ impl Rescue {
         first: u64,
     ) -> Result<(Vec<u8>, Genesis), Failure> {
         while let Some(manifest) = self.find_or_ask(log, cluster, scope, node).await? {
-            let frame = data_encoding::HEXLOWER.decode(manifest.genesis.as_bytes()).unwrap_or_default();
-            if let Some((_, genesis)) = join::genesis_of(&frame).filter(|(of, _)| *of == cluster) {
-                return Ok((frame, genesis));
+            if let Some(found) = genesis_of(&manifest, cluster) {
+                return Ok(found);
             }
             tracing::warn!(id = %manifest.id, "a snapshot is passed over, for it does not say how its log began");
             self.pass_over(manifest.id);
@@ -273,6 +272,13 @@ impl Fetched {
         tracing::info!(id = %image.manifest.id, "what the log says is built upon a snapshot, for the log was cut");
         aside.join_with(&image.db).map(drop)
     }
+}
+
+/// How the log of a snapshot's cluster began, as bytes and as what they say, if the snapshot says it.
+pub(crate) fn genesis_of(manifest: &Manifest, cluster: ClusterId) -> Option<(Vec<u8>, Genesis)> {
+    let frame = data_encoding::HEXLOWER.decode(manifest.genesis.as_bytes()).ok()?;
+    let (_, genesis) = join::genesis_of(&frame).filter(|(of, _)| *of == cluster)?;
+    Some((frame, genesis))
 }
 
 /// Whether another node runs, which could make a snapshot.

@@ -42,13 +42,19 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The node of the database that is to go back.
-fn node_of(found: &Found) -> Result<NodeState, Failure> {
-    let path = &found.config.db_path;
+/// The database that is to go back.
+pub(super) fn named(found: &Found) -> Result<&Path, Failure> {
+    let path = found.config.db_path.as_path();
     if path.as_os_str().is_empty() {
         return Err(Failure::usage("it is not said which database is to go back")
             .hint("name it with `--db DB`, or by `--config FILE`"));
     }
+    Ok(path)
+}
+
+/// The node of the database that is to go back.
+pub(super) fn node_of(found: &Found) -> Result<NodeState, Failure> {
+    let path = named(found)?;
     let state = look::database(path)?.node().map_err(|error| look::unread(path, &error))?;
     let state = state.filter(|state| state.cluster.is_some()).ok_or_else(|| {
         Failure::new(Kind::Refused, format!("`{}` belongs to no cluster", path.display()))
@@ -65,24 +71,28 @@ fn node_of(found: &Found) -> Result<NodeState, Failure> {
 }
 
 /// Whether the database can go back in place, before anything is fetched.
-pub(super) fn may_replace(found: &Found, discard_local: bool) -> Result<(), Failure> {
+pub(super) fn may_go_back(found: &Found, discard_local: bool) -> Result<(), Failure> {
     let state = node_of(found)?;
     if Lock::is_held(&found.config.state_dir()) {
         return Err(runs(&found.config.db_path));
     }
-    let pending = state.marks + state.unconfirmed + state.scans;
-    if pending > 0 && !discard_local {
-        return Err(Failure::new(
-            Kind::Refused,
-            format!("`{}` has changes that are not in the log: they would be lost", found.config.db_path.display()),
-        )
-        .hint("let the node send them first: `antiphon run`; `antiphon status` says when that is done")
-        .hint("`--discard-local` gives them up"));
-    }
-    Ok(())
+    if discard_local { Ok(()) } else { has_sent(found, &state) }
 }
 
-fn runs(path: &Path) -> Failure {
+/// Whether all that was written to a database is in the log.
+pub(super) fn has_sent(found: &Found, state: &NodeState) -> Result<(), Failure> {
+    if state.marks + state.unconfirmed + state.scans == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Kind::Refused,
+        format!("`{}` has changes that are not in the log: they would be lost", found.config.db_path.display()),
+    )
+    .hint("let the node send them first: `antiphon run`; `antiphon status` says when that is done")
+    .hint("`--discard-local` gives them up"))
+}
+
+pub(super) fn runs(path: &Path) -> Failure {
     Failure::new(Kind::Refused, format!("a node runs beside `{}`", path.display()))
         .hint("`--as-changes` goes back while nodes run, and all of them follow")
         .hint("or stop it first; the application may go on")

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::back::{as_changes, in_place, may_replace};
+use super::back::{as_changes, in_place, may_go_back};
+use super::offline;
 use super::point::Point;
 use super::{Found, Shown, Source, snapshot};
 use crate::cli::json_line;
 use crate::cli::shown::{bytes, count, utc};
 use crate::failure::{Failure, Kind};
+use crate::replacement::Replacement;
 use crate::snapshot::{Arrived, Output, Plan, Wanted, is_sound, only, places, rows_of};
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::manifest::{Manifest, Position};
@@ -36,6 +38,10 @@ pub(in crate::cli) struct Restore {
     /// With `--in-place`: give up what was written here and is not in the log
     #[arg(long, requires = "in_place")]
     discard_local: bool,
+    /// With `--in-place`: another file gets the name of the database, which nobody may have open; what was there is kept
+    /// beside it, and may be damaged or missing
+    #[arg(long, requires = "in_place")]
+    offline: bool,
     /// Only this table; may be given several times
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
@@ -249,12 +255,19 @@ impl Restore {
                 )
                 .hint("`--as-changes` brings single tables back"));
             }
-            may_replace(found, self.discard_local)?;
+            if self.offline {
+                offline::may_replace(found, self.discard_local)?;
+            } else {
+                may_go_back(found, self.discard_local)?;
+            }
             if self.dry_run {
                 return self.say_plan(found, &format!("`{}`", found.config.db_path.display()));
             }
         }
-        let folder = found.config.db_path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // Held from here on: what is fetched is not to be in vain.
+        let replacement = self.offline.then(|| offline::hold(found)).transpose()?;
+        let path = replacement.as_ref().map_or(found.config.db_path.as_path(), Replacement::path);
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let aside =
             tempfile::Builder::new().prefix(".antiphon-restore-").tempdir_in(folder.unwrap_or(Path::new(".")))?;
         let (arrived, _) = self.go(found, aside.path())?;
@@ -268,7 +281,9 @@ impl Restore {
             )
             .hint("what came after that would be missing; `--output FILE` brings back what there is"));
         }
-        if self.place.in_place {
+        if let Some(replacement) = replacement {
+            offline::replace(found, replacement, &arrived, self.discard_local, self.json)
+        } else if self.place.in_place {
             in_place(found, &arrived, aside.path(), self.json)
         } else {
             as_changes(found, &arrived, &self.table, self.dry_run, self.json)

@@ -17,6 +17,7 @@ use data_encoding::BASE64URL;
 use futures::StreamExt as _;
 use ring::digest::{self, SHA256};
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// How long the next piece may take, on its way here.
@@ -27,20 +28,23 @@ const STORED: Duration = Duration::from_secs(30);
 const PIECE_BYTES: usize = 512 << 10;
 /// How many pieces of an object are on their way to the server at a time.
 const PIECES_AT_ONCE: usize = 8;
-/// How many bytes of an object are asked for at a time. A server gives up a client that has 64 MiB waiting for it.
+/// How many bytes of an object are asked for at a time,
 const TURN_BYTES: usize = 4 << 20;
+/// and of how many objects: a server gives up a client for which 64 MiB wait.
+const TURNS_AT_ONCE: usize = 8;
 
 /// The stream of a bucket.
 pub(super) struct Pieces {
     context: Context,
     stream: Stream<()>,
     bucket: String,
+    turns: Semaphore,
 }
 
 impl Pieces {
     pub(super) fn of(mut context: Context, stream: Stream<()>, bucket: &str) -> Self {
         context.set_timeout(STORED);
-        Self { context, stream, bucket: bucket.to_owned() }
+        Self { context, stream, bucket: bucket.to_owned(), turns: Semaphore::new(TURNS_AT_ONCE) }
     }
 
     /// The stream of this bucket.
@@ -133,6 +137,7 @@ impl Pieces {
         let mut body = Vec::with_capacity(info.size);
         let mut next: u64 = 1;
         while body.len() < info.size {
+            let _its_turn = self.turns.acquire().await.map_err(|error| text(&error))?;
             let turn =
                 json!({ "seq": next, "next_by_subj": subject, "batch": info.chunks.max(1), "max_bytes": TURN_BYTES });
             let asked = client.publish_with_reply(ask.clone(), inbox.clone(), turn.to_string().into());
