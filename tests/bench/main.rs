@@ -1,6 +1,6 @@
 //! The marks: what capture, seal, fold, log and components cost, as ratios to limits measured in the same run.
 //!
-//! `cargo bench` prints them; `-- --rows N` takes another number of rows, `-- --part local` one part of eight, `-- --full` writes
+//! `cargo bench` prints them; `-- --rows N` takes another number of rows, `-- --part local` one part of nine, `-- --full` writes
 //! a large transaction of a million rows and not of a hundred thousand. A mark that is missed ends with exit code 1, unless `--only-look` says that this is no machine to judge by.
 #![allow(
     clippy::unwrap_used,
@@ -48,7 +48,7 @@ fn main() {
     let mut report = Report::default();
     let full = args.iter().any(|arg| arg == "--full");
     let large = if full { 1_000_000 } else { 100_000 };
-    let parts: [(&str, Part); 8] = [
+    let parts: [(&str, Part); 9] = [
         ("local", local::run),
         ("components", components::run),
         ("processes", processes::run),
@@ -57,6 +57,7 @@ fn main() {
         ("large", large::run),
         ("storages", storages::run),
         ("snapshots", snapshots::run),
+        ("beside", snapshots::latency),
     ];
     for (name, run) in parts.iter().filter(|(name, _)| part.is_none_or(|part| part == name)) {
         run(&mut report, if *name == "large" && !quick { large } else { rows });

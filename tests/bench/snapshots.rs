@@ -179,7 +179,6 @@ pub fn run(report: &mut Report, rows: usize) {
         }
     }
     churn(report, rows);
-    latency(report, rows);
 }
 
 /// A hundredth of the rows changed, and as many new ones: what an incremental snapshot adds to the store.
@@ -338,7 +337,8 @@ fn litestream(report: &mut Report, node: &Node, ours: f64) {
 }
 
 /// Small commits, one after the other, without a snapshot and with one that is being made.
-fn latency(report: &mut Report, rows: usize) {
+pub fn latency(report: &mut Report, rows: usize) {
+    println!("commits beside a snapshot, {rows} rows");
     let node = Node::start(|conn| fixture::fill(conn, Kind::Random, 0, rows, INSERT));
     let commits = |until: &dyn Fn(usize) -> bool| {
         let mut took = Vec::new();

@@ -14,7 +14,7 @@ use super::saved::{Writing, new_id, others, rows};
 use super::slot::Slot;
 use super::survey::Surveyor;
 use super::{Shelf, unwritten};
-use crate::apart::apart;
+use crate::apart::{apart, behind};
 use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
 use crate::join::unreachable_log;
@@ -401,7 +401,7 @@ impl Keeper {
         let genesis = copy.kept_genesis().map_err(|error| failed(&error))?.unwrap_or_default();
         let (scope, genesis) = (copy.scope(), hex(genesis));
         let (stop, own) = (Arc::clone(stop), self.state.clone());
-        let written = apart(move || {
+        let written = behind(move || {
             let (image, state) = (folder.join("image.db"), folder.join("state.db"));
             copy.export(&image, &state).map_err(|error| failed(&error))?;
             // Room for what follows, and for nobody else to look at.
@@ -439,7 +439,7 @@ impl Keeper {
     async fn go_on(&self, job: Job, stop: &Arc<AtomicBool>) -> Result<Made, Failure> {
         info!(id = %job.manifest.id, "going on with a snapshot that was begun before the start");
         let (shelf, stop) = (self.shelf.clone(), Arc::clone(stop));
-        apart(move || {
+        behind(move || {
             let (opened, habits) = shelf.open()?;
             store(&job, &opened, &habits, &stop)
         })
