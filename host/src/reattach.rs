@@ -10,6 +10,7 @@ use crate::log::{self, Log, Shard};
 use crate::publish::{Error, Progress};
 use crate::snapshot::{Fetched, Rescue, Shelf};
 use antiphon_core::entry::ClusterId;
+use antiphon_core::snapshot::id::SnapshotId;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -106,34 +107,36 @@ impl Reattach {
 
     async fn begin(&mut self, table: &str, schema: i64) -> Result<Result<Box<Aside>, String>, Error> {
         let (shards, places) = self.db.call(|db| Ok((db.shards(), db.positions()))).await?;
-        let ground = match join::cut_at(&*self.log, shards).await.map_err(unasked)? {
-            None => None,
-            Some((shard, first)) => match self.ground(&places).await? {
-                Some(ground) => Some(ground),
-                None => {
-                    return Ok(Err(format!(
-                        "shard {shard} of the log begins at entry {first}, and no snapshot leads up to it"
-                    )));
-                }
-            },
-        };
         tracing::info!(table, "building what the log says of a table");
         let folder = tempfile::Builder::new().prefix(crate::node::SCRATCH).tempdir_in(&self.scratch);
         let folder = match folder {
             Ok(folder) => folder,
             Err(error) => return Ok(Err(format!("cannot make a folder in `{}`: {error}", self.scratch.display()))),
         };
-        let (path, name) = (folder.path().join("log.db"), [table.to_owned()]);
-        let table = table.to_owned();
-        let made = self.db.call(move |db| {
-            let mut aside = db.aside(&path, &name)?;
-            match ground.map(|(cluster, fetched)| fetched.fill(cluster, &mut aside)) {
-                None | Some(Ok(())) => Ok(Ok(aside)),
-                Some(Err(db::Error::Inconsistent(why))) => Ok(Err(why)),
-                Some(Err(error)) => Err(error),
+        let cut = join::cut_at(&*self.log, shards).await.map_err(unasked)?;
+        let mut tries = 0;
+        let made = loop {
+            tries += 1;
+            let ground = match cut {
+                None => None,
+                Some((shard, first)) => match self.ground(&places).await? {
+                    Some(ground) => Some(ground),
+                    None => {
+                        return Ok(Err(format!(
+                            "shard {shard} of the log begins at entry {first}, and no snapshot leads up to it"
+                        )));
+                    }
+                },
+            };
+            let (path, name) = (folder.path().join(format!("log-{tries}.db")), [table.to_owned()]);
+            match self.db.call(move |db| db.aside(&path, &name).and_then(|aside| built(aside, ground))).await? {
+                Built::Unfit(id, error) => self.rescue.pass_over_for(id, error)?,
+                Built::Without(why) => return Ok(Err(why)),
+                Built::Upon(aside) => break *aside,
             }
-        });
-        Ok(made.await?.map(|db| Box::new(Aside { table, schema, db: Mutex::new(db), _folder: folder })))
+        };
+        let table = table.to_owned();
+        Ok(Ok(Box::new(Aside { table, schema, db: Mutex::new(made), _folder: folder })))
     }
 
     /// A snapshot to begin with, of no later place than this node's.
@@ -157,6 +160,29 @@ impl Reattach {
         }
         let sends = self.db.call(move |db| db.cannot_compare(&table, &why)).await?;
         Ok(if sends { Progress::More } else { Progress::Idle })
+    }
+}
+
+/// What L is built in.
+enum Built {
+    Upon(Box<Database>),
+    /// This snapshot is none.
+    Unfit(SnapshotId, db::Error),
+    /// Nothing can be built, for this reason.
+    Without(String),
+}
+
+/// Has L begin with a snapshot, if there is one.
+fn built(mut aside: Database, ground: Option<(ClusterId, Fetched)>) -> Result<Built, db::Error> {
+    let Some((cluster, fetched)) = ground else { return Ok(Built::Upon(Box::new(aside))) };
+    let id = fetched.id();
+    match fetched.open(cluster, &aside) {
+        Err(error) => Ok(Built::Unfit(id, error)),
+        Ok(image) => match image.fill(&mut aside) {
+            Ok(()) => Ok(Built::Upon(Box::new(aside))),
+            Err(db::Error::Inconsistent(why)) => Ok(Built::Without(why)),
+            Err(error) => Err(error),
+        },
     }
 }
 

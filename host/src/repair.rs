@@ -64,10 +64,10 @@ pub async fn repair(
         db.install(true).map_err(join::database)?;
     }
     let mut logged = db.aside(scratch, &wanted).map_err(join::database)?;
-    if let Some((shard, first)) = join::cut_at(log, genesis.shards).await? {
-        let fetched = rescue.fetch_before(log, cluster, &db.scope(), &db.positions()).await?;
-        let fetched = fetched.ok_or_else(|| trimmed(shard, first))?;
-        fetched.fill(cluster, &mut logged).map_err(join::database)?;
+    if let Some((shard, first)) = join::cut_at(log, genesis.shards).await?
+        && !rescue.begin_before(log, cluster, &db.scope(), &db.positions(), &mut logged).await?
+    {
+        return Err(trimmed(shard, first));
     }
     for (shard, position) in db.positions() {
         loop {

@@ -4,6 +4,7 @@ use antiphon_harness::health::{at, is_unwell, is_well, serving};
 use antiphon_harness::{Place, Resource, Signal, Site, eventually, settled};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -135,6 +136,14 @@ impl Disk {
         std::fs::create_dir_all(&path).unwrap();
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path).output();
         mounted.is_ok_and(|done| done.status.success()).then_some(Self(path))
+    }
+
+    /// Leaves next to no room; says whether it could.
+    fn shrink(&self) -> bool {
+        let said = Command::new("df").args(["-k", "--output=used"]).arg(&self.0).output().unwrap().stdout;
+        let used: u64 = String::from_utf8(said).unwrap().split_whitespace().last().unwrap().parse().unwrap();
+        let size = format!("remount,size={}k", used + 512);
+        Command::new("mount").args(["-o", &size]).arg(&self.0).output().unwrap().status.success()
     }
 
     fn remount(&self, options: &str) {
@@ -650,5 +659,56 @@ fn f06_memory_that_runs_out_leaves_nothing_by_half() {
     eventually("all of it arrives", || a.one("SELECT count(*) FROM t") == "130");
     settled(&[&a, &b]);
     assert_eq!(a.one("PRAGMA integrity_check"), "ok");
+    a.term();
+}
+
+/// No room any more in the middle of a snapshot: that one ends, in words, and leaves nothing. Nothing else is affected.
+#[test]
+fn c115_a_disk_that_fills_while_a_snapshot_is_made() {
+    let place = place();
+    let Some(disk) = Disk::new(&place, "size=800m") else {
+        println!("skipped: this user may not mount");
+        return;
+    };
+    // The host's own folder lies there, and nothing else.
+    let state = disk.0.join("state");
+    std::fs::DirBuilder::new().mode(0o700).create(&state).unwrap();
+    std::os::unix::fs::symlink(&state, place.path("a.db.antiphon")).unwrap();
+    place.file("a.toml", "db_path = \"a.db\"\n[log]\npath = \"log\"\n[snapshot]\ninterval = 0\n");
+    let mut a = place.site("a", TABLE).arguments(["run", "--config", "a.toml"]);
+    a.start();
+    a.sql(
+        "WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 1000)
+           INSERT INTO t SELECT i, randomblob(20000) FROM i",
+    );
+    eventually("it is sent", || a.is_quiet());
+    let scratch = || {
+        let folders = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+        folders.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("scratch-")).collect::<Vec<_>>()
+    };
+    let create = || place.run(["snapshot", "create", "--config", "a.toml"]);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let failed = std::thread::scope(|scope| {
+        let filling = scope.spawn(|| {
+            while !scratch().iter().any(|folder| folder.join("copy.db").exists()) {
+                assert!(!is_over.load(std::sync::atomic::Ordering::Acquire), "it never began");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // It grows meanwhile.
+            while !disk.shrink() {}
+        });
+        let failed = create();
+        is_over.store(true, std::sync::atomic::Ordering::Release);
+        assert!(filling.join().is_ok(), "{}", failed.stderr);
+        failed
+    });
+    failed.expect(75, &["Unable to save snapshot", "disk is full", "make room"]);
+    eventually("nothing is left of it", || scratch().is_empty());
+    a.sql("INSERT INTO t VALUES (3000, 'the application goes on')");
+    eventually("it is sent", || a.is_quiet());
+    assert!(a.is_running());
+    disk.remount("size=800m");
+    assert!(create().stdout.contains("Snapshot saved"));
+    place.run(["snapshot", "verify", "--level", "restore", "--config", "a.toml"]).expect(0, &[]);
     a.term();
 }

@@ -195,7 +195,7 @@ fn x05_what_is_planted_is_never_run() {
 #[test]
 fn x05_what_no_snapshot_holds_makes_it_none() {
     let place = place();
-    let (a, forge) = made(&place);
+    let (mut a, forge) = made(&place);
     let (image, state) = (forge.file("image"), forge.file("state"));
     let endless =
         "WITH RECURSIVE k(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM k) SELECT n AS id, 1 AS v, 2 AS w FROM k";
@@ -228,4 +228,8 @@ fn x05_what_no_snapshot_holds_makes_it_none() {
         assert_eq!(late.one("SELECT count(*) FROM t"), "2006", "the one before leads to all");
         late.term();
     }
+    // Nor is L built upon it, to be compared with.
+    a.term();
+    let said = place.run(["repair", "--dry-run", "--config", "a.toml"]);
+    said.says(0, &["a snapshot is passed over", "table t: as the log says"]);
 }

@@ -50,9 +50,9 @@ impl Aside {
         match cut {
             None => db.enter_quietly(cluster, genesis).map_err(database)?,
             Some((_, first)) => {
-                let fetched = rescue.fetch_before(log, cluster, &like.scope(), places).await?;
-                let fetched = fetched.ok_or_else(|| nothing_leads_to(first))?;
-                fetched.fill(cluster, &mut db).map_err(database)?;
+                if !rescue.begin_before(log, cluster, &like.scope(), places, &mut db).await? {
+                    return Err(nothing_leads_to(first));
+                }
             }
         }
         Ok(Self { db, shards: genesis.shards, is_founded: cut.is_some() })

@@ -121,5 +121,13 @@ fn open(from: &Path, copying: Copying, to: &Path) -> Result<Database, Failure> {
 
 pub(super) fn failed(error: &db::Error) -> Failure {
     let kind = if error.is_transient() { Kind::Busy } else { Kind::General };
-    Failure::caused(kind, "cannot copy the database for a snapshot", error)
+    let failure = Failure::caused(kind, "cannot copy the database for a snapshot", error);
+    match error {
+        db::Error::Sqlite { source, .. } if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
+            failure.hint(
+                "make room where the folder `.antiphon` beside the database lies; the application is not affected",
+            )
+        }
+        _ => failure,
+    }
 }

@@ -145,6 +145,28 @@ impl Rescue {
         Ok(None)
     }
 
+    /// Has L, built in an empty database aside, begin with such a snapshot. Says whether there was one.
+    ///
+    /// # Errors
+    /// When the store or the log can't be asked, or the snapshot has rows that there is no place for.
+    pub(crate) async fn begin_before(
+        &mut self,
+        log: &dyn Log,
+        cluster: ClusterId,
+        scope: &str,
+        places: &[(Shard, u64)],
+        aside: &mut Database,
+    ) -> Result<bool, Failure> {
+        while let Some(fetched) = self.fetch_before(log, cluster, scope, places).await? {
+            let id = fetched.id();
+            match fetched.open(cluster, aside) {
+                Ok(image) => return image.fill(aside).map(|()| true).map_err(database),
+                Err(error) => self.pass_over_for(id, error).map_err(database)?,
+            }
+        }
+        Ok(false)
+    }
+
     /// Those that are whole, the newest first.
     async fn manifests(&self, cluster: ClusterId) -> Result<Vec<Manifest>, Failure> {
         let Some(shelf) = self.shelf.clone() else { return Ok(Vec::new()) };
@@ -184,12 +206,7 @@ impl Rescue {
         let id = fetched.manifest.id;
         match fetched.open(cluster, like) {
             Ok(image) => Ok(Some(image)),
-            Err(error) if error.is_of_file() => {
-                tracing::warn!(%id, error = %Failure::caused(Kind::Data, "it can't be opened", &error), "a snapshot is passed over");
-                self.pass_over(id);
-                Ok(None)
-            }
-            Err(error) => Err(database(error)),
+            Err(error) => self.pass_over_for(id, error).map(|()| None).map_err(database),
         }
     }
 
@@ -251,6 +268,19 @@ impl Rescue {
         Ok(None)
     }
 
+    /// It is of no use here for what was found in it, or else something else is wrong.
+    ///
+    /// # Errors
+    /// What else is.
+    pub(crate) fn pass_over_for(&mut self, id: SnapshotId, error: db::Error) -> Result<(), db::Error> {
+        if !error.is_of_file() {
+            return Err(error);
+        }
+        tracing::warn!(%id, error = %Failure::caused(Kind::Data, "it can't be opened", &error), "a snapshot is passed over");
+        self.pass_over(id);
+        Ok(())
+    }
+
     /// It is of no use here.
     pub fn pass_over(&mut self, id: SnapshotId) {
         self.passed_over.insert(id);
@@ -258,19 +288,25 @@ impl Rescue {
 }
 
 impl Fetched {
+    /// Its name.
+    pub(crate) fn id(&self) -> SnapshotId {
+        self.manifest.id
+    }
+
     /// Opens it as `like` was opened.
-    fn open(self, cluster: ClusterId, like: &Database) -> Result<Image, db::Error> {
+    pub(crate) fn open(self, cluster: ClusterId, like: &Database) -> Result<Image, db::Error> {
         let mut db = like.reopen(&self.path)?;
         let shards = u32::try_from(self.manifest.positions.len()).unwrap_or(u32::MAX);
         db.enter_as_it_is(cluster, shards)?;
         Ok(Image { manifest: self.manifest, db, _scratch: self.scratch })
     }
+}
 
+impl Image {
     /// Gives its rows, and all that goes with them, to an empty database in which L is built.
-    pub(crate) fn fill(self, cluster: ClusterId, aside: &mut Database) -> Result<(), db::Error> {
-        let image = self.open(cluster, aside)?;
-        tracing::info!(id = %image.manifest.id, "what the log says is built upon a snapshot, for the log was cut");
-        aside.join_with(&image.db).map(drop)
+    pub(crate) fn fill(&self, aside: &mut Database) -> Result<(), db::Error> {
+        tracing::info!(id = %self.manifest.id, "what the log says is built upon a snapshot, for the log was cut");
+        aside.join_with(&self.db).map(drop)
     }
 }
 
