@@ -8,21 +8,45 @@ const LEAST: u64 = 64 << 10;
 /// With so many percent of its room left in use a full outbox has room again.
 const ROOM_AGAIN: u64 = 80;
 
+/// What happens when an outbox has used its room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFull {
+    /// It grows on.
+    #[default]
+    Grow,
+    /// The application's writes are refused.
+    Refuse,
+    /// What the application writes is not captured, and its tables are compared with the log after it.
+    Stop,
+}
+
+impl OnFull {
+    /// All of them, by the names that they have in a configuration.
+    pub const ALL: [(&'static str, Self); 3] = [("grow", Self::Grow), ("refuse", Self::Refuse), ("stop", Self::Stop)];
+
+    /// The one of this name; the first, if none is.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, found)| found).unwrap_or_default()
+    }
+}
+
 /// How much may wait for the log, and what happens then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ceiling {
     /// Bytes; 0: what the disk has room for.
     pub bytes: u64,
-    /// The application may write no more, rather than that they grow beyond that.
-    pub refuses: bool,
+    /// What happens when so many wait.
+    pub on_full: OnFull,
 }
 
 impl Ceiling {
-    /// Whether the application's writes are to be refused, where so much waits and they were refused before or not.
+    /// Whether it counts as full, where so much waits and it was full before or not.
     #[must_use]
-    pub fn is_reached(&self, waiting: u64, refused: bool) -> bool {
-        let enough = if refused { self.bytes.saturating_mul(ROOM_AGAIN) / 100 } else { self.bytes };
-        self.refuses && self.bytes > 0 && waiting >= enough
+    pub fn is_reached(&self, waiting: u64, was_full: bool) -> bool {
+        let enough = if was_full { self.bytes.saturating_mul(ROOM_AGAIN) / 100 } else { self.bytes };
+        self.on_full != OnFull::Grow && self.bytes > 0 && waiting >= enough
     }
 }
 
@@ -76,15 +100,15 @@ mod tests {
     /// C116: writes are refused from the ceiling on, and taken again once there is some room.
     #[test]
     fn c116_what_is_refused_is_taken_again_with_some_room() {
-        let ceiling = Ceiling { bytes: 1_000, refuses: true };
+        let ceiling = Ceiling { bytes: 1_000, on_full: OnFull::Refuse };
         let mut refused = false;
         let steps = [0, 999, 1_000, 1_500, 801, 800, 799, 999, 1_000].map(|waiting| {
             refused = ceiling.is_reached(waiting, refused);
             refused
         });
         assert_eq!(steps, [false, false, true, true, true, true, false, false, true]);
-        assert!(!Ceiling { refuses: false, ..ceiling }.is_reached(5_000, true));
-        assert!(!Ceiling { bytes: 0, refuses: true }.is_reached(5_000, true), "the disk is SQLite's to speak of");
+        assert!(!Ceiling { on_full: OnFull::Grow, ..ceiling }.is_reached(5_000, true));
+        assert!(!Ceiling { bytes: 0, ..ceiling }.is_reached(5_000, true), "the disk is SQLite's to speak of");
     }
 
     /// C116: each step once on the way up, again after it was over.

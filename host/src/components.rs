@@ -1,6 +1,6 @@
 //! From the configuration to the components a node runs with.
 
-use crate::alarm::Ceiling;
+use crate::alarm::{Ceiling, OnFull};
 use crate::anew::Leave;
 use crate::config::{Config, Loaded, Sources};
 use crate::custom::{self, Component, Pins};
@@ -79,7 +79,10 @@ fn parts_from(config: &Config, sources: Option<&Sources>, pins: Pins) -> Result<
         publish: config.publish,
         replicate: config.replicate,
         sleep_timeout: Duration::from_millis(config.sleep_timeout),
-        outbox: Ceiling { bytes: config.capture.outbox_bytes_max, refuses: config.capture.outbox_on_full == "refuse" },
+        outbox: Ceiling {
+            bytes: config.capture.outbox_bytes_max,
+            on_full: OnFull::named(&config.capture.outbox_on_full),
+        },
         poll_interval: match config.polling_interval {
             0 => POLL_INTERVAL,
             interval => Duration::from_millis(interval),

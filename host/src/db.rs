@@ -57,6 +57,7 @@ mod turns;
 mod underlay;
 mod unique;
 mod unit;
+mod unwatched;
 mod values;
 mod verify;
 mod vitals;
@@ -262,6 +263,8 @@ pub struct Database {
     spares: BTreeMap<(String, String), String>,
     /// The application writes here; a database that only follows the log has no triggers, and needs none.
     captures: bool,
+    /// Nothing of it is at the moment: see [`unwatched`].
+    unwatched: bool,
     /// Numbers that the log is known to have: see [`Database::number_above`].
     numbered: BTreeMap<log::Shard, u64>,
     /// Where the file stood after our last transaction; it never goes back.
@@ -357,6 +360,7 @@ impl Database {
             row_bytes_max: ROW_BYTES_MAX,
             spares: BTreeMap::new(),
             captures,
+            unwatched: false,
             numbered: BTreeMap::new(),
             known_reached: Arc::default(),
             checked_version: -1,
@@ -413,6 +417,7 @@ impl Database {
         }
         (self.origin, self.cluster, self.ledger) = (origin, cluster, ledger);
         self.rulings = ruling::Rulings::read(&self.conn)?;
+        self.unwatched = unwatched::is_noted(&self.conn)?;
         self.known_reached.store(self.ledger.reached(), Ordering::Relaxed);
         for (&shard, &number) in &self.numbered {
             self.ledger.number_above(shard, number);

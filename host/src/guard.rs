@@ -1,7 +1,7 @@
 //! What is looked after while a node runs: the file under its name, the note of its life, room for the outbox, and
 //! whether anything happens at all.
 
-use crate::alarm::{Alarm, Ceiling};
+use crate::alarm::{Alarm, Ceiling, OnFull};
 use crate::apart::apart;
 use crate::db::Db;
 use crate::errand::{self, Errand};
@@ -11,6 +11,7 @@ use crate::log::{Log, Shard};
 use crate::place::Place;
 use crate::reload::Reload;
 use crate::report::Board;
+use antiphon_core::entry::Origin;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -182,12 +183,58 @@ impl Guard {
         }
     }
 
-    /// Has the application's writes refused, or taken again, if that is what its user wants of a full outbox.
-    async fn refuse(&self, waiting: u64) {
+    /// Does what its user wants of a full outbox.
+    async fn fill(&self, waiting: u64) {
+        match self.outbox.on_full {
+            OnFull::Grow => {}
+            OnFull::Refuse => self.refuse(waiting).await,
+            OnFull::Stop => self.unwatch(waiting).await,
+        }
+    }
+
+    /// Has nothing of what the application writes captured, or all of it again.
+    async fn unwatch(&self, waiting: u64) {
         let ceiling = self.outbox;
-        if !ceiling.refuses {
+        let asked = self.db.call(|db| Ok((db.is_unwatched(), db.origin()))).await;
+        let Ok((before, origin)) = asked else { return };
+        // What the log has may be read back only after tables were compared. And after a start nothing is sent before the log
+        // was read to its end, which may have to wait for that as well: there only a log that is away counts.
+        let asks = before || ceiling.is_reached(waiting, false);
+        let unsent = if asks { self.unsent(origin).await } else { None };
+        let sends = self.board.asides().caught_up.len() == self.shards as usize;
+        let now = ceiling.is_reached(unsent.unwrap_or(waiting), before) && (sends || unsent.is_none());
+        let changed = self.db.call(move |db| if now { db.unwatch() } else { db.watch() }).await;
+        if let Err(error) = changed {
+            // It is tried again in a second; whoever needs the database says what is wrong with it.
+            tracing::debug!(%error, "cannot change whether writes are captured");
             return;
         }
+        match (before, now) {
+            (false, true) => warn!(
+                waiting_bytes = waiting,
+                "the outbox is full: what the application writes is not captured until the log has taken some of it"
+            ),
+            (true, false) => {
+                info!("the outbox has room again: writes are captured, and tables are compared with the log");
+            }
+            _ => {}
+        }
+        self.board.aside(|asides| asides.full = if now { OnFull::Stop } else { OnFull::Grow });
+    }
+
+    /// Bytes that the log does not have; nothing if it can't be asked.
+    async fn unsent(&self, origin: Origin) -> Option<u64> {
+        let mut bytes = 0;
+        for shard in 1..=self.shards {
+            let last = tokio::time::timeout(MEASURE, self.log.last_number(shard, origin)).await.ok()?.ok()?;
+            bytes += self.db.call(move |db| db.waiting_bytes(shard, last)).await.ok()?.0;
+        }
+        Some(bytes)
+    }
+
+    /// Has the application's writes refused, or taken again.
+    async fn refuse(&self, waiting: u64) {
+        let ceiling = self.outbox;
         let refused = self
             .db
             .call(move |db| {
@@ -213,7 +260,8 @@ impl Guard {
                 return;
             }
         }
-        self.board.aside(|asides| asides.refuses = refused.is_ok_and(|(_, refuses)| refuses));
+        let refuses = refused.is_ok_and(|(_, refuses)| refuses);
+        self.board.aside(|asides| asides.full = if refuses { OnFull::Refuse } else { OnFull::Grow });
     }
 
     async fn measure(&self, alarm: &mut Alarm, waiting: &mut BTreeMap<Shard, Waiting>) {
@@ -242,7 +290,7 @@ impl Guard {
         let was_on = alarm.is_on();
         let filled = alarm.measure(bytes, self.outbox.bytes, free);
         self.board.aside(|asides| (asides.waiting_bytes, asides.filled_percent) = (bytes, alarm.percent()));
-        self.refuse(bytes).await;
+        self.fill(bytes).await;
         if let Some(filled) = filled {
             warn!(
                 percent = filled.percent,

@@ -3,6 +3,7 @@
 //! [`Limits::findings`] looks at the vitals and finds what is wrong at this moment: values in, values out. [`Conditions`]
 //! remembers since when, so that what lasts a moment makes nobody unhealthy, and what comes and goes does not flicker.
 
+use crate::alarm::OnFull;
 use crate::config::HealthCheck;
 use crate::vitals::{Phase, Vitals};
 use crate::words::{count, shell};
@@ -176,17 +177,26 @@ impl Findings<'_> {
             let what = format!("the disk of the database has room for {} more", count(files, "file", "files"));
             self.now("files", what, "remove files from that disk; `df -i` shows what is left".to_owned());
         }
-        if vitals.refuses {
-            let what =
-                "changes that wait for the log have used all their room, and the application's writes are refused";
-            let remedy = "bring the log back, and they are taken by themselves; or raise `outbox_bytes_max` under \
-                          `[capture]`, or set `outbox_on_full = \"grow\"` there, and start this node again";
-            self.now("outbox", what, remedy.to_owned());
-        } else if vitals.outbox_percent >= 80 {
-            let what = format!("changes that wait for the log have used {} % of their room", vitals.outbox_percent);
-            let remedy = "bring the log back, or make room; all is kept, and the application writes on while the disk has \
-                          room";
-            self.now("outbox", what, remedy.to_owned());
+        let bring = "bring the log back, and this ends by itself; or raise `outbox_bytes_max` under `[capture]`, or set \
+                     `outbox_on_full = \"grow\"` there, and start this node again";
+        match vitals.full {
+            OnFull::Refuse => {
+                let what =
+                    "changes that wait for the log have used all their room, and the application's writes are refused";
+                self.now("outbox", what, bring.to_owned());
+            }
+            OnFull::Stop => {
+                let what = "changes that wait for the log have used all their room, and what the application writes is not \
+                            captured: its tables are compared with the log after it";
+                self.now("outbox", what, bring.to_owned());
+            }
+            OnFull::Grow if vitals.outbox_percent >= 80 => {
+                let what = format!("changes that wait for the log have used {} % of their room", vitals.outbox_percent);
+                let remedy = "bring the log back, or make room; all is kept, and the application writes on while the disk \
+                              has room";
+                self.now("outbox", what, remedy.to_owned());
+            }
+            OnFull::Grow => {}
         }
         let process = &vitals.process;
         if process.descriptors_max > 0
@@ -462,7 +472,8 @@ mod tests {
         assert_eq!(names(|vitals| vitals.clock_ahead_ms = 60_000), none);
         assert_eq!(names(|vitals| vitals.clock_ahead_ms = 60_001), ["clock"]);
         assert_eq!(names(|vitals| vitals.clock_ahead_ms = -60_001), ["clock"]);
-        assert_eq!(names(|vitals| (vitals.outbox_percent, vitals.refuses) = (95, true)), ["outbox"]);
+        assert_eq!(names(|vitals| (vitals.outbox_percent, vitals.full) = (95, OnFull::Refuse)), ["outbox"]);
+        assert_eq!(names(|vitals| vitals.full = OnFull::Stop), ["outbox"]);
         assert_eq!(names(|vitals| vitals.process.descriptors = 1000), ["descriptors"]);
         assert_eq!(names(|vitals| trouble(vitals, "shard 1", true)), ["shard 1"]);
         assert_eq!(names(|vitals| trouble(vitals, "publish", false)), ["publish"]);

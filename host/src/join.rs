@@ -375,6 +375,7 @@ pub async fn force(
     before(db)?;
     db.keep_genesis(&frame).map_err(database)?;
     // The triggers go in first: a row written from now on is marked, whoever wins.
+    db.watch().map_err(database)?;
     db.install(false).map_err(database)?;
     match rows {
         Rows::DiscardLocal => db.discard_for(&logged.db),

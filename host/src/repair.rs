@@ -61,6 +61,7 @@ pub async fn repair(
     // From here on whatever the application writes is marked; what it wrote before is in what is compared. Should this
     // come to an end half-way, the node compares tables that had lost their triggers when it runs.
     if !dry_run {
+        db.watch().map_err(join::database)?;
         db.install(true).map_err(join::database)?;
     }
     let mut logged = db.aside(scratch, &wanted).map_err(join::database)?;

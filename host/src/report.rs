@@ -4,6 +4,7 @@
 //! It is kept in `status.json` in the host's own directory, written when it changes and at most once a second, aside
 //! and then renamed: whoever reads it reads a whole one. Nothing is ever read back from it by the host.
 
+use crate::alarm::OnFull;
 use crate::metrics::Metrics;
 use crate::snapshot::Survey;
 use serde::{Deserialize, Serialize};
@@ -162,8 +163,8 @@ pub struct Asides {
     pub waiting_bytes: u64,
     /// The share of its room that the outbox has used, in percent, once that is much.
     pub filled_percent: u64,
-    /// The application's writes are refused, for the outbox is full.
-    pub refuses: bool,
+    /// What comes of a full outbox at the moment.
+    pub full: OnFull,
     /// Batches in the outbox, and their bytes.
     pub outbox: (u64, u64),
     /// When the log took the newest entry of this node's own that came back, in milliseconds since 1970.

@@ -14,6 +14,7 @@ pub use lookout::{Lookout, Viewer};
 pub use machine::{Files, Process};
 pub(crate) use observer::Observer;
 
+use crate::alarm::OnFull;
 use crate::health::Health;
 use crate::snapshot::Survey;
 use crate::status::Status;
@@ -54,8 +55,8 @@ pub struct Vitals {
     pub last_replicated_ms: u64,
     /// The share of its room that the outbox has used, in percent, once that is much.
     pub outbox_percent: u64,
-    /// The application's writes are refused, for the outbox is full.
-    pub refuses: bool,
+    /// What comes of a full outbox at the moment.
+    pub full: OnFull,
     /// How far this machine's clock is ahead of the log's, in milliseconds; below zero: behind it.
     pub clock_ahead_ms: i64,
     /// Clashes since the start, by policy.

@@ -500,6 +500,79 @@ fn c116_a_full_outbox_refuses_writes_where_that_is_wanted() {
     a.verb("cleanup", &[]).expect(0, &[]);
 }
 
+/// C116: at its ceiling capture stops, where its user wants that. The application writes on, and nobody applies anything over
+/// it; when the log is back each table is compared, and what was written meanwhile is sent.
+#[test]
+fn c116_a_full_outbox_stops_capture_where_that_is_wanted() {
+    let place = place();
+    let (mut a, mut b) = (prompt(place.site("a", TABLE)), place.site("b", TABLE));
+    a.set("ANTIPHON_CAPTURE__OUTBOX_BYTES_MAX", Some("100000"));
+    a.set("ANTIPHON_CAPTURE__OUTBOX_ON_FULL", Some("stop"));
+    a.start();
+    b.start();
+    a.sql("INSERT INTO n VALUES (1, 0), (3, 0), (5, 0), (7, 0)");
+    b.sql(OF_B);
+    settled(&[&a, &b]);
+    let triggers = |site: &Site| site.schema().iter().filter(|line| line.starts_with("trigger|__antiphon")).count();
+    let before = triggers(&a);
+    let log = rusqlite::Connection::open(place.path("log/log.db")).unwrap();
+    log.busy_timeout(Duration::from_secs(20)).unwrap();
+
+    for (round, ends_amid) in [false, true].into_iter().enumerate() {
+        log.execute_batch("BEGIN IMMEDIATE").unwrap();
+        // What another has for the log meanwhile is no clash with what is compared.
+        b.sql("UPDATE n SET n = n + 100 WHERE id = 2");
+        let conn = a.connect();
+        eventually("nothing is captured any more", || {
+            conn.execute("INSERT INTO t (v) VALUES (randomblob(5000))", []).unwrap();
+            triggers(&a) == 0
+        });
+        eventually("it is said", || {
+            a.said().matches("what the application writes is not captured until").count() == round + 1
+        });
+        eventually("health says so", || is_unwell(&a, "outbox").contains("is not captured"));
+        a.sql(&format!(
+            "INSERT INTO t VALUES ({}, 'unseen'); UPDATE n SET n = n + 1 WHERE id = 1; DELETE FROM n WHERE id = {};
+             UPDATE t SET v = 'other' WHERE id = 3; CREATE TABLE late_{round} (id INTEGER PRIMARY KEY);
+             INSERT INTO late_{round} VALUES (7)",
+            10_000_000 * (round + 1),
+            3 + round * 2
+        ));
+        b.sql(&format!("CREATE TABLE late_{round} (id INTEGER PRIMARY KEY)"));
+        if ends_amid {
+            a.kill9();
+            a.sql("INSERT INTO t VALUES (5000000, 'while nobody ran')");
+            a.spawn();
+        }
+        log.execute_batch("ROLLBACK").unwrap();
+        eventually("all of it arrives", || {
+            b.one("SELECT count(*) FROM t WHERE v = 'unseen'") == (round + 1).to_string()
+                && b.one(&format!("SELECT count(*) FROM late_{round}")) == "1"
+        });
+        settled(&[&a, &b]);
+        assert_eq!(a.one("SELECT n FROM n WHERE id = 1"), (round + 1).to_string());
+        assert_eq!(a.one("SELECT n FROM n WHERE id = 2"), (100 * (round + 1)).to_string());
+        assert_eq!(b.one("SELECT count(*) FROM n"), (4 - round).to_string());
+        is_well(&a);
+        assert!(triggers(&a) > before);
+    }
+    assert_eq!(b.one("SELECT v FROM t WHERE id = 5000000"), "while nobody ran");
+
+    // Whoever no longer wants it need not wait for the log.
+    log.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let conn = a.connect();
+    eventually("nothing is captured any more", || {
+        conn.execute("INSERT INTO t (v) VALUES (randomblob(5000))", []).unwrap();
+        triggers(&a) == 0
+    });
+    a.kill9();
+    a.set("ANTIPHON_CAPTURE__OUTBOX_ON_FULL", None::<String>);
+    a.spawn();
+    eventually("it is captured again", || triggers(&a) > before);
+    log.execute_batch("ROLLBACK").unwrap();
+    settled(&[&a, &b]);
+}
+
 /// F03: a host that stood still for a while does nothing twice, and nothing is done twice to it.
 #[test]
 fn f03_a_host_that_stood_still_has_no_double_effect() {

@@ -6,6 +6,7 @@ use super::keys::Leaf;
 use super::plugins::{HASHERS, RESOLVERS, Required, hasher_settings, required};
 use super::sources::Origin;
 use super::{Config, Nats, PluginLimits, Settings, Size};
+use crate::alarm::OnFull;
 use crate::failure::Failure;
 use crate::snapshot::Calendar;
 use crate::words::did_you_mean;
@@ -85,10 +86,13 @@ fn log(config: &Config) -> Verdict {
         size("replication_log.log_bytes_max", ceiling, 1 << 20, 1 << 60)?;
     }
     one_of("replication_log.on_full", &config.replication_log.on_full, &["block", "drop"])?;
-    one_of("capture.outbox_on_full", &config.capture.outbox_on_full, &["grow", "refuse"])?;
-    if config.capture.outbox_on_full == "refuse" && config.capture.outbox_bytes_max == 0 {
-        return Err(Failure::config("`outbox_on_full` is `refuse`, and nothing says when the outbox is full")
-            .hint("set `outbox_bytes_max` under `[capture]`, too"));
+    let on_full = &config.capture.outbox_on_full;
+    one_of("capture.outbox_on_full", on_full, &OnFull::ALL.map(|(name, _)| name))?;
+    if OnFull::named(on_full) != OnFull::Grow && config.capture.outbox_bytes_max == 0 {
+        return Err(Failure::config(format!(
+            "`outbox_on_full` is `{on_full}`, and nothing says when the outbox is full"
+        ))
+        .hint("set `outbox_bytes_max` under `[capture]`, too"));
     }
     let path = &config.log.path;
     if same_place(path, &config.db_path) {

@@ -426,6 +426,14 @@ impl Database {
                 };
                 return Err(Obstacle::new(ObstacleKind::Table(chunk.table.clone()), words));
             };
+            if self.unwatched && !tracked.captured {
+                let words = format!(
+                    "what the application writes to table `{}` is not captured, for what waits for the log has used all its \
+                     room; this goes on by itself when the log has taken some of it",
+                    chunk.table
+                );
+                return Err(words.into());
+            }
             if let Some(obstacle) = self.attachments.obstacle(&tracked.table.name) {
                 return Err(obstacle.into());
             }

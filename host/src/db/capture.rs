@@ -28,7 +28,8 @@ impl Database {
     /// When SQLite refuses; nothing is installed then.
     pub fn install(&mut self, mark_rows: bool) -> Result<Vec<String>, Error> {
         self.refresh_schema()?;
-        if !self.captures || (self.tables.iter().all(|tracked| tracked.captured) && self.is_settled()) {
+        if !self.captures || self.unwatched || (self.tables.iter().all(|tracked| tracked.captured) && self.is_settled())
+        {
             return Ok(Vec::new());
         }
         let installed = self.transaction(|db| {

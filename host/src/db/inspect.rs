@@ -38,7 +38,7 @@ pub struct NodeState {
     pub unconfirmed: u64,
     /// Keys marked and in no batch yet.
     pub marks: u64,
-    /// Tables whose rows are still to be marked.
+    /// Tables whose rows are still to be marked, or to be compared with the log.
     pub scans: u64,
 }
 
@@ -159,7 +159,7 @@ impl Look {
         }
         positions.sort_unstable();
         let unconfirmed = self.count("global_change_log", "WHERE state = 0")?;
-        let scans = self.count("scan", "")?;
+        let scans = self.count("scan", "")? + self.count("known", "WHERE state IN ('rebuilt', 'returned')")?;
         let mut marks = 0;
         for log in self.change_logs()? {
             marks += self

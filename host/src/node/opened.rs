@@ -4,7 +4,7 @@ use super::carrier::Carrier;
 use super::failing::lost_log;
 use super::scratch::{Scratch, sweep};
 use super::{Node, Parts, state_directory};
-use crate::alarm::Ceiling;
+use crate::alarm::{Ceiling, OnFull};
 use crate::anew::{self, Leave};
 use crate::db::{self, Database, Db, Standing};
 use crate::failure::{Failure, Kind};
@@ -117,8 +117,13 @@ pub async fn open(parts: Parts) -> Result<Opened, Failure> {
     })
 }
 
-/// What an earlier start had refused is taken again, unless it still is to be refused: before anything is waited for.
+/// What an earlier start had refused is taken again, unless it still is to be refused, and captured: before anything is
+/// waited for.
 fn take_writes(db: &mut Database, outbox: Ceiling) -> Result<(), db::Error> {
+    if outbox.on_full != OnFull::Stop && db.is_unwatched() {
+        db.watch()?;
+        db.install(true)?;
+    }
     if db.refuses_writes()? && !outbox.is_reached(db.all_waiting_bytes()?, true) {
         db.refuse_writes(false)?;
     }
@@ -336,6 +341,7 @@ impl Opened {
                 .hint("`--as-changes` brings back what the tables of now have a place for"));
         }
         // The triggers go in first: a row written from now on is marked.
+        self.db.watch().map_err(cannot)?;
         self.db.install(false).map_err(cannot)?;
         fault!("in-place-ready");
         let differences = self.db.go_back_to(&past).map_err(cannot)?;

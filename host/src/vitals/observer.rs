@@ -279,7 +279,7 @@ impl Observer {
             last_published_ms: asides.last_own_ms,
             last_replicated_ms: asides.last_others_ms,
             outbox_percent: asides.filled_percent,
-            refuses: asides.refuses,
+            full: asides.full,
             clock_ahead_ms: clock_ahead_ms(&self.members, figures.origin, asides.announced_ms, now_ms),
             clashes: listed(&self.clashes),
             rows: self.rows_of(&status.tables, asides.snapshots.as_ref()),
