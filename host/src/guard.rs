@@ -10,8 +10,7 @@ use crate::life::Life;
 use crate::log::{Log, Shard};
 use crate::place::Place;
 use crate::reload::Reload;
-use crate::report::Board;
-use antiphon_core::entry::Origin;
+use crate::report::{Board, PUBLISH};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -194,15 +193,10 @@ impl Guard {
 
     /// Has nothing of what the application writes captured, or all of it again.
     async fn unwatch(&self, waiting: u64) {
-        let ceiling = self.outbox;
-        let asked = self.db.call(|db| Ok((db.is_unwatched(), db.origin()))).await;
-        let Ok((before, origin)) = asked else { return };
-        // What the log has may be read back only after tables were compared. And after a start nothing is sent before the log
-        // was read to its end, which may have to wait for that as well: there only a log that is away counts.
-        let asks = before || ceiling.is_reached(waiting, false);
-        let unsent = if asks { self.unsent(origin).await } else { None };
-        let sends = self.board.asides().caught_up.len() == self.shards as usize;
-        let now = ceiling.is_reached(unsent.unwrap_or(waiting), before) && (sends || unsent.is_none());
+        let Ok(before) = self.db.call(|db| Ok(db.is_unwatched())).await else { return };
+        // How much waits says nothing then: what the log has may be read back only after tables were compared.
+        let is_away = self.board.is_failing(PUBLISH);
+        let now = is_away && (before || self.outbox.is_reached(waiting, false));
         let changed = self.db.call(move |db| if now { db.unwatch() } else { db.watch() }).await;
         if let Err(error) = changed {
             // It is tried again in a second; whoever needs the database says what is wrong with it.
@@ -212,24 +206,14 @@ impl Guard {
         match (before, now) {
             (false, true) => warn!(
                 waiting_bytes = waiting,
-                "the outbox is full: what the application writes is not captured until the log has taken some of it"
+                "the outbox is full: what the application writes is not captured until the log takes some of it"
             ),
             (true, false) => {
-                info!("the outbox has room again: writes are captured, and tables are compared with the log");
+                info!("the log takes changes again: writes are captured, and tables are compared with it");
             }
             _ => {}
         }
         self.board.aside(|asides| asides.full = if now { OnFull::Stop } else { OnFull::Grow });
-    }
-
-    /// Bytes that the log does not have; nothing if it can't be asked.
-    async fn unsent(&self, origin: Origin) -> Option<u64> {
-        let mut bytes = 0;
-        for shard in 1..=self.shards {
-            let last = tokio::time::timeout(MEASURE, self.log.last_number(shard, origin)).await.ok()?.ok()?;
-            bytes += self.db.call(move |db| db.waiting_bytes(shard, last)).await.ok()?.0;
-        }
-        Some(bytes)
     }
 
     /// Has the application's writes refused, or taken again.

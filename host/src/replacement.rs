@@ -148,7 +148,7 @@ impl Replacement {
             kept = Some(name);
         }
         self.sync()?;
-        fault!("offline-kept");
+        fault!("offline-aside");
         if self.place.is_some() {
             std::fs::remove_file(&self.path).map_err(|error| self.unwritten(&error))?;
         }
@@ -171,7 +171,7 @@ impl Replacement {
     fn name(&self, new: &Path) -> Result<(), Failure> {
         // Somebody may have made one meanwhile.
         crate::place::rename_new(new, &self.path).map_err(|error| self.unwritten(&error))?;
-        fault!("offline-named");
+        fault!("offline-put");
         self.sync()
     }
 

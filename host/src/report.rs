@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+/// The name of the sending task.
+pub(crate) const PUBLISH: &str = "publish";
+
 /// The file's name within the host's own directory.
 pub const FILE: &str = "status.json";
 const ASIDE: &str = "status.json.new";
@@ -242,6 +245,12 @@ impl Board {
         let last = LastError { part: part.to_owned(), error: error.to_owned(), at_ms: crate::clock::unix_ms() };
         self.noted().report.last_error = Some(last);
         self.trouble(part, error, false, false);
+    }
+
+    /// Whether this part does not go on.
+    #[must_use]
+    pub fn is_failing(&self, part: &str) -> bool {
+        self.noted().report.troubles.get(part).is_some_and(|trouble| !trouble.paused)
     }
 
     fn trouble(&self, part: &str, reason: &str, paused: bool, schema: bool) {

@@ -528,7 +528,7 @@ fn c116_a_full_outbox_stops_capture_where_that_is_wanted() {
             triggers(&a) == 0
         });
         eventually("it is said", || {
-            a.said().matches("what the application writes is not captured until").count() == round + 1
+            a.said().matches("what the application writes is not captured until the log takes").count() == round + 1
         });
         eventually("health says so", || is_unwell(&a, "outbox").contains("is not captured"));
         a.sql(&format!(

@@ -338,10 +338,10 @@ fn f01_deaths_while_a_file_is_replaced() {
         ("offline-noted:1", false, false),
         ("offline-kept:1", false, false),
         ("offline-named:1", false, true),
-        ("offline-kept:1", true, false),
+        ("offline-aside:1", true, false),
         ("offline-cleared:1", true, false),
         ("offline-noted:1", true, false),
-        ("offline-named:1", true, true),
+        ("offline-put:1", true, true),
     ] {
         turn += 1;
         b.sql(&format!("UPDATE item SET v = {turn}; INSERT INTO item VALUES ('{turn}', {turn}, 'b')"));

@@ -43,8 +43,8 @@ section! {
         outbox_bytes_max: u64 = 0,
         /// What happens when they are that many. `grow`: more of them wait, as long as the disk has room. `refuse`: SQLite
         /// refuses the application's writes to replicated tables, with a constraint error that says why, until the log has
-        /// taken a fifth of them. `stop`: the application writes on and nothing of it is captured until then; after it each
-        /// table is compared with the log, and rows that differ become this node's changes.
+        /// taken a fifth of them. `stop`: the application writes on, and nothing of it is captured until the log takes changes
+        /// again; then each table is compared with the log, and rows that differ become this node's changes.
         outbox_on_full: String = "grow".to_owned(),
         /// Only tables that match one of these. Empty: all tables.
         include: Vec<String> = Vec::new(),

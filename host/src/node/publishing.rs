@@ -8,7 +8,7 @@ use crate::guard::Activity;
 use crate::log;
 use crate::metrics::table::Id;
 use crate::publish::{self, Publisher};
-use crate::report::Board;
+use crate::report::{Board, PUBLISH};
 use crate::watch::Watch;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,8 +25,6 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// How often it is looked how far others have read.
 const OTHERS_POLL: Duration = Duration::from_millis(500);
 
-/// The name of the sending task in the status.
-const PUBLISH: &str = "publish";
 /// The name of what the log lost and others are to send again.
 const LOST: &str = "lost changes";
 
