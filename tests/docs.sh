@@ -35,8 +35,9 @@ bad() { failed=$((failed + 1)); echo "FAILED $1" >&2; }
 
 # The blocks of document $1 as one script. Each is followed by a line that says how far it came.
 script() {
-    # Background processes are this shell's own; nothing else is ended.
-    echo "trap 'kill \$(jobs -p) 2> /dev/null || true; wait' EXIT"
+    # Background processes are this shell's own; nothing else is ended. One that has just begun is this shell still for a
+    # moment, and a signal is lost on it then.
+    echo "trap 'sleep 0.5; kill \$(jobs -p) 2> /dev/null || true; wait' EXIT"
     awk '
         !inside && /^```sh$/ { inside = 1; start = NR; next }
         inside && /^```$/ { inside = 0; printf "echo %d >> \"$DONE\"\n", start; next }
