@@ -197,12 +197,18 @@ impl Guard {
         // How much waits says nothing then: what the log has may be read back only after tables were compared.
         let is_away = self.board.is_failing(PUBLISH);
         let now = is_away && (before || self.outbox.is_reached(waiting, false));
-        let changed = self.db.call(move |db| if now { db.unwatch() } else { db.watch() }).await;
-        if let Err(error) = changed {
+        let changed = self.db.call(move |db| {
+            if now { db.unwatch() } else { db.watch() }?;
+            Ok(db.is_unwatched())
+        });
+        let now = match changed.await {
+            Ok(now) => now,
             // It is tried again in a second; whoever needs the database says what is wrong with it.
-            tracing::debug!(%error, "cannot change whether writes are captured");
-            return;
-        }
+            Err(error) => {
+                tracing::debug!(%error, "cannot change whether writes are captured");
+                return;
+            }
+        };
         match (before, now) {
             (false, true) => warn!(
                 waiting_bytes = waiting,

@@ -12,11 +12,14 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 /// What SQLite keeps beside a database, by how its name ends.
 const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
+
+/// Where a database's file counts its changes.
+const COUNTER: u64 = 24;
 
 /// Whoever holds a lock, and is not known.
 const SOMEBODY: &str = "another process";
@@ -84,14 +87,20 @@ impl Replacement {
         &self.state
     }
 
-    /// Gives `new`, a database beside it, the name; says where what was there is now. `before` is called when nothing stands in
-    /// the way any more: what it does counts, if this process ends right then.
+    /// Gives `new`, a database beside it, the name; says where what was there is now. `may` looks at the database once more:
+    /// somebody may have written to it since. `before` is called when nothing stands in the way any more: what it does counts,
+    /// if this process ends right then.
     ///
     /// # Errors
     /// When the file is open somewhere, or the disk does not take it: what is there is the old one then, whole. Of a
     /// database that SQLite can't read there may be nothing in its place if this process ends in the middle, and all of it
     /// under the other name.
-    pub fn put(self, new: &Path, before: impl FnOnce() -> Result<(), Failure>) -> Result<Option<PathBuf>, Failure> {
+    pub fn put(
+        self,
+        new: &Path,
+        may: impl FnOnce() -> Result<(), Failure>,
+        before: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<Option<PathBuf>, Failure> {
         let Some(place) = &self.place else {
             alone(new, true)?;
             self.own(new, None)?;
@@ -102,11 +111,17 @@ impl Replacement {
         };
         is_unused(place)?;
         let rest = come_to_rest(&self.path)?;
+        let open = || OpenOptions::new().read(true).write(true).open(&self.path);
+        let looked_at = open().and_then(|file| commits(&file)).map_err(|error| self.unread(&error))?;
+        may()?;
         // From here on nobody can read it, nor write to it.
-        let file = OpenOptions::new().read(true).write(true).open(&self.path).map_err(|error| self.unread(&error))?;
+        let file = open().map_err(|error| self.unread(&error))?;
         fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| in_use(&self.path, SOMEBODY))?;
         is_unused(place)?;
         place.check()?;
+        if commits(&file).map_err(|error| self.unread(&error))? != looked_at {
+            return Err(in_use(&self.path, SOMEBODY));
+        }
         let wal = matches!(rest, Rest::Whole { wal: true } | Rest::Damaged);
         let put = || {
             alone(new, wal)?;
@@ -251,6 +266,16 @@ fn come_to_rest(path: &Path) -> Result<Rest, Failure> {
     }
 }
 
+/// What changes in a database that keeps no `-wal` with each commit: its length, and the counter in its head.
+fn commits(file: &File) -> io::Result<(u64, [u8; 4])> {
+    let mut counter = [0; 4];
+    let length = file.metadata()?.len();
+    if length >= COUNTER + counter.len() as u64 {
+        file.read_exact_at(&mut counter, COUNTER)?;
+    }
+    Ok((length, counter))
+}
+
 /// Sees to it that a new database is one file, and has a `-wal` in future or has none.
 fn alone(new: &Path, wal: bool) -> Result<(), Failure> {
     let cannot = |error: db::Error| Failure::caused(Kind::General, "cannot finish the new database", &error);
@@ -263,4 +288,40 @@ fn with(path: &Path, end: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(end);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rusqlite::Connection;
+
+    fn database(path: &Path, value: i64) {
+        let sql = format!("PRAGMA journal_mode = WAL; CREATE TABLE t (v); INSERT INTO t VALUES ({value})");
+        Connection::open(path).unwrap().execute_batch(&sql).unwrap();
+    }
+
+    fn sum(path: &Path) -> i64 {
+        Connection::open(path).unwrap().query_row("SELECT sum(v) FROM t", [], |row| row.get(0)).unwrap()
+    }
+
+    /// Whoever writes between the last look at the database and its lock has written to the file that stays.
+    #[test]
+    fn what_is_written_after_the_last_look_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("a.db"), folder.path().join("new.db"));
+        database(&old, 1);
+        database(&new, 2);
+        for mode in ["DELETE", "WAL"] {
+            let late = || {
+                let sql = format!("PRAGMA journal_mode = {mode}; INSERT INTO t VALUES (10)");
+                Connection::open(&old).unwrap().execute_batch(&sql).unwrap();
+                Ok(())
+            };
+            let refused = Replacement::of(&old).unwrap().put(&new, late, || panic!("it is not replaced"));
+            assert_eq!(refused.unwrap_err().kind(), Kind::Refused);
+        }
+        assert_eq!((sum(&old), sum(&new)), (21, 2));
+        let kept = Replacement::of(&old).unwrap().put(&new, || Ok(()), || Ok(())).unwrap().unwrap();
+        assert_eq!((sum(&old), sum(&kept), new.exists()), (2, 21, false));
+    }
 }

@@ -237,9 +237,9 @@ fn c30_a_copied_file_is_a_node_of_its_own() {
         let [mut a, b] = pair(&world);
         a.sql("INSERT INTO t (id) VALUES (1)");
         settled(&[&a, &b]);
-        // Dies when its batch is in the log and not yet read back.
+        // Dies when its batch is in the log, and amid the transaction that would note so.
         a.term();
-        a.set("ANTIPHON_DIE_AT", Some("appended:1"));
+        a.set("ANTIPHON_DIE_AT", Some("confirmed:1"));
         a.sql("INSERT INTO t (id) VALUES (2)");
         a.spawn();
         a.wait();

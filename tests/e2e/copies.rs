@@ -72,9 +72,9 @@ fn c30_a_copy_at_rest_is_a_node_of_its_own() {
 fn c30_a_copy_with_batches_on_their_way_sends_none_of_them() {
     let place = place();
     let (mut a, b) = pair(&place);
-    // Dies when its batch is in the log and not yet read back.
+    // Dies when its batch is in the log, and amid the transaction that would note so.
     a.term();
-    a.set("ANTIPHON_DIE_AT", Some("appended:1"));
+    a.set("ANTIPHON_DIE_AT", Some("confirmed:1"));
     a.sql("INSERT INTO t VALUES (5, 'on its way')");
     a.spawn();
     eventually("it dies", || !a.is_running());

@@ -22,7 +22,8 @@ impl Database {
         self.unwatched
     }
 
-    /// Captures nothing of what the application writes from now on. What was marked before is sealed later.
+    /// Captures nothing of what the application writes from now on. What was marked before is sealed first, or a unit would be
+    /// torn; if that is too much for once, it is to be called again.
     ///
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
@@ -31,7 +32,9 @@ impl Database {
             return Ok(());
         }
         self.transaction(|db| {
-            db.refresh_schema()?;
+            if db.refresh_schema()? || (db.is_dirty()? || db.has_open_unit()) && db.seal_piece()? {
+                return Ok(());
+            }
             let here = db.here();
             for name in db.captured_tables() {
                 db.drop_triggers(&name)?;

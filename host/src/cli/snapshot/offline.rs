@@ -67,15 +67,20 @@ pub(super) fn replace(
 ) -> Result<(), Failure> {
     let path = replacement.path().to_owned();
     let tables: Vec<String> = arrived.base.tables.iter().map(|table| table.name.clone()).collect();
-    if !discard_local {
-        remain(&path, &tables)?;
-    }
+    let may = || {
+        if discard_local {
+            return Ok(());
+        }
+        may_replace(found, false)?;
+        remain(&path, &tables)
+    };
+    may()?;
     let parts = components::parts(&found.config, found.pins)?;
     let life = furnish(parts, arrived, replacement.state())?;
     let rows = rows_of(&arrived.image, &tables)?;
     let size = arrived.image.metadata()?.len();
     let state = replacement.state().to_owned();
-    let kept = replacement.put(&arrived.image, || {
+    let kept = replacement.put(&arrived.image, may, || {
         life.announce(&state).map_err(|error| unnoted(&state, &error))?;
         fault!("offline-noted");
         Ok(())
