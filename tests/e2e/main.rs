@@ -35,6 +35,7 @@ mod policies;
 mod private;
 mod rescue;
 mod reseed;
+mod room;
 mod schema;
 mod snapshots;
 mod state;

@@ -139,7 +139,13 @@ impl Keeper {
                         slot = Some(taken);
                         (kind, trigger)
                     }
-                    Ok(None) => continue,
+                    Ok(None) => {
+                        // What kept one from being made, or from being looked for, is over: it would still be due.
+                        if failed_at.is_none() {
+                            self.board.well(SNAPSHOTS);
+                        }
+                        continue;
+                    }
                     Err(failure) => {
                         self.board.failing(SNAPSHOTS, &failure.to_string());
                         continue;

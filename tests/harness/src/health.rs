@@ -51,5 +51,14 @@ pub fn is_unwell(site: &Site, name: &str) -> String {
 #[track_caller]
 pub fn is_well(site: &Site) {
     let health = at(site, "health");
-    eventually("it is well", || get(health, "/health").status == 200 && get(health, "/readyz").status == 200);
+    let mut last = String::new();
+    eventually("it is well", || {
+        let answer = get(health, "/health");
+        let reasons = answer.json()["reasons"].to_string();
+        if reasons != last {
+            println!("why {health} is not well: {reasons}");
+            last = reasons;
+        }
+        answer.status == 200 && get(health, "/readyz").status == 200
+    });
 }

@@ -25,6 +25,7 @@ mod node;
 mod policies;
 mod process;
 mod proxy;
+mod refusing;
 mod s3;
 pub mod seeds;
 mod sshd;
@@ -45,6 +46,8 @@ pub use node::{
 pub use policies::{ColumnMerge, Counter, FirstWriteWins, Fussy, NewestWins, NodePriority};
 pub use process::{Ended, Place, Program, Site, entries, eventually, finish, goes_on, settled};
 pub use proxy::{Flow, Proxy};
+pub use refusing::Refusing;
+pub use rustix::io::Errno;
 pub use rustix::process::{Resource, Signal};
 pub use s3::{S3Server, S3Ways};
 pub use sshd::{SshAgent, Sshd};
