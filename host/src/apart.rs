@@ -2,8 +2,12 @@
 
 use crate::failure::{Failure, Kind};
 
-/// How far work steps back that can wait, as with `nice`.
-const NICENESS: i32 = 10;
+/// How far work steps back that can wait, as with `nice`: as far as it goes. It still gets a little of a busy processor.
+const NICENESS: i32 = 19;
+
+/// For how many nanoseconds such work keeps a processor that somebody else wants by now: the fewest there are. A commit of the
+/// application's waits for a lock that a thread holds which waits for a processor.
+const SLICE: u64 = 100_000;
 
 /// Runs this on a thread of its own.
 ///
@@ -26,9 +30,30 @@ pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
 /// The same.
 pub(crate) async fn behind<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     apart(move || {
-        // Of this thread alone, and of those that it starts. Who may not do it goes on as ever.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
+        step_back();
         work()
     })
     .await
+}
+
+/// Has this thread alone, and those that it starts, go behind all others. Where the system does not do it, it goes on as ever.
+fn step_back() {
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+    let wanted = libc::sched_attr {
+        // What the system knew first.
+        size: 48,
+        sched_policy: libc::SCHED_OTHER.cast_unsigned(),
+        sched_flags: 0,
+        sched_nice: NICENESS,
+        sched_priority: 0,
+        // It means something for this policy since Linux 6.12.
+        sched_runtime: SLICE,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    #[expect(unsafe_code, reason = "nobody wraps this call")]
+    // SAFETY: the system reads `size` bytes, which are all that this has and stay until it has read them.
+    unsafe {
+        libc::syscall(libc::SYS_sched_setattr, 0, &raw const wanted, 0);
+    }
 }

@@ -544,6 +544,8 @@ pub(crate) fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, crate::flaw!(TriggersWhileApplying))
         .doing("turn triggers off")?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false).doing("turn foreign keys off")?;
+    // A statement is planned once, by its words: a plan that goes by values is made anew at each use of them.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).doing("have statements planned once")?;
     conn.pragma_update(None, "synchronous", "NORMAL").doing("set how commits are synced")?;
     conn.pragma_update(None, "trusted_schema", "OFF").doing("distrust the schema")?;
     conn.pragma_update(None, "cell_size_check", "ON").doing("check cells")?;

@@ -336,37 +336,50 @@ fn litestream(report: &mut Report, node: &Node, ours: f64) {
     report.figure(WHAT, &format!("{took:.2} s, {:.1} times as long as a snapshot", took / ours));
 }
 
-/// Small commits, one after the other, without a snapshot and with one that is being made.
+/// How many commits are taken beside snapshots: among fewer, one of a hundred is too few to judge by.
+const BESIDE: usize = 3_000;
+
+/// How long a node is left alone after a snapshot.
+const REST: Duration = Duration::from_secs(1);
+
+/// Small commits, one after the other, in turn without a snapshot and while one is made.
 pub fn latency(report: &mut Report, rows: usize) {
     println!("commits beside a snapshot, {rows} rows");
     let node = Node::start(|conn| fixture::fill(conn, Kind::Random, 0, rows, INSERT));
-    let commits = |until: &dyn Fn(usize) -> bool| {
-        let mut took = Vec::new();
-        while until(took.len()) {
+    let config = node.path("antiphon.toml");
+    let commits = |took: &mut Vec<Duration>, goes_on: &dyn Fn(usize) -> bool| {
+        let mut done = 0;
+        while goes_on(done) {
             let id = 1 + took.len() as i64 % rows as i64;
             took.push(timed(|| node.app.execute("UPDATE items SET qty = qty + 1 WHERE id = ?1", [id]).unwrap()).0);
             std::thread::sleep(Duration::from_millis(1));
+            done += 1;
         }
-        took.sort_unstable();
-        took
+        done
     };
-    let without = commits(&|done| done < 1_500);
-    let over = AtomicBool::new(false);
-    let config = node.path("antiphon.toml");
-    let with = std::thread::scope(|scope| {
-        let make = || {
-            let made = Command::new(env!("CARGO_BIN_EXE_antiphon"))
-                .args(["snapshot".as_ref(), "create".as_ref(), "--config".as_ref(), config.as_os_str()])
-                .output()
-                .unwrap();
-            over.store(true, Ordering::Relaxed);
-            made
-        };
-        let making = scope.spawn(make);
-        let with = commits(&|done| done < 300 || !over.load(Ordering::Relaxed));
-        assert!(making.join().unwrap().status.success());
-        with
-    });
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let wanted = if is_enough(rows) { BESIDE } else { BESIDE / 10 };
+    while with.len() < wanted {
+        let over = AtomicBool::new(false);
+        let done = std::thread::scope(|scope| {
+            let making = scope.spawn(|| {
+                let made = Command::new(env!("CARGO_BIN_EXE_antiphon"))
+                    .args(["snapshot".as_ref(), "create".as_ref(), "--config".as_ref(), config.as_os_str()])
+                    .output()
+                    .unwrap();
+                over.store(true, Ordering::Relaxed);
+                made
+            });
+            let done = commits(&mut with, &|_| !over.load(Ordering::Relaxed));
+            assert!(making.join().unwrap().status.success());
+            done
+        });
+        // What is done after a snapshot is no part of a time without one.
+        std::thread::sleep(REST);
+        commits(&mut without, &|so_far| so_far < done);
+    }
+    without.sort_unstable();
+    with.sort_unstable();
     let at = |took: &[Duration], percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)].as_secs_f64();
     for (what, percent, most) in [("median", 50, 1.25), ("99 of 100", 99, 2.0)] {
         let (before, during) = (at(&without, percent), at(&with, percent));

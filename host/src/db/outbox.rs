@@ -18,15 +18,20 @@ pub struct Unsent {
     pub frame: Vec<u8>,
 }
 
+/// They are noted in order: all below the last one that was noted have been, and there may be very many of those.
+const CONFIRM: &str = concat!(
+    "UPDATE ",
+    ours!("global_change_log"),
+    " SET state = 1 WHERE shard = ?1 AND number <= ?2 AND number > coalesce((SELECT number FROM ",
+    ours!("global_change_log"),
+    " WHERE shard = ?1 AND number <= ?2 AND state = 1 ORDER BY number DESC LIMIT 1), -1)"
+);
+
 /// Notes that batches up to `number` are in the log; their rows stay until they are stable.
 pub(super) fn confirm(conn: &Connection, shard: Shard, number: u64) -> Result<(), Error> {
-    conn.prepare_cached(concat!(
-        "UPDATE ",
-        ours!("global_change_log"),
-        " SET state = 1 WHERE shard = ?1 AND number <= ?2 AND state = 0"
-    ))
-    .and_then(|mut statement| statement.execute((shard, number.cast_signed())))
-    .doing("confirm a batch")?;
+    conn.prepare_cached(CONFIRM)
+        .and_then(|mut statement| statement.execute((shard, number.cast_signed())))
+        .doing("confirm a batch")?;
     Ok(())
 }
 
@@ -82,4 +87,56 @@ fn read_deps(bytes: &[u8]) -> Vec<(Origin, u64)> {
         .chunks_exact(24)
         .map(|dep| (Origin { node: number(dep.get(..8)), incarnation: number(dep.get(8..16)) }, number(dep.get(16..))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::own;
+    use rusqlite::StatementStatus;
+
+    fn with(batches: u64) -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        own::create(&conn).unwrap();
+        let sql = concat!("INSERT INTO ", ours!("global_change_log"), " (shard, number, state) VALUES (?1, ?2, 0)");
+        for (shard, number) in (1..=2).flat_map(|shard| (1..=batches).map(move |number| (shard, number))) {
+            conn.execute(sql, (shard, number.cast_signed())).unwrap();
+        }
+        conn
+    }
+
+    /// The numbers of those of shard 1 that are in the log.
+    fn confirmed(conn: &Connection) -> Vec<i64> {
+        let sql = concat!("SELECT number FROM ", ours!("global_change_log"), " WHERE shard = 1 AND state = 1");
+        let mut statement = conn.prepare(sql).unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().collect::<rusqlite::Result<_>>().unwrap()
+    }
+
+    #[test]
+    fn batches_are_confirmed_in_order() {
+        let conn = with(6);
+        for (up_to, confirmed_up_to) in [(0, 0), (2, 2), (1, 2), (2, 2), (5, 5), (9, 6)] {
+            confirm(&conn, 1, up_to).unwrap();
+            assert_eq!(confirmed(&conn), (1..=confirmed_up_to).collect::<Vec<_>>());
+        }
+        confirm_only(&conn, 1, 3).unwrap();
+        assert_eq!(confirmed(&conn), [1, 2, 3]);
+        confirm(&conn, 1, 4).unwrap();
+        assert_eq!(confirmed(&conn), [1, 2, 3, 4]);
+    }
+
+    /// One more is confirmed as quickly however many have been, for the application waits for it.
+    #[test]
+    fn to_confirm_a_batch_is_no_more_work_with_many_before_it() {
+        let steps = |before: u64| {
+            let conn = with(before + 1);
+            confirm(&conn, 1, before).unwrap();
+            let all = || conn.prepare_cached(CONFIRM).unwrap().get_status(StatementStatus::VmStep);
+            let so_far = all();
+            confirm(&conn, 1, before + 1).unwrap();
+            assert_eq!(confirmed(&conn).len() as u64, before + 1);
+            all() - so_far
+        };
+        assert_eq!(steps(10), steps(2_000));
+    }
 }

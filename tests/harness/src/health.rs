@@ -56,7 +56,7 @@ pub fn is_well(site: &Site) {
         let answer = get(health, "/health");
         let reasons = answer.json()["reasons"].to_string();
         if reasons != last {
-            println!("why {health} is not well: {reasons}");
+            eprintln!("why {health} is not well: {reasons}");
             last = reasons;
         }
         answer.status == 200 && get(health, "/readyz").status == 200
