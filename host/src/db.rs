@@ -250,6 +250,8 @@ pub struct Database {
     recent: Recent,
     /// What is known of units that are applied in slices, by shard.
     surveys: BTreeMap<log::Shard, slices::Survey>,
+    /// Statements that tell which tables have marks.
+    marked: Vec<String>,
     /// What is known of clashes that a resolver failed over, by shard.
     trials: BTreeMap<log::Shard, trial::Trial>,
     /// What the log says of policies beyond the places where shards have stopped.
@@ -352,6 +354,7 @@ impl Database {
             overlay: Overlay::default(),
             recent: Recent::default(),
             surveys: BTreeMap::new(),
+            marked: Vec::new(),
             trials: BTreeMap::new(),
             foresights: BTreeMap::new(),
             samples: samples::Samples::default(),

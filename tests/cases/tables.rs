@@ -22,6 +22,31 @@ fn sent(node: &Node, after: usize) -> (usize, usize) {
     chunks.fold((0, 0), |(written, gone), chunk| (written + chunk.written.len(), gone + chunk.gone.len()))
 }
 
+/// More tables than one look at the marks speaks of: a change to any of them is found, and a unit of many is whole.
+#[test]
+fn changes_are_found_in_each_of_very_many_tables() {
+    const TABLES: usize = 230;
+    let every = |sql: &dyn Fn(usize) -> String| (0..TABLES).map(sql).collect::<String>();
+    let (mut a, mut b) = pair(&every(&|n| format!("CREATE TABLE t{n} (id INTEGER PRIMARY KEY, v);")));
+    let sum = format!(
+        "SELECT {}",
+        (0..TABLES).map(|n| format!("(SELECT count(*) FROM t{n})")).collect::<Vec<_>>().join(" + ")
+    );
+    for n in [0, 99, 100, 199, 200, TABLES - 1] {
+        a.sql(&format!("INSERT INTO t{n} VALUES (1, 'a')"));
+        assert!(a.with(|db| db.is_dirty().unwrap()), "{n}");
+        a.publish();
+        assert!(!a.with(|db| db.is_dirty().unwrap()), "{n}");
+    }
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(b.one(&sum), "6");
+    b.sql(&format!("BEGIN; {} COMMIT", every(&|n| format!("INSERT INTO t{n} VALUES (2, 'b');"))));
+    let before = b.log_entries(1).len();
+    settle(&mut [&mut a, &mut b]);
+    assert_eq!(a.one(&sum), (TABLES + 6).to_string());
+    assert_eq!(b.log_entries(1).len(), before + 1, "one transaction is one entry");
+}
+
 fn filled() -> (Node, Node) {
     let (mut a, mut b) = pair(TABLE);
     a.sql("WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 20) INSERT INTO t SELECT i, 'v' || i FROM n");

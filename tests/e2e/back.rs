@@ -18,7 +18,7 @@ fn at(place: &Place, arguments: &[&str]) -> Ended {
 }
 
 /// Where a node stands, as an argument.
-fn stands(site: &Site) -> String {
+pub(super) fn stands(site: &Site) -> String {
     site.one("SELECT shard || ':' || seq FROM \"__antiphon___position\"")
 }
 

@@ -4,6 +4,7 @@ use antiphon_harness::{Ended, Place, Site, settled};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
+use super::back::stands;
 use super::place;
 use super::snapshots::Says as _;
 use super::travel::{SOON, create, json, site, snapshot};
@@ -33,7 +34,7 @@ impl World {
         create(&place, &[]);
         a.sql("UPDATE item SET note = 'then'");
         settled(&[&a, &b]);
-        let point = a.one("SELECT shard || ':' || seq FROM \"__antiphon___position\"");
+        let point = stands(&a);
         let then = a.dump();
         b.sql("DELETE FROM tag; UPDATE item SET note = 'now'");
         settled(&[&a, &b]);

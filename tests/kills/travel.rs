@@ -253,20 +253,27 @@ fn f01_a_death_at_a_hole() {
     });
 }
 
+/// Two nodes with these rows, and a snapshot of them; where the first stood then, and what it had.
+fn two_with_a_past(place: &Place, rows: &str) -> (Site, Site, String, Vec<String>) {
+    let (mut a, mut b) = (site(place, "a"), site(place, "b"));
+    a.start();
+    b.start();
+    a.sql(rows);
+    settled(&[&a, &b]);
+    assert_eq!(snapshot(place, &["create"]).code, Some(0));
+    let (point, then) = (stands(&a), a.dump());
+    (a, b, point, then)
+}
+
 /// A database goes back in place, and whoever does it dies: it is the old one or the new one, for all who read it meanwhile.
 #[test]
 fn f01_deaths_on_the_way_back_in_place() {
     let place = place();
-    let (mut a, mut b) = (site(&place, "a"), site(&place, "b"));
-    a.start();
-    b.start();
-    a.sql(
+    let (mut a, b, point, then) = two_with_a_past(
+        &place,
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
            INSERT INTO shared SELECT i, 'then' FROM n",
     );
-    settled(&[&a, &b]);
-    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
-    let (point, then) = (stands(&a), a.dump());
     let points = [
         "in-place-ready:1",
         "settle:1",
@@ -320,13 +327,8 @@ fn f01_deaths_on_the_way_back_in_place() {
 #[test]
 fn f01_deaths_while_a_file_is_replaced() {
     let place = place();
-    let (mut a, mut b) = (site(&place, "a"), site(&place, "b"));
-    a.start();
-    b.start();
-    a.sql("INSERT INTO item VALUES ('a', 1, 'then'), ('b', 2, 'then'), ('c', 3, 'then')");
-    settled(&[&a, &b]);
-    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
-    let (point, then) = (stands(&a), a.dump());
+    let (mut a, b, point, then) =
+        two_with_a_past(&place, "INSERT INTO item VALUES ('a', 1, 'then'), ('b', 2, 'then'), ('c', 3, 'then')");
     let back = |at: Option<&str>| {
         let arguments = ["snapshot", "restore", "--to-seq", &point, "--in-place", "--offline", "--discard-local"];
         let mut command = place.command(arguments);
@@ -374,13 +376,8 @@ fn f01_deaths_while_a_file_is_replaced() {
 #[test]
 fn f01_deaths_on_the_way_back_by_changes() {
     let place = place();
-    let (mut a, mut b) = (site(&place, "a"), site(&place, "b"));
-    a.start();
-    b.start();
-    a.sql("INSERT INTO item VALUES ('a', 1, 'then'), ('b', 2, 'then'), ('c', 3, 'then')");
-    settled(&[&a, &b]);
-    assert_eq!(snapshot(&place, &["create"]).code, Some(0));
-    let (point, then) = (stands(&a), a.dump());
+    let (a, b, point, then) =
+        two_with_a_past(&place, "INSERT INTO item VALUES ('a', 1, 'then'), ('b', 2, 'then'), ('c', 3, 'then')");
     for (turn, (at, comes)) in [("reverting:1", false), ("reverted:1", true)].into_iter().enumerate() {
         b.sql(&format!(
             "DELETE FROM item WHERE id = 'a'; UPDATE item SET v = {turn} + 50; INSERT INTO item VALUES ('d', 4, 'new')"

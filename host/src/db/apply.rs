@@ -3,7 +3,6 @@
 use super::obstacle::{Obstacle, ObstacleKind};
 use super::own::{meta, set_meta};
 use super::recent::{Keys, Recalled};
-use super::seal::has_marks;
 use super::trial::Next;
 use super::unit::Unit;
 use super::{Database, Doing as _, Error, outbox};
@@ -117,12 +116,10 @@ impl Database {
     /// compared with the log.
     pub(super) fn unsealed(&self) -> Result<Stop, Error> {
         let mut stop = Stop::Unsealed;
-        for tracked in self.tables.iter().filter(|tracked| tracked.captured) {
-            if has_marks(&self.conn, tracked)? {
-                match self.attachments.obstacle(&tracked.table.name).filter(|_| self.is_held(tracked)) {
-                    Some(obstacle) => stop = Stop::Blocked(obstacle.into()),
-                    None => return Ok(Stop::Unsealed),
-                }
+        for tracked in self.marked_tables()?.into_iter().filter_map(|index| self.tables.get(index)) {
+            match self.attachments.obstacle(&tracked.table.name).filter(|_| self.is_held(tracked)) {
+                Some(obstacle) => stop = Stop::Blocked(obstacle.into()),
+                None => return Ok(Stop::Unsealed),
             }
         }
         Ok(stop)

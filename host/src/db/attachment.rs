@@ -199,8 +199,13 @@ impl Database {
 
     /// Whether every table that was captured is still there, and none has triggers that should have none.
     pub(super) fn is_settled(&self) -> bool {
+        let names = self.tables.iter().map(|tracked| &tracked.table.name);
+        let there: BTreeSet<String> = names
+            .chain(self.refused.iter().map(|refused| &refused.table))
+            .map(|name| name.to_ascii_lowercase())
+            .collect();
         let vanished =
-            |(table, (state, _)): (&String, &(State, String))| *state != State::Gone && !self.is_there(table);
+            |(table, (state, _)): (&String, &(State, String))| *state != State::Gone && !there.contains(table);
         self.tables.iter().all(|tracked| {
             !tracked.captured
                 || matches!(self.attachments.state(&tracked.table.name), Some(state) if state != State::Gone)

@@ -183,6 +183,7 @@ impl Database {
                 table,
             });
         }
+        self.marked = marked(&self.tables);
         let tables: Vec<Table> = self.tables.iter().map(|tracked| tracked.table.clone()).collect();
         self.hasher.configure(&tables)?;
         self.configure_policies()
@@ -199,8 +200,25 @@ impl Database {
     }
 }
 
+/// As many terms as SQLite surely takes in one statement.
+const TABLES_AT_ONCE: usize = 100;
+
+/// What gives the places of the captured tables that have marks. One statement speaks of many tables: the application waits
+/// while they are looked at.
+fn marked(tables: &[Tracked]) -> Vec<String> {
+    let captured: Vec<String> = tables
+        .iter()
+        .enumerate()
+        .filter(|(_, tracked)| tracked.captured)
+        .map(|(index, tracked)| format!("SELECT {index} WHERE EXISTS ({})", tracked.has_marks))
+        .collect();
+    captured.chunks(TABLES_AT_ONCE).map(|tables| tables.join(" UNION ALL ")).collect()
+}
+
 fn schema_version(conn: &Connection) -> Result<i64, Error> {
-    conn.query_row("PRAGMA main.schema_version", [], |row| row.get(0)).doing("read the schema's version")
+    conn.prepare_cached("PRAGMA main.schema_version")
+        .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
+        .doing("read the schema's version")
 }
 
 /// The statements of the host's triggers that are in place.

@@ -1,5 +1,6 @@
 //! How a database comes to belong to a cluster, and stays apart from others.
 
+use super::catalog::Tracked;
 use super::drain::LOGGED;
 use super::harmonylite::forget_adoption;
 use super::ledger::Ledger;
@@ -170,12 +171,13 @@ impl Database {
     /// # Errors
     /// When SQLite refuses; nothing has changed then.
     pub fn finish_founding(&mut self) -> Result<(), Error> {
-        let scans: bool = self
-            .conn
-            .query_row(concat!("SELECT EXISTS (SELECT 1 FROM ", ours!("scan"), ")"), [], |row| row.get(0))
-            .doing("look for scans")?;
-        let unrouted = self.tables.iter().any(|tracked| !tracked.captured);
-        if scans || unrouted || !identity::founding(&self.conn)? || self.is_dirty()? {
+        let is_unrouted = |tracked: &Tracked| !tracked.captured;
+        // It is asked all the time, and nearly always nobody founds anything.
+        if !identity::founding(&self.conn)?
+            || self.tables.iter().any(is_unrouted)
+            || self.is_scanning()?
+            || self.is_dirty()?
+        {
             return Ok(());
         }
         self.transaction(|db| {

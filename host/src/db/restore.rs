@@ -137,7 +137,7 @@ impl Database {
     }
 
     /// Whether rows that were there before are still to be marked.
-    fn is_scanning(&self) -> Result<bool, Error> {
+    pub(super) fn is_scanning(&self) -> Result<bool, Error> {
         let scans = concat!("SELECT EXISTS (SELECT 1 FROM ", ours!("scan"), ")");
         self.conn.query_row(scans, [], |row| row.get(0)).doing("look for rows that are not sealed")
     }

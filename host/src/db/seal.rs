@@ -13,7 +13,7 @@ use super::shadows::Shadow;
 use super::stamp::Stamps;
 use super::unique::key_values;
 use super::unit::whole_row;
-use super::values::{owned, values};
+use super::values::{owned, size, values};
 use super::{Database, Doing as _, Error, SEAL_BYTES_MAX, outbox};
 use crate::log::Shard;
 use antiphon_core::capture::{change_log, op, reads_rows};
@@ -62,18 +62,34 @@ impl Seen {
     }
 }
 
+const LOOKING: &str = "look for marks";
+
 impl Database {
     /// Whether any replicated table has marks.
     ///
     /// # Errors
     /// When SQLite can't tell.
     pub fn is_dirty(&self) -> Result<bool, Error> {
-        for tracked in self.tables.iter().filter(|tracked| tracked.captured) {
-            if has_marks(&self.conn, tracked)? {
+        for marked in &self.marked {
+            let found = self.conn.prepare_cached(marked).and_then(|mut statement| statement.exists([]));
+            if found.doing(LOOKING)? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// The places of the tables that have marks.
+    pub(super) fn marked_tables(&self) -> Result<Vec<usize>, Error> {
+        let mut found = Vec::new();
+        for marked in &self.marked {
+            let mut statement = self.conn.prepare_cached(marked).doing(LOOKING)?;
+            let mut rows = statement.query([]).doing(LOOKING)?;
+            while let Some(row) = rows.next().doing(LOOKING)? {
+                found.push(size(row, 0).doing(LOOKING)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Seals one piece in a transaction of its own; says whether marks are left.
@@ -115,9 +131,9 @@ impl Database {
         let mut room = Room { changes: self.options.changes_max, bytes: SEAL_BYTES_MAX };
         let mut shards: BTreeMap<Shard, Vec<(usize, Taken)>> = BTreeMap::new();
         let mut more = false;
-        for index in 0..self.tables.len() {
+        for index in self.marked_tables()? {
             if room.changes == 0 || room.bytes == 0 {
-                more = more || self.has_marks_from(index)?;
+                more = true;
                 break;
             }
             let Some((taken, left)) = self.take(index, &mut room)? else { continue };
@@ -144,22 +160,10 @@ impl Database {
         Ok(more)
     }
 
-    fn has_marks_from(&self, first: usize) -> Result<bool, Error> {
-        for tracked in self.tables.iter().skip(first).filter(|tracked| tracked.captured) {
-            if has_marks(&self.conn, tracked)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Takes the oldest marks of one table, and the rows they speak of as they stand; says whether marks are left.
     fn take(&mut self, index: usize, room: &mut Room) -> Result<Option<(Taken, bool)>, Error> {
         const SEALING: &str = "read the changed rows";
-        let Some(tracked) = self.tables.get(index).filter(|tracked| tracked.captured) else { return Ok(None) };
-        if !has_marks(&self.conn, tracked)? {
-            return Ok(None);
-        }
+        let Some(tracked) = self.tables.get(index) else { return Ok(None) };
         let name = &tracked.table.name;
         if self.is_held(tracked) || (tracked.table.resolved && self.is_scanned(name)?) {
             // A row that is not marked yet is not in the log, and no change may count as made upon it. Nor is a row that
@@ -540,5 +544,5 @@ impl<'a> Before<'a> {
 }
 
 pub(super) fn has_marks(conn: &rusqlite::Connection, tracked: &Tracked) -> Result<bool, Error> {
-    conn.prepare_cached(&tracked.has_marks).and_then(|mut statement| statement.exists([])).doing("look for marks")
+    conn.prepare_cached(&tracked.has_marks).and_then(|mut statement| statement.exists([])).doing(LOOKING)
 }
