@@ -76,6 +76,16 @@ fn on(place: &Place, disk: &Path) -> Site {
     site
 }
 
+/// One whose database lies there and one whose does not, which know each other.
+fn two(place: &Place, disk: &Path) -> (Site, Site) {
+    let (mut a, mut b) = (on(place, disk), place.site("b", TABLE));
+    a.start();
+    b.start();
+    a.sql(OF_A);
+    eventually("they know each other", || b.one("SELECT count(*) FROM n") == "1");
+    (a, b)
+}
+
 impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).output();
@@ -90,12 +100,7 @@ fn c115_a_full_disk_is_waited_for() {
         println!("skipped: this user may not mount");
         return;
     };
-    let mut a = on(&place, &disk.0);
-    let mut b = place.site("b", TABLE);
-    a.start();
-    b.start();
-    a.sql("INSERT INTO n VALUES (1, 0)");
-    eventually("they know each other", || b.one("SELECT count(*) FROM n") == "1");
+    let (mut a, b) = two(&place, &disk.0);
     let filler = disk.0.join("filler");
     std::fs::write(&filler, vec![0; 32 << 20]).unwrap_err();
     // The application's own write fails by SQLite's own reason, or fits the WAL; either way nothing else does.
@@ -162,12 +167,7 @@ fn c115_a_disk_without_inodes() {
         println!("skipped: this user may not mount");
         return;
     };
-    let mut a = on(&place, &disk.0);
-    let mut b = place.site("b", TABLE);
-    a.start();
-    b.start();
-    a.sql("INSERT INTO n VALUES (1, 0)");
-    eventually("they know each other", || b.one("SELECT count(*) FROM n") == "1");
+    let (mut a, b) = two(&place, &disk.0);
     // As many as there are, for fewer are refused.
     let inodes = Command::new("stat").args(["-f", "-c", "%c %d"]).arg(&disk.0).output().unwrap();
     let inodes = String::from_utf8(inodes.stdout).unwrap();
