@@ -117,12 +117,12 @@ impl Managed {
         std::fs::set_permissions(&folder, Permissions::from_mode(0o700)).map_err(unwritable)?;
         let name = settings::name(&folder).map_err(unwritable)?;
         self.warn();
-        self.write(&folder, &name, &self.bind_address).map_err(unwritable)?;
+        let secrets = self.write(&folder, &name, &self.bind_address).map_err(unwritable)?;
         for old in ports_files(&folder) {
             std::fs::remove_file(old).map_err(unwritable)?;
         }
         let running = Arc::new(Running::default());
-        let starts = Starts { program, folder: folder.clone() };
+        let starts = Starts { program, folder: folder.clone(), secrets };
         let keeper = {
             let running = Arc::clone(&running);
             // One thread for the server's whole life: the kernel ends the server with the thread that started it.
@@ -146,8 +146,11 @@ impl Managed {
         Ok(server)
     }
 
-    fn write(&self, folder: &Path, name: &str, listen: &str) -> std::io::Result<()> {
-        write_private(&folder.join("server.conf"), &settings::text(self, folder, name, listen))
+    /// Writes the server's configuration; gives the variables that it takes secrets from.
+    fn write(&self, folder: &Path, name: &str, listen: &str) -> std::io::Result<Vec<(String, String)>> {
+        let written = settings::write(self, folder, name, listen);
+        write_private(&folder.join("server.conf"), &written.text)?;
+        Ok(written.secrets)
     }
 
     /// The program, by its path or on the path.
@@ -211,6 +214,7 @@ fn ports_files(folder: &Path) -> Vec<PathBuf> {
 struct Starts {
     program: PathBuf,
     folder: PathBuf,
+    secrets: Vec<(String, String)>,
 }
 
 impl Starts {
@@ -249,6 +253,7 @@ impl Starts {
             .arg(&self.program)
             .arg("-c")
             .arg(self.folder.join("server.conf"))
+            .envs(self.secrets.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(said.try_clone()?)
             .stderr(said)

@@ -35,7 +35,7 @@ impl Cluster {
 
 fn start(site: &mut Site) {
     site.spawn();
-    site.wait_for_words("  log      nats://127.0.0.1:");
+    site.wait_for_words("  log      nats://");
 }
 
 fn count(site: &Site) -> String {

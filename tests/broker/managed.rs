@@ -147,11 +147,12 @@ fn the_users_own_configuration_counts() {
 #[test]
 fn x09_a_login_is_asked_for_if_one_is_set() {
     let place = place();
-    let login = "user_name = 'bob'\nuser_password = 'pa\"ss'";
-    let mut a = site(&place, "a", "", &own(login));
+    let name = "user_name = 'bob'";
+    let with_password = |site: Site| site.with("ANTIPHON_NATS__USER_PASSWORD", "canary-pa\"ss");
+    let mut a = with_password(site(&place, "a", "", &own(name)));
     start(&mut a);
     let url = address(&a);
-    let mut b = site(&place, "b", "", &format!("urls = ['{url}']\n{login}"));
+    let mut b = with_password(site(&place, "b", "", &format!("urls = ['{url}']\n{name}")));
     start(&mut b);
     replicates(&a, &b, 1);
     let mut c = site(&place, "c", "", &format!("urls = ['{url}']"));

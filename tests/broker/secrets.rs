@@ -2,8 +2,9 @@
 //! of log lines, and then all that was said, served, listed and written is searched.
 
 use super::site::{TABLE, place, start};
-use antiphon_harness::http::{Receiver, get};
-use antiphon_harness::{Answer, Broker, DavServer, Faulty, Place, S3Server, Site, Sshd, eventually};
+use antiphon_harness::health::at;
+use antiphon_harness::http::{Receiver, get, news};
+use antiphon_harness::{Answer, Broker, DavServer, Faulty, Place, S3Server, Site, Sshd, eventually, planted};
 use nkeys::KeyPair;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -54,9 +55,12 @@ impl Found {
     /// All that a node serves.
     fn served(&mut self, site: &Site) {
         let said = site.said();
-        let served = said.lines().filter(|line| ["  page ", "  metrics "].iter().any(|what| line.starts_with(what)));
-        for address in served.filter_map(|line| line.split_once("http://")?.1.split('/').next()) {
-            let at = address.parse().unwrap();
+        // One that waits for its log serves nothing yet.
+        for what in ["page", "metrics"].into_iter().filter(|what| said.contains(&format!("\n  {what} "))) {
+            let at = at(site, what);
+            if what == "page" {
+                self.add("news of a node", news(at));
+            }
             for path in ["/", "/health", "/livez", "/readyz", "/metrics", "/nothing"] {
                 self.add(format!("{path} of a node"), get(at, path).body);
             }
@@ -136,30 +140,32 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
     let place = place();
     let (mut s3, mut dav) = (S3Server::start(), DavServer::start());
     let mut sshd = Sshd::with("Subsystem sftp internal-sftp");
-    let key = sshd.make_key("protected", "ed25519", "canary-Passphrase-11");
+    let key = sshd.make_key("protected", "ed25519", planted::named("ANTIPHON_SNAPSHOT__SFTP__PASSPHRASE"));
     sshd.authorize(&[&key]);
     let (user, other) = (KeyPair::new_user(), KeyPair::new_user());
     let (seed, creds_seed) = (user.seed().unwrap(), other.seed().unwrap());
-    let planted: Vec<Planted> = vec![
-        ("the password of NATS", "canary-Nats-Password-1".into()),
-        ("a password in an address", "canary-Url-Password-2".into()),
-        ("a token of NATS", "canary-Nats-Token-3".into()),
+    let [nats, address, token, session, bearer, sftp, passphrase, hook_token, hook_bearer, plugin] = [
+        "PASSWORD_OF_NATS",
+        "LOGIN_IN_AN_ADDRESS",
+        "TOKEN_OF_NATS",
+        "ANTIPHON_SNAPSHOT__S3__SESSION_TOKEN",
+        "BEARER_OF_WEBDAV",
+        "ANTIPHON_SNAPSHOT__SFTP__PASSWORD",
+        "ANTIPHON_SNAPSHOT__SFTP__PASSPHRASE",
+        "TOKEN_OF_A_WEBHOOK",
+        "BEARER_OF_A_WEBHOOK",
+        "SECRET_OF_A_PLUGIN",
+    ]
+    .map(planted::named);
+    let mut secrets: Vec<Planted> = planted::all().map(|(name, value)| (name, value.to_owned())).collect();
+    secrets.extend([
         ("an NKey seed", seed.clone()),
         ("the seed of a file of credentials", creds_seed.clone()),
-        ("the secret of S3", S3Server::SECRET.into()),
-        ("a token of a session with S3", "canary-Session-Token-7".into()),
-        ("the password of WebDAV", DavServer::SECRET.into()),
-        ("the same, in an address", "right-p%40ss-word".into()),
-        ("a bearer of WebDAV", "canary-Dav-Bearer-9".into()),
-        ("the password of SFTP", "canary-Sftp-Password-10".into()),
-        ("a passphrase", "canary-Passphrase-11".into()),
-        ("a token in a webhook's address", "canary-Hook-Token-12".into()),
-        ("the bearer of a webhook", "canary-Hook-Bearer-13".into()),
-        ("a secret of a plugin", "canary-Plugin-Secret-14".into()),
-        ("what was written where no secret belongs", "canary-Misplaced-15".into()),
-    ];
-    let nats_password = secret(&place, "nats", "canary-Nats-Password-1\n");
-    let session = secret(&place, "session", "canary-Session-Token-7");
+        ("the password of WebDAV, in an address", DavServer::SECRET.replace('@', "%40")),
+        ("what was written where no secret belongs", "canary-misplaced".into()),
+    ]);
+    let nats_password = secret(&place, "nats", &format!("{nats}\n"));
+    let session_file = secret(&place, "session", session);
     let seed_file = secret(&place, "seed", &seed);
     let creds = secret(
         &place,
@@ -169,30 +175,30 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
         ),
     );
     let users = format!(
-        "authorization {{ users: [ {{ user: ada, password: \"canary-Nats-Password-1\" }}, {{ user: bob, password: \"canary-Url-Password-2\" }}, {{ nkey: {} }} ] }}",
+        "authorization {{ users: [ {{ user: ada, password: \"{nats}\" }}, {{ user: bob, password: \"{address}\" }}, {{ nkey: {} }} ] }}",
         user.public_key()
     );
     let mut broker = Broker::with(&users);
-    let by_token = Broker::with("authorization { token: \"canary-Nats-Token-3\" }");
+    let by_token = Broker::with(&format!("authorization {{ token: \"{token}\" }}"));
     let hook = Receiver::new();
     hook.fail(3);
 
     // Each node has all of them in its configuration, and uses some.
-    let mut configurations = vec![nats_password.clone(), session.clone(), seed_file.clone(), creds.clone()];
+    let mut configurations = vec![nats_password.clone(), session_file.clone(), seed_file.clone(), creds.clone()];
     let mut configure = |name: &str, nats: &str, store: &str| {
         let text = format!(
             "db_path = '{name}.db'\n[logging]\nlevel = 'trace'\nformat = '{}'\n\
              [health_check]\nenable = true\nbind = '127.0.0.1:0'\nlog_grace = 1000\n[prometheus]\nenable = true\nbind = '127.0.0.1:0'\n\
-             [alerts]\nwebhook = '{}'\ntoken = 'canary-Hook-Bearer-13'\n\
+             [alerts]\nwebhook = '{}'\ntoken = '{hook_bearer}'\n\
              [nats]\nreconnect_wait_seconds = 1\n{nats}\n\
-             [plugin.mine]\nsource = 'builtin:fnv'\nsettings = {{ api_secret = 'canary-Plugin-Secret-14' }}\n\
+             [plugin.mine]\nsource = 'builtin:fnv'\nsettings = {{ api_secret = '{plugin}' }}\n\
              [snapshot]\nstore = '{store}'\nleader_ttl = 1500\n\
              [snapshot.s3]\nendpoint = '127.0.0.1:{}'\nbucket = 'bucket'\npath = '{name}'\naccess_key = '{}'\nsecret = '${{env:THE_S3_SECRET}}'\n\
              [snapshot.webdav]\nurl = '{}'\n\
-             [snapshot.sftp]\nurl = 'sftp://{}:canary-Sftp-Password-10@127.0.0.1:{}{}'\nkey_file = {key:?}\n\
-             passphrase = 'canary-Passphrase-11'\nknown_hosts = {:?}\n",
+             [snapshot.sftp]\nurl = 'sftp://{}:{sftp}@127.0.0.1:{}{}'\nkey_file = {key:?}\n\
+             passphrase = '{passphrase}'\nknown_hosts = {:?}\n",
             if name == "a" { "json" } else { "console" },
-            hook.address("/hook/canary-Hook-Token-12"),
+            hook.address("/hook"),
             s3.port(),
             S3Server::KEY,
             dav.address(&format!("/{name}")),
@@ -212,14 +218,14 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
         nats_password.display()
     );
     let mut a = configure("a", &by_file, "s3");
-    let in_url = broker.url().replace("nats://", "nats://bob:canary-Url-Password-2@");
+    let in_url = broker.url().replace("nats://", &format!("nats://bob:{address}@"));
     let mut b = configure("b", "", "webdav").with("ANTIPHON_NATS__URLS", format!("['{in_url}']"));
     let mut c = configure("c", &format!("urls = ['{}']\nseed_file = {seed_file:?}", broker.url()), "sftp");
-    let token_url = by_token.url().replace("nats://", "nats://canary-Nats-Token-3@");
+    let token_url = by_token.url().replace("nats://", &format!("nats://{token}@"));
     let mut d = configure("d", &format!("urls = ['{token_url}']"), "file");
     let mut wrong = configure("wrong", &format!("urls = ['{}']\ncreds_file = {creds:?}", broker.url()), "s3");
-    wrong.set("ANTIPHON_SNAPSHOT__S3__SESSION_TOKEN", Some(format!("${{file:{}}}", session.display())));
-    wrong.set("ANTIPHON_SNAPSHOT__WEBDAV__TOKEN", Some("canary-Dav-Bearer-9"));
+    wrong.set("ANTIPHON_SNAPSHOT__S3__SESSION_TOKEN", Some(format!("${{file:{}}}", session_file.display())));
+    wrong.set("ANTIPHON_SNAPSHOT__WEBDAV__TOKEN", Some(bearer));
 
     // They work,
     let mut found = Found::default();
@@ -231,9 +237,8 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
     wrong.spawn();
     wrong.wait_for_words("no NATS server can be reached; waiting");
     let stranger = Faulty::start(|_| Answer::of(403, "no"));
-    let by_password = rustix::process::getuid()
-        .is_root()
-        .then(|| Sshd::with_password("canary-Sftp-Password-10", "AuthenticationMethods password"));
+    let by_password =
+        rustix::process::getuid().is_root().then(|| Sshd::with_password(sftp, "AuthenticationMethods password"));
     let mut logins = vec![
         (
             "session",
@@ -243,20 +248,14 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
                 stranger.port(),
                 S3Server::KEY,
                 S3Server::SECRET,
-                session.display()
+                session_file.display()
             ),
         ),
-        (
-            "bearer",
-            format!(
-                "store = 'webdav'\n[snapshot.webdav]\nurl = '{}/dav'\ntoken = 'canary-Dav-Bearer-9'",
-                stranger.url()
-            ),
-        ),
+        ("bearer", format!("store = 'webdav'\n[snapshot.webdav]\nurl = '{}/dav'\ntoken = '{bearer}'", stranger.url())),
     ];
     logins.extend(by_password.as_ref().map(|sshd| {
         let address = format!("127.0.0.1:{}{}", sshd.port(), place.path("on-sftp").display());
-        let url = format!("sftp://bob:canary-Sftp-Password-10@{address}");
+        let url = format!("sftp://bob:{sftp}@{address}");
         ("password", format!("store = 'sftp'\n[snapshot.sftp]\nurl = '{url}'\nknown_hosts = {:?}", sshd.known_hosts()))
     }));
     for (name, lines) in &logins {
@@ -270,8 +269,8 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
         }
     }
     let told = |header: &str, secret: &str| stranger.asked().iter().any(|asked| asked.header(header) == secret);
-    assert!(told("x-amz-security-token", "canary-Session-Token-7"), "{:?}", stranger.asked());
-    assert!(told("authorization", "Bearer canary-Dav-Bearer-9"), "{:?}", stranger.asked());
+    assert!(told("x-amz-security-token", session), "{:?}", stranger.asked());
+    assert!(told("authorization", &format!("Bearer {bearer}")), "{:?}", stranger.asked());
     found.processes();
     run_all(&mut found, &[("a", &a), ("b", &b), ("c", &c), ("d", &d)], true);
 
@@ -290,12 +289,12 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
     found.processes();
     run_all(&mut found, &[("a", &a), ("b", &b), ("c", &c), ("d", &d), ("wrong", &wrong)], false);
     let misplaced = [
-        "[snapshot.s3]\nsecret = ['canary-Misplaced-15']",
-        "[nats]\nuser_pasword = 'canary-Misplaced-15'",
-        "[nats]\nuser_password = { canary-Misplaced-15 = 1 }\nurls = 'nats://x:canary-Misplaced-15@h'",
-        "[snapshot.sftp]\nurl = 'sftp://x:canary-Misplaced-15@'",
-        "[alerts]\nwebhook = 'canary-Misplaced-15 is no address'",
-        "[nats]\nuser_password = 'canary-Misplaced-15",
+        "[snapshot.s3]\nsecret = ['canary-misplaced']",
+        "[nats]\nuser_pasword = 'canary-misplaced'",
+        "[nats]\nuser_password = { canary-misplaced = 1 }\nurls = 'nats://x:canary-misplaced@h'",
+        "[snapshot.sftp]\nurl = 'sftp://x:canary-misplaced@'",
+        "[alerts]\nwebhook = 'canary-misplaced is no address'",
+        "[nats]\nuser_password = 'canary-misplaced",
     ];
     for (at, lines) in misplaced.iter().enumerate() {
         let name = format!("misplaced-{at}.toml");
@@ -310,11 +309,15 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
     eventually("the webhook was told", || {
         hook.heads().iter().any(|head| {
             let head = head.to_ascii_lowercase();
-            head.starts_with("post /hook/canary-hook-token-12 ") && head.contains("bearer canary-hook-bearer-13")
+            head.starts_with(&format!("post /hook?token={hook_token} "))
+                && head.contains(&format!("bearer {hook_bearer}"))
         })
     });
 
     // and nothing of it is anywhere.
+    for told in hook.bodies() {
+        found.add("what the webhook was told", told.to_string());
+    }
     for mut site in [a, b, c, d] {
         site.term();
     }
@@ -322,5 +325,5 @@ fn x07_twelve_planted_secrets_are_nowhere_to_be_found() {
     found.files(&place.path(""), &configurations);
     found.files(&s3.bucket(), &[]);
     found.files(&dav.files(), &[]);
-    found.search(&planted);
+    found.search(&secrets);
 }

@@ -46,7 +46,7 @@ fn a_condition_is_told_once_and_taken_back() {
     let first = receiver.bodies().remove(0);
     assert!(first["what"].as_str().unwrap().contains("column `extra`"), "{first}");
     assert_eq!((first["node_id"].as_u64(), first["status"].as_str()), (Some(b.node()), Some("unhealthy")));
-    assert!(receiver.heads()[0].contains("POST /hooks/Canary1 ") && receiver.heads()[0].contains("Bearer Canary2"));
+    assert!(receiver.heads()[0].contains("POST /hooks/Canary1?") && receiver.heads()[0].contains("Bearer Canary2"));
 
     // It dies, and finds the same after its start.
     hide_and_seek(&b);

@@ -49,7 +49,7 @@ fn t13_a_name_that_is_a_folder_deletes_nothing() {
 #[test]
 fn x07_a_login_that_is_wrong_is_refused_and_not_shown() {
     let server = DavServer::start();
-    let wrong = server.address("/").replace("right-p%40ss-word", "wrong-hunter2");
+    let wrong = server.address("/").replace("canary-06-p%40ss-of-webdav", "wrong-hunter2");
     let error = store(&wrong, "").component.check().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Denied, "{error}");
     assert!(error.message.contains("does not know this login; see `login` and `secret`"), "{error}");

@@ -21,8 +21,21 @@ pub(super) fn name(folder: &Path) -> std::io::Result<String> {
     Ok(name)
 }
 
+/// A configuration, and the variables for the secrets that it speaks of: no file has them but the user's own.
+pub(super) struct Written {
+    pub(super) text: String,
+    pub(super) secrets: Vec<(String, String)>,
+}
+
 /// The whole configuration. What comes later has the last word, and the user's own comes last.
-pub(super) fn text(managed: &Managed, folder: &Path, name: &str, listen: &str) -> String {
+pub(super) fn write(managed: &Managed, folder: &Path, name: &str, listen: &str) -> Written {
+    let mut secrets = Vec::new();
+    // The server reads the value of a variable as it reads its file.
+    let mut secret = |value: &str| {
+        let name = format!("NATS_SECRET_{}", secrets.len());
+        secrets.push((name.clone(), quoted(value)));
+        format!("${name}")
+    };
     let mut text = String::from(
         "# Written by Antiphon at each start; what you want otherwise goes into a file of your own, `server_config`.\n",
     );
@@ -38,24 +51,25 @@ pub(super) fn text(managed: &Managed, folder: &Path, name: &str, listen: &str) -
     line(format!("log_file: {}", path("server.log")));
     line("logfile_size_limit: 16777216".to_owned());
     line(format!("jetstream {{ store_dir: {}, sync_interval: always }}", path("store")));
-    let login = |user: &(String, String)| {
-        format!("authorization {{ user: {}, password: {} }}", quoted(&user.0), quoted(&user.1))
-    };
-    if let Some(user) = &managed.user {
-        line(login(user));
+    let login = managed
+        .user
+        .as_ref()
+        .map(|(name, password)| format!("authorization {{ user: {}, password: {} }}", quoted(name), secret(password)));
+    if let Some(login) = &login {
+        line(login.clone());
     }
     if !managed.cluster_addr.is_empty() {
         let routes: Vec<String> = managed
             .cluster_peers
             .iter()
             .flat_map(|peer| routes(peer, managed.user.as_ref()))
-            .map(|url| quoted(&url))
+            .map(|url| if url.contains('@') { secret(&url) } else { quoted(&url) })
             .collect();
         line("cluster {".to_owned());
         line(format!("  name: {}", quoted("antiphon")));
         line(format!("  listen: {}", quoted(&managed.cluster_addr)));
-        if let Some(user) = &managed.user {
-            line(format!("  {}", login(user)));
+        if let Some(login) = login {
+            line(format!("  {login}"));
         }
         line(format!("  routes: [{}]", routes.join(", ")));
         line("}".to_owned());
@@ -63,7 +77,7 @@ pub(super) fn text(managed: &Managed, folder: &Path, name: &str, listen: &str) -
     if let Some(file) = &managed.server_config {
         line(format!("include {}", quoted(&included(folder, file))));
     }
-    text
+    Written { text, secrets }
 }
 
 /// A peer as the server writes routes. A name behind `dns://` stands for all addresses that it has.
@@ -159,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_own_has_the_last_word() {
+    fn x07_the_users_own_has_the_last_word_and_no_secret_is_in_it() {
         let folder = tempfile::tempdir().unwrap();
         let own = folder.path().join("own.conf");
         std::fs::write(&own, "debug: true\n").unwrap();
@@ -170,11 +184,13 @@ mod tests {
             cluster_peers: vec!["nats://127.0.0.1:4249".to_owned()],
             ..Managed::default()
         };
-        let text = text(&managed, folder.path(), "name", "127.0.0.1:-1");
+        let Written { text, secrets } = write(&managed, folder.path(), "name", "127.0.0.1:-1");
         let last = text.lines().last().unwrap();
         let way = last.strip_prefix("include \"").and_then(|rest| rest.strip_suffix('"')).unwrap();
         assert_eq!(folder.path().join(way).canonicalize().unwrap(), own.canonicalize().unwrap());
-        assert!(text.contains("authorization { user: \"b\\\"ob\", password: \"\\\\\" }"), "{text}");
-        assert!(text.contains("  routes: [\"nats-route://b%22ob:%5C@127.0.0.1:4249\"]"), "{text}");
+        assert!(text.contains("authorization { user: \"b\\\"ob\", password: $NATS_SECRET_0 }"), "{text}");
+        assert!(text.contains("  routes: [$NATS_SECRET_1]"), "{text}");
+        let secrets: Vec<&str> = secrets.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(secrets, ["\"\\\\\"", "\"nats-route://b%22ob:%5C@127.0.0.1:4249\""]);
     }
 }

@@ -1,5 +1,6 @@
 //! Real NATS servers of a test's own, on loopback: one, or three that keep copies for each other.
 
+use crate::planted;
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -11,6 +12,12 @@ use std::time::{Duration, Instant};
 /// How long a server may take to listen, and several to agree.
 const START: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
+/// Who logs in by the server's address.
+const LOGIN: &str = "ada";
+
+fn secret() -> &'static str {
+    planted::named("LOGIN_IN_AN_ADDRESS")
+}
 
 /// A server with JetStream, which syncs what it acknowledges. It ends with this object; what it stored ends with its folder.
 #[derive(Debug)]
@@ -28,7 +35,7 @@ impl Broker {
         Self::with("")
     }
 
-    /// Starts a server with these lines in its configuration.
+    /// Starts a server with these lines in its configuration. Unless they say who may log in, its address has a login.
     pub fn with(settings: &str) -> Self {
         let mut broker = Self::new(settings);
         broker.resume();
@@ -55,9 +62,14 @@ impl Broker {
         program()
     }
 
-    /// Where it listens.
+    /// Where it listens, as a configuration has it.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        let login = if self.has_own_login() { String::new() } else { format!("{LOGIN}:{}@", secret()) };
+        format!("nats://{login}127.0.0.1:{}", self.port)
+    }
+
+    fn has_own_login(&self) -> bool {
+        ["authorization", "accounts", "operator"].iter().any(|word| self.settings.contains(word))
     }
 
     /// The port it listens on, the same after each start.
@@ -119,11 +131,19 @@ impl Broker {
         let config = self.folder.path().join("server.conf");
         let Self { port, monitor, settings, .. } = self;
         let store = self.store();
+        // Who comes without a login, as through a proxy, is taken for the same.
+        let login = match self.has_own_login() {
+            true => String::new(),
+            false => format!(
+                "authorization {{ users: [ {{ user: {LOGIN}, password: \"{}\" }} ] }}\nno_auth_user: {LOGIN}",
+                secret()
+            ),
+        };
         std::fs::write(
             &config,
             format!(
                 "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
-                 jetstream {{ store_dir: {store:?}, sync_interval: always }}\n{settings}\n"
+                 jetstream {{ store_dir: {store:?}, sync_interval: always }}\n{login}\n{settings}\n"
             ),
         )
         .unwrap();
@@ -171,6 +191,7 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
+        planted::settle(planted::search(&self.store(), &[]));
     }
 }
 

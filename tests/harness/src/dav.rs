@@ -1,11 +1,13 @@
 //! A WebDAV server of a test's own: Apache with `mod_dav`, on loopback.
 
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::broker::free_port;
+use crate::planted;
 use crate::process::eventually;
 
 const MODULES: &str = "/usr/lib/apache2/modules";
@@ -23,7 +25,7 @@ impl DavServer {
     /// Who may log in.
     pub const LOGIN: &'static str = "bob";
     /// The password.
-    pub const SECRET: &'static str = "right-p@ss-word";
+    pub const SECRET: &'static str = "canary-06-p@ss-of-webdav";
 
     /// Starts a server.
     pub fn start() -> Self {
@@ -55,7 +57,7 @@ impl DavServer {
 
     /// The address of a folder with the login in it, as a configuration has it.
     pub fn address(&self, dir: &str) -> String {
-        format!("{}/?dir={dir}&login={}&secret=right-p%40ss-word", self.url(), Self::LOGIN)
+        format!("{}/?dir={dir}&login={}&secret={}", self.url(), Self::LOGIN, Self::SECRET.replace('@', "%40"))
     }
 
     /// Where its files lie.
@@ -97,14 +99,24 @@ impl DavServer {
 impl Drop for DavServer {
     fn drop(&mut self) {
         self.kill();
+        planted::settle(planted::search(&self.files(), &[]));
     }
 }
 
+/// A password as a file of users has it; nobody else sees it.
+pub(crate) fn hashed(method: &str, password: &str) -> String {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["passwd", method, "-stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let process = openssl.spawn();
+    let mut process =
+        process.unwrap_or_else(|error| panic!("openssl is missing; on Debian: apt-get install openssl: {error}"));
+    process.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+    let hashed = process.wait_with_output().unwrap();
+    String::from_utf8(hashed.stdout).unwrap().trim().to_owned()
+}
+
 fn users() -> String {
-    let hashed = Command::new("openssl").args(["passwd", "-apr1", DavServer::SECRET]).output();
-    let hashed =
-        hashed.unwrap_or_else(|error| panic!("openssl is missing; on Debian: apt-get install openssl: {error}"));
-    format!("{}:{}", DavServer::LOGIN, String::from_utf8(hashed.stdout).unwrap())
+    format!("{}:{}\n", DavServer::LOGIN, hashed("-apr1", DavServer::SECRET))
 }
 
 fn settings(folder: &Path, port: u16, certificate: Option<&(PathBuf, PathBuf)>) -> String {

@@ -1,5 +1,6 @@
 //! HTTP as spoken by hand: what a server answers, byte for byte, and a receiver that can be told to fail.
 
+use crate::planted;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -35,6 +36,7 @@ pub fn ask(at: SocketAddr, method: &str, path: &str, host: &str) -> Answer {
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = Vec::new();
     stream.read_to_end(&mut text).unwrap();
+    planted::look(&format!("the answer to {method} {path}"), "pages", &text);
     let text = String::from_utf8_lossy(&text).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
@@ -44,6 +46,22 @@ pub fn ask(at: SocketAddr, method: &str, path: &str, host: &str) -> Answer {
 /// Asks for a path.
 pub fn get(at: SocketAddr, path: &str) -> Answer {
     ask(at, "GET", path, &at.to_string())
+}
+
+/// The first of the news that a node sends as long as anybody listens.
+pub fn news(at: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(stream, "GET /events HTTP/1.1\r\nHost: {at}\r\n\r\n").unwrap();
+    let mut text = String::new();
+    let mut reader = BufReader::new(stream);
+    // The last minutes at first, and then the moment.
+    while text.matches("\ndata: ").count() < 2 || !text.ends_with("\n\n") {
+        let read = reader.read_line(&mut text).unwrap();
+        assert!(read > 0, "the news end with: {text}");
+    }
+    planted::look("news of a node", "pages", &text);
+    text
 }
 
 /// Who is told things by POST.
@@ -96,6 +114,7 @@ impl Receiver {
             let fails = self.fails.load(Ordering::Relaxed);
             let status = if fails > 0 { "500 Internal Server Error" } else { "204 No Content" };
             self.fails.store(fails.saturating_sub(1), Ordering::Relaxed);
+            planted::look("what a webhook was told", "alerts", &body);
             if fails == 0 {
                 self.got.lock().unwrap().push((head, String::from_utf8_lossy(&body).into_owned()));
             }
@@ -105,9 +124,9 @@ impl Receiver {
         }
     }
 
-    /// Where it is.
+    /// Where it is, with a secret in it.
     pub fn address(&self, path: &str) -> String {
-        format!("http://{}{path}", self.at)
+        format!("http://{}{path}?token={}", self.at, planted::named("TOKEN_OF_A_WEBHOOK"))
     }
 
     /// Fails at the next few.

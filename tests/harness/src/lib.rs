@@ -22,6 +22,7 @@ pub mod health;
 pub mod http;
 pub mod nested;
 mod node;
+pub mod planted;
 mod policies;
 mod process;
 mod proxy;

@@ -4,6 +4,7 @@
 //! A suite says which program to run with [`program!`](crate::program), for only a suite's own crate knows it.
 
 use crate::node::{dump, rows};
+use crate::planted;
 use antiphon_core::codec;
 use antiphon_core::entry::Entry;
 use rusqlite::{Connection, OpenFlags};
@@ -13,7 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Longest wait for something that takes milliseconds on a quiet machine.
@@ -46,7 +47,21 @@ macro_rules! program {
 #[derive(Clone, Debug)]
 pub struct Place {
     program: Program,
-    folder: Arc<tempfile::TempDir>,
+    folder: Arc<Folder>,
+}
+
+/// A folder, which is searched for planted secrets before it goes.
+#[derive(Debug)]
+struct Folder {
+    folder: tempfile::TempDir,
+    /// What a test wrote for the program to read, and may hold some.
+    given: Mutex<Vec<PathBuf>>,
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        planted::settle(planted::search(self.folder.path(), self.given.get_mut().unwrap()));
+    }
 }
 
 /// What a command said and how it ended.
@@ -72,17 +87,20 @@ impl Ended {
 
 impl Place {
     pub fn new(program: Program) -> Self {
-        Self { program, folder: Arc::new(tempfile::Builder::new().prefix("antiphon-test-").tempdir().unwrap()) }
+        planted::watch();
+        let folder = tempfile::Builder::new().prefix("antiphon-test-").tempdir().unwrap();
+        Self { program, folder: Arc::new(Folder { folder, given: Mutex::default() }) }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.folder.path().join(name)
     }
 
     pub fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
+        self.folder.given.lock().unwrap().push(path.clone());
         path
     }
 
@@ -129,8 +147,8 @@ impl Place {
     /// The program with these arguments, run in the folder.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(&self.program.executable);
-        command.args(arguments).current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
-        command.env("XDG_CACHE_HOME", &self.program.cache);
+        command.args(arguments).current_dir(self.path("")).env_clear().stdin(Stdio::null());
+        command.env("XDG_CACHE_HOME", &self.program.cache).envs(planted::all());
         command
     }
 
@@ -179,7 +197,10 @@ pub fn finish(command: &mut Command) -> Ended {
             child.wait().unwrap();
             panic!("it does not end; it said:\n{}", stderr.join().unwrap());
         };
-        Ended { code: code.code(), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+        let ended = Ended { code: code.code(), stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() };
+        let arguments: Vec<_> = command.get_args().collect();
+        planted::look("a command", "commands", format!("{arguments:?}{}{}", ended.stdout, ended.stderr));
+        ended
     })
 }
 

@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 
 use crate::broker::free_port;
+use crate::planted;
 
 /// What is special about a server.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +47,7 @@ impl S3Server {
     /// The name of the key it knows.
     pub const KEY: &'static str = "AKTESTKEY";
     /// The key itself.
-    pub const SECRET: &'static str = "s3cr3t-of-the-tests";
+    pub const SECRET: &'static str = "canary-04-secret-of-s3";
 
     /// Starts a server.
     pub fn start() -> Self {
@@ -129,6 +130,7 @@ impl S3Server {
 impl Drop for S3Server {
     fn drop(&mut self) {
         self.kill();
+        planted::settle(planted::search(&self.bucket(), &[]));
     }
 }
 

@@ -1,9 +1,11 @@
 //! A real OpenSSH server of a test's own, on loopback, for whoever runs the tests.
 
 use crate::broker::free_port;
+use crate::dav::hashed;
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -57,9 +59,17 @@ impl Sshd {
     /// Makes a key, and gives its file.
     pub fn make_key(&self, name: &str, kind: &str, passphrase: &str) -> PathBuf {
         let file = self.path(name);
-        let made =
-            Command::new("ssh-keygen").args(["-q", "-t", kind, "-N", passphrase, "-C", "", "-f"]).arg(&file).output();
-        let made = made.expect("cannot run ssh-keygen");
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-q", "-t", kind, "-C", "", "-f"]).arg(&file);
+        if passphrase.is_empty() {
+            command.args(["-N", ""]);
+        } else {
+            // It asks for it, as it does where nobody may see it.
+            let answers = self.write("answers", "#!/bin/sh\nprintf '%s\\n' \"$PASSPHRASE\"\n");
+            fs::set_permissions(&answers, fs::Permissions::from_mode(0o700)).unwrap();
+            command.env("SSH_ASKPASS", answers).env("SSH_ASKPASS_REQUIRE", "force").env("PASSPHRASE", passphrase);
+        }
+        let made = command.output().expect("cannot run ssh-keygen");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         file
     }
@@ -169,14 +179,10 @@ impl Sshd {
     }
 
     fn write_users(&self, password: &str) {
-        let mut openssl = Command::new("openssl");
-        openssl.args(["passwd", "-6", "-stdin"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = openssl.spawn().unwrap();
-        std::io::Write::write_all(&mut process.stdin.take().unwrap(), password.as_bytes()).unwrap();
-        let hash = String::from_utf8(process.wait_with_output().unwrap().stdout).unwrap();
+        let hash = hashed("-6", password);
         let users = ["bob:x:0:0::/tmp:/bin/sh", "root:x:0:0::/root:/bin/sh", "sshd:x:65534:65534::/:/bin/false"];
         self.write("passwd", &(users.join("\n") + "\n"));
-        self.write("shadow", &format!("bob:{}:19000:0:99999:7:::\nroot:*:19000:0:99999:7:::\n", hash.trim()));
+        self.write("shadow", &format!("bob:{}:19000:0:99999:7:::\nroot:*:19000:0:99999:7:::\n", hash));
     }
 
     /// Ends it at once, and every conversation with it.
