@@ -3,6 +3,8 @@
 //! [`Limits::findings`] looks at the vitals and finds what is wrong at this moment: values in, values out. [`Conditions`]
 //! remembers since when, so that what lasts a moment makes nobody unhealthy, and what comes and goes does not flicker.
 
+mod snapshots;
+
 use crate::alarm::OnFull;
 use crate::config::HealthCheck;
 use crate::vitals::{Phase, Vitals};
@@ -12,12 +14,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// So long a snapshot may be late beyond twice its interval, and so long a node may be without any.
-const SNAPSHOT_GRACE_MS: u64 = 10 * 60_000;
 /// What has been over for so long is over: within it, it has only paused.
 const CLEAR_MS: u64 = 10_000;
 /// So far clocks may differ: times in records say little beyond that.
 const CLOCK_OFF_MAX_MS: u64 = 60_000;
+/// When so much of its room is used, the log is nearly full.
+const LOG_USED_MAX: f64 = 0.8;
 /// With fewer files left than this, one can be too many.
 const FREE_FILES_MIN: u64 = 64;
 
@@ -265,6 +267,15 @@ impl Findings<'_> {
             );
             self.add("log", format!("the log is out of reach: {why}"), remedy, limits.log_grace);
         }
+        let fullest = vitals.log_used.iter().max_by(|(_, one), (_, other)| one.total_cmp(other));
+        if let Some((shard, used)) = fullest.filter(|(_, used)| **used >= LOG_USED_MAX) {
+            let what = format!("shard {shard} of the log has used {:.0} % of its room", used * 100.0);
+            let remedy = format!(
+                "raise `log_bytes_max` under `[replication_log]`, or see which node or snapshot it is kept for: `antiphon log \
+                 truncate {db} --dry-run`; once it is full nothing is sent any more, and what waits is kept"
+            );
+            self.now("log-room", what, remedy);
+        }
         let off = vitals.clock_ahead_ms;
         if off.unsigned_abs() > CLOCK_OFF_MAX_MS {
             let what = format!(
@@ -298,51 +309,6 @@ impl Findings<'_> {
             );
             let remedy = format!("they are kept and sent again; see what holds them up: `antiphon status {db}`");
             self.now("unsent", what, remedy);
-        }
-    }
-
-    fn snapshots(&mut self, limits: &Limits, vitals: &Vitals) {
-        let (db, now) = (self.db, vitals.at_ms);
-        let Some(survey) = &vitals.snapshots else { return };
-        if let Some(why) = &survey.error {
-            let remedy = format!("`antiphon storage check {}` says what it lacks", store(db));
-            self.add("storage", format!("the store of snapshots can't be listed: {why}"), remedy, self.log_grace);
-        }
-        // What was not looked at can't be late.
-        if survey.listed_ms == 0 {
-            return;
-        }
-        let up_ms = Duration::from_secs_f64(vitals.uptime_seconds.max(0.0)).as_millis();
-        let remedy = format!(
-            "see why in the log of the node that makes them (`Unable to save snapshot`), or make one now: `antiphon snapshot \
-             create {db}`"
-        );
-        match (survey.shots.first(), survey.interval_ms) {
-            (None, _) if up_ms > u128::from(SNAPSHOT_GRACE_MS) => {
-                self.now("snapshot-late", "there is no snapshot", remedy);
-            }
-            (Some(newest), Some(interval)) => {
-                // As of when the store was listed: one may have been made since.
-                let age = survey.listed_ms.saturating_sub(newest.created_ms);
-                if age > interval.saturating_mul(2).saturating_add(SNAPSHOT_GRACE_MS.min(interval)) {
-                    let what = format!(
-                        "the newest snapshot is {} seconds old, and one is to be made every {}",
-                        age / 1000,
-                        interval / 1000
-                    );
-                    self.now("snapshot-late", what, remedy);
-                }
-            }
-            _ => {}
-        }
-        let within = u64::try_from(limits.snapshot_verified_within.as_millis()).unwrap_or(u64::MAX);
-        if within > 0 && survey.count > 0 && now.saturating_sub(survey.verified_ms) > within {
-            let what = match survey.verified_ms {
-                0 => "no snapshot was found whole by `antiphon snapshot verify`".to_owned(),
-                at => format!("it is {} seconds since a snapshot was found whole", now.saturating_sub(at) / 1000),
-            };
-            let remedy = format!("`antiphon snapshot verify {} --level restore`, best once a night", store(db));
-            self.now("snapshot-unverified", what, remedy);
         }
     }
 }
@@ -408,9 +374,8 @@ impl Conditions {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::snapshot::{Shot, Survey};
     use crate::status::{Behind, ShardStatus, Trouble};
     use crate::vitals::{Files, Process};
 
@@ -420,7 +385,7 @@ mod tests {
         limits
     }
 
-    fn well() -> Vitals {
+    pub(super) fn well() -> Vitals {
         Vitals {
             at_ms: 1_000_000_000,
             phase: Phase::Running,
@@ -435,7 +400,7 @@ mod tests {
         }
     }
 
-    fn names(change: impl FnOnce(&mut Vitals)) -> Vec<String> {
+    pub(super) fn names(change: impl FnOnce(&mut Vitals)) -> Vec<String> {
         let mut vitals = well();
         change(&mut vitals);
         limits().findings(&vitals).into_iter().map(|found| found.name).collect()
@@ -443,19 +408,6 @@ mod tests {
 
     fn trouble(vitals: &mut Vitals, part: &str, paused: bool) {
         vitals.status.troubles.insert(part.to_owned(), Trouble { paused, reason: "no".to_owned(), seconds: 1.0 });
-    }
-
-    fn survey(newest_ms_ago: u64, verified_ms_ago: Option<u64>) -> Survey {
-        let now = well().at_ms;
-        Survey {
-            running: true,
-            interval_ms: Some(3_600_000),
-            listed_ms: now,
-            count: 1,
-            shots: vec![Shot { created_ms: now - newest_ms_ago, ..Shot::default() }],
-            verified_ms: verified_ms_ago.map_or(0, |ago| now - ago),
-            ..Survey::default()
-        }
     }
 
     #[test]
@@ -487,26 +439,8 @@ mod tests {
         };
         assert_eq!(names(|vitals| behind(vitals, 61.0)), ["behind"]);
         assert_eq!(names(|vitals| behind(vitals, 59.0)), none);
-    }
-
-    #[test]
-    fn snapshots_are_late_missing_or_unverified() {
-        let none: [&str; 0] = [];
-        let hour = 3_600_000;
-        assert_eq!(names(|vitals| vitals.snapshots = Some(survey(hour, Some(0)))), none);
-        assert_eq!(names(|vitals| vitals.snapshots = Some(survey(3 * hour, Some(0)))), ["snapshot-late"]);
-        assert_eq!(names(|vitals| vitals.snapshots = Some(survey(hour, Some(2 * hour)))), ["snapshot-unverified"]);
-        assert_eq!(names(|vitals| vitals.snapshots = Some(survey(hour, None))), ["snapshot-unverified"]);
-        let empty = Survey { shots: Vec::new(), count: 0, ..survey(0, None) };
-        assert_eq!(names(|vitals| vitals.snapshots = Some(empty.clone())), ["snapshot-late"]);
-        let early = |vitals: &mut Vitals| {
-            (vitals.snapshots, vitals.uptime_seconds) = (Some(empty.clone()), 10.0);
-        };
-        assert_eq!(names(early), none, "the first one takes its time");
-        let by_count = Survey { interval_ms: None, ..survey(100 * hour, Some(0)) };
-        assert_eq!(names(|vitals| vitals.snapshots = Some(by_count)), none, "they don't go by time");
-        let unread = Survey { error: Some("no".to_owned()), listed_ms: 0, ..survey(0, None) };
-        assert_eq!(names(|vitals| vitals.snapshots = Some(unread)), ["storage"]);
+        assert_eq!(names(|vitals| vitals.log_used = BTreeMap::from([(1, 0.1), (2, 0.81)])), ["log-room"]);
+        assert_eq!(names(|vitals| vitals.log_used = BTreeMap::from([(1, 0.79)])), none);
     }
 
     fn finding(grace_ms: u64) -> Vec<Finding> {

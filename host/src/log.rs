@@ -204,6 +204,11 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// How far a shard reaches.
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error>;
 
+    /// The share of its room that a shard has used; nothing where nobody has to wait for want of room.
+    async fn used(&self, _shard: Shard) -> Result<Option<f64>, Error> {
+        Ok(None)
+    }
+
     /// Lets go of the oldest entries of a shard, up to a position; never of the newest one. Others keep their places, and
     /// origins their numbers. Whoever asks has to know that nobody needs them any more. If this ends in an error, some of
     /// them may be gone, and those are the oldest.

@@ -231,17 +231,56 @@ mod tests {
             for (at, _) in text.match_indices("harmonylite_") {
                 let rest = &text[at + "harmonylite_".len()..];
                 let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-                let found = TABLE.iter().any(|metric| match metric.kind {
+                let found = TABLE.iter().find(|metric| match metric.kind {
                     Kind::Histogram => {
                         ["_bucket", "_sum", "_count"].iter().any(|end| name == format!("{}{end}", metric.name))
                     }
                     _ => name == metric.name,
                 });
-                assert!(found, "`{name}` in {file} is not in the table");
+                let Some(metric) = found else { panic!("`{name}` in {file} is not in the table") };
+                for label in labels_after(&rest[name.len()..]) {
+                    let known = metric.labels.contains(&label) || label == "node_id";
+                    assert!(known, "`{label}` of `{name}` in {file} is not in the table");
+                }
                 asked += 1;
             }
             assert!(asked > 15, "{file}");
         }
+    }
+
+    /// The labels by which a metric is picked, if what follows its name picks any.
+    fn labels_after(rest: &str) -> Vec<&str> {
+        let picked = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(picked, _)| picked);
+        let names = picked.split(',').map(|pair| pair.split(['=', '!']).next().unwrap_or_default().trim());
+        names.filter(|name| !name.is_empty()).collect()
+    }
+
+    /// What a rule says of a label is said by the metrics it asks for.
+    #[test]
+    fn rules_speak_of_labels_that_are_there() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/monitoring/rules.yml");
+        let text = std::fs::read_to_string(file).unwrap();
+        let mut spoken = 0;
+        for rule in text.split("- alert: ").skip(1) {
+            let alert = rule.lines().next().unwrap_or_default();
+            for line in ["expr: ", "severity: ", "summary: "] {
+                assert!(rule.contains(line), "{alert} has no `{line}`");
+            }
+            let of_metrics: Vec<&str> = TABLE
+                .iter()
+                .filter(|metric| rule.contains(&format!("harmonylite_{}", metric.name)))
+                .flat_map(|metric| metric.labels)
+                .copied()
+                .collect();
+            for (at, mark) in rule.match_indices("$labels.") {
+                let rest = &rule[at + mark.len()..];
+                let label = rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap_or_default();
+                let known = of_metrics.contains(&label) || ["node_id", "instance"].contains(&label);
+                assert!(known, "`{label}` of {alert} is a label of none of its metrics");
+                spoken += 1;
+            }
+        }
+        assert!(spoken > 10);
     }
 
     #[test]

@@ -14,17 +14,25 @@ pub(crate) fn begin() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), ..getrlimit(Resource::Core) });
 }
 
-/// Refuses what everybody on this machine may write: it says which programs are run, or is one.
+/// Refuses what others on this machine may write: it says which programs are run, or is one.
 ///
 /// # Errors
-/// When everybody may.
+/// When others may.
 pub(crate) fn check_file(path: &Path, file: &Metadata) -> Result<(), Failure> {
-    if file.mode() & 0o002 == 0 {
-        return Ok(());
-    }
+    let Some((whom, whose)) = writers(file.mode(), file.uid(), file.gid()) else { return Ok(()) };
     let shown = path.display();
-    Err(Failure::config(format!("everybody on this machine may write to `{shown}`"))
-        .hint(format!("see that it says what you wrote, and then `chmod o-w {}`", crate::words::shell(path))))
+    Err(Failure::config(format!("{whom} may write to `{shown}`"))
+        .hint(format!("see that it says what you wrote, and then `chmod {whose}-w {}`", crate::words::shell(path))))
+}
+
+/// Who else may write to a file, and how `chmod` calls them. A group that has its user's number is his alone: there files
+/// are writable for it by habit.
+fn writers(mode: u32, owner: u32, group: u32) -> Option<(&'static str, char)> {
+    match mode {
+        _ if mode & 0o002 != 0 => Some(("everybody on this machine", 'o')),
+        _ if mode & 0o020 != 0 && group != owner => Some(("a group of users", 'g')),
+        _ => None,
+    }
 }
 
 /// Refuses a directory for our own files that others may write to, or that is somebody else's: what lies there would lead
@@ -67,9 +75,12 @@ mod tests {
         let set = |path: &Path, mode: u32| {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
         };
-        for (mode, fits) in [(0o600, true), (0o644, true), (0o664, true), (0o666, false), (0o602, false)] {
+        for (mode, fits) in [(0o600, true), (0o644, true), (0o666, false), (0o602, false)] {
             set(&file, mode);
             assert_eq!(check_file(&file, &file.metadata().unwrap()).is_ok(), fits, "{mode:o}");
+        }
+        for (mode, group, whose) in [(0o664, 7, None), (0o664, 8, Some('g')), (0o644, 8, None), (0o666, 7, Some('o'))] {
+            assert_eq!(writers(mode, 7, group).map(|(_, whose)| whose), whose, "{mode:o} {group}");
         }
         for (mode, fits) in [(0o700, true), (0o755, true), (0o770, false), (0o777, false), (0o1777, false)] {
             set(&directory, mode);

@@ -80,7 +80,7 @@ pub use rescue::{Image, Rescue};
 pub use rhythm::{Rhythm, Run, rhythms};
 pub use saved::{Checked, Level, check, repair_index};
 pub use shelf::Shelf;
-pub use survey::{Shot, Survey};
+pub use survey::{Scratch, Shot, Stretch, Survey};
 pub use travel::{Arrived, Plan, Travel, Wanted, cluster_of, is_sound};
 
 use crate::failure::{Failure, Kind};

@@ -16,7 +16,7 @@ pub(crate) use observer::Observer;
 
 use crate::alarm::OnFull;
 use crate::health::Health;
-use crate::snapshot::Survey;
+use crate::snapshot::{Stretch, Survey};
 use crate::status::Status;
 use antiphon_plugin::Used;
 use serde::Serialize;
@@ -63,8 +63,12 @@ pub struct Vitals {
     pub clashes: Vec<crate::status::Clashes>,
     /// Rows of tables, as far as they are known.
     pub rows: BTreeMap<String, Rows>,
+    /// The share of its room that each shard of the log has used, where it has a bound.
+    pub log_used: BTreeMap<u32, f64>,
     /// Snapshots; none if none are made.
     pub snapshots: Option<Survey>,
+    /// From when to when any point in time can be reached.
+    pub reachable: Vec<Stretch>,
     /// Snapshots that this node made, and those it could not make, since the start.
     pub saved: u64,
     /// See `saved`.

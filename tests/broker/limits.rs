@@ -1,6 +1,8 @@
 //! What a log may hold, and what other tools are told.
 
 use crate::site::{count, place, replicates, site, start};
+use antiphon_harness::health::{at, is_unwell, serving};
+use antiphon_harness::http::get;
 use antiphon_harness::{Broker, eventually, settled};
 use std::collections::BTreeMap;
 
@@ -15,13 +17,19 @@ fn a_full_log_blocks_and_loses_nothing() {
             broker.url()
         )
     };
-    let (mut a, mut b) = (site(&place, "a", "", &nats("2 MiB")), site(&place, "b", "", &nats("2 MiB")));
+    let (a, mut b) = (site(&place, "a", "", &nats("2 MiB")), site(&place, "b", "", &nats("2 MiB")));
+    let mut a = serving(a);
     start(&mut a);
     start(&mut b);
     for id in 1..=8 {
         a.sql(&format!("INSERT INTO t VALUES ({id}, randomblob(500000))"));
     }
     a.wait_for_words("`log_bytes_max` is reached");
+    // The next entry does not go in any more, so the last one may end well before the bound.
+    let what = is_unwell(&a, "log-room");
+    assert!(what.starts_with("shard 1 of the log has used ") && what.ends_with(" % of its room"), "{what}");
+    let metrics = get(at(&a, "metrics"), "/metrics").body;
+    assert!(metrics.contains("harmonylite_log_used_ratio{shard=\"1\""), "{metrics}");
     assert_ne!(count(&b), "8");
     a.term();
     b.term();

@@ -70,7 +70,16 @@ fn the_page_shows_how_a_node_is_and_what_to_do() {
     assert!(text(&mut browser, "tables").contains("left out"), "a table without a key is named");
     browser.until("document.getElementById('clashes').innerText.includes('last-write-wins')");
     browser.until("document.getElementById('plugins').innerText.includes('fnv')");
+    let digest = "[...document.querySelectorAll('#plugins code')].some(code => /^[0-9a-f]{64}$/.test(code.title))";
+    browser.until(digest);
+    browser.until(
+        "(() => { const [shard, position, end] = [...document.querySelectorAll('#shards td')].map(cell => cell.innerText); \
+         return shard === '1' && position === end && Number(position.replace(/\\D/g, '')) > 3 })()",
+    );
+    // Snapshots, and from when to when any moment can be gone back to.
     browser.until("document.querySelectorAll('#snapshots .line i').length > 0");
+    browser.until("document.querySelectorAll('#snapshots .line b').length > 0");
+    browser.until("/as of any moment from .* to /.test(document.querySelector('#snapshots .reach').innerText)");
     assert!(text(&mut browser, "wrong").starts_with("All is well"));
 
     // It is live: what is written now is seen without anybody's doing.
@@ -86,18 +95,30 @@ fn the_page_shows_how_a_node_is_and_what_to_do() {
     // By keyboard alone: the first stop leads to what matters, and the charts answer to the arrows.
     browser.press(Key::Tab);
     assert_eq!(browser.eval("document.activeElement.className"), "skip");
+    browser.press(Key::Enter);
+    browser.until("location.hash !== '' && document.querySelector(location.hash) !== null");
+    browser.until(
+        "(() => { const { top, bottom } = document.querySelector(location.hash).getBoundingClientRect(); \
+         return bottom > 0 && top < innerHeight })()",
+    );
     browser.press(Key::Tab);
     assert_eq!(browser.eval("document.activeElement.id"), "flow");
     browser.press(Key::ArrowLeft);
     browser.until("document.querySelector('#flow-key em') !== null");
     browser.eval("document.activeElement.blur()");
 
+    let fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
     for (name, width, height, dark) in
         [("desk-light", 1280, 900, false), ("desk-dark", 1280, 900, true), ("phone-light", 390, 844, false)]
     {
         browser.look(width, height, dark);
-        let fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth";
         browser.until(fits);
+        // The words and what is behind them are far apart, whichever of them is dark.
+        let bright = |of: &str| {
+            format!("getComputedStyle(document.body).{of}.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3")
+        };
+        let [paper, ink] = ["backgroundColor", "color"].map(|of| browser.eval(&bright(of)).as_f64().unwrap());
+        assert!(if dark { paper < 64.0 && ink > 160.0 } else { paper > 192.0 && ink < 96.0 }, "{name}: {paper} {ink}");
         take(&mut browser, &format!("page-{name}.png"));
     }
 
@@ -105,6 +126,7 @@ fn the_page_shows_how_a_node_is_and_what_to_do() {
     a.sql("ALTER TABLE orders ADD COLUMN price; INSERT INTO orders VALUES (1, 1, 'soup', 4)");
     browser.look(390, 844, true);
     browser.until("document.getElementById('pill').textContent === 'not well'");
+    browser.until(fits);
     let wrong = text(&mut browser, "wrong");
     let said = wrong.to_lowercase();
     assert!(said.contains("shard 1 is paused") && said.contains("antiphon status"), "{wrong}");

@@ -204,14 +204,16 @@ struct ShownMarks<'a> {
     pinned: bool,
     forgotten_ms: Option<u64>,
     verified_ms: Option<u64>,
+    damaged_ms: Option<u64>,
     archived_ms: Option<u64>,
 }
 
 impl<'a> ShownMarks<'a> {
     fn of(marks: &'a Marks) -> Self {
-        let Marks { note: Note { tags, pinned }, forgotten_ms, verified_ms, aged_ms } = marks;
-        let (forgotten_ms, verified_ms, archived_ms) = (*forgotten_ms, *verified_ms, *aged_ms);
-        Self { tags, pinned: *pinned, forgotten_ms, verified_ms, archived_ms }
+        let Marks { note: Note { tags, pinned }, forgotten_ms, verified_ms, damaged_ms, aged_ms } = marks;
+        let (forgotten_ms, archived_ms) = (*forgotten_ms, *aged_ms);
+        let (verified_ms, damaged_ms) = (*verified_ms, damaged_ms.filter(|_| marks.is_damaged()));
+        Self { tags, pinned: *pinned, forgotten_ms, verified_ms, damaged_ms, archived_ms }
     }
 
     /// As people read it, behind a line.
@@ -219,6 +221,9 @@ impl<'a> ShownMarks<'a> {
         let mut words: Vec<String> = self.tags.iter().map(|tag| format!("#{tag}")).collect();
         if self.pinned {
             words.push("pinned".to_owned());
+        }
+        if self.damaged_ms.is_some() {
+            words.push("damaged".to_owned());
         }
         if self.archived_ms.is_some() {
             words.push("archived".to_owned());

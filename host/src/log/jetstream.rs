@@ -149,6 +149,10 @@ impl Log for JetStream {
         self.stream(shard).bounds().await
     }
 
+    async fn used(&self, shard: Shard) -> Result<Option<f64>, Error> {
+        self.stream(shard).used().await
+    }
+
     async fn truncate(&self, shard: Shard, up_to: u64) -> Result<(), Error> {
         self.bucket.is_ours()?;
         self.stream(shard).truncate(up_to).await

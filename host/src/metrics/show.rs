@@ -62,6 +62,10 @@ pub fn show(metrics: &Metrics, vitals: &Vitals) {
     set(Id::Tables, figure(status.tables.len() as u64));
     set(Id::TablesRefused, figure(status.refused.len() as u64));
 
+    for (shard, used) in &vitals.log_used {
+        metrics.set(Id::LogUsed, &[&shard.to_string()], *used);
+    }
+
     flag(Id::Healthy, vitals.health.healthy);
     metrics.clear(Id::Condition);
     for reason in &vitals.health.reasons {
@@ -99,27 +103,43 @@ fn snapshots(metrics: &Metrics, vitals: &Vitals) {
     set(Id::SnapshotLoopRunning, f64::from(u8::from(survey.running)));
     set(Id::SnapshotLeader, f64::from(u8::from(survey.leader)));
     set(Id::Snapshots, figure(survey.count as u64));
-    if survey.verified_ms > 0 {
-        set(Id::SnapshotVerifiedAge, figure(vitals.at_ms.saturating_sub(survey.verified_ms)) / 1000.0);
-    }
-    if let Some(on_time) = survey.on_time {
-        set(Id::SnapshotOnTime, on_time);
-    }
+    set(Id::SnapshotsDamaged, figure(survey.damaged.len() as u64));
+    let ago = |at_ms: u64| figure(vitals.at_ms.saturating_sub(at_ms)) / 1000.0;
+    set(
+        Id::SnapshotVerifiedAge,
+        match survey.verified_ms {
+            0 if survey.count == 0 => 0.0,
+            0 => f64::INFINITY,
+            at_ms => ago(at_ms),
+        },
+    );
+    set(Id::SnapshotOnTime, survey.on_time.unwrap_or(f64::NAN));
     set(Id::ArchiveHoles, figure(survey.holes as u64));
     for (shard, to) in &survey.archived {
         // The end of the log was seen later than the end of the archive.
         let end = vitals.status.shards.iter().find(|of| of.shard == *shard).and_then(|of| of.end);
         if let Some(end) = end {
-            metrics.set(Id::ArchiveLag, &[&shard.to_string()], figure(end.saturating_sub(*to)));
+            let (shard_label, lag) = (shard.to_string(), end.saturating_sub(*to));
+            metrics.set(Id::ArchiveLag, &[&shard_label], figure(lag));
+            let last = survey.windows.get(shard).and_then(|windows| windows.last()).map(|window| window.to_ms);
+            let seconds = last.filter(|_| lag > 0).map_or(0.0, ago);
+            metrics.set(Id::ArchiveLagSeconds, &[&shard_label], seconds);
         }
     }
+    if let Some(scratch) = survey.scratch {
+        set(Id::SnapshotScratchNeeded, figure(scratch.needed));
+        set(Id::SnapshotScratchFree, figure(scratch.free));
+    }
     if let Some(newest) = survey.shots.first() {
-        set(Id::SnapshotAge, figure(vitals.at_ms.saturating_sub(newest.created_ms)) / 1000.0);
-        set(Id::SnapshotDuration, figure(newest.took_ms) / 1000.0);
-        set(Id::SnapshotSize, figure(newest.bytes));
-        set(Id::SnapshotStored, figure(newest.stored_bytes));
-        if newest.stored_bytes > 0 {
-            set(Id::SnapshotRatio, figure(newest.bytes) / figure(newest.stored_bytes));
+        metrics.set(Id::SnapshotAge, &["any"], ago(newest.created_ms));
+    }
+    if let Some(full) = &survey.full {
+        metrics.set(Id::SnapshotAge, &["full"], ago(full.created_ms));
+        set(Id::SnapshotDuration, figure(full.took_ms) / 1000.0);
+        set(Id::SnapshotSize, figure(full.bytes));
+        set(Id::SnapshotStored, figure(full.stored_bytes));
+        if full.stored_bytes > 0 {
+            set(Id::SnapshotRatio, figure(full.bytes) / figure(full.stored_bytes));
         }
     }
 }
@@ -128,7 +148,7 @@ fn snapshots(metrics: &Metrics, vitals: &Vitals) {
 mod tests {
     use super::*;
     use crate::health::{Health, Reason};
-    use crate::snapshot::{Shot, Survey};
+    use crate::snapshot::{Scratch, Shot, Survey, Window};
     use crate::status::{Behind, ShardStatus};
     use antiphon_plugin::Used;
 
@@ -141,8 +161,14 @@ mod tests {
         vitals.status.pending.marks = 4;
         let shot = Shot { created_ms: 40_000, bytes: 300, stored_bytes: 100, ..Shot::default() };
         let archived = std::collections::BTreeMap::from([(2, 6), (3, 1)]);
-        let survey = Survey { running: true, count: 1, shots: vec![shot], archived, holes: 2, ..Survey::default() };
-        vitals.snapshots = Some(Survey { on_time: Some(0.75), ..survey });
+        let step = Shot { created_ms: 90_000, ..Shot::default() };
+        let (shots, full) = (vec![step, shot.clone()], Some(shot));
+        let survey = Survey { running: true, count: 2, shots, full, archived, holes: 2, ..Survey::default() };
+        let window = Window { from_seq: 1, from_ms: 1_000, to_seq: 6, to_ms: 70_000 };
+        let windows = std::collections::BTreeMap::from([(2, vec![window])]);
+        let (damaged, scratch) = (vec!["one".to_owned()], Some(Scratch { needed: 5, free: 6 }));
+        vitals.snapshots = Some(Survey { windows, damaged, scratch, ..survey.clone() });
+        vitals.log_used = std::collections::BTreeMap::from([(2, 0.5)]);
         let plugin = Used { name: "fnv".to_owned(), kind: "hasher", calls: 2, ..Used::default() };
         vitals.plugins = vec![plugin.clone(), plugin];
         let reason = Reason { name: "log".to_owned(), ..Reason::default() };
@@ -154,11 +180,18 @@ mod tests {
             "lag_changes{shard=\"2\",node_id=\"1\"} 30",
             "lag_seconds{shard=\"2\",node_id=\"1\"} 1.5",
             "pending_publish{node_id=\"1\"} 4",
-            "snapshot_age_seconds{node_id=\"1\"} 60",
+            "snapshot_age_seconds{kind=\"full\",node_id=\"1\"} 60",
+            "snapshot_age_seconds{kind=\"any\",node_id=\"1\"} 10",
+            "snapshots_damaged{node_id=\"1\"} 1",
+            "snapshot_verified_age_seconds{node_id=\"1\"} inf",
+            "snapshot_scratch_needed_bytes{node_id=\"1\"} 5",
+            "snapshot_scratch_free_bytes{node_id=\"1\"} 6",
+            "log_used_ratio{shard=\"2\",node_id=\"1\"} 0.5",
             "snapshot_ratio{node_id=\"1\"} 3",
             "snapshot_loop_running{node_id=\"1\"} 1",
-            "snapshot_on_time_ratio{node_id=\"1\"} 0.75",
+            "snapshot_on_time_ratio{node_id=\"1\"} NaN",
             "archive_lag_entries{shard=\"2\",node_id=\"1\"} 4",
+            "archive_lag_seconds{shard=\"2\",node_id=\"1\"} 30",
             "archive_holes{node_id=\"1\"} 2",
             "plugin_calls{kind=\"hasher\",plugin=\"fnv\",node_id=\"1\"} 4",
             "condition{what=\"log\",node_id=\"1\"} 1",
@@ -168,7 +201,12 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
         vitals.health = Health { healthy: true, reasons: Vec::new() };
+        vitals.snapshots = Some(Survey { on_time: Some(0.75), verified_ms: 95_000, ..survey });
         show(&metrics, &vitals);
+        let text = metrics.text("", 1).unwrap();
+        for line in ["snapshot_on_time_ratio{node_id=\"1\"} 0.75", "snapshot_verified_age_seconds{node_id=\"1\"} 5"] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
         assert!(!metrics.text("", 1).unwrap().contains("condition{"), "what is over is gone");
     }
 }

@@ -158,26 +158,30 @@ table! {
     SnapshotsFailed = Counter "snapshots_failed";
     /// Snapshots in the store.
     Snapshots = Gauge "snapshots";
-    /// How old the newest snapshot is, whoever made it.
-    SnapshotAge = Gauge "snapshot_age_seconds";
-    /// How long the newest snapshot took.
+    /// How old the newest snapshot is, whoever made it. `kind` is `full`, of all rows, or `any`.
+    SnapshotAge = Gauge "snapshot_age_seconds" ["kind"];
+    /// How long the newest snapshot of all rows took.
     SnapshotDuration = Gauge "snapshot_duration_seconds";
-    /// Bytes of the newest snapshot's database.
+    /// Bytes of its database.
     SnapshotSize = Gauge "snapshot_size_bytes";
     /// Bytes of it in the store.
     SnapshotStored = Gauge "snapshot_stored_bytes";
     /// How many times smaller it is there.
     SnapshotRatio = Gauge "snapshot_ratio";
-    /// How long ago a snapshot was last found whole.
+    /// Snapshots that are not what was put there.
+    SnapshotsDamaged = Gauge "snapshots_damaged";
+    /// How long ago a snapshot was last found whole; `+Inf` if there are some and none was.
     SnapshotVerifiedAge = Gauge "snapshot_verified_age_seconds";
     /// 1 while the task that makes snapshots runs here.
     SnapshotLoopRunning = Gauge "snapshot_loop_running";
     /// 1 while it is this node that makes the snapshots nobody asked for.
     SnapshotLeader = Gauge "snapshot_leader";
-    /// The share of the newest snapshots due by time that came in time: 1 is all of them.
+    /// The share of the newest snapshots due by time that came in time: 1 is all of them; `NaN` if none was due.
     SnapshotOnTime = Gauge "snapshot_on_time_ratio";
     /// Entries of a shard that are not in the archive yet.
     ArchiveLag = Gauge "archive_lag_entries" ["shard"];
+    /// How long ago a shard was archived up to its end at that time; 0 while it is.
+    ArchiveLagSeconds = Gauge "archive_lag_seconds" ["shard"];
     /// Stretches of the log that were cut before they were archived: no point in them can be reached.
     ArchiveHoles = Gauge "archive_holes";
     /// Seconds of processor time that the last snapshot took that was made here, packing and storing.
@@ -186,6 +190,12 @@ table! {
     SnapshotJobScratch = Gauge "snapshot_job_scratch_bytes";
     /// Bytes that were stored of it.
     SnapshotJobStored = Gauge "snapshot_job_stored_bytes";
+    /// Bytes on the disk that the next snapshot takes while it is made, if this node makes it.
+    SnapshotScratchNeeded = Gauge "snapshot_scratch_needed_bytes";
+    /// Bytes that it may have there.
+    SnapshotScratchFree = Gauge "snapshot_scratch_free_bytes";
+    /// The share of its room that a shard of the log has used, where `log_bytes_max` bounds it: 1 is all of it.
+    LogUsed = Gauge "log_used_ratio" ["shard"];
     /// Times that the store of snapshots could not be listed.
     StorageErrors = Counter "storage_errors";
 

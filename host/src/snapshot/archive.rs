@@ -4,11 +4,13 @@
 //! another would not write again. What is told of the archive is told by a listing of names.
 
 use super::repo::Repo;
+use super::stored;
 use crate::failure::Failure;
 use crate::log::Placement;
 use antiphon_core::snapshot::layout::{Object, Segment, Term};
 use antiphon_core::snapshot::manifest::{Manifest, Position, Table};
 use antiphon_core::snapshot::reach::{self, Hole};
+use antiphon_core::store::ErrorKind;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,6 +73,25 @@ impl Archive {
             bases.retain(|at| at.seq >= floor);
         }
         bases
+    }
+
+    /// Which points of a shard can be reached from full snapshots that stand at these places.
+    pub(crate) fn windows(&self, epoch: u64, shard: u32, mut bases: Vec<Position>) -> Vec<Window> {
+        let segments = self.of(epoch, shard);
+        bases.retain(|at| at.epoch == epoch);
+        bases.sort_by_key(|at| at.seq);
+        let mut windows: Vec<Window> = Vec::new();
+        for at in bases {
+            if windows.last().is_some_and(|window| at.seq <= window.to_seq) {
+                continue;
+            }
+            let to_seq = reach::covered(at.seq, &segments, &[]);
+            let last = segments.iter().find(|segment| segment.last == to_seq && to_seq > at.seq);
+            let from_ms = at.time / 1_000_000;
+            let to_ms = last.map_or(from_ms, |segment| segment.to_ms);
+            windows.push(Window { from_seq: at.seq, from_ms, to_seq, to_ms });
+        }
+        windows
     }
 
     /// The highest term of a shard; 0 if there was none.
@@ -149,6 +170,20 @@ impl Repo<'_> {
         self.say(&Object::Hole { epoch, shard, first, last }, &text)
     }
 
+    /// When it was said that nobody has a stretch of the log any more, in milliseconds since 1970; 0 if that is not known.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub(super) fn noticed_ms(&self, epoch: u64, hole: Hole) -> Result<u64, Failure> {
+        let Hole { shard, first, last } = hole;
+        let name = self.name(&Object::Hole { epoch, shard, first, last })?;
+        match self.store().get(&name, None) {
+            Ok(text) => Ok(serde_json::from_slice::<Noticed>(&text).unwrap_or_default().noticed_ms),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(stored("cannot read of a hole in the archive", &error)),
+        }
+    }
+
     /// Says that a segment does not count any more, for the log lost what is in it.
     pub(super) fn avoid(&self, segment: &Segment) -> Result<(), Failure> {
         fault!("archive-void");
@@ -215,28 +250,13 @@ pub fn windows(repo: &Repo<'_>) -> Result<BTreeMap<u32, Reachable>, Failure> {
     let mut shards = BTreeMap::new();
     for (&shard, newest) in fulls.first().map(|full| &full.positions).into_iter().flatten() {
         let epoch = newest.epoch;
-        let (segments, holes) = (archive.of(epoch, shard), archive.holes_of(epoch, shard).collect());
         let mut bases: Vec<(&Position, &Manifest)> =
             fulls.iter().filter_map(|full| Some((full.positions.get(&shard)?, full))).collect();
         bases.retain(|(at, _)| at.epoch == epoch);
         bases.sort_by_key(|(at, _)| at.seq);
         let altered = bases.windows(2).filter_map(altered).collect();
-        let mut windows: Vec<Window> = Vec::new();
-        for (at, _) in bases {
-            if windows.last().is_some_and(|window| at.seq <= window.to_seq) {
-                continue;
-            }
-            let to_seq = reach::covered(at.seq, &segments, &[]);
-            let last = segments.iter().find(|segment| segment.last == to_seq && to_seq > at.seq);
-            let from_ms = at.time / 1_000_000;
-            windows.push(Window {
-                from_seq: at.seq,
-                from_ms,
-                to_seq,
-                to_ms: last.map_or(from_ms, |segment| segment.to_ms),
-            });
-        }
-        shards.insert(shard, Reachable { windows, holes, altered });
+        let windows = archive.windows(epoch, shard, bases.into_iter().map(|(at, _)| *at).collect());
+        shards.insert(shard, Reachable { windows, holes: archive.holes_of(epoch, shard).collect(), altered });
     }
     Ok(shards)
 }

@@ -85,7 +85,7 @@ fn kept(shelf: &Shelf, cluster: &str) -> Result<Kept, Failure> {
     let mut ends = ends(&archive, &bases);
     ends.retain(|shard, archived| !unsettled.contains(&(archived.epoch, *shard)));
     let counts = |(manifest, marks): (Manifest, super::Marks)| {
-        (marks.verified_ms.is_some() && marks.forgotten_ms.is_none()).then_some(manifest)
+        (marks.whole_ms().is_some() && marks.forgotten_ms.is_none()).then_some(manifest)
     };
     Ok(Kept {
         snapshots: snapshots.into_iter().filter_map(counts).collect(),

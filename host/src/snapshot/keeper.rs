@@ -12,7 +12,7 @@ use super::pieces::stopped;
 use super::repo::Repo;
 use super::saved::{Writing, new_id, others, rows};
 use super::slot::Slot;
-use super::survey::Surveyor;
+use super::survey::{Scratch, Survey, Surveyor};
 use super::{Shelf, unwritten};
 use crate::apart::{apart, behind};
 use crate::errand::{self, Errand};
@@ -265,19 +265,17 @@ impl Keeper {
         if found.is_err() {
             self.board.metrics().count(Id::StorageErrors, 1);
         }
+        let scratch = self.live.publishes.then(|| scratch(&self.path, &self.state, self.shelf.habits().scratch_max));
         self.board.aside(|asides| {
             let survey = asides.snapshots.get_or_insert_default();
             match found {
                 Ok(found) => {
-                    survey.listed_ms = crate::clock::unix_ms();
-                    survey.error = None;
-                    (survey.place, survey.count, survey.shots) = (found.place, found.count, found.shots);
-                    (survey.verified_ms, survey.interval_ms) = (found.verified_ms, found.interval_ms);
-                    (survey.archived, survey.holes) = (found.archived, found.holes);
-                    survey.on_time = found.on_time;
+                    let (running, leader) = (survey.running, survey.leader);
+                    *survey = Survey { running, leader, listed_ms: crate::clock::unix_ms(), ..found };
                 }
                 Err(failure) => survey.error = Some(failure.to_string()),
             }
+            survey.scratch = scratch;
         });
         surveyor
     }
@@ -526,12 +524,19 @@ pub(super) fn epoch(cluster: ClusterId) -> u64 {
     first.iter().fold(0, |epoch, byte| epoch << 8 | u64::from(*byte))
 }
 
-/// A copy and an image of it lie beside each other for a while.
-fn has_room(database: &Path, folder: &Path, most: Option<u64>) -> Result<(), Failure> {
+/// Room for making a snapshot of a database in a folder, where it may take so much at most.
+fn scratch(database: &Path, folder: &Path, most: Option<u64>) -> Scratch {
     let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
     let mut wal = database.as_os_str().to_owned();
     wal.push("-wal");
+    // A copy and an image of it lie beside each other for a while.
     let needed = (size(database) + size(Path::new(&wal))).saturating_mul(22) / 10;
+    let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    Scratch { needed, free: free.min(most.unwrap_or(u64::MAX)) }
+}
+
+fn has_room(database: &Path, folder: &Path, most: Option<u64>) -> Result<(), Failure> {
+    let Scratch { needed, free } = scratch(database, folder, most);
     if let Some(most) = most.filter(|most| *most < needed) {
         return Err(Failure::new(
             Kind::Busy,
@@ -539,7 +544,6 @@ fn has_room(database: &Path, folder: &Path, most: Option<u64>) -> Result<(), Fai
         )
         .hint("`scratch_max` under `[snapshot]` says how many"));
     }
-    let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
     if free >= needed {
         return Ok(());
     }

@@ -34,8 +34,24 @@ pub struct Marks {
     pub forgotten_ms: Option<u64>,
     /// When it was last found whole.
     pub verified_ms: Option<u64>,
+    /// When it was last found not to be what was put there.
+    pub damaged_ms: Option<u64>,
     /// Since when it lies in a cheaper class of storage.
     pub aged_ms: Option<u64>,
+}
+
+impl Marks {
+    /// When it was found whole, if that is how it was found last.
+    #[must_use]
+    pub fn whole_ms(&self) -> Option<u64> {
+        self.verified_ms.filter(|at| self.damaged_ms.is_none_or(|damaged| damaged < *at))
+    }
+
+    /// That it is not what was put there was seen last.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.damaged_ms.is_some() && self.whole_ms().is_none()
+    }
 }
 
 /// What a prune did, or would do.
@@ -107,6 +123,11 @@ impl Repo<'_> {
                 all.entry(id).or_default().verified_ms = Some(at);
             }
         }
+        for (_, object, _) in self.objects("damaged/")? {
+            if let Object::Damaged(id, at) = object {
+                all.entry(id).or_default().damaged_ms = Some(at);
+            }
+        }
         for (_, object, _) in self.objects("aged/")? {
             if let Object::Aged(id, at) = object {
                 all.entry(id).or_default().aged_ms = Some(at);
@@ -148,6 +169,14 @@ impl Repo<'_> {
     /// When the store refuses.
     pub fn vouch(&self, id: SnapshotId) -> Result<(), Failure> {
         self.say(&Object::Verified(id, crate::clock::unix_ms()), b"{}")
+    }
+
+    /// Says that a snapshot is not what was put there.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub fn condemn(&self, id: SnapshotId) -> Result<(), Failure> {
+        self.say(&Object::Damaged(id, crate::clock::unix_ms()), b"{}")
     }
 
     /// Asks whoever makes snapshots for a new one.
@@ -250,12 +279,14 @@ impl Repo<'_> {
         pruned.snapshots = going.iter().filter(|id| ids.contains(id)).map(ToString::to_string).collect();
         // Last, so that what was cut off goes on at the next prune.
         let mut said: Vec<Name> = Vec::new();
-        for prefix in ["note/", "tomb/", "verify/", "aged/"] {
+        for prefix in ["note/", "tomb/", "verify/", "damaged/", "aged/"] {
             for (name, object, _) in self.objects(prefix)? {
                 let of = match object {
-                    Object::Note(id, _) | Object::Tombstone(id, _) | Object::Verified(id, _) | Object::Aged(id, _) => {
-                        id
-                    }
+                    Object::Note(id, _)
+                    | Object::Tombstone(id, _)
+                    | Object::Verified(id, _)
+                    | Object::Damaged(id, _)
+                    | Object::Aged(id, _) => id,
                     _ => continue,
                 };
                 if going.contains(&of) {
@@ -305,6 +336,6 @@ pub fn kept((manifest, marks): &(Manifest, Marks)) -> Kept {
         parent: manifest.parent,
         tags: marks.note.tags.iter().cloned().collect(),
         pinned: marks.note.pinned,
-        verified: marks.verified_ms.is_some(),
+        verified: marks.whole_ms().is_some(),
     }
 }

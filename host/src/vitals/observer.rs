@@ -8,6 +8,7 @@ use crate::health::Conditions;
 use crate::log::{self, ANNOUNCE_INTERVAL, Announced, Log, Shard};
 use crate::metrics::table::Id;
 use crate::report::Board;
+use crate::snapshot::{Stretch, Survey};
 use crate::status::{self, Behind, Clashes, Outbox, Pending, ShardStatus, Sliced, Status};
 use antiphon_core::codec;
 use antiphon_core::entry::Origin;
@@ -67,6 +68,7 @@ pub(crate) struct Observer {
 #[derive(Default)]
 struct Logged {
     ends: BTreeMap<Shard, (u64, Option<Behind>)>,
+    used: BTreeMap<Shard, f64>,
     error: Option<String>,
 }
 
@@ -187,10 +189,13 @@ impl Observer {
                 let end = self.log.bounds(shard).await?.last;
                 let behind =
                     if end > position { Some(behind(&*self.log, shard, position, end, now_ms).await?) } else { None };
-                Ok::<_, log::Error>((end, behind))
+                Ok::<_, log::Error>(((end, behind), self.log.used(shard).await?))
             };
             match behind.await {
-                Ok(found) => drop(logged.ends.insert(shard, found)),
+                Ok((found, used)) => {
+                    logged.ends.insert(shard, found);
+                    logged.used.extend(used.map(|used| (shard, used)));
+                }
                 Err(error) => {
                     logged.error = Some(error.to_string());
                     return logged;
@@ -283,6 +288,8 @@ impl Observer {
             clock_ahead_ms: clock_ahead_ms(&self.members, figures.origin, asides.announced_ms, now_ms),
             clashes: listed(&self.clashes),
             rows: self.rows_of(&status.tables, asides.snapshots.as_ref()),
+            log_used: logged.used,
+            reachable: asides.snapshots.as_ref().map(|survey| reachable(survey, &status, now_ms)).unwrap_or_default(),
             snapshots: asides.snapshots,
             saved: counted(Id::SnapshotsSaved),
             unsaved: counted(Id::SnapshotsFailed),
@@ -295,8 +302,8 @@ impl Observer {
     }
 
     /// Rows as counted, or else as the newest snapshot has them.
-    fn rows_of(&self, tables: &[String], snapshots: Option<&crate::snapshot::Survey>) -> BTreeMap<String, Rows> {
-        let newest = snapshots.and_then(|survey| survey.shots.first());
+    fn rows_of(&self, tables: &[String], snapshots: Option<&Survey>) -> BTreeMap<String, Rows> {
+        let newest = snapshots.and_then(|survey| survey.full.as_ref());
         let rows = tables.iter().filter_map(|table| {
             let rows = match self.rows.get(table) {
                 Some(&count) => Rows { count, exact: true },
@@ -313,6 +320,12 @@ fn error_words(error: &db::Error) -> String {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
     }
+}
+
+/// From when to when any point in time can be reached, as far as the log's ends are known.
+fn reachable(survey: &Survey, status: &Status, now_ms: u64) -> Vec<Stretch> {
+    let end = |shard: u32| status.shards.iter().find(|of| of.shard == shard)?.end;
+    survey.reachable(end, now_ms)
 }
 
 fn listed(counts: &BTreeMap<(String, String, String), u64>) -> Vec<Clashes> {

@@ -94,6 +94,17 @@ impl Verify {
             {
                 return Err(failure.clone());
             }
+            let noted = match &checked {
+                Ok(_) if self.level == Level::Quick => Ok(()),
+                Ok(_) => repo.vouch(id),
+                // One that was removed meanwhile is not damaged.
+                Err(_) if repo.ids()?.contains(&id) => repo.condemn(id),
+                Err(_) => Ok(()),
+            };
+            if let Err(failure) = noted {
+                // Whoever may only read the store can look, too.
+                tracing::warn!(%failure, "how a snapshot was found can't be noted, and nodes don't hear of it");
+            }
             let why = checked.as_ref().err().map(ToString::to_string);
             if self.json {
                 let checked = checked.as_ref().copied().unwrap_or_default();

@@ -170,6 +170,18 @@ impl Stream {
         }))
     }
 
+    /// The share of its room that it has used, unless what is too much is dropped.
+    pub(super) async fn used(&self) -> Result<Option<f64>, Error> {
+        if self.settings.limit.bytes == 0 || self.settings.limit.drops {
+            return Ok(None);
+        }
+        let info: Option<Info> = self.ask("STREAM.INFO", &()).await?;
+        Ok(info.and_then(|info| {
+            let room = u64::try_from(info.config.max_bytes).ok().filter(|room| *room > 0)?;
+            Some(info.state.bytes as f64 / room as f64)
+        }))
+    }
+
     /// Lets go of the oldest messages. An entry in parts has the place of its last one, so it goes whole.
     pub(super) async fn truncate(&self, up_to: u64) -> Result<(), Error> {
         let Bounds { first, last } = self.bounds().await?;
