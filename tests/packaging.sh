@@ -62,4 +62,6 @@ if command -v docker > /dev/null && docker info > /dev/null 2>&1 && [ -n "${BUIL
     docker build -q -f packaging/Dockerfile . > /dev/null
     good "image"
 fi
+tests/unsaid.sh "$work"
+good "no planted secret is in what was written"
 echo "$passed passed, 0 failed"

@@ -7,6 +7,7 @@
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 
+use antiphon_harness::planted;
 use insta::assert_snapshot;
 
 mod config;
@@ -50,7 +51,10 @@ impl Dir {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
-        command.current_dir(self.folder.path()).env_clear().stdin(Stdio::null()).envs(self.variables.iter().copied());
+        command.current_dir(self.folder.path()).env_clear().stdin(Stdio::null());
+        // What is a setting as well would be in what is shown here.
+        command.envs(planted::all().filter(|(name, _)| !name.starts_with("ANTIPHON_")));
+        command.envs(self.variables.iter().copied());
         command
     }
 
@@ -63,6 +67,7 @@ impl Dir {
                 text.push_str(&format!("--- {name}\n{}", String::from_utf8(bytes).unwrap()));
             }
         }
+        planted::look("a command", "commands", &text);
         // The folder's real path too: a temporary folder may be a link.
         let real = self.folder.path().canonicalize().unwrap();
         text.replace(real.to_str().unwrap(), "[DIR]").replace(self.folder.path().to_str().unwrap(), "[DIR]")
@@ -70,6 +75,12 @@ impl Dir {
 
     fn words(&self, line: &str) -> String {
         self.run(line.split_whitespace())
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        planted::settle(planted::search(self.folder.path(), &[]));
     }
 }
 

@@ -85,8 +85,8 @@ fn a_missing_tool_is_named_with_the_ways_to_get_it() {
         dir.words(&format!("plugin new {lang} --kind hasher --lang {lang}"));
     }
     // Whatever this machine has in /usr/bin.
-    let dir =
-        Dir { variables: vec![("PATH", dir.folder.path().join("bin").to_str().unwrap().to_owned().leak())], ..dir };
+    let path = dir.folder.path().join("bin").to_str().unwrap().to_owned().leak();
+    let dir = dir.with("PATH", path);
     assert_snapshot!(dir.words("plugin build rust"), @r#"
     exit 66
     --- stderr
