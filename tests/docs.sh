@@ -16,7 +16,11 @@ set -euo pipefail
 usage="usage: tests/docs.sh FOLDER [DOCUMENT...], where FOLDER/antiphon is the program"
 [ $# -ge 1 ] || { echo "$usage" >&2; exit 2; }
 folder=$(cd "$1" 2> /dev/null && pwd) && [ -x "$folder/antiphon" ] || { echo "no program in $1; $usage" >&2; exit 2; }
-command -v sqlite3 > /dev/null || { echo "sqlite3 is missing; on Debian: apt-get install sqlite3" >&2; exit 2; }
+missing=()
+for needed in sqlite3 curl openssl ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server /usr/sbin/apache2:apache2; do
+    command -v "${needed%:*}" > /dev/null || missing+=("${needed#*:}")
+done
+[ ${#missing[@]} -eq 0 ] || { echo "missing: ${missing[*]}; on Debian: apt-get install ${missing[*]}" >&2; exit 2; }
 cd "$(dirname "$0")/.."
 shift
 all=(*.md docs/*.md plugins/*.md examples/*.md examples/*/*.md tests/*.md)
