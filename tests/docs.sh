@@ -178,6 +178,66 @@ for document in "${all[@]}"; do
     if fences "$document"; then good; else bad "$document: blocks"; fi
 done
 
+# Whether each command and flag that the guides name in passing, as `antiphon status --watch` or `--pitr`, is in a block of
+# theirs that is run. The commands there are stand in docs/command-line.md.
+named() {
+    awk '
+        # The command that words of a line say, and its flags.
+        function read(line,    words, count, i) {
+            count = split(line, words, " ")
+            command = words[2]
+            if (words[2] " " words[3] in known) command = words[2] " " words[3]
+            flags = 0
+            for (i = 3; i <= count; i++) if (match(words[i], /^--[a-z-]+/)) flag[++flags] = substr(words[i], 1, RLENGTH)
+        }
+        function runs(line,    parts, count, i, j) {
+            gsub(/"/, "", line)
+            count = split(line, parts, /[|;&()]/)
+            for (i = 1; i <= count; i++) {
+                if (!match(parts[i], /antiphon [a-z]/)) continue
+                read(substr(parts[i], RSTART))
+                ran[command] = 1
+                for (j = 1; j <= flags; j++) ran[command " " flag[j]] = ran[flag[j]] = 1
+                sub(/ .*/, "", command)
+                ran[command] = 1
+            }
+        }
+        function says(text,    spans, count, i, j) {
+            count = split(text, spans, "`")
+            for (i = 2; i <= count; i += 2) {
+                if (spans[i] ~ /^antiphon [a-z]/) {
+                    read(spans[i])
+                    said[command] = where
+                    for (j = 1; j <= flags; j++) said[command " " flag[j]] = where
+                } else if (match(spans[i], /^--[a-z-]+/)) {
+                    said[substr(spans[i], 1, RLENGTH)] = where
+                }
+            }
+        }
+        FILENAME == "docs/command-line.md" { if (/^## `antiphon /) known[substr($0, 14, length($0) - 14)] = 1; next }
+        FNR == 1 { says(paragraph); paragraph = ""; kind = "" }
+        /^```/ && !kind { says(paragraph); paragraph = ""; kind = substr($0, 4); next }
+        /^```$/ { kind = ""; next }
+        kind == "sh" { runs($0) }
+        kind { next }
+        /^$/ { says(paragraph); paragraph = ""; next }
+        { where = FILENAME; paragraph = paragraph " " $0 }
+        END {
+            says(paragraph)
+            for (what in said) if (!(what in ran)) {
+                print said[what] ": `" what "` is in no block that is run" > "/dev/stderr"
+                bad = 1
+            }
+            exit bad
+        }
+    ' docs/command-line.md "$@"
+}
+guides=()
+for document in README.md docs/*.md plugins/*.md examples/*.md examples/*/*.md; do
+    [ "$document" = docs/command-line.md ] || guides+=("$document")
+done
+if named "${guides[@]}"; then good; else bad "commands that are named and not run"; fi
+
 # What is not run stands where it is said to stand.
 while read -r line; do
     if grep -qxF -- "${line#*:}" "${line%%:*}"; then good; else bad "${line%%:*}: no line \`${line#*:}\`"; fi
