@@ -140,6 +140,9 @@ fences() {
         kind == "text" && /^(\[+[a-z_.]+\]+$|[a-z_]+ = |(listen|jetstream|server_name)[ :])/ {
             wrong("a configuration in a block of text; make it toml, or sh that writes it")
         }
+        kind == "sh" && (/^ *! / || /\|\| *(echo|true|:)[^;|)}]*$/ && !/wait [^|]*\|\| true$/) {
+            wrong("a command that may fail as it likes; `if COMMAND; then exit 1; fi`, or look at its code")
+        }
         kind == "console" && !/^# / && !(document ":" $0 in listed) {
             wrong("a command that is not run; make it sh, or list it in tests/docs.sh")
         }
