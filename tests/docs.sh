@@ -1,17 +1,51 @@
 #!/usr/bin/env bash
-# Runs the commands of README.md and docs/*.md, so that the documents can't promise what the program doesn't do.
+# Runs the commands of the documents, so that they can't promise what the program doesn't do.
 #
-#     tests/docs.sh target/release       the folder that holds the `antiphon` to try
+#     tests/docs.sh target/release [DOCUMENT...]     the folder that holds the `antiphon` to try; else all documents
 #
-# Fences say what is done with a block: ```sh is run, ```console is an illustration and is not. The ```sh blocks of one
-# document run in order, in one shell and one fresh folder, and end at the first command that fails.
+# Each block has a fence that says what is done with it:
+#
+# - ```sh is run. Those of one document run in order, in one shell and one fresh folder, and end at the first command that fails.
+# - ```toml is a configuration, and `antiphon config check` takes it.
+# - ```text is what was printed, or a picture. No command stands there.
+# - ```console is commands that are not run. Each is in the list below.
+#
+# Commands and flags that stand between the blocks, as `antiphon status --watch`, are in a block of some document, too.
 set -euo pipefail
 
-usage="usage: tests/docs.sh FOLDER, where FOLDER/antiphon is the program"
-[ $# -eq 1 ] || { echo "$usage" >&2; exit 2; }
+usage="usage: tests/docs.sh FOLDER [DOCUMENT...], where FOLDER/antiphon is the program"
+[ $# -ge 1 ] || { echo "$usage" >&2; exit 2; }
 folder=$(cd "$1" 2> /dev/null && pwd) && [ -x "$folder/antiphon" ] || { echo "no program in $1; $usage" >&2; exit 2; }
-command -v sqlite3 > /dev/null || { echo "sqlite3 is missing; on Debian: apt-get install sqlite3" >&2; exit 2; }
+missing=()
+for needed in sqlite3 curl openssl ssh-keygen:openssh-client /usr/sbin/sshd:openssh-server /usr/sbin/apache2:apache2; do
+    command -v "${needed%:*}" > /dev/null || missing+=("${needed#*:}")
+done
+[ ${#missing[@]} -eq 0 ] || { echo "missing: ${missing[*]}; on Debian: apt-get install ${missing[*]}" >&2; exit 2; }
 cd "$(dirname "$0")/.."
+shift
+all=(*.md docs/*.md plugins/*.md examples/*.md examples/*/*.md tests/*.md)
+documents=("$@")
+[ $# -gt 0 ] || documents=("${all[@]}")
+
+# Commands that are not run here, each with its document. Those of the first two build the program, and tests/run does what they
+# do. The last are done by tests/examples.sh to each example.
+not_run() {
+    cat << 'END'
+README.md:cargo run --release -- demo
+README.md:tests/run
+CONTRIBUTING.md:cargo build --release
+CONTRIBUTING.md:cargo run --release -- demo
+CONTRIBUTING.md:cargo sim --seed 1234 --shrink
+CONTRIBUTING.md:cargo sim --seeds 0..100000
+examples/README.md:antiphon plugin build
+examples/README.md:antiphon plugin test NAME --config antiphon.toml --cases cases
+examples/README.md:antiphon plugin pin NAME
+examples/README.md:antiphon run app.db --config antiphon.toml
+END
+}
+
+# What a block may print that looks like a command.
+printed='  antiphon run OTHER.db --log /home/ada/app.db.antiphon/log'
 
 # The longest a document may take, in seconds; each takes a few. One that has components built takes minutes.
 limit=${DOCS_SECONDS:-120}
@@ -27,6 +61,8 @@ cargo=$(command -v cargo || true)
 # The NATS server that tests/run brought.
 [ ! -x target/tools/nats-server ] || path=$path:$PWD/target/tools
 work=$(mktemp -d)
+# A server that a document starts as another user finds its folder.
+chmod 711 "$work"
 trap 'rm -rf "$work"' EXIT
 passed=0 failed=0
 
@@ -47,8 +83,8 @@ script() {
 }
 
 run() {
-    local document=$1 name blocks done_blocks here seconds=$limit code=0
-    name=$(basename "$document" .md)
+    local document=$1 name blocks done_blocks here seconds=$limit start=$SECONDS code=0
+    name=$(tr / - <<< "${document%.md}")
     blocks=$(grep -c '^```sh$' "$document" || true)
     [ "$blocks" -gt 0 ] || return 0
     here="$work/$name"
@@ -71,6 +107,7 @@ run() {
         > "$work/$name.out" 2>&1 < /dev/null || code=$?
     done_blocks=$(wc -l < "$work/$name.done")
     passed=$((passed + done_blocks))
+    echo "-- $document: $((SECONDS - start)) s"
     [ "$code" -eq 0 ] && [ "$done_blocks" -eq "$blocks" ] && return 0
     echo "-- what $document printed" >&2
     cat "$work/$name.out" >&2
@@ -84,17 +121,141 @@ run() {
     fi
 }
 
-# The two commands that build are spelled as everybody knows them, in blocks that are not run.
-for command in 'cargo run --release -- demo' 'tests/run'; do
-    if awk '/^```console$/ { inside = 1; next } /^```/ { inside = 0 } inside' README.md | grep -qxF "$command"; then
-        good
-    else
-        bad "README.md: no console block has the line \`$command\`"
-    fi
+# Whether the fences of document $1 are such that nothing escapes.
+fences() {
+    awk -v document="$1" -v printed="$printed" -v not_run="$(not_run)" '
+        function wrong(why) { print document ":" NR ": " why > "/dev/stderr"; bad = 1 }
+        BEGIN { split(not_run, lines, "\n"); for (i in lines) listed[lines[i]] = 1 }
+        /^ +(```|~~~)|^~~~/ { wrong("a block begins at the margin, with three backquotes"); next }
+        /^```/ && !kind {
+            kind = substr($0, 4)
+            if (kind !~ /^(sh|toml|text|console)$/) wrong("a block is sh, toml, text or console")
+            next
+        }
+        /^```$/ { kind = ""; next }
+        kind == "text" && document != "docs/command-line.md" && $0 != printed &&
+            /^ *([$>#] |sudo |\.\/|tests\/|(antiphon|cargo|cat|cp|curl|docker|git|grep|kill|mkdir|mv|nats|nats-server|npm|openssl|pip|python3|rm|rustup|sed|sh|sql|sqlite3|ssh|systemctl)( |$))/ {
+            wrong("a command in a block of text; make it sh")
+        }
+        kind == "text" && /^(\[+[a-z_.]+\]+$|[a-z_]+ = |(listen|jetstream|server_name)[ :])/ {
+            wrong("a configuration in a block of text; make it toml, or sh that writes it")
+        }
+        kind == "sh" && (/^ *! / || /\|\| *(echo|true|:)[^;|)}]*$/ && !/wait [^|]*\|\| true$/) {
+            wrong("a command that may fail as it likes; `if COMMAND; then exit 1; fi`, or look at its code")
+        }
+        kind == "console" && !/^# / && !(document ":" $0 in listed) {
+            wrong("a command that is not run; make it sh, or list it in tests/docs.sh")
+        }
+        kind { next }
+        /^(    |\t)/ && before == "" { wrong("an indented block; give it a fence") }
+        { before = $0 }
+        END { if (kind) wrong("a block has no end"); exit bad }
+    ' "$1"
+}
+
+# Whether `antiphon config check` takes each configuration of document $1. One that names no database gets one. What it names
+# outside of its folder lies within it, and where it says that a secret stands in a file there is one.
+configurations() {
+    local document=$1 from here=$work/configurations file wrong=0
+    for from in $(grep -n '^```toml$' "$document" | cut -d : -f 1); do
+        rm -rf "$here"
+        mkdir "$here"
+        file=$here/antiphon.toml
+        awk -v from="$from" 'NR > from { if (/^```$/) exit; print }' "$document" |
+            sed -E "s#([\":])/(etc|run|srv|var)/#\1$here/\2/#g" > "$file"
+        grep -q '^db_path = ' "$file" || sed -i '1i db_path = "app.db"' "$file"
+        grep -oE '\$\{file:[^}]+' "$file" | cut -d : -f 2 | while read -r named; do
+            mkdir -p "$(dirname "$named")"
+            (umask 077 && echo secret > "$named")
+        done
+        if ! (cd "$here" && env -i PATH="$path" HOME="$here" antiphon config check antiphon.toml) > "$here/said" 2>&1; then
+            echo "-- $document:$from" >&2
+            cat "$here/said" >&2
+            wrong=1
+        fi
+    done
+    return $wrong
+}
+
+for document in "${all[@]}"; do
+    if fences "$document"; then good; else bad "$document: blocks"; fi
+done
+
+# Whether each command and flag that the guides name in passing, as `antiphon status --watch` or `--pitr`, is in a block of
+# theirs that is run. The commands there are stand in docs/command-line.md.
+named() {
+    awk '
+        # The command that words of a line say, and its flags.
+        function read(line,    words, count, i) {
+            count = split(line, words, " ")
+            command = words[2]
+            if (words[2] " " words[3] in known) command = words[2] " " words[3]
+            flags = 0
+            for (i = 3; i <= count; i++) if (match(words[i], /^--[a-z-]+/)) flag[++flags] = substr(words[i], 1, RLENGTH)
+        }
+        function runs(line,    parts, count, i, j) {
+            gsub(/"/, "", line)
+            count = split(line, parts, /[|;&()]/)
+            for (i = 1; i <= count; i++) {
+                if (!match(parts[i], /antiphon [a-z]/)) continue
+                read(substr(parts[i], RSTART))
+                ran[command] = 1
+                for (j = 1; j <= flags; j++) ran[command " " flag[j]] = ran[flag[j]] = 1
+                sub(/ .*/, "", command)
+                ran[command] = 1
+            }
+        }
+        function says(text,    spans, count, i, j) {
+            count = split(text, spans, "`")
+            for (i = 2; i <= count; i += 2) {
+                if (spans[i] ~ /^antiphon [a-z]/) {
+                    read(spans[i])
+                    said[command] = where
+                    for (j = 1; j <= flags; j++) said[command " " flag[j]] = where
+                } else if (match(spans[i], /^--[a-z-]+/)) {
+                    said[substr(spans[i], 1, RLENGTH)] = where
+                }
+            }
+        }
+        FILENAME == "docs/command-line.md" { if (/^## `antiphon /) known[substr($0, 14, length($0) - 14)] = 1; next }
+        FNR == 1 { says(paragraph); paragraph = ""; kind = "" }
+        /^```/ && !kind { says(paragraph); paragraph = ""; kind = substr($0, 4); next }
+        /^```$/ { kind = ""; next }
+        kind == "sh" { runs($0) }
+        kind { next }
+        /^$/ { says(paragraph); paragraph = ""; next }
+        { where = FILENAME; paragraph = paragraph " " $0 }
+        END {
+            says(paragraph)
+            for (what in said) if (!(what in ran)) {
+                print said[what] ": `" what "` is in no block that is run" > "/dev/stderr"
+                bad = 1
+            }
+            exit bad
+        }
+    ' docs/command-line.md "$@"
+}
+guides=()
+for document in README.md docs/*.md plugins/*.md examples/*.md examples/*/*.md; do
+    [ "$document" = docs/command-line.md ] || guides+=("$document")
+done
+if named "${guides[@]}"; then good; else bad "commands that are named and not run"; fi
+
+# What is not run stands where it is said to stand.
+while read -r line; do
+    if grep -qxF -- "${line#*:}" "${line%%:*}"; then good; else bad "${line%%:*}: no line \`${line#*:}\`"; fi
+done < <(not_run)
+
+# What the program puts into a database, and what the doctor looks at, has a line in the guides.
+for name in $(grep -oE 'ours!\("[a-z_]+"\),$' host/src/db/own.rs | cut -d '"' -f 2 | sort -u); do
+    if grep -q "^| .*\`__antiphon___$name\`.* |" docs/first-contact.md; then good; else bad "docs/first-contact.md: table $name"; fi
+done
+for name in $(sed -n '/^const CHECKS/,/^];/s/^ *("\([a-z-]*\)".*/\1/p' host/src/cli/doctor.rs); do
+    if grep -q "^| .*\`$name\`.* |" docs/looking-inside.md; then good; else bad "docs/looking-inside.md: check $name"; fi
 done
 
 # A link to a file leads to one.
-for document in *.md docs/*.md plugins/*.md examples/*.md examples/*/*.md; do
+for document in "${all[@]}"; do
     missing=0
     while read -r target; do
         [ -e "$(dirname "$document")/${target%%#*}" ] || { missing=1; echo "$document: nothing at $target" >&2; }
@@ -102,9 +263,8 @@ for document in *.md docs/*.md plugins/*.md examples/*.md examples/*/*.md; do
     if [ "$missing" -eq 0 ]; then good; else bad "$document: links"; fi
 done
 
-for document in README.md docs/*.md; do
-    # A block of commands must not escape by another name.
-    if grep -nE '^```(bash|shell|zsh|sh .*|console .*)$' "$document" >&2; then bad "$document: blocks are sh or console"; fi
+for document in "${documents[@]}"; do
+    if configurations "$document"; then good; else bad "$document: configurations"; fi
     run "$document"
 done
 
