@@ -64,6 +64,8 @@ work=$(mktemp -d)
 # A server that a document starts as another user finds its folder.
 chmod 711 "$work"
 trap 'rm -rf "$work"' EXIT
+# Secrets that nobody may see: every document has them in its environment.
+mapfile -t planted < <(grep -v '^#' tests/planted.env)
 passed=0 failed=0
 
 good() { passed=$((passed + 1)); }
@@ -102,7 +104,7 @@ run() {
     : > "$work/$name.done"
     # `timeout` makes a group of its own and ends only that. Nothing of the caller's environment gets in.
     (cd "$here" && env -i PATH="$path" "${fetching[@]}" HOME="$here" TMPDIR="$work" \
-        XDG_CACHE_HOME="$work/cache" DONE="$work/$name.done" LC_ALL=C.UTF-8 \
+        XDG_CACHE_HOME="$work/cache" DONE="$work/$name.done" LC_ALL=C.UTF-8 "${planted[@]}" \
         timeout --kill-after=10 "$seconds" bash -euo pipefail "$work/$name.sh") \
         > "$work/$name.out" 2>&1 < /dev/null || code=$?
     done_blocks=$(wc -l < "$work/$name.done")
@@ -267,6 +269,8 @@ for document in "${documents[@]}"; do
     if configurations "$document"; then good; else bad "$document: configurations"; fi
     run "$document"
 done
+
+if tests/unsaid.sh "$work"; then good; else bad "planted secrets"; fi
 
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

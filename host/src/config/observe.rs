@@ -56,8 +56,8 @@ section! {
         lag_max: u64 = 60_000,
         /// With less room than this on the disk of the database the node is not well.
         disk_free_min: Size = Size(128 << 20),
-        /// Milliseconds since the newest snapshot that was found whole by `antiphon snapshot verify`, after which this node
-        /// is not well. 0: it does not matter.
+        /// Milliseconds since a snapshot was last found whole, when it was made or by `antiphon snapshot verify`, after which
+        /// this node is not well. 0: that it was once is enough.
         snapshot_verified_within: u64 = 0,
     }
 }
