@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use antiphon_core::store::{ErrorKind, Store as _, StoreError};
-use antiphon_harness::{SshAgent, Sshd};
+use antiphon_harness::{SshAgent, Sshd, planted};
 
 use super::is_root;
 use super::sftp::store_of;
@@ -198,12 +198,14 @@ fn command(sshd: &Sshd, lines: &str, socket: Option<&Path>) -> Output {
     );
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_antiphon"));
-    command.args(["storage", "check", "--config"]).arg(file).env_remove("SSH_AUTH_SOCK");
+    command.args(["storage", "check", "--config"]).arg(file).env_clear();
     command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("program"));
     if let Some(socket) = socket {
         command.env("SSH_AUTH_SOCK", socket);
     }
-    command.output().unwrap()
+    let output = command.output().unwrap();
+    planted::look("storage check", "commands", said(&output));
+    output
 }
 
 fn said(output: &Output) -> String {
