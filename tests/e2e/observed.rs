@@ -1,10 +1,11 @@
 //! What a node serves about itself: health and metrics, asked over HTTP while it runs.
 
 use antiphon::metrics::table::{Kind, TABLE};
-use antiphon_harness::health::reasons;
 pub(super) use antiphon_harness::health::{at, serving};
+use antiphon_harness::health::{is_unwell, is_well, reasons};
 use antiphon_harness::http::{ask, get};
 use antiphon_harness::{Resource, Site, eventually, settled};
+use serde_json::Value;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 
@@ -90,6 +91,41 @@ fn health_and_metrics_say_that_a_shard_stopped_and_went_on() {
     assert_eq!(metric(&b, "harmonylite_condition"), None);
 }
 
+/// A snapshot that can't be made is told in the words that are known, counted, and over once it can.
+#[test]
+fn a_snapshot_that_cant_be_made_is_told_and_counted() {
+    let place = place();
+    place.file(
+        "a.toml",
+        "db_path = 'a.db'\n[log]\npath = 'log'\n[snapshot.file]\npath = 'objects'\n[logging]\nformat = 'json'\n\
+         [health_check]\nlog_grace = 1000\n",
+    );
+    let mut a = serving(place.site("a", TABLE_T).arguments(["run", "--config", "a.toml"]));
+    a.start();
+    a.sql("INSERT INTO t VALUES (1, 'x')");
+    eventually("a snapshot was made", || metric(&a, "harmonylite_snapshots").is_some_and(|count| count >= 1.0));
+    is(&a, "harmonylite_snapshots_failed", 0.0);
+    // A file stands where the folder was.
+    let (objects, aside) = (place.path("objects"), place.path("aside"));
+    std::fs::rename(&objects, &aside).unwrap();
+    std::fs::write(&objects, "").unwrap();
+    let create = || place.run(["snapshot", "create", "--config", "a.toml"]);
+    assert_ne!(create().code, Some(0));
+    a.wait_for_words("Unable to save snapshot");
+    let said = a.said();
+    let line: Value = serde_json::from_str(said.lines().find(|line| line.contains("Unable to save")).unwrap()).unwrap();
+    assert_eq!((line["level"].as_str(), line["message"].as_str()), (Some("warn"), Some("Unable to save snapshot")));
+    assert!(line["spans"]["snapshots"].is_object() && line["failure"].is_string(), "{line}");
+    let what = is_unwell(&a, "snapshots");
+    assert!(what.starts_with("no snapshot can be made: "), "{what}");
+    is(&a, "harmonylite_snapshots_failed", 1.0);
+    std::fs::remove_file(&objects).unwrap();
+    std::fs::rename(&aside, &objects).unwrap();
+    assert_eq!(create().code, Some(0));
+    a.wait_for_words("Snapshot saved");
+    is_well(&a);
+}
+
 /// All that the table has is served, and nothing else; plugins, snapshots, clashes and the process are in it.
 #[test]
 fn all_metrics_of_the_table_are_served() {
@@ -120,6 +156,17 @@ fn all_metrics_of_the_table_are_served() {
         ("harmonylite_applied_bytes", 50.0),
         ("harmonylite_snapshot_size_bytes", 4096.0),
         ("harmonylite_snapshot_ratio", 1.0),
+        ("harmonylite_snapshot_stored_bytes", 100.0),
+        ("harmonylite_snapshot_age_seconds{kind=\"full\"}", 0.0),
+        ("harmonylite_snapshot_leader", 1.0),
+        ("harmonylite_snapshots_saved", 1.0),
+        ("harmonylite_snapshot_job_cpu_seconds", 1e-6),
+        ("harmonylite_snapshot_job_scratch_bytes", 4096.0),
+        ("harmonylite_snapshot_job_stored_bytes", 100.0),
+        ("harmonylite_snapshot_scratch_needed_bytes", 4096.0),
+        ("harmonylite_snapshot_scratch_free_bytes", 4096.0),
+        ("harmonylite_plugin_seconds{kind=\"hasher\",plugin=\"fnv\"}", 1e-9),
+        ("harmonylite_wal_bytes", 1.0),
         ("harmonylite_database_bytes", 4096.0),
         ("harmonylite_disk_free_bytes", 1.0),
         ("harmonylite_outbox_batches", 1.0),

@@ -54,6 +54,10 @@ fn x08_files_are_their_users_alone_whatever_the_umask() {
     b.start();
     a.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 3000) INSERT INTO t SELECT i, hex(randomblob(50)) FROM i");
     eventually("rows arrive", || b.one("SELECT count(*) FROM t") == "3000");
+    // Nor does a core show to others what is in memory.
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", a.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert!(core.split_whitespace().nth(4) == Some("0"), "{core}");
     let run = |arguments: &[&str]| {
         let ended = place.run(arguments);
         assert_eq!(ended.code, Some(0), "{arguments:?}: {}{}", ended.stdout, ended.stderr);
