@@ -47,7 +47,8 @@ END
 # What a block may print that looks like a command.
 printed='  antiphon run OTHER.db --log /home/ada/app.db.antiphon/log'
 
-# The longest a document may take, in seconds; each takes a few, on a machine that has little else to do. One that has components
+# The longest a document may take, in seconds. Each takes a few where nothing else is done, and one that has components built
+# takes minutes.
 limit=${DOCS_SECONDS:-300}
 limit_building=${DOCS_BUILDING_SECONDS:-900}
 # How crates and packages are fetched here, and with which Rust, for the documents that have components built.
