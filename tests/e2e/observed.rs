@@ -105,8 +105,9 @@ fn a_snapshot_that_cant_be_made_is_told_and_counted() {
     a.sql("INSERT INTO t VALUES (1, 'x')");
     eventually("a snapshot was made", || metric(&a, "harmonylite_snapshots").is_some_and(|count| count >= 1.0));
     is(&a, "harmonylite_snapshots_failed", 0.0);
-    // A file stands where the folder was.
-    let (objects, aside) = (place.path("objects"), place.path("aside"));
+    // A file stands where the cluster's folder was.
+    let objects = std::fs::read_dir(place.path("objects")).unwrap().next().unwrap().unwrap().path();
+    let aside = place.path("aside");
     std::fs::rename(&objects, &aside).unwrap();
     std::fs::write(&objects, "").unwrap();
     let create = || place.run(["snapshot", "create", "--config", "a.toml"]);
