@@ -20,6 +20,7 @@ mod guests;
 pub mod harmonylite;
 pub mod health;
 pub mod http;
+mod neighbour;
 pub mod nested;
 mod node;
 mod policies;
@@ -39,6 +40,7 @@ pub use clock::Clock;
 pub use dav::DavServer;
 pub use faulty::{Answer, Asked, Faulty, Manner};
 pub use guests::{resolver_guest, resolver_guest_with};
+pub use neighbour::{Neighbour, Waits};
 pub use node::{
     Dice, Mishap, Node, Setup, agreed, append_floor, append_foreign, decision, dump, dump_of, foreign, found, mishap,
     pair, pair_with, policy, settle, trio, trio_with,
