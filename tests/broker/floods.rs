@@ -7,7 +7,7 @@ use antiphon::log::{Appended, Log as _};
 use antiphon_core::codec::{self, Encoder};
 use antiphon_core::entry::{Entry, Origin};
 use antiphon_harness::health::{is_unwell, is_well, serving};
-use antiphon_harness::{Broker, Neighbour, Place, Site, Waits, eventually, settled};
+use antiphon_harness::{Broker, Neighbour, Place, Site, Stopping, Waits, eventually, settled};
 use async_nats::Client;
 use async_nats::jetstream::{self, stream};
 use bytes::Bytes;
@@ -49,15 +49,6 @@ fn write<'scope>(
     let neighbours =
         [(&sites[0], 1_000), (&sites[1], 1_000_000)].map(|(site, first)| (Neighbour::of(place, site), first));
     neighbours.map(|(neighbour, first)| scope.spawn(move || neighbour.write(first, stop)))
-}
-
-/// Ends the writers however the test ends.
-struct Stopping<'a>(&'a AtomicBool);
-
-impl Drop for Stopping<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 /// Waits within the scope of other threads.
@@ -106,7 +97,11 @@ async fn ceiling(pieces: &[Bytes]) -> u64 {
     jetstream::new(client.clone()).create_stream(stream).await.unwrap();
     let begun = Instant::now();
     let sent = flood(&client, "flood", pieces, Duration::from_secs(2)).await;
-    (sent as f64 / begun.elapsed().as_secs_f64()) as u64
+    each_second(sent, begun)
+}
+
+fn each_second(bytes: u64, since: Instant) -> u64 {
+    bytes * 1000 / since.elapsed().as_millis() as u64
 }
 
 /// One that takes large messages.
@@ -132,7 +127,7 @@ impl Flooded {
             let writers = write(scope, place, sites, &stop);
             let begun = Instant::now();
             let sent = wait_for(flood(&client, "harmonylite-change-log-1.666.1", pieces, lasts));
-            let rate = (sent as f64 / begun.elapsed().as_secs_f64()) as u64;
+            let rate = each_second(sent, begun);
             sites.iter().for_each(said);
             stop.store(true, Ordering::Release);
             (rate, writers.map(|writer| writer.join().unwrap()))
@@ -144,7 +139,7 @@ impl Flooded {
     #[track_caller]
     fn check(self, ceiling: u64) {
         println!("{} MiB/s were sent, of {} MiB/s where no node is", self.rate >> 20, ceiling >> 20);
-        assert!(self.rate >= (ceiling.min(PACE) as f64 * 0.9) as u64, "{} of {ceiling}", self.rate);
+        assert!(self.rate >= ceiling.min(PACE) / 10 * 9, "{} of {ceiling}", self.rate);
         self.waits.into_iter().for_each(Waits::are_short);
     }
 }

@@ -17,12 +17,12 @@ mod shots;
 mod vitals;
 mod writer;
 
-use antiphon_harness::{Broker, Place, Site, settled};
+use antiphon_harness::{Broker, Place, Site, Stopping, settled};
 use course::{Course, KILL_EVERY};
 use drill::Drill;
 use shots::Shots;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use vitals::Sample;
 use writer::{Acknowledged, PACE, TABLES, Written, write};
@@ -43,15 +43,6 @@ fn site(place: &Place, name: &str, broker: &Broker, course: &Course) -> Site {
     );
     place.file(&format!("{name}.toml"), &text);
     place.site(name, TABLES).arguments(["run", "--config", &format!("{name}.toml")])
-}
-
-/// Ends the writers however the test ends.
-struct Stopping<'a>(&'a AtomicBool);
-
-impl Drop for Stopping<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 fn size(path: &Path) -> u64 {
