@@ -266,60 +266,6 @@ fn f01_f02_hosts_and_servers_are_killed() {
     scenario.healed();
 }
 
-/// F18: anything, in any order.
-#[test]
-#[ignore = "long"]
-fn f18_random_faults() {
-    for seed in 1..=3 {
-        println!("seed {seed}");
-        let mut scenario = Scenario::three();
-        let mut random = Random(seed * 0x9e37_79b9);
-        let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(100) {
-            let pause = Duration::from_millis(200 + random.below(3000));
-            let (node, server) = (random.below(3) as usize, random.below(3) as usize);
-            match random.below(8) {
-                0 => {
-                    scenario.world.servers.server(server).kill();
-                    std::thread::sleep(pause);
-                    scenario.world.servers.resume();
-                }
-                1 => {
-                    scenario.world.servers.server(server).signal(Signal::STOP);
-                    std::thread::sleep(pause);
-                    scenario.world.servers.server(server).signal(Signal::CONT);
-                }
-                2 => {
-                    scenario.sites[node].kill9();
-                    std::thread::sleep(pause);
-                    scenario.sites[node].spawn();
-                }
-                3 => {
-                    scenario.sites[node].signal(Signal::STOP);
-                    std::thread::sleep(pause);
-                    scenario.sites[node].signal(Signal::CONT);
-                }
-                4 => {
-                    scenario.ways[node].iter().for_each(antiphon_harness::Proxy::close);
-                    std::thread::sleep(pause);
-                }
-                5 => {
-                    scenario.ways[node].iter().for_each(|way| way.flows(Flow::Stands, Flow::Passes));
-                    std::thread::sleep(pause);
-                }
-                6 => {
-                    scenario.ways[node].iter().for_each(|way| way.flows(Flow::Passes, Flow::Loses));
-                    std::thread::sleep(pause);
-                }
-                _ => scenario.ways[node].iter().for_each(|way| way.delay(pause / 30)),
-            }
-            scenario.ways[node].iter().for_each(antiphon_harness::Proxy::heal);
-        }
-        scenario.ways.iter().flatten().for_each(antiphon_harness::Proxy::heal);
-        scenario.healed();
-    }
-}
-
 /// Ten nodes that come at once, to rows that are there and to writers that write.
 #[test]
 fn ten_nodes_join_at_once() {

@@ -19,6 +19,7 @@ pub(crate) struct Committed {
 }
 
 /// Writers, one beside each site, until they are told to end.
+#[derive(Default)]
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     commits: Vec<Arc<AtomicU64>>,

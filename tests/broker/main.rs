@@ -24,6 +24,7 @@ mod limits;
 mod load;
 mod lost;
 mod managed;
+mod nemesis;
 mod observed;
 mod points;
 mod rescued;

@@ -1,8 +1,9 @@
 //! A NATS server that a node starts itself.
 
 use crate::site::{count, place, replicates, site, start, status};
-use antiphon_harness::{Broker, Place, Signal, Site, eventually, settled};
-use std::net::TcpListener;
+use antiphon_harness::{Broker, Place, Signal, Site, eventually, network_apart, settled};
+use std::io::ErrorKind;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 
 /// The lines that have a server started.
@@ -60,6 +61,38 @@ fn a_node_starts_a_server_and_ends_it() {
     start(&mut a);
     assert_ne!(server(&a), pid);
     eventually("it is in the log", || a.is_quiet());
+}
+
+/// X09: seen from another address of the machine, nothing is open of all that a node serves where no address was said:
+/// health, figures, and a NATS server of its own. In a network of their own there is nobody else whose ports these could be.
+#[test]
+fn x09_nothing_is_open_to_other_machines() {
+    const ADDRESS: &str = "10.9.9.9";
+    let Some(_) = network_apart(ADDRESS) else { return };
+    let place = place();
+    let mut a = site(&place, "a", "", &own("[health_check]\nenable = true\n[prometheus]\nenable = true"));
+    start(&mut a);
+    a.wait_for_words("  metrics  http");
+    let mut open = Vec::new();
+    for (table, listens) in [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")] {
+        let text = std::fs::read_to_string(format!("/proc/net/{table}")).unwrap();
+        for line in text.lines().skip(1) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let (address, port) = words[1].split_once(':').unwrap();
+            if words[3] == listens {
+                let is_loopback = address == "0100007F" || address == "00000000000000000000000001000000";
+                assert!(is_loopback, "{table} {}", words[1]);
+                open.push(u16::from_str_radix(port, 16).unwrap());
+            }
+        }
+    }
+    // Two pages, the server, and what that tells of itself.
+    assert!(open.len() >= 4 && open.contains(&8090) && open.contains(&3010), "{open:?}");
+    for port in open {
+        let refused = TcpStream::connect((ADDRESS, port)).map(|_| ()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "port {port}");
+        TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
 }
 
 /// However the host ends, its server ends with it.

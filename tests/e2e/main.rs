@@ -16,6 +16,7 @@ use antiphon_harness::Place;
 mod adopt;
 mod alerts;
 mod back;
+mod callers;
 mod clocks;
 mod components;
 mod configured;

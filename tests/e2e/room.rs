@@ -1,7 +1,7 @@
 //! C115, C116, F05: no room, no right, no file more, and an outbox that is full. The host says so and goes on when it can.
 
 use antiphon_harness::health::{at, is_unwell, is_well, serving};
-use antiphon_harness::{Errno, Place, Refusing, Resource, Site, eventually, settled};
+use antiphon_harness::{Errno, Place, Refusing, Resource, Site, eventually, mounts_apart, settled};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -16,15 +16,16 @@ const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); CREATE TABLE n 
 const OF_A: &str = "INSERT INTO n VALUES (1, 0)";
 const OF_B: &str = "INSERT INTO n VALUES (2, 0)";
 
-/// A small disk of the test's own, where this user may mount one.
+/// A small disk of the test's own, which only it sees.
 struct Disk(std::path::PathBuf);
 
 impl Disk {
-    fn new(place: &Place, options: &str) -> Option<Self> {
+    fn new(place: &Place, options: &str) -> Self {
         let path = place.path("disk");
         std::fs::create_dir_all(&path).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path).output();
-        mounted.is_ok_and(|done| done.status.success()).then_some(Self(path))
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        Self(path)
     }
 
     /// Leaves next to no room; says whether it could.
@@ -95,11 +96,9 @@ impl Drop for Disk {
 /// No room on the database's disk: the host says so, waits, and goes on when there is room, without a restart.
 #[test]
 fn c115_a_full_disk_is_waited_for() {
+    let Some(_) = mounts_apart("true") else { return };
     let place = place();
-    let Some(disk) = Disk::new(&place, "size=8m") else {
-        println!("skipped: this user may not mount");
-        return;
-    };
+    let disk = Disk::new(&place, "size=8m");
     let (mut a, b) = two(&place, &disk.0);
     let filler = disk.0.join("filler");
     std::fs::write(&filler, vec![0; 32 << 20]).unwrap_err();
@@ -128,11 +127,9 @@ fn c115_a_full_disk_is_waited_for() {
 /// A folder that has become read-only: the same.
 #[test]
 fn c115_a_read_only_folder_is_waited_for() {
+    let Some(_) = mounts_apart("true") else { return };
     let place = place();
-    let Some(disk) = Disk::new(&place, "size=64m") else {
-        println!("skipped: this user may not mount");
-        return;
-    };
+    let disk = Disk::new(&place, "size=64m");
     let mut a = on(&place, &disk.0);
     // Each transaction makes a file in the folder.
     a.sql("PRAGMA journal_mode = DELETE");
@@ -162,11 +159,9 @@ fn c115_a_read_only_folder_is_waited_for() {
 /// A disk that has room and takes no further file: rows go through, and a start that can't be says why.
 #[test]
 fn c115_a_disk_without_inodes() {
+    let Some(_) = mounts_apart("true") else { return };
     let place = place();
-    let Some(disk) = Disk::new(&place, "size=64m") else {
-        println!("skipped: this user may not mount");
-        return;
-    };
+    let disk = Disk::new(&place, "size=64m");
     let (mut a, b) = two(&place, &disk.0);
     // As many as there are, for fewer are refused.
     let inodes = Command::new("stat").args(["-f", "-c", "%c %d"]).arg(&disk.0).output().unwrap();
@@ -196,11 +191,9 @@ fn c115_a_disk_without_inodes() {
 /// The log's disk is full: changes wait in the outbox, and nobody is told that they were sent.
 #[test]
 fn c115_a_full_log_disk_is_waited_for() {
+    let Some(_) = mounts_apart("true") else { return };
     let place = place();
-    let Some(disk) = Disk::new(&place, "size=4m") else {
-        println!("skipped: this user may not mount");
-        return;
-    };
+    let disk = Disk::new(&place, "size=4m");
     let log = disk.0.join("log");
     let mut a = prompt(place.site("a", TABLE).log(log.clone()));
     let mut b = place.site("b", TABLE).log(log);
@@ -506,11 +499,9 @@ fn c116_a_full_outbox_stops_capture_where_that_is_wanted() {
 /// No room any more in the middle of a snapshot: that one ends, in words, and leaves nothing. Nothing else is affected.
 #[test]
 fn c115_a_disk_that_fills_while_a_snapshot_is_made() {
+    let Some(_) = mounts_apart("true") else { return };
     let place = place();
-    let Some(disk) = Disk::new(&place, "size=800m") else {
-        println!("skipped: this user may not mount");
-        return;
-    };
+    let disk = Disk::new(&place, "size=800m");
     // The host's own folder lies there, and nothing else.
     let state = disk.0.join("state");
     std::fs::DirBuilder::new().mode(0o700).create(&state).unwrap();

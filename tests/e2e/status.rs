@@ -60,6 +60,23 @@ fn a_paused_shard_shows_its_reason_and_goes_again() {
         compared.code == Some(3) && compared.stdout.contains("t  DIFFERS") && compared.stdout.contains("waits: entry")
     });
     assert_eq!(said.stderr, "", "the answer is on stdout");
+    let compared = || place.run(["schema", "status", "a.db", "--log", "log", "--json"]);
+    let read = |ended: &Ended| serde_json::from_str::<serde_json::Value>(&ended.stdout).unwrap();
+    let differs = compared();
+    differs.expect(3, &[]);
+    let tables = &read(&differs)["tables"];
+    let versions = tables[0]["versions"].as_object().unwrap();
+    assert_eq!((tables[0]["table"].as_str(), tables.as_array().unwrap().len()), (Some("t"), 1));
+    assert_eq!(versions.len(), 2, "{tables}");
+    for site in [&a, &b] {
+        let has = |nodes: &&serde_json::Value| *nodes == &serde_json::json!([site.node()]);
+        assert_eq!(versions.values().filter(has).count(), 1, "{tables}");
+    }
+    assert_eq!(tables[0]["missing"], serde_json::json!([]));
+    let waiting = &read(&differs)["waiting"];
+    assert_eq!((waiting[0]["node"].as_u64(), waiting[0]["part"].as_str()), (Some(b.node()), Some("shard 1")));
+    let reason = waiting[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("sets column `extra` of table `t`") && waiting[1].is_null(), "{waiting}");
     let found = json(&b);
     assert_eq!(found["verdict"], "paused");
     assert_eq!(found["well"], false);
@@ -72,6 +89,16 @@ fn a_paused_shard_shows_its_reason_and_goes_again() {
     assert_eq!(found["troubles"], serde_json::json!({}));
     assert_eq!(found["shards"][0]["behind"], serde_json::Value::Null);
     settled(&[&a, &b]);
+    eventually("the tables are equal", || compared().code == Some(0));
+    let equal = read(&compared());
+    let nodes = equal["tables"][0]["versions"].as_object().unwrap().values().next().unwrap().as_array().unwrap();
+    assert_eq!((nodes.len(), &equal["waiting"]), (2, &serde_json::json!([])), "{equal}");
+    a.sql("CREATE TABLE single (id INTEGER PRIMARY KEY)");
+    eventually("a table that only one has is missing on the other", || {
+        let said = read(&compared());
+        let of = said["tables"].as_array().unwrap().iter().find(|of| of["table"] == "single").cloned();
+        of.is_some_and(|of| of["missing"] == serde_json::json!([b.node()]))
+    });
 }
 
 /// C83, C25: what stays behind while all else goes on is told, and a node of which something does is not well: a table

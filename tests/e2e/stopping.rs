@@ -1,6 +1,6 @@
 //! The end of a process, ordered or not, and the start after it.
 
-use antiphon_harness::{Signal, eventually, settled};
+use antiphon_harness::{Signal, Stopping, eventually, settled};
 use rusqlite::Connection;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,14 +9,6 @@ use super::place;
 
 const BOUND: Duration = Duration::from_secs(5);
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
-
-struct Stopping<'a>(&'a AtomicBool);
-
-impl Drop for Stopping<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
-}
 
 /// Writes rows 1, 2, 3… one commit each, until told to stop; gives how many were committed when `during` returned.
 fn while_writing(conn: Connection, during: impl FnOnce()) -> u64 {

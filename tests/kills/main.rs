@@ -17,7 +17,7 @@ mod snapshots;
 mod travel;
 mod working;
 
-use antiphon_harness::{Place, Signal, Site, eventually, settled};
+use antiphon_harness::{Place, Signal, Site, Stopping, eventually, settled};
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
@@ -105,15 +105,6 @@ fn write(conn: &Connection, writer: usize, seed: u64, stop: &AtomicBool, commits
         std::thread::sleep(Duration::from_micros(random.below(3_000)));
     }
     known
-}
-
-/// Ends the writers however the test ends.
-struct Stopping<'a>(&'a AtomicBool);
-
-impl Drop for Stopping<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 /// Every node has exactly what the applications were told is stored.

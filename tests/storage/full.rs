@@ -4,12 +4,12 @@ use std::path::Path;
 
 use antiphon::storage::{Opened, failure};
 use antiphon_core::store::{ErrorKind, LIST_MAX, Name, Put, Store as _};
-use antiphon_harness::{Broker, DavServer, S3Server, Sshd};
+use antiphon_harness::{Broker, DavServer, S3Server, Sshd, mounts_apart};
 use async_nats::ConnectOptions;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::object_store::Config;
 
-use super::{apart, configured, name};
+use super::{configured, name};
 
 /// A disk of so much, for one test.
 const SMALL_DISK: &str = "mount -t tmpfs -o size=4m none \"$1\"";
@@ -62,7 +62,7 @@ fn within(folder: &Path) -> u64 {
 
 #[test]
 fn of_a_folder() {
-    let Some(folder) = apart(SMALL_DISK) else { return };
+    let Some(folder) = mounts_apart(SMALL_DISK) else { return };
     let objects = folder.join("objects");
     let opened = configured(&format!("[snapshot]\nstore = 'file'\n[snapshot.file]\npath = {objects:?}"));
     fills(&opened, || within(&objects));
@@ -70,7 +70,7 @@ fn of_a_folder() {
 
 #[test]
 fn of_s3() {
-    let Some(_) = apart(SMALL_DISK) else { return };
+    let Some(_) = mounts_apart(SMALL_DISK) else { return };
     let server = S3Server::start();
     let (url, key, secret) = (server.url(), S3Server::KEY, S3Server::SECRET);
     let login = format!("endpoint = '{url}'\nbucket = 'bucket'\naccess_key = '{key}'\nsecret = '{secret}'");
@@ -80,7 +80,7 @@ fn of_s3() {
 
 #[test]
 fn of_webdav() {
-    let Some(_) = apart(SMALL_DISK) else { return };
+    let Some(_) = mounts_apart(SMALL_DISK) else { return };
     let server = DavServer::start();
     let opened =
         configured(&format!("[snapshot]\nstore = 'webdav'\n[snapshot.webdav]\nurl = '{}'", server.address("/")));
@@ -89,7 +89,7 @@ fn of_webdav() {
 
 #[test]
 fn of_an_sftp_server() {
-    let Some(folder) = apart(SMALL_DISK) else { return };
+    let Some(folder) = mounts_apart(SMALL_DISK) else { return };
     let sshd = Sshd::start();
     let (url, key, known) = (sshd.url(&folder.join("objects")), sshd.own_key(), sshd.known_hosts());
     let login = format!("url = '{url}'\nkey_file = {key:?}\nknown_hosts = {known:?}");

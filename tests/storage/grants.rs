@@ -1,10 +1,10 @@
 //! What is granted over HTTP, and what is not: of what is not, nothing leaves, and the grant that is missing is named.
 
 use antiphon_core::store::{ErrorKind, Put, Store as _, StoreError};
-use antiphon_harness::{Answer, Asked, Faulty, storage_guest};
+use antiphon_harness::{Answer, Asked, Faulty, mounts_apart, storage_guest};
 use antiphon_plugin::{Grants, Limits, Origin, Pace, Socket, Source, sha256};
 
-use super::{HOST, apart, configured, name, official, refused};
+use super::{HOST, configured, name, official, refused};
 
 /// A component of somebody's own, which is granted these lines; it speaks S3 with `endpoint`.
 fn custom(endpoint: &str, grants: &str) -> StoreError {
@@ -182,7 +182,7 @@ fn names() -> String {
 /// What a name was granted for is what everybody can reach; where it leads elsewhere, nobody is spoken to.
 #[test]
 fn t12_names_that_lead_to_private_addresses_are_refused() {
-    let Some(_) = apart(&names()) else { return };
+    let Some(_) = mounts_apart(&names()) else { return };
     let server = fine();
     for (address, host, what) in NAMES {
         let endpoint = format!("http://{host}:{}", server.port());
@@ -212,7 +212,7 @@ fn t12_names_that_lead_to_private_addresses_are_refused() {
 /// The same for one with sockets of its own: its names are looked up before it runs.
 #[test]
 fn t12_sockets_to_names_that_lead_to_private_addresses_are_refused() {
-    let Some(_) = apart(&names()) else { return };
+    let Some(_) = mounts_apart(&names()) else { return };
     for (address, host, _) in NAMES {
         let sockets = vec![Socket { host: host.to_owned(), port: 80 }];
         let grants = Grants { sockets, ..Grants::default() };
@@ -232,7 +232,7 @@ fn t12_sockets_to_names_that_lead_to_private_addresses_are_refused() {
 /// An answer that leads to another host is one more way to it, and so is one that leads to another port.
 #[test]
 fn f10_t12_a_redirect_leads_to_no_other_name_or_port() {
-    let Some(_) = apart(&names()) else { return };
+    let Some(_) = mounts_apart(&names()) else { return };
     let other = fine();
     for (_, host, _) in NAMES {
         let to = format!("http://{host}:{}", other.port());

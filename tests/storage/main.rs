@@ -22,8 +22,7 @@ mod sftp_hostile;
 mod sftp_login;
 mod webdav;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::LazyLock;
 
 use antiphon::config::{Config, Sources};
@@ -61,33 +60,6 @@ fn refused(lines: &str) -> Result<Opened, Failure> {
 
 fn name(text: &str) -> Name {
     Name::new(text).unwrap()
-}
-
-/// Runs this test once more where this line of shell holds, and nowhere else: mounts that nobody else sees. A folder of
-/// its own is `$1` in that line, is for what is made for a while, and is given in there. Outside nothing is given.
-fn apart(prepare: &str) -> Option<PathBuf> {
-    const INSIDE: &str = "ANTIPHON_TEST_APART";
-    if let Some(folder) = std::env::var_os(INSIDE) {
-        return Some(folder.into());
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let test = std::thread::current().name().unwrap().to_owned();
-    let run = format!("{prepare} && exec \"$2\" \"$3\" --exact --nocapture");
-    // Root may mount, and has to stay the one that servers start as; everybody else needs a space of users for it.
-    let as_whom: &[&str] = if is_root() { &[] } else { &["--user", "--map-current-user", "--keep-caps"] };
-    let mut command = Command::new("unshare");
-    command.args(as_whom).args(["--mount", "sh", "-c", &run, "sh"]).arg(folder.path());
-    command.arg(std::env::current_exe().unwrap()).arg(test);
-    let ended = command.env(INSIDE, folder.path()).env("TMPDIR", folder.path()).output().unwrap();
-    let said = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-    assert!(ended.status.success(), "{}\n{}", said(&ended.stdout), said(&ended.stderr));
-    assert!(said(&ended.stdout).contains("1 passed"), "{}", said(&ended.stdout));
-    None
-}
-
-fn is_root() -> bool {
-    let said = Command::new("id").arg("-u").output().unwrap();
-    said.stdout == b"0\n"
 }
 
 /// A store has its own component compiled, and no other.

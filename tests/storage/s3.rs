@@ -3,9 +3,9 @@
 use antiphon::storage::conformance::Extent;
 use antiphon::storage::{Opened, failure};
 use antiphon_core::store::{ErrorKind, LIST_MAX, Put, Store as _};
-use antiphon_harness::{Authority, S3Server, S3Ways};
+use antiphon_harness::{Authority, S3Server, S3Ways, mounts_apart};
 
-use super::{apart, configured, conforms_within, name, survives};
+use super::{configured, conforms_within, name, survives};
 
 /// The server of the tests keeps what it knows of an object in a file whose name is made of the key's, and longer.
 const EXTENT: Extent = Extent { object_bytes: 32 << 20, listed: 2500, threads: 16, name_bytes: 130 };
@@ -73,7 +73,8 @@ fn the_suite_over_tls_with_an_authority_of_ones_own() {
 #[test]
 fn the_suite_with_the_bucket_in_the_name_of_the_host() {
     let hosts = "127.0.0.1 localhost s3.test bucket.s3.test";
-    let Some(_) = apart(&format!("echo '{hosts}' > \"$1/hosts\" && mount --bind \"$1/hosts\" /etc/hosts")) else {
+    let Some(_) = mounts_apart(&format!("echo '{hosts}' > \"$1/hosts\" && mount --bind \"$1/hosts\" /etc/hosts"))
+    else {
         return;
     };
     let server = S3Server::with(S3Ways { name: Some("s3.test"), ..S3Ways::default() });

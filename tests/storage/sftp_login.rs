@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use antiphon_core::store::{ErrorKind, Store as _, StoreError};
-use antiphon_harness::{SshAgent, Sshd, planted};
+use antiphon_harness::{SshAgent, Sshd, is_root, planted};
 
-use super::is_root;
 use super::sftp::store_of;
 
 /// A store with this key and these known hosts, asked whether it is well.

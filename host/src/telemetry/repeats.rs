@@ -1,5 +1,6 @@
 //! The same warning at most once a minute: what is tried again and again would bury everything else. How often it was held
-//! back stands in the next one, as `repeated`.
+//! back stands in the next one, as `repeated`. And of one place at most [`BURST_MAX`] a minute, however they differ: who
+//! sends very much that is wrong writes no log for it.
 //!
 //! The same is what comes from the same place with the same fields; how long something took or will take is no difference.
 //! A line of good news from the same module ends it: what comes after that is news again.
@@ -10,6 +11,7 @@ use std::fmt;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::FmtContext;
@@ -20,11 +22,22 @@ use tracing_subscriber::registry::LookupSpan;
 const PAUSE: Duration = Duration::from_secs(60);
 /// So many different ones are remembered.
 const KNOWN_MAX: usize = 1024;
+/// So many different ones come from one place within the pause.
+const BURST_MAX: u32 = 100;
 
 /// Writes lines as `inner` does, and holds back those that repeat themselves.
 pub(super) struct Sparing<F> {
     inner: F,
     known: Mutex<HashMap<u64, Known>>,
+    /// By the place that they come from.
+    bursts: Mutex<HashMap<Identifier, Burst>>,
+}
+
+/// What came from one place.
+struct Burst {
+    begun: Instant,
+    written: u32,
+    held: u64,
 }
 
 /// A warning that was written.
@@ -36,7 +49,7 @@ struct Known {
 
 impl<F> Sparing<F> {
     pub(super) fn new(inner: F) -> Self {
-        Self { inner, known: Mutex::default() }
+        Self { inner, known: Mutex::default(), bursts: Mutex::default() }
     }
 
     /// How often this was held back before; none if it is held back now.
@@ -59,11 +72,27 @@ impl<F> Sparing<F> {
             known.held += 1;
             return None;
         }
+        let held = self.admit(metadata.callsite(), now)?;
         if known.len() >= KNOWN_MAX {
             known.retain(|_, known| now.saturating_duration_since(known.at) < PAUSE);
         }
         let before = known.insert(key, Known { at: now, target: metadata.target(), held: 0 });
-        Some(before.map_or(0, |before| before.held))
+        Some(before.map_or(0, |before| before.held) + held)
+    }
+
+    /// How many of this place were held back before; none if too many have come from it.
+    fn admit(&self, place: Identifier, now: Instant) -> Option<u64> {
+        let mut bursts = self.bursts.lock().unwrap_or_else(PoisonError::into_inner);
+        let burst = bursts.entry(place).or_insert(Burst { begun: now, written: 0, held: 0 });
+        if now.saturating_duration_since(burst.begun) >= PAUSE {
+            (burst.begun, burst.written) = (now, 0);
+        }
+        if burst.written >= BURST_MAX {
+            burst.held += 1;
+            return None;
+        }
+        burst.written += 1;
+        Some(std::mem::take(&mut burst.held))
     }
 }
 
@@ -168,6 +197,40 @@ mod tests {
             tracing::info!("a");
         };
         assert_eq!(passed(lines), [Some(0); 5]);
+    }
+
+    #[test]
+    fn x16_of_one_place_only_so_many_come_however_they_differ() {
+        let flood = |wait: &dyn Fn(u64)| {
+            for entry in 0..1_000 {
+                tracing::error!(entry, "a forged entry was left out");
+            }
+            warn("of another place", 50);
+            wait(60);
+            tracing::error!(entry = 1_000, "a forged entry was left out");
+            for entry in 1_001..1_003 {
+                tracing::error!(entry, "from elsewhere again");
+            }
+        };
+        let passed = passed(flood);
+        let written = BURST_MAX as usize;
+        assert!(passed[..written].iter().all(|held| *held == Some(0)));
+        assert!(passed[written..1_000].iter().all(Option::is_none));
+        assert_eq!(passed[1_000..], [Some(0); 4], "other places are other places");
+    }
+
+    #[test]
+    fn what_one_place_held_back_is_counted() {
+        let lines = |wait: &dyn Fn(u64)| {
+            for entry in 0..u64::from(BURST_MAX) + 7 {
+                if entry == u64::from(BURST_MAX) + 5 {
+                    wait(60);
+                }
+                tracing::error!(entry, "a forged entry was left out");
+            }
+        };
+        let passed = passed(lines);
+        assert_eq!(passed[BURST_MAX as usize..], [None, None, None, None, None, Some(5), Some(0)]);
     }
 
     #[test]

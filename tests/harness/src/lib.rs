@@ -10,6 +10,7 @@
     reason = "a test that can't go on should fail loudly"
 )]
 
+mod apart;
 mod broker;
 pub mod browser;
 mod certificates;
@@ -20,6 +21,7 @@ mod guests;
 pub mod harmonylite;
 pub mod health;
 pub mod http;
+mod neighbour;
 pub mod nested;
 mod node;
 pub mod planted;
@@ -34,12 +36,14 @@ mod storages;
 pub mod vfs;
 
 pub use antiphon::db::Make;
+pub use apart::{is_root, mounts_apart, network_apart};
 pub use broker::{Broker, Brokers};
 pub use certificates::Authority;
 pub use clock::Clock;
 pub use dav::DavServer;
 pub use faulty::{Answer, Asked, Faulty, Manner};
 pub use guests::{resolver_guest, resolver_guest_with};
+pub use neighbour::{Neighbour, Stopping, Waits};
 pub use node::{
     Dice, Mishap, Node, Setup, agreed, append_floor, append_foreign, decision, dump, dump_of, foreign, found, mishap,
     pair, pair_with, policy, settle, trio, trio_with,

@@ -33,12 +33,17 @@ struct Replayed {
     hint: Option<String>,
 }
 
+/// The name of the official component that has this digest.
+fn official(digest: &str) -> Option<&'static str> {
+    antiphon_bundle::ALL.iter().find(|component| sha256(component.bytes) == digest).map(|component| component.name)
+}
+
 /// Puts the clash to the component that is named, else to the one that failed.
 pub(super) fn run(file: &Path, which: Option<Which>, json: bool) -> Result<(), Failure> {
     let replay = Replay::read(file)?;
     let recorded = match replay.plugin.source.as_str() {
-        // An official one by the name that it has; the configuration may have called it otherwise.
-        "builtin" => format!("builtin:{}", replay.plugin.name),
+        // The configuration may have called it otherwise.
+        "builtin" => format!("builtin:{}", official(&replay.plugin.sha256).unwrap_or(&replay.plugin.name)),
         source => source.to_owned(),
     };
     let named = which.is_some();
