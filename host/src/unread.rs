@@ -46,7 +46,7 @@ fn said(path: &Path, code: Option<ErrorCode>, error: &(dyn Error + 'static)) -> 
         }
         Some(ErrorCode::DatabaseCorrupt) => (
             Kind::Data,
-            "restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`",
+            "restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`, or `.dump` where `sqlite3` lacks `.recover`",
         ),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             (Kind::Busy, "try again when the application has ended its transaction")

@@ -173,7 +173,7 @@ pub(crate) fn damaged(shown: &str, error: &db::Error) -> Failure {
         db::Error::Damaged(_) => Failure::caused(Kind::Data, format!("nothing of `{shown}` is replicated"), error)
             .hint("bring it back from a snapshot: `antiphon snapshot restore --in-place --offline --discard-local`")
             .hint(
-                "or restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`",
+                "or restore the file from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`, or `.dump` where `sqlite3` lacks `.recover`",
             ),
         _ => unopened(shown, error),
     }

@@ -10,7 +10,7 @@ pub(super) fn sound(patient: &Patient, found: &mut Found) -> Result<(), Failed> 
             None,
             format!("the file is damaged: {answer}"),
             "nothing of a damaged file is replicated, so that the damage doesn't spread",
-            "restore it from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`",
+            "restore it from a backup, or save what can be read: `sqlite3 DAMAGED .recover | sqlite3 NEW`, or `.dump` where `sqlite3` lacks `.recover`",
         );
     }
     Ok(())

@@ -41,7 +41,7 @@ pub(super) fn may_replace(found: &Found, discard_local: bool) -> Result<(), Fail
         Err(failure) if failure.kind() == Kind::Data => {
             let words = format!("`{}` can't be read, so nobody knows what in it is not in the log", path.display());
             Err(Failure::caused(Kind::Refused, words, &failure).hint(
-                "`--discard-local` gives that up; the file is kept, and `sqlite3 KEPT .recover` may still read it",
+                "`--discard-local` gives that up; the file is kept, and `sqlite3 KEPT .recover`, or `.dump`, may still read it",
             ))
         }
         Err(failure) => Err(failure),
