@@ -38,6 +38,7 @@ mod rescue;
 mod reseed;
 mod room;
 mod schema;
+mod skew;
 mod snapshots;
 mod state;
 mod status;

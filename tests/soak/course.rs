@@ -11,6 +11,8 @@ pub(crate) struct Course {
     pub(crate) interval: Duration,
     /// Between two snapshots of any kind.
     pub(crate) incremental: Duration,
+    /// The share of their pace that writers keep at least: what is missing is what they were behind when they were stopped.
+    pub(crate) pace_min: f64,
     /// Whether those of what changed are held to their interval as well.
     pub(crate) holds_increments: bool,
     /// Over how long a process is looked at for the least memory that it has.
@@ -30,6 +32,7 @@ impl Course {
                 drill_every: seconds(60),
                 interval: seconds(60),
                 incremental: seconds(30),
+                pace_min: 0.98,
                 holds_increments: true,
                 window: seconds(10),
                 slope_max: MIB,
@@ -40,6 +43,7 @@ impl Course {
             drill_every: seconds(20),
             interval: seconds(20),
             incremental: seconds(7),
+            pace_min: 0.9,
             // A tenth of seven seconds is less than a maker that was killed needs to be back.
             holds_increments: false,
             window: seconds(2),

@@ -109,8 +109,8 @@ fn three_nodes_are_written_to_and_killed() {
     for (writer, (written, known)) in written.iter().zip(&known).enumerate() {
         let share = written.writes as f64 / (written.took.as_secs_f64() * PACE as f64);
         println!("writer {writer}: {} writes in {:?}, {share:.4} of its pace", written.writes, written.took);
-        // What is missing is what it was behind when it was stopped: a soak of an idle cluster shows nothing.
-        assert!(share >= 0.98, "{share}");
+        // A soak of an idle cluster shows nothing.
+        assert!(share >= course.pace_min, "{share}");
         let found = sites[2].rows(&format!("SELECT slot, n FROM item WHERE writer = {writer} ORDER BY slot"));
         let wanted: Vec<String> = known.rows().iter().map(|(slot, n)| format!("{slot}|{n}")).collect();
         assert!(found == wanted, "rows of writer {writer} were lost");
