@@ -36,8 +36,8 @@ const FLAGS: &[Flag] = &[
     flag("cleanup", Takes::Nothing, None),
     flag("version", Takes::Nothing, None),
     flag("save-snapshot", Takes::Nothing, None),
-    flag("schema-status", Takes::Nothing, Some("`antiphon status` names the tables, and those that are left out")),
-    flag("schema-status-cluster", Takes::Nothing, Some("`antiphon status` names members whose tables are not as here")),
+    flag("schema-status", Takes::Nothing, Some("`antiphon schema status` says which node has which version of which table")),
+    flag("schema-status-cluster", Takes::Nothing, Some("`antiphon schema status` says it of all nodes")),
     flag("cluster-addr", Takes::Value, None),
     flag("cluster-peers", Takes::Value, None),
     flag("leaf-servers", Takes::Value, Some(LEAVES)),
@@ -215,8 +215,8 @@ mod tests {
     #[test]
     fn what_is_not_built_names_what_replaces_it() {
         for (theirs, name, instead) in [
-            ("-schema-status", "schema-status", "antiphon status"),
-            ("-schema-status-cluster", "schema-status-cluster", "antiphon status"),
+            ("-schema-status", "schema-status", "antiphon schema status"),
+            ("-schema-status-cluster", "schema-status-cluster", "antiphon schema status"),
             ("-leaf-servers x", "leaf-servers", "`server_config`"),
             ("-pprof 127.0.0.1:6060", "pprof", "perf"),
         ] {
