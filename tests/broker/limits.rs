@@ -85,9 +85,8 @@ fn other_tools_are_told_how_far_it_came() {
     let read = |path: std::path::PathBuf| -> BTreeMap<String, u64> {
         std::fs::read(path).ok().and_then(|bytes| ciborium::from_reader(bytes.as_slice()).ok()).unwrap_or_default()
     };
-    let position = |site: &Site| {
-        site.one("SELECT seq FROM __antiphon___position WHERE shard = 1").parse::<u64>().unwrap()
-    };
+    let position =
+        |site: &Site| site.one("SELECT seq FROM __antiphon___position WHERE shard = 1").parse::<u64>().unwrap();
     let told = |path: &std::path::Path| read(path.to_owned()).get("harmonylite-changes-1").copied();
     let (of_a, of_b) = (place.path("map.cbor"), b.state().join("seq-map.cbor"));
     for id in 1..5 {

@@ -36,7 +36,11 @@ const FLAGS: &[Flag] = &[
     flag("cleanup", Takes::Nothing, None),
     flag("version", Takes::Nothing, None),
     flag("save-snapshot", Takes::Nothing, None),
-    flag("schema-status", Takes::Nothing, Some("`antiphon schema status` says which node has which version of which table")),
+    flag(
+        "schema-status",
+        Takes::Nothing,
+        Some("`antiphon schema status` says which node has which version of which table"),
+    ),
     flag("schema-status-cluster", Takes::Nothing, Some("`antiphon schema status` says it of all nodes")),
     flag("cluster-addr", Takes::Value, None),
     flag("cluster-peers", Takes::Value, None),
