@@ -379,7 +379,13 @@ fn f14_a_starved_host_is_slow_and_nothing_else() {
 }
 
 /// What a host says where a request for memory is refused.
-const OUT_OF_MEMORY: [&str; 3] = ["memory allocation of ", "Cannot allocate memory", "out of memory"];
+const OUT_OF_MEMORY: [&str; 4] = [
+    "memory allocation of ",
+    "Cannot allocate memory",
+    "out of memory",
+    // Of a thread, whose stack is memory.
+    "Resource temporarily unavailable",
+];
 
 /// Leaves a host so much memory more than it has.
 fn leave(site: &Site, bytes: u64) {

@@ -593,15 +593,18 @@ fn incremental_snapshots_are_made_when_they_are_due() {
     eventually("a chain has come to its end", || {
         n += 1;
         a.sql(&format!("INSERT INTO item VALUES ({n}, {n}, 'x')"));
-        listed().iter().filter(|made| made["kind"] == "full").count() == 2
+        listed().iter().any(|made| made["trigger"] == "chain")
     });
     let made = listed();
-    let newest_full = made.iter().position(|made| made["kind"] == "full").unwrap();
-    let chain = &made[newest_full + 1..];
+    let end = made.iter().position(|made| made["trigger"] == "chain").unwrap();
+    assert_eq!(made[end]["kind"], "full", "{}", made[end]);
+    // Up to the full one that it began with: there is one before its end where an archive was too slow for the next step.
+    let steps = made[end + 1..].iter().position(|made| made["kind"] == "full").unwrap();
+    let chain = &made[end + 1..=end + 1 + steps];
+    assert!(steps > 1, "{made:?}");
     for pair in chain.windows(2) {
         assert_eq!((&pair[0]["kind"], &pair[0]["parent"]), (&"incremental".into(), &pair[1]["id"]), "{pair:?}");
     }
-    assert_eq!(made[newest_full]["trigger"], "chain", "{}", made[newest_full]);
     let id = chain[0]["id"].as_str().unwrap();
     snapshot(&place, &["verify", id, "--level", "restore"]).says(0, &["ok: "]);
     snapshot(&place, &["list"]).says(0, &["what changed"]);
