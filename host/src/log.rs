@@ -23,6 +23,7 @@ use antiphon_core::codec;
 use antiphon_core::entry::{Body, Entry, Origin};
 use async_trait::async_trait;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A shard's number, from 1.
 pub type Shard = u32;
@@ -203,6 +204,12 @@ pub trait Log: Send + Sync + std::fmt::Debug {
 
     /// How far a shard reaches.
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error>;
+
+    /// For how long it may say that it ends before what it has shown: of several copies, the one that has just begun to lead
+    /// may hear of the last entries a moment after the others.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// The share of its room that a shard has used; nothing where nobody has to wait for want of room.
     async fn used(&self, _shard: Shard) -> Result<Option<f64>, Error> {

@@ -5,7 +5,13 @@
 //! the entry's checksum, do not.
 
 use crate::log::{Error, Log, Placed, Placement, Shard};
+use antiphon_core::entry::Origin;
 use std::fmt;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a log is asked again that ends before what it has shown.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// How a log is no longer the one that was applied. Its words follow "shard 1 of the log".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +77,36 @@ pub async fn compare(log: &dyn Log, shard: Shard, position: Placement) -> Result
         let first = log.bounds(shard).await?.first;
         return Ok((first > 1).then_some(Loss::Rolled { first, applied: 0 }));
     }
-    judge(log, shard, position, log.stands(shard, position.seq).await?).await
+    let there = log.stands(shard, position.seq).await?;
+    judge(log, shard, position, surely(log, shard, position.seq, there).await?).await
+}
+
+/// What stands at a position, where at first this did. That nothing does any more has to be so for a while.
+async fn surely(
+    log: &dyn Log,
+    shard: Shard,
+    at: u64,
+    mut there: Option<Placement>,
+) -> Result<Option<Placement>, Error> {
+    let begun = Instant::now();
+    while there.is_none() && begun.elapsed() < log.patience() {
+        tokio::time::sleep(AGAIN).await;
+        there = log.stands(shard, at).await?;
+    }
+    Ok(there)
+}
+
+/// The last number of an origin in a shard that is this one at least, if the log says so within a while; else what it says.
+///
+/// # Errors
+/// When the log can't be asked.
+pub async fn last_number(log: &dyn Log, shard: Shard, origin: Origin, sent: u64, mut last: u64) -> Result<u64, Error> {
+    let begun = Instant::now();
+    while last < sent && begun.elapsed() < log.patience() {
+        tokio::time::sleep(AGAIN).await;
+        last = log.last_number(shard, origin).await?;
+    }
+    Ok(last)
 }
 
 /// Reads what comes after `position`, and says whether it comes after what was applied there: a log that loses entries
@@ -89,7 +124,9 @@ pub async fn read(
         let entries = log.read(shard, position.seq, bytes_max).await?;
         return Ok(compare(log, shard, position).await?.map_or(Ok(entries), Err));
     }
+    // What comes after a place that was not there at first is read the next time.
     let (there, entries) = log.read_on(shard, position.seq, bytes_max).await?;
+    let there = surely(log, shard, position.seq, there).await?;
     Ok(judge(log, shard, position, there).await?.map_or(Ok(entries), Err))
 }
 
@@ -106,4 +143,58 @@ async fn judge(
         Some(there) if there != position => Some(Loss::Other { position: position.seq }),
         Some(_) => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Memory;
+    use std::sync::Arc;
+
+    const ME: Origin = Origin { node: 7, incarnation: 1 };
+
+    /// A log of three entries, and where the last one stands.
+    async fn log() -> (Arc<Memory>, Placement) {
+        let log = Arc::new(Memory::new());
+        log.append(1, ME, 1, &[vec![1], vec![2], vec![3]]).await.unwrap();
+        let last = log.stands(1, 3).await.unwrap().unwrap();
+        (log, last)
+    }
+
+    /// All is there again after some looks.
+    fn catches_up(log: &Arc<Memory>) {
+        let log = Arc::clone(log);
+        tokio::spawn(async move {
+            tokio::time::sleep(3 * AGAIN).await;
+            log.lag(0, Duration::from_secs(60));
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f02_a_copy_that_is_behind_for_a_moment_has_lost_nothing() {
+        let (log, last) = log().await;
+        for what in ["compared", "read", "numbers"] {
+            log.lag(1, Duration::from_secs(60));
+            catches_up(&log);
+            match what {
+                "compared" => assert_eq!(compare(&*log, 1, last).await.unwrap(), None),
+                "read" => assert!(read(&*log, 1, last, 1_000).await.unwrap().unwrap().is_empty()),
+                _ => assert_eq!(last_number(&*log, 1, ME, 3, 2).await.unwrap(), 3),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn f02_what_stays_away_is_lost() {
+        let (log, last) = log().await;
+        let tail = Loss::Tail { last: 2, applied: 3 };
+        for patience in [Duration::ZERO, Duration::from_secs(5)] {
+            log.lag(1, patience);
+            let begun = Instant::now();
+            assert_eq!(compare(&*log, 1, last).await.unwrap(), Some(tail));
+            assert_eq!(read(&*log, 1, last, 1_000).await.unwrap().unwrap_err(), tail);
+            assert_eq!(last_number(&*log, 1, ME, 3, 2).await.unwrap(), 2);
+            assert!(begun.elapsed() >= 3 * patience);
+        }
+    }
 }

@@ -274,7 +274,14 @@ impl Publisher {
                     }
                     tracing::debug!(shard, seq, batches = count, "batches appended");
                 }
-                Appended::Fenced { last } if last < sent => return Err(Error::TailLost { shard, last, sent }),
+                Appended::Fenced { last } if last < sent => {
+                    let last = placement::last_number(&*self.log, shard, origin, sent, last).await?;
+                    if last < sent {
+                        return Err(Error::TailLost { shard, last, sent });
+                    }
+                    self.sent.remove(&shard);
+                    return Ok(());
+                }
                 Appended::Fenced { .. } => {
                     // An append whose answer was lost has taken place: its echo will say how far it went.
                     self.sent.remove(&shard);
@@ -293,7 +300,13 @@ impl Publisher {
             return Ok(());
         }
         match self.read_to_the_end(shard).await? {
-            Some(last) if last < sent => Err(Error::TailLost { shard, last, sent }),
+            Some(last) if last < sent => {
+                let origin = self.db.call(|db| Ok(db.origin())).await?;
+                match placement::last_number(&*self.log, shard, origin, sent, last).await? {
+                    last if last < sent => Err(Error::TailLost { shard, last, sent }),
+                    _ => Ok(()),
+                }
+            }
             _ => Ok(()),
         }
     }

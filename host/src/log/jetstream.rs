@@ -29,7 +29,11 @@ use async_trait::async_trait;
 use bucket::Bucket;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use stream::Stream;
+
+/// How long one of several servers that begins to lead may take until it knows all that was acknowledged.
+const LEADER_CATCHES_UP: Duration = Duration::from_secs(5);
 
 /// What streams are made with.
 #[derive(Clone, Debug)]
@@ -147,6 +151,10 @@ impl Log for JetStream {
 
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
         self.stream(shard).bounds().await
+    }
+
+    fn patience(&self) -> Duration {
+        if self.settings.replicas < 2 { Duration::ZERO } else { LEADER_CATCHES_UP }
     }
 
     async fn used(&self, shard: Shard) -> Result<Option<f64>, Error> {

@@ -5,6 +5,7 @@ use antiphon_core::entry::Origin;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// What goes wrong at the next calls; each fault is used up when it strikes.
@@ -30,6 +31,9 @@ struct State {
     leases: HashMap<String, Lease>,
     faults: Faults,
     clock: u64,
+    /// The newest entries of each shard that whoever answers does not know of, and for how long that is borne.
+    behind: u64,
+    patience: Duration,
 }
 
 /// One shard.
@@ -70,6 +74,12 @@ impl Memory {
     #[must_use]
     pub fn left(&self) -> Faults {
         self.state().faults
+    }
+
+    /// Is answered for by a copy that lacks so many of the newest entries, as long as this is not said otherwise.
+    pub fn lag(&self, behind: u64, patience: Duration) {
+        let mut state = self.state();
+        (state.behind, state.patience) = (behind, patience);
     }
 
     /// Loses the newest entries of a shard, as a broker does that had not synced them; fences go back with them.
@@ -190,7 +200,19 @@ impl Log for Memory {
         Ok(())
     }
 
+    fn patience(&self) -> Duration {
+        self.state().patience
+    }
+
     async fn last_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
+        let state = self.state();
+        if state.behind > 0 {
+            let seen = state.last(shard).saturating_sub(state.behind);
+            let held = state.shards.get(&shard).into_iter().flat_map(|entries| &entries.held);
+            let of = held.filter(|(placed, _)| placed.seq <= seen).filter_map(|(_, whose)| *whose);
+            return Ok(of.filter(|(who, _)| *who == origin).map(|(_, number)| number).max().unwrap_or(0));
+        }
+        drop(state);
         Ok(self.state().last_numbers.get(&(shard, origin)).copied().unwrap_or(0))
     }
 
@@ -199,7 +221,8 @@ impl Log for Memory {
         if std::mem::take(&mut state.faults.refuse_read) {
             return Err(Error::Unreachable("refused".to_owned()));
         }
-        let visible = state.last(shard).saturating_sub(std::mem::take(&mut state.faults.delay));
+        let behind = state.behind + std::mem::take(&mut state.faults.delay);
+        let visible = state.last(shard).saturating_sub(behind);
         let mut bytes = 0;
         let Some(entries) = state.shards.get(&shard) else { return Ok(Vec::new()) };
         // A start below the first entry begins there.
@@ -217,7 +240,7 @@ impl Log for Memory {
     async fn bounds(&self, shard: Shard) -> Result<Bounds, Error> {
         let state = self.state();
         let first = state.shards.get(&shard).map_or(0, |entries| entries.rolled) + 1;
-        Ok(Bounds { first, last: state.last(shard) })
+        Ok(Bounds { first, last: state.last(shard).saturating_sub(state.behind) })
     }
 
     async fn truncate(&self, shard: Shard, up_to: u64) -> Result<(), Error> {
