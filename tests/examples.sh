@@ -41,7 +41,11 @@ try_storage() {
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     sed -i -E "s/127\.0\.0\.1:[0-9]+/127.0.0.1:$port/" antiphon.toml
     case $2 in
-        rust) rustc -O server.rs && ./server "127.0.0.1:$port" > server.log & ;;
+        rust)
+            # On its own, so that it is the server whose number is known.
+            rustc -O server.rs
+            ./server "127.0.0.1:$port" > server.log &
+            ;;
         python) python3 server.py "127.0.0.1:$port" > server.log & ;;
         *) echo "shelf at its own place" > server.log & ;;
     esac
