@@ -5,6 +5,9 @@
 set -euo pipefail
 
 [ $# -gt 0 ] || { echo "usage: tests/unsaid.sh FOLDER…" >&2; exit 2; }
+for place in "$@"; do
+    [ -e "$place" ] || { echo "there is no $place to search" >&2; exit 2; }
+done
 patterns=$(mktemp)
 trap 'rm -f "$patterns"' EXIT
 sed -n 's/^[A-Z][A-Z0-9_]*=//p' "$(dirname "$0")/planted.env" > "$patterns"

@@ -6,7 +6,7 @@ use crate::placement::{self, Loss};
 use crate::policies;
 use crate::reattach::Reattach;
 use crate::snapshot::Shelf;
-use antiphon_core::entry::Halted;
+use antiphon_core::entry::{Halted, Origin};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -274,15 +274,8 @@ impl Publisher {
                     }
                     tracing::debug!(shard, seq, batches = count, "batches appended");
                 }
-                Appended::Fenced { last } if last < sent => {
-                    let last = placement::last_number(&*self.log, shard, origin, sent, last).await?;
-                    if last < sent {
-                        return Err(Error::TailLost { shard, last, sent });
-                    }
-                    self.sent.remove(&shard);
-                    return Ok(());
-                }
-                Appended::Fenced { .. } => {
+                Appended::Fenced { last } => {
+                    self.has_kept(shard, origin, sent, last).await?;
                     // An append whose answer was lost has taken place: its echo will say how far it went.
                     self.sent.remove(&shard);
                     return Ok(());
@@ -302,11 +295,16 @@ impl Publisher {
         match self.read_to_the_end(shard).await? {
             Some(last) if last < sent => {
                 let origin = self.db.call(|db| Ok(db.origin())).await?;
-                match placement::last_number(&*self.log, shard, origin, sent, last).await? {
-                    last if last < sent => Err(Error::TailLost { shard, last, sent }),
-                    _ => Ok(()),
-                }
+                self.has_kept(shard, origin, sent, last).await
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// The log, which says that it has come to number `last` of this node, has all that was acknowledged.
+    async fn has_kept(&self, shard: Shard, origin: Origin, sent: u64, last: u64) -> Result<(), Error> {
+        match placement::last_number(&*self.log, shard, origin, sent, last).await? {
+            last if last < sent => Err(Error::TailLost { shard, last, sent }),
             _ => Ok(()),
         }
     }

@@ -395,6 +395,18 @@ fn leave(site: &Site, bytes: u64) {
     site.limit(Resource::As, Some(size * 1024 + bytes));
 }
 
+/// A host that has said that there was no memory may have as much as it wants; one that ended of that is started again.
+fn has_memory_again(site: &mut Site, said: &str) {
+    assert!(OUT_OF_MEMORY.iter().any(|words| said.contains(words)), "{said}");
+    if site.is_running() {
+        site.limit(Resource::As, None);
+    } else {
+        assert_eq!(site.wait().signal(), Some(Signal::ABORT.as_raw()), "{said}");
+        assert!(said.contains(OUT_OF_MEMORY[0]), "{said}");
+        site.start();
+    }
+}
+
 /// F06: memory runs out while a large unit is read and applied. Rust ends a process that is refused memory for a growing
 /// piece of its own, and no stable way leads around that; so the host ends, having said how many bytes it wanted. What is sure
 /// is the rest: nobody sees half of the unit, the application goes on meanwhile, the host comes up by itself where it
@@ -414,14 +426,7 @@ fn f06_memory_that_runs_out_leaves_nothing_by_half() {
         is_over
     });
     let said = a.said();
-    assert!(OUT_OF_MEMORY.iter().any(|words| said.contains(words)), "{said}");
-    if a.is_running() {
-        a.limit(Resource::As, None);
-    } else {
-        assert_eq!(a.wait().signal(), Some(Signal::ABORT.as_raw()), "{said}");
-        assert!(said.contains(OUT_OF_MEMORY[0]), "{said}");
-        a.start();
-    }
+    has_memory_again(&mut a, &said);
     eventually("all of it arrives", || a.one("SELECT count(*) FROM t") == "2");
     settled(&[&a, &b]);
     assert_eq!(a.one("PRAGMA integrity_check"), "ok");
@@ -452,15 +457,8 @@ fn f06_a_snapshot_without_memory_is_an_error() {
         });
         let failed = failed.unwrap();
         let said = format!("{}{}", failed.stderr, a.said());
-        assert!(OUT_OF_MEMORY.iter().any(|words| said.contains(words)), "{said}");
         a.sql(&format!("INSERT INTO t VALUES ({id}, 'the application goes on')"));
-        if a.is_running() {
-            a.limit(Resource::As, None);
-        } else {
-            assert_eq!(a.wait().signal(), Some(Signal::ABORT.as_raw()), "{said}");
-            assert!(said.contains(OUT_OF_MEMORY[0]), "{said}");
-            a.start();
-        }
+        has_memory_again(&mut a, &said);
         settled(&[&a, &b]);
         // What is listed is whole, and what is not left nothing.
         if snapshot(&["list"]).code == Some(0) {

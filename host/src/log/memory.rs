@@ -212,8 +212,7 @@ impl Log for Memory {
             let of = held.filter(|(placed, _)| placed.seq <= seen).filter_map(|(_, whose)| *whose);
             return Ok(of.filter(|(who, _)| *who == origin).map(|(_, number)| number).max().unwrap_or(0));
         }
-        drop(state);
-        Ok(self.state().last_numbers.get(&(shard, origin)).copied().unwrap_or(0))
+        Ok(state.last_numbers.get(&(shard, origin)).copied().unwrap_or(0))
     }
 
     async fn read(&self, shard: Shard, after: u64, bytes_max: usize) -> Result<Vec<Placed>, Error> {
