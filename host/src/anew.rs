@@ -56,7 +56,7 @@ pub(crate) async fn begin(db: &mut Database, log: &dyn Log, leave: Leave) -> Res
     let Some(&claimed) = lost.first().filter(|_| begun.is_empty()) else {
         return if begun.is_empty() { Ok(false) } else { go_on(db, log, begun, &lost).await };
     };
-    if let Some(why) = db.cannot_begin_again() {
+    if let Some(why) = db.cannot_begin_again().map_err(database)? {
         tracing::warn!(shard = claimed, why, "the log holds nothing any more, and does not begin again with this node");
         return Ok(false);
     }

@@ -13,18 +13,22 @@ const READING: &str = "read where the log began again";
 
 impl Database {
     /// Why no shard can begin again with what stands here, if so.
-    #[must_use]
-    pub fn cannot_begin_again(&self) -> Option<&'static str> {
-        if !self.options.publish {
-            return Some("it only listens: `publish` is off");
-        }
-        if !self.options.replicate || self.has_unread() {
-            return Some("it has passed over what others wrote");
-        }
-        if self.ledger.is_slicing() {
-            return Some("a large unit is applied by half, and the rest of it was in the log");
-        }
-        None
+    ///
+    /// # Errors
+    /// When SQLite can't tell.
+    pub fn cannot_begin_again(&self) -> Result<Option<&'static str>, Error> {
+        Ok(if !self.options.publish {
+            Some("it only listens: `publish` is off")
+        } else if !self.options.replicate || self.has_unread() {
+            Some("it has passed over what others wrote")
+        } else if self.ledger.is_slicing() {
+            Some("a large unit is applied by half, and the rest of it was in the log")
+        } else if self.is_held_back()? {
+            // No snapshot could be made of it either, and whoever is waited for needs one to go on.
+            Some("what it sends waits for changes that the log lost before, and that another node is to send again")
+        } else {
+            None
+        })
     }
 
     /// What this node would let a shard begin again with, as bytes.

@@ -81,6 +81,16 @@ pub(super) fn unsent(conn: &Connection, shard: Shard, number: u64, bytes_max: us
     Ok(found)
 }
 
+/// What each batch above `number` was made upon, of others.
+pub(super) fn made_upon(conn: &Connection, shard: Shard, number: u64) -> Result<Vec<Vec<(Origin, u64)>>, Error> {
+    conn.prepare_cached(concat!("SELECT deps FROM ", ours!("global_change_log"), " WHERE shard = ?1 AND number > ?2"))
+        .and_then(|mut statement| {
+            let read = |row: &rusqlite::Row<'_>| Ok(read_deps(row.get_ref(0)?.as_blob()?));
+            statement.query_map((shard, number.cast_signed()), read)?.collect()
+        })
+        .doing("read what batches were made upon")
+}
+
 fn read_deps(bytes: &[u8]) -> Vec<(Origin, u64)> {
     let number = |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
     bytes

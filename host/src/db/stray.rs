@@ -10,7 +10,7 @@ use super::own::ours;
 use super::rows::whole;
 use super::unique::{key_values, same};
 use super::values::unsigned;
-use super::{Database, Doing as _, Error};
+use super::{Database, Doing as _, Error, outbox};
 use crate::log::{Placed, Shard};
 use antiphon_core::entry::Origin;
 use rusqlite::Connection;
@@ -295,6 +295,24 @@ impl Database {
             }
         }
         Ok(true)
+    }
+
+    /// Whether batches wait for what others are to send again.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub fn is_held_back(&self) -> Result<bool, Error> {
+        if self.owed.is_empty() {
+            return Ok(false);
+        }
+        for shard in 1..=self.shards() {
+            for deps in outbox::made_upon(&self.conn, shard, self.echoed(shard))? {
+                if !self.has_received(shard, &deps)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn has_given_up(&self, shard: Shard, origin: Origin, number: u64) -> Result<bool, Error> {

@@ -308,9 +308,10 @@ impl Opened {
                 "choose the database of a node that took part until the log was lost, where that node ran on it",
             ));
         }
-        if let Some(why) = self.db.cannot_begin_again() {
+        if let Some(why) = self.db.cannot_begin_again().map_err(join::database)? {
             return Err(Failure::new(Kind::Refused, format!("the log can't begin again with this database: {why}"))
-                .hint("choose another node's"));
+                .hint("choose another node's")
+                .hint("if a node that is waited for is gone for good, say so with `antiphon give-up`"));
         }
         let _claim = self.claim().await?;
         if clear {

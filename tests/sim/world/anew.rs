@@ -19,7 +19,7 @@ impl World<'_> {
     }
 
     fn begin_with(&mut self, node: usize, seed: u64) -> Result<String, String> {
-        if let Some(why) = self.nodes[node].with(|db| db.cannot_begin_again()) {
+        if let Some(why) = self.nodes[node].with(|db| db.cannot_begin_again().unwrap()) {
             return Ok(format!("the log does not begin again here: {why}"));
         }
         let mut random = Random::new(seed);
