@@ -84,6 +84,8 @@ impl Following {
                         self.board.paused(&part, &reason);
                     }
                     blocked = Some(reason);
+                    // What ends it may be the publisher's to do, who had looked before there was anything.
+                    self.moved.notify_one();
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => break,
