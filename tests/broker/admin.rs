@@ -3,8 +3,8 @@
 use crate::world::World;
 use antiphon_core::codec;
 use antiphon_core::entry::Entry;
-use async_nats::HeaderMap;
 use async_nats::jetstream::{self, Context};
+use async_nats::{ConnectOptions, HeaderMap};
 use std::collections::BTreeSet;
 
 /// What the streams are called if nobody says otherwise.
@@ -18,8 +18,12 @@ pub(crate) struct Admin {
 
 impl Admin {
     pub(crate) fn of(world: &World) -> Self {
+        Self::with(world, ConnectOptions::new())
+    }
+
+    pub(crate) fn with(world: &World, options: ConnectOptions) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let connect = async { jetstream::new(async_nats::connect(world.servers.urls()).await.unwrap()) };
+        let connect = async { jetstream::new(options.connect(world.servers.urls()).await.unwrap()) };
         Self { context: runtime.block_on(connect), runtime }
     }
 
@@ -55,6 +59,23 @@ impl Admin {
             let sent = self.context.publish_with_headers(subject.to_owned(), map, payload.to_vec().into()).await;
             sent.unwrap().await.unwrap();
         });
+    }
+
+    /// The last entry of the first shard comes a second time, if servers that have chosen no leader yet let it.
+    pub(crate) fn say_again(&self) -> Result<(), Box<dyn std::error::Error>> {
+        self.runtime.block_on(async {
+            let stream = self.context.get_stream(STREAM).await?;
+            let last = stream.get_raw_message(stream.cached_info().state.last_sequence).await?;
+            let mut headers = HeaderMap::new();
+            for (name, values) in last.headers.iter() {
+                // The server's own would have it refused.
+                if name.to_string().starts_with("Antiphon-") {
+                    headers.insert(name.clone(), values[0].clone());
+                }
+            }
+            self.context.publish_with_headers(last.subject, headers, last.payload).await?.await?;
+            Ok(())
+        })
     }
 
     /// All entries of the first shard that fit one message.

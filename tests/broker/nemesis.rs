@@ -3,13 +3,18 @@
 //! Each is undone after a moment, so that the next one finds whatever the one before has left. `F18_SEED` draws again
 //! what a run has printed; when each falls, between which writes, is the machine's.
 
+use crate::admin::Admin;
 use crate::load::Random;
 use crate::scenario::{Scenario, is_full, seconds};
 use crate::world::World;
 use antiphon_harness::{Clock, Flow, Proxy, Resource, S3Server, Signal, Site, eventually};
+use async_nats::ConnectOptions;
 use nkeys::KeyPair;
 use rusqlite::Connection;
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +39,8 @@ enum Act {
     /// F05.
     NoFileMore(usize),
     FilesStaySmall(usize),
+    /// F06.
+    NoMemoryMore(usize),
     /// F07.
     CutOff(usize),
     HalfOpen(usize),
@@ -42,6 +49,10 @@ enum Act {
     Late(usize),
     Slow(usize),
     CutOnce(usize),
+    /// F08.
+    EntryAgain,
+    /// F09.
+    ObjectDamaged,
     /// F10.
     StoreAway,
     StoreStands,
@@ -55,6 +66,8 @@ enum Act {
     Checkpoints(usize),
     Reindexed(usize),
     ColumnAdded,
+    /// F13.
+    FileMoved(usize),
     /// F14.
     Starved(usize),
     /// F16.
@@ -75,7 +88,7 @@ enum Target {
 
 impl Act {
     /// How many kinds there are.
-    const KINDS: u64 = 25;
+    const KINDS: u64 = 29;
 
     fn drawn(random: &mut Random, nodes: usize, servers: usize) -> Self {
         let node = random.below(nodes as u64) as usize;
@@ -106,6 +119,10 @@ impl Act {
             21 => Self::Reindexed(node),
             22 => Self::ColumnAdded,
             23 => Self::Starved(node),
+            24 => Self::NoMemoryMore(node),
+            25 => Self::EntryAgain,
+            26 => Self::ObjectDamaged,
+            27 => Self::FileMoved(node),
             _ => Self::LoginReplaced,
         }
     }
@@ -122,13 +139,15 @@ impl Act {
             | Self::HostStands(node)
             | Self::NoFileMore(node)
             | Self::FilesStaySmall(node)
+            | Self::NoMemoryMore(node)
             | Self::LongTransaction(node)
             | Self::Vacuum(node)
             | Self::Checkpoints(node)
             | Self::Reindexed(node)
+            | Self::FileMoved(node)
             | Self::Starved(node) => Target::Site(node),
             Self::ColumnAdded => Target::Sites,
-            Self::ServerKilled(_) | Self::ServerStands(_) | Self::LoginReplaced => Target::Servers,
+            Self::ServerKilled(_) | Self::ServerStands(_) | Self::EntryAgain | Self::LoginReplaced => Target::Servers,
             Self::CutOff(node)
             | Self::HalfOpen(node)
             | Self::NothingSent(node)
@@ -136,7 +155,9 @@ impl Act {
             | Self::Late(node)
             | Self::Slow(node)
             | Self::CutOnce(node) => Target::Way(node),
-            Self::StoreAway | Self::StoreStands | Self::StoreSlow | Self::StoreKilled => Target::Store,
+            Self::StoreAway | Self::StoreStands | Self::StoreSlow | Self::StoreKilled | Self::ObjectDamaged => {
+                Target::Store
+            }
             Self::ClockJumps(node, _) => Target::Clock(node),
         }
     }
@@ -156,6 +177,8 @@ enum Undone {
     Connection(Connection),
     /// Threads that take all the processor's time until this is set.
     Spinning(Arc<AtomicBool>),
+    /// An object that is as it was again.
+    Damage(Damage),
 }
 
 /// A cluster, and all that can go wrong with it.
@@ -220,6 +243,7 @@ impl Nemesis {
             Act::HostStands(node) => sites[node].signal(Signal::STOP),
             Act::ServerStands(server) => world.servers.server(server).signal(Signal::STOP),
             Act::NoFileMore(node) => sites[node].limit(Resource::Nofile, Some(3)),
+            Act::NoMemoryMore(node) => sites[node].leave_memory(1 << 20),
             Act::FilesStaySmall(node) => sites[node].limit(Resource::Fsize, Some(64 << 10)),
             Act::CutOff(node) => ways[node].iter().for_each(Proxy::close),
             Act::HalfOpen(node) => ways[node].iter().for_each(|way| way.flows(Flow::Stands, Flow::Stands)),
@@ -228,6 +252,16 @@ impl Nemesis {
             Act::Late(node) => ways[node].iter().for_each(|way| way.delay(pause / 30)),
             Act::Slow(node) => ways[node].iter().for_each(|way| way.throttle(Some(20_000))),
             Act::CutOnce(node) => ways[node].iter().for_each(Proxy::cut),
+            Act::EntryAgain => {
+                let login = self.login.as_ref().map(|login| login.seed().unwrap());
+                let admin = Admin::with(world, login.map_or_else(ConnectOptions::new, ConnectOptions::with_nkey));
+                eventually("an entry comes again", || admin.say_again().is_ok());
+            }
+            Act::ObjectDamaged => {
+                let number = pause.as_millis() as usize;
+                let damage = some_object(&self.store.bucket(), number).and_then(|object| Damage::done(object, number));
+                return damage.map_or(Undone::ByItself, Undone::Damage);
+            }
             Act::StoreAway => self.to_store.close(),
             Act::StoreStands => self.to_store.flows(Flow::Stands, Flow::Stands),
             Act::StoreSlow => self.to_store.throttle(Some(5_000)),
@@ -259,6 +293,7 @@ impl Nemesis {
                     std::thread::sleep(pause / 10);
                 }
             }
+            Act::FileMoved(node) => std::fs::rename(&sites[node].database, away(&sites[node])).unwrap(),
             Act::Starved(node) => {
                 schedule(&sites[node], "--idle");
                 let over = Arc::new(AtomicBool::new(false));
@@ -287,14 +322,27 @@ impl Nemesis {
         match undone {
             Undone::Connection(conn) => conn.execute_batch("COMMIT").unwrap(),
             Undone::Spinning(over) => over.store(true, Ordering::Relaxed),
+            Undone::Damage(damage) => damage.undone(),
             Undone::ByItself => {}
         }
         match act {
             Act::HostKilled(node) => sites[node].spawn(),
             Act::HostStands(node) => sites[node].signal(Signal::CONT),
             Act::NoFileMore(node) => sites[node].limit(Resource::Nofile, None),
+            // Rust ends a process that is refused memory for a growing piece of its own.
+            Act::NoMemoryMore(node) if !sites[node].is_running() => {
+                assert_eq!(sites[node].wait().signal(), Some(Signal::ABORT.as_raw()), "{}", sites[node].said());
+                sites[node].spawn();
+            }
+            Act::NoMemoryMore(node) => sites[node].limit(Resource::As, None),
             Act::FilesStaySmall(node) => sites[node].limit(Resource::Fsize, None),
             Act::Starved(node) => schedule(&sites[node], "--other"),
+            Act::FileMoved(node) => {
+                let ended = sites[node].wait();
+                assert_eq!(ended.code(), Some(66), "{}", sites[node].said());
+                std::fs::rename(away(&sites[node]), &sites[node].database).unwrap();
+                sites[node].spawn();
+            }
             Act::ServerKilled(_) => world.servers.resume(),
             Act::ServerStands(server) => world.servers.server(server).signal(Signal::CONT),
             Act::LoginReplaced => world.servers.server(0).reload(&users(&[self.login.as_ref().unwrap()])),
@@ -329,6 +377,58 @@ impl Nemesis {
         for site in &mut self.scenario.sites {
             assert!(site.is_running(), "a host has ended");
         }
+    }
+}
+
+/// Where a database is while it is not where it belongs.
+fn away(site: &Site) -> PathBuf {
+    site.database.with_extension("away")
+}
+
+/// Some object below this folder, which one by the number. `None` if there is none.
+fn some_object(folder: &Path, number: usize) -> Option<PathBuf> {
+    let (mut folders, mut objects) = (vec![folder.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        // Whatever goes meanwhile is not damaged.
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder { &mut folders } else { &mut objects }.push(entry.path());
+        }
+    }
+    objects.sort();
+    (!objects.is_empty()).then(|| objects.swap_remove(number % objects.len()))
+}
+
+/// A byte of an object that is another one for a while.
+struct Damage {
+    object: PathBuf,
+    at: usize,
+    damaged: Vec<u8>,
+}
+
+impl Damage {
+    fn done(object: PathBuf, number: usize) -> Option<Self> {
+        let mut damaged = std::fs::read(&object).ok().filter(|bytes| !bytes.is_empty())?;
+        let at = number % damaged.len();
+        damaged[at] ^= 1;
+        put(&object, &damaged[at..=at], at);
+        Some(Self { object, at, damaged })
+    }
+
+    /// Only what is there as it was left: objects go, and others come.
+    fn undone(self) {
+        let Self { object, at, mut damaged } = self;
+        if std::fs::read(&object).is_ok_and(|bytes| bytes == damaged) {
+            damaged[at] ^= 1;
+            put(&object, &damaged[at..=at], at);
+        }
+    }
+}
+
+/// Writes into a file, if it is still there.
+fn put(file: &Path, bytes: &[u8], at: usize) {
+    if let Ok(file) = std::fs::OpenOptions::new().write(true).open(file) {
+        file.write_all_at(bytes, at as u64).unwrap();
     }
 }
 

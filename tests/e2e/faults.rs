@@ -387,14 +387,6 @@ const OUT_OF_MEMORY: [&str; 4] = [
     "Resource temporarily unavailable",
 ];
 
-/// Leaves a host so much memory more than it has.
-fn leave(site: &Site, bytes: u64) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", site.pid())).unwrap();
-    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
-    let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
-    site.limit(Resource::As, Some(size * 1024 + bytes));
-}
-
 /// A host that has said that there was no memory may have as much as it wants; one that ended of that is started again.
 fn has_memory_again(site: &mut Site, said: &str) {
     assert!(OUT_OF_MEMORY.iter().any(|words| said.contains(words)), "{said}");
@@ -415,7 +407,7 @@ fn has_memory_again(site: &mut Site, said: &str) {
 fn f06_memory_that_runs_out_leaves_nothing_by_half() {
     let place = place();
     let (mut a, b) = place.pair(TABLE, OF_A, OF_B);
-    leave(&a, 1 << 20);
+    a.leave_memory(1 << 20);
     b.sql("INSERT INTO t VALUES (1, randomblob(40000000)), (2, randomblob(40000000))");
     let mut n = 2;
     eventually("memory runs out", || {
@@ -451,7 +443,7 @@ fn f06_a_snapshot_without_memory_is_an_error() {
         let mut failed = None;
         eventually("memory runs out", || {
             // What it had only for a moment it has given back, so that there may be more than that.
-            leave(&a, 1 << 20);
+            a.leave_memory(1 << 20);
             failed = Some(snapshot(&["create"])).filter(|ended| ended.code != Some(0));
             failed.is_some()
         });

@@ -370,6 +370,14 @@ impl Site {
         prlimit(Some(pid), what, Rlimit { current: to.or(ours.current), ..ours }).unwrap();
     }
 
+    /// Leaves the host so many bytes of memory more than it has.
+    pub fn leave_memory(&self, bytes: u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let size: u64 = size.trim().trim_end_matches(" kB").parse().unwrap();
+        self.limit(Resource::As, Some((size << 10) + bytes));
+    }
+
     /// Ends the host as a power cut would: at once, wherever it is.
     pub fn kill9(&mut self) {
         self.signal(Signal::KILL);
