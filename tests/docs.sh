@@ -103,11 +103,16 @@ run() {
         [ ! -d target/examples/.antiphon ] || ln -s "$PWD/target/examples/.antiphon" "$here/.antiphon"
     fi
     : > "$work/$name.done"
-    # `timeout` makes a group of its own and ends only that. Nothing of the caller's environment gets in.
-    (cd "$here" && env -i PATH="$path" "${fetching[@]}" HOME="$here" TMPDIR="$work" \
-        XDG_CACHE_HOME="$work/cache" DONE="$work/$name.done" LC_ALL=C.UTF-8 "${planted[@]}" \
-        timeout --kill-after=10 "$seconds" bash -euo pipefail "$work/$name.sh") \
-        > "$work/$name.out" 2>&1 < /dev/null || code=$?
+    # `timeout` makes a group of its own and ends only that. Nothing of the caller's environment gets in; and not by `env`,
+    # for others see what a process is started with.
+    (
+        cd "$here" || exit
+        mapfile -t inherited < <(compgen -e)
+        export -n "${inherited[@]}"
+        export PATH="$path" "${fetching[@]}" HOME="$here" TMPDIR="$work" \
+            XDG_CACHE_HOME="$work/cache" DONE="$work/$name.done" LC_ALL=C.UTF-8 "${planted[@]}"
+        timeout --kill-after=10 "$seconds" bash -euo pipefail "$work/$name.sh"
+    ) > "$work/$name.out" 2>&1 < /dev/null || code=$?
     done_blocks=$(wc -l < "$work/$name.done")
     passed=$((passed + done_blocks))
     echo "-- $document: $((SECONDS - start)) s"
