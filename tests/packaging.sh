@@ -35,6 +35,14 @@ else
     echo "not looked at: the unit, for there is no systemd-analyze here"
 fi
 
+# Prometheus reads the rules, and the configuration that names them.
+if promtool=$(PATH=$PWD/target/tools:$PATH command -v promtool); then
+    "$promtool" check config examples/monitoring/prometheus.yml > "$work/said" || { cat "$work/said" >&2; exit 1; }
+    good "rules for Prometheus"
+else
+    echo "not looked at: the rules for Prometheus, for there is no promtool here"
+fi
+
 # The image holds nothing but the program and certificates: it runs in a folder that holds as much, and finds names.
 if [ "$(id -u)" -eq 0 ]; then
     mkdir -p "$work/image"/{data,cache,etc,dev}
