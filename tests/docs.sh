@@ -74,19 +74,27 @@ bad() { failed=$((failed + 1)); echo "FAILED $1" >&2; }
 
 # The blocks of document $1 as one script. Each is followed by a line that says how far it came.
 script() {
-    # Background processes are this shell's own; nothing else is ended. One that has just begun is this shell still for a
-    # moment, and a signal is lost on it then.
-    echo "trap 'sleep 0.5; kill \$(jobs -p) 2> /dev/null || true; wait' EXIT"
     awk '
         !inside && /^```sh$/ { inside = 1; start = NR; next }
         inside && /^```$/ { inside = 0; printf "echo %d >> \"$DONE\"\n", start; next }
         inside { print }
         END { if (inside) { print "block of line " start " has no end" > "/dev/stderr"; exit 1 } }
     ' "$1"
+    # Background processes end with their document. Not in a trap: for whatever such a shell has just started, its own handlers
+    # stand a moment longer, and a signal that a document sends is lost on them.
+    echo "kill \$(jobs -p) 2> /dev/null || true; wait"
+}
+
+# Ends what is left of process group $1, that of a document that came to no end of its own.
+end_group() {
+    local tries=100
+    kill -- "-$1" 2> /dev/null || return 0
+    while kill -0 -- "-$1" 2> /dev/null && [ $((tries -= 1)) -gt 0 ]; do sleep 0.1; done
+    kill -KILL -- "-$1" 2> /dev/null || true
 }
 
 run() {
-    local document=$1 name blocks done_blocks here seconds=$limit start=$SECONDS code=0
+    local document=$1 name blocks done_blocks here group seconds=$limit start=$SECONDS code=0
     name=$(tr / - <<< "${document%.md}")
     blocks=$(grep -c '^```sh$' "$document" || true)
     [ "$blocks" -gt 0 ] || return 0
@@ -111,8 +119,11 @@ run() {
         export -n "${inherited[@]}"
         export PATH="$path" "${fetching[@]}" HOME="$here" TMPDIR="$work" \
             XDG_CACHE_HOME="$work/cache" DONE="$work/$name.done" LC_ALL=C.UTF-8 "${planted[@]}"
-        timeout --kill-after=10 "$seconds" bash -euo pipefail "$work/$name.sh"
-    ) > "$work/$name.out" 2>&1 < /dev/null || code=$?
+        exec timeout --kill-after=10 "$seconds" bash -euo pipefail "$work/$name.sh"
+    ) > "$work/$name.out" 2>&1 < /dev/null &
+    group=$!
+    wait "$group" || code=$?
+    end_group "$group"
     done_blocks=$(wc -l < "$work/$name.done")
     passed=$((passed + done_blocks))
     echo "-- $document: $((SECONDS - start)) s"
