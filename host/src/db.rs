@@ -23,6 +23,7 @@ mod harmonylite;
 mod identity;
 mod imaged;
 mod inspect;
+mod keyed;
 mod ledger;
 mod life;
 mod look;
@@ -512,7 +513,7 @@ impl Database {
     /// Forgets what is pending up to a number: a planted bug, and nothing else calls it.
     pub(crate) fn forget_pending(&mut self, number: u64) -> Result<(), Error> {
         for tracked in &self.tables {
-            self.overlay.table(tracked.id).pending.retain(|_, pending| *pending > number);
+            self.overlay.table(tracked.id).pending.retain(|pending| *pending > number);
         }
         Ok(())
     }

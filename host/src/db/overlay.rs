@@ -6,6 +6,7 @@
 
 use super::attachment::Attachments;
 use super::catalog::Tracked;
+use super::keyed::Keyed;
 use super::ledger::Ledger;
 use super::own::{ours, set_meta};
 use super::shadows::{Shadow, Shadows};
@@ -18,8 +19,9 @@ use antiphon_core::entry::{Body, Chunk, Origin};
 use antiphon_core::hash::PackedKeys;
 use antiphon_core::value::Value;
 use rusqlite::Connection;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::collections::HashMap;
+use std::hash::BuildHasher as _;
 
 /// The number of no batch: of rows that are too large for any.
 pub(super) const OVERSIZED: u64 = u64::MAX;
@@ -34,10 +36,10 @@ pub(super) type Image = Vec<Option<Value>>;
 #[derive(Debug, Default)]
 pub(super) struct TableOverlay {
     /// Keys with a change of ours on its way, and the number of the batch it is in.
-    pub(super) pending: FxHashMap<Box<[u8]>, u64>,
+    pub(super) pending: Keyed<u64>,
     pub(super) shadows: Shadows,
     /// Where the policy asks for stamps: the clock of the newest change of ours to a pending key.
-    pub(super) clocks: FxHashMap<Box<[u8]>, u64>,
+    pub(super) clocks: Keyed<u64>,
     /// Keys that a unit applied in slices took out of T, for another row of it brought a UNIQUE value of theirs. Their
     /// rows stand in the shadows until their own changes come, or the unit ends.
     pub(super) displaced: FxHashSet<Box<[u8]>>,
@@ -254,6 +256,11 @@ pub(super) fn pack_keys(tracked: &Tracked, chunk: &Chunk) -> PackedKeys {
         packed.end();
     }
     packed
+}
+
+/// Short for a key: two may have one.
+pub(super) fn hash(table: usize, key: &[u8]) -> u64 {
+    FxBuildHasher.hash_one((table, key))
 }
 
 /// An image as it is kept in the file: names of its columns, and their values.

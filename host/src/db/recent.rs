@@ -2,13 +2,16 @@
 //!
 //! In memory, bounded, and rebuilt from the log. Tables of the default policy need no more: whoever is later
 //! in the log wins whether the clash is noticed or not, so a miss loses a line in the conflict table and
-//! never a row. Keys are only put in order when an entry comes whose origin had not seen another's.
+//! never a row. Keys are only looked at when an entry comes whose origin had not seen another's.
+
+mod chains;
 
 use super::catalog::Tracked;
-use super::overlay::{TableId, pack_keys};
+use super::overlay::{TableId, hash, pack_keys};
 use crate::log::Shard;
 use antiphon_core::entry::{Chunk, Origin};
 use antiphon_core::hash::PackedKeys;
+use chains::Chains;
 use std::collections::{HashMap, VecDeque};
 
 /// Most bytes of keys remembered per shard.
@@ -23,13 +26,11 @@ pub(super) struct Keys {
     packed: PackedKeys,
     /// For each key, whether its row was gone after it.
     gone: Vec<bool>,
-    /// Positions of the keys, in the order of their bytes. A table of hashes would be many times as large.
-    order: Option<Vec<u32>>,
 }
 
 impl Keys {
     pub(super) fn new(table: TableId) -> Self {
-        Self { table, packed: PackedKeys::default(), gone: Vec::new(), order: None }
+        Self { table, packed: PackedKeys::default(), gone: Vec::new() }
     }
 
     /// The keys of a chunk.
@@ -37,7 +38,7 @@ impl Keys {
         let packed = pack_keys(tracked, chunk);
         let written = chunk.written.len();
         let gone = (0..packed.len()).map(|index| index >= written).collect();
-        Self { table: tracked.id, packed, gone, order: None }
+        Self { table: tracked.id, packed, gone }
     }
 
     pub(super) fn packed(&self) -> &PackedKeys {
@@ -54,21 +55,6 @@ impl Keys {
         self.packed.bytes.len() + self.packed.len()
     }
 
-    /// Whether the row of this key was gone; nothing if it was not touched.
-    fn gone(&mut self, key: &[u8]) -> Option<bool> {
-        let Self { packed, gone, order, .. } = self;
-        let of = |at: u32| packed.get(at as usize).unwrap_or_default();
-        let order = order.get_or_insert_with(|| {
-            let mut order: Vec<u32> = (0..).take(packed.len()).collect();
-            order.sort_unstable_by(|&one, &other| of(one).cmp(of(other)).then(one.cmp(&other)));
-            order
-        });
-        // The last word on a key is what counts.
-        let last = order.partition_point(|&at| of(at) <= key).checked_sub(1)?;
-        let at = *order.get(last)?;
-        if of(at) == key { gone.get(at as usize).copied() } else { None }
-    }
-
     /// Keeps no more memory than it needs: it may be kept for long.
     fn shrink(&mut self) {
         self.packed.bytes.shrink_to_fit();
@@ -81,19 +67,89 @@ impl Keys {
 struct Touched {
     seq: u64,
     origin: Origin,
+    /// How many keys were touched before, since the first entry that was remembered.
+    before: u64,
     tables: Vec<Keys>,
+}
+
+impl Touched {
+    fn keys(&self) -> usize {
+        self.tables.iter().map(|keys| keys.packed.len()).sum()
+    }
+
+    fn weight(&self) -> usize {
+        self.tables.iter().map(Keys::weight).sum()
+    }
+}
+
+/// One key of one entry.
+#[derive(Clone, Copy)]
+struct Touch<'a> {
+    entry: &'a Touched,
+    table: TableId,
+    key: &'a [u8],
+    gone: bool,
+}
+
+impl<'a> Touch<'a> {
+    /// The touch at a place among all of these entries.
+    fn find(entries: &'a VecDeque<Touched>, place: usize) -> Option<Self> {
+        let number = entries.front()?.before + place as u64;
+        let at = entries.partition_point(|entry| entry.before <= number).checked_sub(1)?;
+        let entry = entries.get(at)?;
+        let mut at = usize::try_from(number - entry.before).ok()?;
+        let keys = entry.tables.iter().find(|keys| match at.checked_sub(keys.packed.len()) {
+            Some(rest) => {
+                at = rest;
+                false
+            }
+            None => true,
+        })?;
+        Some(Self { entry, table: keys.table, key: keys.packed.get(at)?, gone: *keys.gone.get(at)? })
+    }
 }
 
 #[derive(Debug, Default)]
 struct Window {
     entries: VecDeque<Touched>,
     bytes: usize,
+    /// Their keys, once one was looked for.
+    chains: Option<Chains>,
     /// The last entry that was read again.
     recalled: u64,
     /// What is read again begins with the first entry there ever was.
     whole: bool,
     /// Of entries read again, by their origin.
     units: HashMap<Origin, Recalling>,
+}
+
+impl Window {
+    fn push(&mut self, seq: u64, origin: Origin, tables: Vec<Keys>) {
+        let before = self.entries.back().map_or(0, |last| last.before + last.keys() as u64);
+        let entry = Touched { seq, origin, before, tables };
+        self.bytes += entry.weight();
+        self.entries.push_back(entry);
+        if let Some(chains) = &mut self.chains {
+            chain(chains, &self.entries, self.entries.len() - 1);
+            if chains.are_full() {
+                self.chains = None;
+            }
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(oldest) = self.entries.pop_front() else { return };
+        self.bytes -= oldest.weight();
+        if let Some(chains) = &mut self.chains {
+            chains.forget(oldest.keys());
+        }
+    }
+
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.chains = None;
+    }
 }
 
 /// What is known of an origin by entries that are read again.
@@ -113,6 +169,27 @@ pub(super) struct Recalled {
     pub(super) origin: Origin,
     pub(super) number: u64,
     pub(super) more: bool,
+}
+
+/// Chains of all that was touched, with room for as much again.
+fn chained(entries: &VecDeque<Touched>) -> Chains {
+    let mut chains = Chains::with_room(2 * entries.iter().map(Touched::keys).sum::<usize>());
+    (0..entries.len()).for_each(|at| chain(&mut chains, entries, at));
+    chains
+}
+
+/// Adds what an entry touched. Whether its origin touched a key before, nobody needs to know who comes from later.
+fn chain(chains: &mut Chains, entries: &VecDeque<Touched>, at: usize) {
+    let Some(entry) = entries.get(at) else { return };
+    for keys in &entry.tables {
+        for key in keys.packed.iter() {
+            chains.push(hash(keys.table, key), |place| {
+                Touch::find(entries, place).is_some_and(|last| {
+                    last.entry.origin == entry.origin && last.table == keys.table && last.key == key
+                })
+            });
+        }
+    }
 }
 
 /// The latest change to a key that another had not seen.
@@ -137,11 +214,9 @@ impl Recent {
             return;
         }
         tables.iter_mut().for_each(Keys::shrink);
-        window.bytes += tables.iter().map(Keys::weight).sum::<usize>();
-        window.entries.push_back(Touched { seq, origin, tables });
+        window.push(seq, origin, tables);
         while window.entries.len() > ENTRIES_MAX || window.bytes > BYTES_MAX {
-            let Some(oldest) = window.entries.pop_front() else { break };
-            window.bytes -= oldest.tables.iter().map(Keys::weight).sum::<usize>();
+            window.forget_oldest();
         }
     }
 
@@ -173,8 +248,7 @@ impl Recent {
         }
         let tables = std::mem::take(&mut unit.open);
         if std::mem::take(&mut unit.torn) {
-            window.entries.clear();
-            window.bytes = 0;
+            window.clear();
         } else {
             self.note(shard, entry.seq, entry.origin, tables);
         }
@@ -184,7 +258,9 @@ impl Recent {
     pub(super) fn rewind(&mut self, shard: Shard, position: u64) {
         let Some(window) = self.shards.get_mut(&shard) else { return };
         while let Some(last) = window.entries.pop_back_if(|last| last.seq > position) {
-            window.bytes -= last.tables.iter().map(Keys::weight).sum::<usize>();
+            window.bytes -= last.weight();
+            // What they hid is not hidden any more.
+            window.chains = None;
         }
     }
 
@@ -204,16 +280,12 @@ impl Recent {
         key: &[u8],
     ) -> Option<Unseen> {
         let window = self.shards.get_mut(&shard)?;
-        let unseen = window.entries.iter_mut().rev().take_while(|entry| entry.seq > seen);
-        for entry in unseen.filter(|entry| entry.origin != origin) {
-            // The last word of a unit in pieces is in its last one.
-            let found =
-                entry.tables.iter_mut().rev().filter(|keys| keys.table == table).find_map(|keys| keys.gone(key));
-            if let Some(gone) = found {
-                return Some(Unseen { origin: entry.origin, gone });
-            }
-        }
-        None
+        let chains = window.chains.get_or_insert_with(|| chained(&window.entries));
+        let touches = chains.places(hash(table, key)).map_while(|place| Touch::find(&window.entries, place));
+        touches
+            .take_while(|touch| touch.entry.seq > seen)
+            .find(|touch| touch.entry.origin != origin && touch.table == table && touch.key == key)
+            .map(|touch| Unseen { origin: touch.entry.origin, gone: touch.gone })
     }
 }
 
@@ -251,15 +323,73 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_whatever_their_order_and_the_last_word_counts() {
+    fn the_last_word_of_a_unit_counts() {
         let mut touched = Keys::new(0);
         for (key, gone) in [("b", false), ("", true), ("a", true), ("ab", false), ("b", true), ("a", false)] {
             touched.push(key.as_bytes(), gone);
         }
-        touched.shrink();
-        let found = ["", "a", "aa", "ab", "b", "c"].map(|key| touched.gone(key.as_bytes()));
-        assert_eq!(found, [Some(true), Some(false), None, Some(false), Some(true), None]);
-        assert_eq!(Keys::new(0).gone(b"a"), None);
+        let mut again = Keys::new(0);
+        again.push(b"ab", true);
+        let mut recent = Recent::default();
+        recent.note(1, 5, origin(1), vec![touched, Keys::new(0), again]);
+        let found = ["", "a", "aa", "ab", "b", "c"]
+            .map(|key| recent.clash(1, origin(2), 4, 0, key.as_bytes()).map(|unseen| unseen.gone));
+        assert_eq!(found, [Some(true), Some(false), None, Some(true), Some(true), None]);
+    }
+
+    #[test]
+    fn any_history_clashes_as_a_look_at_each_entry_says() {
+        /// One entry after the other, the latest first.
+        fn looked_up(entries: &VecDeque<Touched>, of: Origin, seen: u64, key: (TableId, &[u8])) -> Option<Unseen> {
+            let unseen = entries.iter().rev().take_while(|entry| entry.seq > seen);
+            unseen.filter(|entry| entry.origin != of).find_map(|entry| {
+                let mut touched = entry.tables.iter().rev().filter(|keys| keys.table == key.0).flat_map(|keys| {
+                    let gone = keys.gone.iter().copied();
+                    keys.packed.iter().zip(gone).collect::<Vec<_>>().into_iter().rev()
+                });
+                let (_, gone) = touched.find(|(touched, _)| *touched == key.1)?;
+                Some(Unseen { origin: entry.origin, gone })
+            })
+        }
+        let mut state = 1u64;
+        let mut any = move |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let mut recent = Recent::default();
+        let (mut seq, mut found) = (0, 0);
+        for step in 0..10_000 {
+            // More than is remembered, with weights that differ: what is oldest goes for its size or its number.
+            let size = if step % 1000 < 10 { 5000 } else { 4 };
+            if any(50) == 0 {
+                seq -= any(10).min(seq);
+                recent.rewind(1, seq);
+            }
+            seq += 1 + any(2);
+            let mut tables = Vec::new();
+            for table in 0..any(3) {
+                let mut touched = Keys::new(usize::try_from(table).unwrap());
+                for _ in 0..any(size) {
+                    touched.push(format!("{:0100}", any(3000)).as_bytes(), any(2) == 0);
+                }
+                tables.push(touched);
+            }
+            recent.note(1, seq, origin(any(3)), tables);
+            let mut latest = Vec::new();
+            for _ in 0..any(4) {
+                let behind = if any(8) == 0 { 5000 } else { 20 };
+                let (of, seen) = (origin(any(3)), seq.saturating_sub(any(behind)));
+                let (table, key) = (usize::try_from(any(2)).unwrap(), format!("{:0100}", any(3000)));
+                let entries = recent.shards.get(&1).map(|window| &window.entries).unwrap();
+                let expected = looked_up(entries, of, seen, (table, key.as_bytes()));
+                found += u32::from(expected.is_some());
+                latest.push((of, seen, table, key, expected));
+            }
+            for (of, seen, table, key, expected) in latest {
+                assert_eq!(recent.clash(1, of, seen, table, key.as_bytes()), expected, "step {step}");
+            }
+        }
+        assert!(found > 1000, "{found}");
     }
 
     #[test]

@@ -361,11 +361,11 @@ impl Database {
             missing.push(canonical.into_boxed_slice());
         }
         // What was hidden is in L as well, or no longer.
-        missing.extend(overlay.shadows.keys().cloned());
+        missing.extend(overlay.shadows.keys().map(Box::from));
         missing.retain(|key| !overlay.pending.contains_key(key));
         missing.sort_unstable();
         missing.dedup();
-        let behind: Vec<Box<[u8]>> = overlay.pending.keys().cloned().collect();
+        let behind: Vec<Box<[u8]>> = overlay.pending.keys().map(Box::from).collect();
         let mut shadows = Vec::with_capacity(missing.len() + behind.len());
         for key in missing.iter().chain(&behind) {
             let row = whole(&aside.conn, there, &key_values(key)?)?;

@@ -3,6 +3,7 @@
 //! SQLite's own indexes can't tell that, for these rows are not in T. Looking through all of them for every unit would
 //! cost more the more of them wait; so they are kept in order as they come and go.
 
+use super::keyed::Keyed;
 use super::overlay::Image;
 use antiphon_core::key::write_folded;
 use antiphon_core::value::Value;
@@ -26,7 +27,7 @@ type Slot = (usize, Vec<u8>);
 /// The shadows of one table.
 #[derive(Debug, Default)]
 pub(super) struct Shadows {
-    rows: FxHashMap<Box<[u8]>, Shadow>,
+    rows: Keyed<Shadow>,
     /// The indexes that [`Shadows::holders`] goes by.
     uniques: Vec<Vec<(usize, String)>>,
     /// Who holds a value: one key, or several where an index is younger than the rows.
@@ -46,7 +47,7 @@ impl Shadows {
         self.rows.is_empty()
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &Box<[u8]>> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
         self.rows.keys()
     }
 
@@ -102,9 +103,9 @@ impl Shadows {
     fn order_by(&mut self, uniques: &Uniques) {
         self.uniques = uniques.to_vec();
         self.held.clear();
-        for (key, shadow) in &self.rows {
+        for (key, shadow) in self.rows.iter() {
             for slot in slots(uniques, shadow.image.as_ref()) {
-                self.held.entry(slot).or_default().push(key.clone());
+                self.held.entry(slot).or_default().push(key.into());
             }
         }
     }

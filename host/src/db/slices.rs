@@ -8,7 +8,7 @@ use super::apply::{Applied, Stop};
 use super::catalog::Tracked;
 use super::ledger::{Cursor, Ledger};
 use super::obstacle::Obstacle;
-use super::overlay::{TableOverlay, read_image, stored_image};
+use super::overlay::{TableOverlay, hash, read_image, stored_image};
 use super::own::ours;
 use super::recent::{BYTES_MAX, Keys};
 use super::shadows::Shadow;
@@ -19,9 +19,8 @@ use crate::log::{Placed, Placement, Shard};
 use antiphon_core::codec;
 use antiphon_core::entry::{Body, Changes, Chunk, Entry};
 use rusqlite::Connection;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::{BTreeMap, VecDeque};
-use std::hash::BuildHasher as _;
 use std::time::{Duration, Instant};
 
 /// How long a slice goes on: whoever waits for the write lock has it soon after.
@@ -75,11 +74,6 @@ impl Survey {
         let (columns, uniques) = (head.columns.clone(), head.uniques.clone());
         Some((last, TableChanges { index, changes, columns, uniques }))
     }
-}
-
-/// Short for a key: two may have one.
-pub(super) fn hash(table: usize, key: &[u8]) -> u64 {
-    FxBuildHasher.hash_one((table, key))
 }
 
 /// Why a unit that is applied by half can't go on: what the application changed in a table that was made anew can be told

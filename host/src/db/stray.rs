@@ -79,7 +79,7 @@ impl Database {
         if !kept.shards.is_empty() {
             for id in self.tables.iter().map(|tracked| tracked.id) {
                 let pending = self.overlay.table(id).pending.keys();
-                kept.own.extend(pending.map(|key| (id, key.clone())));
+                kept.own.extend(pending.map(|key| (id, key.into())));
             }
         }
         Ok(kept)

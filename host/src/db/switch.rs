@@ -355,7 +355,7 @@ impl Database {
             let is_open = meta(&db.conn, &open(table))?.is_some();
             let overlay = db.overlay.table(here.id);
             let uncovered = overlay.pending.keys().filter(|key| is_open || !overlay.shadows.contains(key));
-            let mut keys: Vec<Box<[u8]>> = uncovered.cloned().collect();
+            let mut keys: Vec<Box<[u8]>> = uncovered.map(Box::from).collect();
             keys.sort_unstable();
             let places = places(&here, &there)?;
             let shards = db.shards_of(index, &keys)?;
@@ -404,7 +404,7 @@ impl Database {
         let Self { conn, overlay, tables, .. } = self;
         for tracked in tables.iter().filter(|tracked| tracked.rules.iter().any(|rule| rule.resolved)) {
             let overlay = overlay.table(tracked.id);
-            let keys: Vec<Box<[u8]>> = overlay.shadows.keys().cloned().collect();
+            let keys: Vec<Box<[u8]>> = overlay.shadows.keys().map(Box::from).collect();
             for key in keys {
                 let Some(mut shadow) = overlay.shadows.get(&key).cloned() else { continue };
                 let Some(image) = shadow.image.as_mut().filter(|image| image.contains(&None)) else { continue };

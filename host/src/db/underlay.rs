@@ -76,7 +76,7 @@ impl Database {
 
     fn find_differing(&mut self, image: &Self, here: &Tracked) -> Result<Found, Error> {
         let mut found = Found::default();
-        let mut unmet: BTreeSet<Key> = self.overlay.table(here.id).pending.keys().cloned().collect();
+        let mut unmet: BTreeSet<Key> = self.overlay.table(here.id).pending.keys().map(Key::from).collect();
         if crate::flaw!(RestoredOver) {
             unmet.clear();
         }

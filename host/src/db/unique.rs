@@ -6,6 +6,7 @@
 
 use super::catalog::Tracked;
 use super::clash::Overruled;
+use super::keyed::Keyed;
 use super::overlay::{Image, TableOverlay, drop_shadow, store_shadow};
 use super::plain::present;
 use super::rows::{Writer, whole};
@@ -19,7 +20,6 @@ use antiphon_core::resolve::{Cause, Verdict};
 use antiphon_core::schema::quote;
 use antiphon_core::value::{Row, Value};
 use rusqlite::Connection;
-use rustc_hash::FxHashMap;
 
 impl Database {
     /// Decides a unit's changes to one table on L's images, and brings T to L; `left_out` are keys of changes that
@@ -115,7 +115,7 @@ impl Database {
             // All tables are asked: the index that hid a row may have been dropped since.
             let Some(tracked) = self.tables.get(index) else { continue };
             let overlay = self.overlay.table(tracked.id);
-            let hidden: Vec<_> = overlay.shadows.keys().filter(|&key| overlay.is_hidden(key)).cloned().collect();
+            let hidden: Vec<_> = overlay.shadows.keys().filter(|&key| overlay.is_hidden(key)).map(Box::from).collect();
             if !hidden.is_empty() {
                 let tracked = tracked.clone();
                 self.materialise(&tracked, hidden)?;
@@ -212,12 +212,7 @@ pub(super) fn key_values(key: &[u8]) -> Result<Row, Error> {
 
 /// Whether a pending row of T holds one of the image's UNIQUE values. All others have made room, unless the index
 /// is one that only this node has: the write then fails, and the shard stops with SQLite's reason.
-fn blocked(
-    conn: &Connection,
-    tracked: &Tracked,
-    pending: &FxHashMap<Box<[u8]>, u64>,
-    image: &Image,
-) -> Result<bool, Error> {
+fn blocked(conn: &Connection, tracked: &Tracked, pending: &Keyed<u64>, image: &Image) -> Result<bool, Error> {
     let mut holder = Vec::new();
     for unique in tracked.table.uniques.iter().filter(|unique| !unique.partial) {
         for values in holders(conn, tracked, &unique.columns, image)? {

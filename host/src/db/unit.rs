@@ -5,10 +5,9 @@
 
 use super::catalog::Tracked;
 use super::clash::logged_row;
-use super::overlay::{Image, pack_keys};
+use super::overlay::{Image, hash, pack_keys};
 use super::recent::Keys;
 use super::resolved::base_of;
-use super::slices::hash;
 use super::{Database, Error};
 use crate::log::Shard;
 use antiphon_core::entry::{Changes, Chunk, Made, Origin};
