@@ -19,6 +19,8 @@ use tokio::sync::Notify;
 const READ_BYTES_MAX: usize = 4 << 20;
 /// How long the log may take to give back what the node had only marked.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// With so many keys on their way the file may be copied: a copy keeps them in memory once more.
+const PENDING_MAX: usize = 200_000;
 /// Most seals in one go, while the application writes on.
 const SEALS_MAX: u32 = 1_000;
 
@@ -35,6 +37,7 @@ impl Live {
     pub(super) async fn drain(&self, path: &Path, copy: &Path) -> Result<Database, Failure> {
         // A transaction that is sealed by half can't be gone on with in a copy.
         self.seal().await?;
+        self.wait_for_most().await?;
         let copying = self.db.call(|db| Ok(db.copying())).await.map_err(|error| failed(&error))?;
         let (from, to) = (path.to_owned(), copy.to_owned());
         let opened = apart(move || open(&from, copying, &to)).await?;
@@ -51,14 +54,30 @@ impl Live {
                 break;
             }
             if begun.elapsed() > PATIENCE {
-                return Err(Failure::new(Kind::Busy, "what was written here is not in the log yet, after 60 s")
-                    .hint("see with `antiphon status` what keeps it; a snapshot holds only what the log has"));
+                return Err(unsent());
             }
             let position = copy.position(1).seq;
             let _ = tokio::time::timeout(Duration::from_millis(200), self.log.changed(1, position)).await;
         }
         fault!("snapshot-drained");
         apart(move || copy.end_draining().map(|()| copy)).await?.map_err(|error| failed(&error))
+    }
+
+    /// Waits for the log to give most of what was written here back, as long as it gives any.
+    async fn wait_for_most(&self) -> Result<(), Failure> {
+        let (mut least, mut since) = (usize::MAX, Instant::now());
+        loop {
+            let pending = self.db.call(|db| Ok(db.pending_len())).await.map_err(|error| failed(&error))?;
+            if pending <= PENDING_MAX {
+                return Ok(());
+            }
+            if pending < least {
+                (least, since) = (pending, Instant::now());
+            } else if since.elapsed() > PATIENCE {
+                return Err(unsent());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Seals what was marked by now; gives the last numbers after it.
@@ -106,6 +125,11 @@ impl Live {
             }
         }
     }
+}
+
+fn unsent() -> Failure {
+    Failure::new(Kind::Busy, "what was written here is not in the log yet, after 60 s")
+        .hint("see with `antiphon status` what keeps it; a snapshot holds only what the log has")
 }
 
 fn open(from: &Path, copying: Copying, to: &Path) -> Result<Database, Failure> {
