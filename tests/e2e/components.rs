@@ -1,7 +1,7 @@
 //! Components of the user's own, in real processes.
 
 use antiphon_core::entry::Body;
-use antiphon_harness::{Place, Site, eventually, resolver_guest, resolver_guest_with, settled, storage_guest};
+use antiphon_harness::{Place, Site, eventually, resolver_guest, resolver_guest_with, settled};
 
 use super::place;
 
@@ -12,23 +12,23 @@ const FUSSY: &str = "(if (i64.eq (call $number (local.get $clash) (i32.const 1))
     (i32.const 1)";
 
 /// What stands stays.
-const KEEP: &str = "(i32.const 0)";
+pub(super) const KEEP: &str = "(i32.const 0)";
 
 /// Writes a component; gives its sha256.
-fn component(place: &Place, name: &str, bytes: &[u8]) -> String {
+pub(super) fn component(place: &Place, name: &str, bytes: &[u8]) -> String {
     std::fs::write(place.path(name), bytes).unwrap();
     antiphon_plugin::sha256(bytes)
 }
 
 /// A site with a configuration that ends with this.
-fn site(place: &Place, name: &str, more: &str) -> Site {
+pub(super) fn site(place: &Place, name: &str, more: &str) -> Site {
     let text = format!("db_path = \"{name}.db\"\n[log]\npath = \"log\"\n{more}");
     place.file(&format!("{name}.toml"), &text);
     place.site(name, TABLE).arguments(["run", "--config", &format!("{name}.toml")])
 }
 
 /// The tables of `t` are decided by `[plugin.mine]`, which goes on like this.
-fn mine(rest: &str) -> String {
+pub(super) fn mine(rest: &str) -> String {
     format!("[[conflict.table]]\nmatch = \"t\"\nuse = \"mine\"\n[plugin.mine]\nsource = \"file:mine.wasm\"\n{rest}")
 }
 
@@ -78,90 +78,6 @@ fn a_resolver_of_ones_own_is_the_default() {
         settled(&[&a, &b]);
         assert_eq!(a.one("SELECT v FROM t"), "first", "{name}");
     }
-}
-
-/// Without its digest a component does not run, and what to write is said; while it is worked on, a flag lifts that.
-#[test]
-fn without_a_digest_it_runs_only_while_it_is_worked_on() {
-    let place = place();
-    let sha256 = component(&place, "mine.wasm", &resolver_guest(KEEP));
-    let line = format!("add this line under `[plugin.mine]`: `sha256 = \"{sha256}\"`");
-    let mut a = site(&place, "a", &mine(""));
-    place.run(["config", "check", "a.toml"]).expect(64, &[&line]);
-    a.refused().expect(64, &["`plugin.mine.sha256` is not set", &line, "antiphon plugin pin mine", "--dev"]);
-    let mut a = a.arguments(["run", "--config", "a.toml", "--dev"]);
-    a.start();
-    let said = a.said();
-    assert_eq!(said.matches("runs without a digest").count(), 1, "{said}");
-    assert!(said.contains(&format!("sha256 = \"{sha256}\"")), "{said}");
-    a.term();
-    let mut a = a.arguments(["run", "--config", "a.toml"]).with("ANTIPHON_DEV", "1");
-    a.start();
-    a.term();
-    a.set("ANTIPHON_DEV", Some("0"));
-    a.refused().expect(64, &[&line]);
-}
-
-/// One byte other than what was approved, and nothing runs; both digests are said. A flag does not lift that.
-#[test]
-fn t20_other_bytes_than_were_approved_do_not_run() {
-    let place = place();
-    let approved = antiphon_plugin::sha256(&resolver_guest(KEEP));
-    let found = component(&place, "mine.wasm", &resolver_guest("(i32.const 1)"));
-    let config = mine(&format!("sha256 = \"{approved}\"\n"));
-    let mut a = site(&place, "a", &config);
-    let words = ["`file:mine.wasm` is not the component that was approved", &approved, &found];
-    a.refused().expect(64, &words);
-    let mut a = a.arguments(["run", "--config", "a.toml", "--dev"]);
-    a.refused().expect(64, &words);
-    component(&place, "mine.wasm", &resolver_guest(KEEP));
-    a.start();
-}
-
-/// A node whose component has other bytes would decide otherwise, so it is not let in. One that has the right bytes goes
-/// by what the log tells them, and says so.
-#[test]
-fn t20_a_node_with_another_component_is_refused() {
-    let place = place();
-    let first = component(&place, "mine.wasm", &resolver_guest(KEEP));
-    let second = component(&place, "other.wasm", &resolver_guest("(i32.const 1)"));
-    let mut a = site(&place, "a", &mine(&format!("sha256 = \"{first}\"\n")));
-    a.start();
-    let other = mine(&format!("sha256 = \"{second}\"\n")).replace("mine.wasm", "other.wasm");
-    let words = [
-        "this node can't decide as its cluster does".to_owned(),
-        format!("it decides by the component `sha256:{first}`, which this node's configuration does not have"),
-        format!("add `[plugin.NAME]` with `source = \"file:PATH\"` and `sha256 = \"{first}\"`"),
-        "take the file itself from another node".to_owned(),
-    ];
-    assert_ne!(first, second);
-    site(&place, "b", &other).refused().expect(64, &words.each_ref().map(String::as_str));
-    let told = mine(&format!("sha256 = \"{first}\"\nsettings = {{ a = \"b\" }}\n"));
-    let mut c = site(&place, "c", &told);
-    c.start();
-    eventually("it says what differs", || c.said().contains("for `t` (a = b)"));
-    assert!(c.said().contains("the log's policies hold; `antiphon policy apply`"), "{}", c.said());
-    // What one's own file is called is nobody else's affair.
-    let renamed = mine(&format!("sha256 = \"{first}\"\n")).replace("mine", "yours");
-    std::fs::copy(place.path("mine.wasm"), place.path("yours.wasm")).unwrap();
-    site(&place, "d", &renamed).start();
-}
-
-/// A storage is approved as any other component is: with other bytes nothing of it runs.
-#[test]
-fn t20_a_storage_of_other_bytes_does_not_run() {
-    let place = place();
-    let approved = component(&place, "mine.wasm", &storage_guest(&[], &[], "", ""));
-    let config = "[snapshot]\nstore = \"plugin:mine\"\n[plugin.mine]\nsource = \"file:mine.wasm\"\n".to_owned();
-    let mut a = site(&place, "a", &format!("{config}sha256 = \"{approved}\"\n"));
-    assert_eq!(place.run(["storage", "ls", "--config", "a.toml"]).code, Some(0));
-    let found = component(&place, "mine.wasm", &storage_guest(&[("list", "(unreachable)")], &[], "", ""));
-    let words = ["`file:mine.wasm` is not the component that was approved", &approved, &found];
-    place.run(["storage", "ls", "--config", "a.toml"]).expect(64, &words);
-    place.run(["snapshot", "list", "--config", "a.toml"]).expect(64, &words);
-    place.run(["snapshot", "restore", "--output", "b.db", "--config", "a.toml"]).expect(64, &words);
-    // Changes go on without.
-    a.start();
 }
 
 /// The files of clashes that a resolver failed at.
@@ -614,183 +530,4 @@ fn stops_alone(verdict: &str, why: &str) {
     // What stood, stands: no side was picked.
     assert_eq!([&a, &b].map(|site| site.one("SELECT v FROM t WHERE id = 1")), ["first", "second"]);
     println!("{}", a.verb("status", &[]).stdout);
-}
-
-/// Whatever is named as a component and is none, a start says what it is and what to do, and nothing has happened yet.
-#[test]
-fn what_is_no_resolver_is_refused_in_words() {
-    let place = place();
-    let good = resolver_guest(KEEP);
-    let replaced = |from: &str, to: &str| {
-        assert_eq!(from.len(), to.len());
-        let (from, to) = (from.as_bytes(), to.as_bytes());
-        let mut bytes = good.clone();
-        let mut at = 0;
-        while let Some(found) = bytes[at..].windows(from.len()).position(|window| window == from) {
-            at += found;
-            bytes[at..at + to.len()].copy_from_slice(to);
-        }
-        bytes
-    };
-    let module = b"\0asm\x01\0\0\0".to_vec();
-    let hasher = antiphon_bundle::find(antiphon_bundle::World::Hasher, "fnv").unwrap().bytes.to_vec();
-    let mut all = String::new();
-    for (name, bytes) in [
-        ("missing", None),
-        ("folder", None),
-        ("loop", None),
-        ("empty", Some(Vec::new())),
-        ("text", Some(b"fn main() {}\n".to_vec())),
-        ("other", Some(b"\x7fELF\x02\x01\x01\0".to_vec())),
-        ("module", Some(module)),
-        ("cut", Some(good[..good.len() / 2].to_vec())),
-        ("hasher", Some(hasher)),
-        ("newer", Some(replaced("@0.1.0", "@0.9.0"))),
-        ("older", Some(replaced("@0.1.0", "@0.0.1"))),
-        ("extended", Some(replaced("not-null", "not-nill"))),
-        ("unknown", Some(replaced("antiphon:plugin/types@", "antiphon:plugin/treat@"))),
-    ] {
-        let file = format!("{name}.wasm");
-        if name == "folder" {
-            std::fs::create_dir(place.path(&file)).unwrap();
-        }
-        if name == "loop" {
-            std::os::unix::fs::symlink(place.path(&file), place.path(&file)).unwrap();
-        }
-        let sha256 = bytes.map_or_else(|| "0".repeat(64), |bytes| component(&place, &file, &bytes));
-        let config = mine(&format!("sha256 = \"{sha256}\"\n")).replace("mine.wasm", &file);
-        let mut site = site(&place, name, &config);
-        let ended = site.refused();
-        let said = ended.stderr.replace(&sha256, "[sha256]").replace(place.path("").to_str().unwrap(), "[folder]/");
-        all.push_str(&format!("{name}, {:?}\n{said}\n", ended.code.unwrap()));
-        assert_eq!(site.schema().len(), 1, "{name} left something behind");
-    }
-    insta::assert_snapshot!(all, @r"
-    missing, 66
-    error: cannot read the component of `[plugin.mine]`, `missing.wasm`: No such file or directory (os error 2)
-
-    hint: see that `source` under `[plugin.mine]` names it; a path is relative to the configuration
-
-    folder, 66
-    error: cannot read the component of `[plugin.mine]`, `folder.wasm`: it is not a file
-
-    hint: see that `source` under `[plugin.mine]` names it; a path is relative to the configuration
-
-    loop, 66
-    error: cannot read the component of `[plugin.mine]`, `loop.wasm`: Too many levels of symbolic links (os error 40)
-
-    hint: see that `source` under `[plugin.mine]` names it; a path is relative to the configuration
-
-    empty, 64
-    error: cannot load plugin `mine` (file:empty.wasm, sha256 [sha256]): it is empty
-
-    hint: Copy the file again and compare its sha256.
-
-    text, 64
-    error: cannot load plugin `mine` (file:text.wasm, sha256 [sha256]): it is a text, not a WebAssembly component
-
-    hint: Compile it to a component first, and name the `.wasm` file that this gives.
-
-    other, 64
-    error: cannot load plugin `mine` (file:other.wasm, sha256 [sha256]): it is no WebAssembly: it begins with [7f, 45, 4c, 46, 02, 01, 01, 00]
-
-    hint: Copy the file again and compare its sha256.
-
-    module, 64
-    error: cannot load plugin `mine` (file:module.wasm, sha256 [sha256]): it is a core WebAssembly module, not a component
-
-    hint: Build it for `wasm32-wasip2`, or make a component of it with `wasm-tools component new`.
-
-    cut, 64
-    error: cannot load plugin `mine` (file:cut.wasm, sha256 [sha256]): it ends in the middle: the file is truncated
-
-    hint: Copy the file again and compare its sha256.
-
-    hasher, 64
-    error: cannot load plugin `mine` (file:hasher.wasm, sha256 [sha256]): it is no resolver: it exports `antiphon:plugin/metadata@0.1.0`, `antiphon:plugin/rowhash@0.1.0`, and a resolver exports `antiphon:plugin/metadata@0.1.0`, `antiphon:plugin/conflict@0.1.0`
-
-    hint: See that the plugin is named under the setting that it is made for.
-
-    newer, 64
-    error: cannot load plugin `mine` (file:newer.wasm, sha256 [sha256]): it exports `antiphon:plugin/metadata@0.9.0`, and this Antiphon knows `antiphon:plugin/metadata@0.1.0`
-
-    hint: Use a later release of Antiphon, or an earlier build of the plugin.
-
-    older, 64
-    error: cannot load plugin `mine` (file:older.wasm, sha256 [sha256]): it exports `antiphon:plugin/metadata@0.0.1`, and this Antiphon knows `antiphon:plugin/metadata@0.1.0`
-
-    hint: Build the plugin again with this release's `wit` folder.
-
-    extended, 64
-    error: cannot load plugin `mine` (file:extended.wasm, sha256 [sha256]): what it exports is not as `antiphon:plugin@0.1.0` has it: expected record field named not-null, found not-nill
-
-    hint: Build the plugin again with this release's `wit` folder, or use the release that it was made for.
-
-    unknown, 64
-    error: cannot load plugin `mine` (file:unknown.wasm, sha256 [sha256]): it imports `antiphon:plugin/treat@0.1.0`, which is not to be had here
-
-    hint: `wasm-tools component wit FILE` shows what it imports.
-    ");
-}
-
-/// What the configuration says of a component and can't mean.
-#[test]
-fn what_a_configuration_cannot_say_of_a_component() {
-    let place = place();
-    let sha256 = component(&place, "mine.wasm", &resolver_guest(KEEP));
-    let mut all = String::new();
-    for (number, rest) in [
-        "sha265 = \"00\"",
-        "sha256 = \"00\"",
-        "fuel = 7",
-        "[plugin.mine.limits]\nmemmory = \"1 MiB\"",
-        "[plugin.mine.limits]\nmemory = \"1 KiB\"",
-        "[plugin.mine.limits]\nmemory = \"many\"",
-        "on_failure = \"ignore\"",
-        "settings = 3",
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let pin = if rest.starts_with("sha") { String::new() } else { format!("sha256 = \"{sha256}\"\n") };
-        let mut site = site(&place, &format!("n{number}"), &mine(&format!("{pin}{rest}\n")));
-        let ended = site.refused();
-        all.push_str(&format!("{rest}, {:?}\n{}\n", ended.code.unwrap(), ended.stderr.replace(&sha256, "[sha256]")));
-    }
-    insta::assert_snapshot!(all, @r#"
-    sha265 = "00", 64
-    error: unknown key `plugin.mine.sha265` in `n0.toml`; did you mean `sha256`?
-
-    hint: see every key with `antiphon config example`
-
-    sha256 = "00", 64
-    error: configuration `n1.toml`: `plugin.mine.sha256` must be 64 hexadecimal digits
-
-    hint: `antiphon plugin pin mine` writes the right ones
-
-    fuel = 7, 64
-    error: unknown key `plugin.mine.fuel` in `n2.toml`
-
-    hint: see every key with `antiphon config example`
-
-    [plugin.mine.limits]
-    memmory = "1 MiB", 64
-    error: unknown key `plugin.mine.limits.memmory` in `n3.toml`; did you mean `memory`?
-
-    hint: see every key with `antiphon config example`
-
-    [plugin.mine.limits]
-    memory = "1 KiB", 64
-    error: configuration `n4.toml`: `plugin.mine.limits.memory` must be from 64 KiB to 4 GiB, found 1 KiB
-
-    [plugin.mine.limits]
-    memory = "many", 64
-    error: `plugin.mine.limits.memory` in `n5.toml` must be an amount of bytes, as `"64 MiB"`, found the text `many`
-
-    on_failure = "ignore", 64
-    error: configuration `n6.toml`: `plugin.mine.on_failure` must be one of `stop`, `park`, found `ignore`
-
-    settings = 3, 64
-    error: `plugin.mine.settings` in `n7.toml` must be a table, found the number 3
-    "#);
 }

@@ -32,6 +32,7 @@ mod modes;
 mod observed;
 mod offline;
 mod page;
+mod pins;
 mod policies;
 mod private;
 mod rescue;
@@ -45,6 +46,7 @@ mod status;
 mod stopping;
 mod travel;
 mod trouble;
+mod unsound;
 
 fn place() -> Place {
     Place::new(antiphon_harness::program!())
