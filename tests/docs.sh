@@ -293,8 +293,9 @@ done
     for document in "${building[@]}"; do run "$document"; done
     echo "$passed $failed" > "$work/built"
 ) > "$work/built.out" 2>&1 &
+builder=$!
 for document in "${others[@]}"; do run "$document"; done
-wait $!
+wait "$builder"
 cat "$work/built.out"
 read -r more_passed more_failed < "$work/built"
 passed=$((passed + more_passed)) failed=$((failed + more_failed))

@@ -13,9 +13,13 @@ passed=0
 good() { passed=$((passed + 1)); echo "ok: $1"; }
 
 # Completions are scripts of their shells, and know every command.
+mapfile -t commands < <(sed -n 's/^## `antiphon \([a-z-]*\)`$/\1/p' docs/command-line.md)
+[ ${#commands[@]} -gt 15 ]
 for shell in bash zsh fish; do
     "$folder/antiphon" completions "$shell" > "$work/completions.$shell"
-    for command in snapshot adopt completions; do grep -q "$command" "$work/completions.$shell"; done
+    for command in "${commands[@]}"; do
+        grep -q -- "\b$command\b" "$work/completions.$shell" || { echo "$shell does not complete $command" >&2; exit 1; }
+    done
     ! command -v "$shell" > /dev/null || "$shell" -n "$work/completions.$shell"
 done
 # shellcheck source=/dev/null
@@ -38,7 +42,8 @@ fi
 # Prometheus reads the rules, and the configuration that names them.
 if promtool=$(PATH=$PWD/target/tools:$PATH command -v promtool); then
     "$promtool" check config examples/monitoring/prometheus.yml > "$work/said" || { cat "$work/said" >&2; exit 1; }
-    good "rules for Prometheus"
+    "$promtool" test rules tests/rules.yml > "$work/said" || { cat "$work/said" >&2; exit 1; }
+    good "rules for Prometheus, each of which fires"
 else
     echo "not looked at: the rules for Prometheus, for there is no promtool here"
 fi
@@ -71,5 +76,9 @@ if command -v docker > /dev/null && docker info > /dev/null 2>&1 && [ -n "${BUIL
     good "image"
 fi
 tests/unsaid.sh "$work"
+# One that is there would be found.
+mkdir "$work/planted"
+grep -m 1 '^[A-Z]' tests/planted.env | cut -d = -f 2 > "$work/planted/secret"
+if tests/unsaid.sh "$work/planted" > /dev/null 2>&1; then echo "a planted secret was not found" >&2; exit 1; fi
 good "no planted secret is in what was written"
 echo "$passed passed, 0 failed"

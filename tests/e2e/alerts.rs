@@ -4,13 +4,13 @@ use antiphon_harness::http::{Receiver, get};
 use antiphon_harness::{Site, eventually, finish, settled};
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::observed::{at, serving};
+use super::observed::{at, metric, serving};
 use super::place;
 
 const TABLE: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
 
 /// What was told, in short.
-fn told(bodies: &[serde_json::Value]) -> Vec<String> {
+pub(super) fn told(bodies: &[serde_json::Value]) -> Vec<String> {
     let text = |value: &serde_json::Value, key: &str| value[key].as_str().unwrap_or("-").to_owned();
     bodies.iter().map(|body| [text(body, "event"), text(body, "state"), text(body, "name")].join(" ")).collect()
 }
@@ -43,6 +43,7 @@ fn a_condition_is_told_once_and_taken_back() {
     let firing = ["condition firing shard 1", "health unhealthy -"];
     eventually("it is told", || told(&receiver.bodies()) == firing);
     assert!(receiver.has_failed() && b.said().contains("an alert reached nobody, will try again"), "{}", b.said());
+    assert!(metric(&b, "harmonylite_alert_errors").is_some_and(|count| count >= 1.0));
     let first = receiver.bodies().remove(0);
     assert!(first["what"].as_str().unwrap().contains("column `extra`"), "{first}");
     assert_eq!((first["node_id"].as_u64(), first["status"].as_str()), (Some(b.node()), Some("unhealthy")));

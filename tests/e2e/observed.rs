@@ -14,7 +14,7 @@ use super::place;
 const TABLE_T: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, v);";
 
 /// The value of a metric, labels and all; none if it is not there.
-fn metric(site: &Site, name: &str) -> Option<f64> {
+pub(super) fn metric(site: &Site, name: &str) -> Option<f64> {
     let text = get(at(site, "metrics"), "/metrics").body;
     let label = format!("node_id=\"{}\"", site.node());
     let line = text.lines().find(|line| {
@@ -154,6 +154,8 @@ fn all_metrics_of_the_table_are_served() {
         ("harmonylite_scan_changes_sum", 1.0),
         ("harmonylite_count_changes_count", 2.0),
         ("harmonylite_published_bytes", 50.0),
+        ("harmonylite_published_batches", 2.0),
+        ("harmonylite_applied_entries", 3.0),
         ("harmonylite_applied_bytes", 50.0),
         ("harmonylite_snapshot_size_bytes", 4096.0),
         ("harmonylite_snapshot_ratio", 1.0),
@@ -271,16 +273,22 @@ fn c115_a_host_that_cannot_write_says_so_and_goes_on_when_it_can() {
     settled(&[&a, &b]);
     let health = at(&a, "health");
     eventually("it is well", || get(health, "/health").status == 200);
+    let counted = |name: &str| metric(&a, name).is_some_and(|count| count >= 1.0);
+    assert!(!counted("harmonylite_publish_errors") && !counted("harmonylite_apply_errors"));
     // No file of the host's may grow any more: to it, the disk is full.
     a.limit(Resource::Fsize, Some(0));
+    b.sql("INSERT INTO t VALUES (3, 'of the other')");
     a.sql("INSERT INTO t VALUES (2, 'the application is not concerned')");
     eventually("it is not well", || get(health, "/health").status == 503);
     eventually("it says that it can't send", || {
         reasons(&get(health, "/health").json()).contains(&"publish".to_owned())
     });
     assert_eq!(a.one("SELECT count(*) FROM t"), "2");
+    eventually("what fails is counted", || {
+        counted("harmonylite_publish_errors") && counted("harmonylite_apply_errors")
+    });
     a.limit(Resource::Fsize, None);
     settled(&[&a, &b]);
     eventually("it is well again", || get(health, "/health").status == 200);
-    assert_eq!(b.one("SELECT count(*) FROM t"), "2");
+    assert_eq!(b.one("SELECT count(*) FROM t"), "3");
 }

@@ -28,7 +28,8 @@ fn open_to_others(folder: &Path, ours: &dyn Fn(&Path) -> bool, found: &mut (Vec<
         let kind = path.symlink_metadata().unwrap();
         if ours(&path) {
             found.1 += 1;
-            if !kind.is_symlink() && kind.mode() & 0o077 != 0 {
+            let most = if kind.is_file() { 0o600 } else { 0o700 };
+            if !kind.is_symlink() && kind.mode() & 0o7777 & !most != 0 {
                 found.0.push(format!("{} {:o}", path.display(), kind.mode() & 0o7777));
             }
         }

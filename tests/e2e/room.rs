@@ -102,9 +102,15 @@ fn c115_a_full_disk_is_waited_for() {
     let (mut a, b) = two(&place, &disk.0);
     let filler = disk.0.join("filler");
     std::fs::write(&filler, vec![0; 32 << 20]).unwrap_err();
-    // The application's own write fails by SQLite's own reason, or fits the WAL; either way nothing else does.
+    // The application's own write fails by SQLite's own reason, and by no other.
     let conn = a.connect();
-    while conn.execute("INSERT INTO t (v) VALUES (randomblob(100000))", []).is_ok() {}
+    let refused = loop {
+        match conn.execute("INSERT INTO t (v) VALUES (randomblob(100000))", []) {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::DiskFull), "{refused}");
     let written = a.one("SELECT count(*) FROM t");
     b.sql("WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 50) INSERT INTO t SELECT 1000 + i, randomblob(20000) FROM i");
     a.wait_for_words("will retry");

@@ -11,9 +11,11 @@ use antiphon::db::{Database, Options};
 use antiphon::log::{Look, Placed};
 use antiphon_core::codec;
 use antiphon_core::entry::Body;
+use antiphon_harness::health::{is_unwell, serving};
 use antiphon_harness::{Dice, Ended, Place, Site, dump, eventually};
 use rusqlite::Connection;
 
+use super::observed::metric;
 use super::place;
 use super::snapshots::Says as _;
 
@@ -291,7 +293,7 @@ fn restore(place: &Place, to: u64, file: &str, more: &[&str]) -> Ended {
 #[test]
 fn a_hole_is_told_and_not_gone_across() {
     let place = place();
-    let mut a = site(&place, "a", "[snapshot]\narchive_interval = 3600000\ninterval = 3600000\n");
+    let mut a = serving(site(&place, "a", "[snapshot]\narchive_interval = 3600000\ninterval = 3600000\n"));
     a.start();
     add(&a, 0..3);
     create(&place, &[]);
@@ -308,6 +310,8 @@ fn a_hole_is_told_and_not_gone_across() {
     eventually("a full one is made", || snapshot(&place, &["list", "--json"]).stdout.matches("\"full\"").count() == 2);
     a.wait_for_words("because=the log was cut before it was archived");
     eventually("the rest is archived", || archived(&place).get(&1) == Some(&end));
+    is_unwell(&a, "archive-hole");
+    assert_eq!(metric(&a, "harmonylite_archive_holes"), Some(1.0));
     let gone = format!("no point in entries {} to {}: nobody has them", base + 1, end - 3);
     let listed = snapshot(&place, &["list", "--pitr"]);
     assert!(listed.stdout.contains(&gone), "{}", listed.stdout);

@@ -18,12 +18,14 @@ use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::manifest::Manifest;
 use antiphon_core::snapshot::reach::Target;
 use antiphon_core::store::{Name, Object, Part, Put, Store, StoreError, Traits};
-use antiphon_harness::health::{at, is_unwell, is_well, serving};
-use antiphon_harness::http::get;
+use antiphon_harness::health::{at, is_unwell, is_well, reasons, serving};
+use antiphon_harness::http::{Receiver, get};
 use antiphon_harness::{Answer, Ended, Faulty, Place, Proxy, S3Server, Site, eventually, settled};
 use antiphon_plugin::{HostOptions, PluginHost};
 use rusqlite::Connection;
 
+use super::alerts;
+use super::observed::metric;
 use super::place;
 use super::snapshots::{Says as _, objects};
 
@@ -84,7 +86,12 @@ fn f10_a_store_that_is_away_holds_up_nothing_but_snapshots() {
     let often = "[replication_log]\nmax_entries = 3\n[snapshot]\ninterval = 400\nincremental_interval = 0\n\
                  incremental_threshold = 0\nleader_ttl = 1500\narchive_interval = 100\n";
     let more = format!("{often}{}", of_s3(&store.url()));
-    let (mut a, mut b) = (site(&place, "a", &more), site(&place, "b", &more));
+    let receiver = Receiver::new();
+    let [mut a, mut b] = ["a", "b"].map(|name| {
+        serving(site(&place, name, &more))
+            .with("ANTIPHON_HEALTH_CHECK__LOG_GRACE", "500")
+            .with("ANTIPHON_ALERTS__WEBHOOK", receiver.address("/"))
+    });
     a.start();
     b.start();
     let mut id = 0;
@@ -106,6 +113,14 @@ fn f10_a_store_that_is_away_holds_up_nothing_but_snapshots() {
         goes_on(&a, &b);
         told().contains("nobody listens there")
     });
+    // Whichever of them makes snapshots is not well for it; each that looks for them counts that it could not.
+    let is_wrong = |site: &Site| reasons(&get(at(site, "health"), "/health").json()).contains(&"snapshots".to_owned());
+    eventually("it is a reason not to be well", || is_wrong(&a) || is_wrong(&b));
+    eventually("it is counted", || {
+        [&a, &b].iter().any(|site| metric(site, "harmonylite_storage_errors").is_some_and(|count| count >= 1.0))
+    });
+    let is_alarmed = |said: &str| alerts::told(&receiver.bodies()).iter().any(|told| told == said);
+    eventually("somebody is told", || is_alarmed("condition firing snapshots"));
     let then = begins(&place);
     for _ in 0..10 {
         goes_on(&a, &b);
@@ -119,6 +134,10 @@ fn f10_a_store_that_is_away_holds_up_nothing_but_snapshots() {
         goes_on(&a, &b);
         truncate();
         begins(&place) > then
+    });
+    eventually("it is taken back", || {
+        goes_on(&a, &b);
+        is_alarmed("condition resolved snapshots") && !is_wrong(&a) && !is_wrong(&b)
     });
     snapshot(&place, "a", &["verify", "--level", "restore"]).says(0, &["ok: "]);
 }

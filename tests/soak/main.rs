@@ -119,7 +119,7 @@ fn three_nodes_are_written_to_and_killed() {
     }
     println!("{kills} kills, largest WAL: {wal} bytes");
     assert!(kills + 1 >= course.times(KILL_EVERY), "{kills}");
-    assert!(wal < WAL_MAX, "{wal}");
+    assert!(wal > 0 && wal < WAL_MAX, "{wal}");
     vitals::check(&samples, &course);
     shots.check(&course, end_ms);
     for site in &mut sites {

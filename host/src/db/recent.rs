@@ -14,8 +14,10 @@ use antiphon_core::hash::PackedKeys;
 use chains::Chains;
 use std::collections::{HashMap, VecDeque};
 
-/// Most bytes of keys remembered per shard.
-pub(super) const BYTES_MAX: usize = 8 << 20;
+/// Most bytes that the keys remembered per shard take.
+pub(super) const BYTES_MAX: usize = 16 << 20;
+/// What a key takes besides its own bytes: where it ends, whether it is gone, and its place in the chains.
+const BESIDES: usize = 4 + 1 + 12;
 /// Most entries remembered per shard.
 pub(super) const ENTRIES_MAX: usize = 4096;
 
@@ -52,7 +54,7 @@ impl Keys {
     }
 
     pub(super) fn weight(&self) -> usize {
-        self.packed.bytes.len() + self.packed.len()
+        self.packed.bytes.len() + BESIDES * self.packed.len()
     }
 
     /// Keeps no more memory than it needs: it may be kept for long.
@@ -171,9 +173,9 @@ pub(super) struct Recalled {
     pub(super) more: bool,
 }
 
-/// Chains of all that was touched, with room for as much again.
+/// Chains of all that was touched.
 fn chained(entries: &VecDeque<Touched>) -> Chains {
-    let mut chains = Chains::with_room(2 * entries.iter().map(Touched::keys).sum::<usize>());
+    let mut chains = Chains::with_room(entries.iter().map(Touched::keys).sum());
     (0..entries.len()).for_each(|at| chain(&mut chains, entries, at));
     chains
 }

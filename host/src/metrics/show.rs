@@ -148,9 +148,178 @@ fn snapshots(metrics: &Metrics, vitals: &Vitals) {
 mod tests {
     use super::*;
     use crate::health::{Health, Reason};
+    use crate::metrics::table::TABLE;
     use crate::snapshot::{Scratch, Shot, Survey, Window};
-    use crate::status::{Behind, ShardStatus};
+    use crate::status::{Behind, Clashes, Member, Outbox, Pending, ShardStatus, Status, Trouble};
+    use crate::vitals::{Files, Process};
     use antiphon_plugin::Used;
+
+    /// What is counted where it happens. All other metrics come out of the vitals.
+    const COUNTED: [Id; 17] = [
+        Id::Published,
+        Id::CountChanges,
+        Id::ScanChanges,
+        Id::PublishedBatches,
+        Id::PublishedBytes,
+        Id::Applied,
+        Id::AppliedEntries,
+        Id::AppliedBytes,
+        Id::PublishErrors,
+        Id::ApplyErrors,
+        Id::SnapshotsSaved,
+        Id::SnapshotsFailed,
+        Id::SnapshotJobCpu,
+        Id::SnapshotJobScratch,
+        Id::SnapshotJobStored,
+        Id::StorageErrors,
+        Id::AlertErrors,
+    ];
+
+    /// A node of which no two figures are the same.
+    fn odd() -> Vitals {
+        let behind = Some(Behind { entries: 13, changes: Some(14), seconds: 15.5 });
+        let clashes = |count| Clashes {
+            resolver: "mine".to_owned(),
+            verdict: "take".to_owned(),
+            cause: "same-key".to_owned(),
+            count,
+        };
+        let member = |state| Member { state, ..Member::default() };
+        let (here, away, left) = (MemberState::Here, MemberState::Away, MemberState::Left);
+        let status = Status {
+            pending: Pending { marks: 1, batches: 2, changes: Some(3), bytes: 5, seconds: Some(6.5) },
+            outbox: Outbox { batches: 7, bytes: 8, seconds: Some(9.5) },
+            shards: vec![ShardStatus { shard: 1, position: 11, end: Some(12), behind }],
+            members: [here, away, away, left, left, left].map(member).into(),
+            clashes: vec![clashes(16)],
+            tables: vec![String::new(); 17],
+            refused: (0..18).map(|table| (table.to_string(), String::new())).collect(),
+            troubles: [("shard 1".to_owned(), Trouble::default())].into(),
+            ..Status::default()
+        };
+        let full = Shot { created_ms: 60_000, took_ms: 19_500, bytes: 200, stored_bytes: 50, ..Shot::default() };
+        let window = Window { from_seq: 1, from_ms: 1_000, to_seq: 10, to_ms: 78_000 };
+        let survey = Survey {
+            running: true,
+            leader: true,
+            count: 23,
+            shots: vec![Shot { created_ms: 76_000, ..Shot::default() }],
+            full: Some(full),
+            damaged: vec![String::new(); 25],
+            verified_ms: 74_000,
+            archived: [(1, 10)].into(),
+            holes: 27,
+            windows: [(1, vec![window])].into(),
+            on_time: Some(0.5),
+            scratch: Some(Scratch { needed: 28, free: 29 }),
+            ..Survey::default()
+        };
+        let mine = "mine".to_owned();
+        let plugin =
+            Used { name: mine, kind: "resolver", calls: 31, failures: 32, fuel: 33, seconds: 34.5, ..Used::default() };
+        Vitals {
+            at_ms: 100_000,
+            status,
+            log_connected: true,
+            schema_paused: true,
+            uptime_seconds: 35.5,
+            last_published_ms: 36_500,
+            last_replicated_ms: 37_500,
+            clashes: vec![clashes(38)],
+            log_used: [(1, 0.25)].into(),
+            snapshots: Some(survey),
+            plugins: vec![plugin],
+            files: Files { database_bytes: 41, wal_bytes: 42, disk_free: 43, free_files: Some(44), ..Files::default() },
+            process: Process {
+                resident_bytes: 45,
+                cpu_seconds: 46.5,
+                descriptors: 47,
+                descriptors_max: 48,
+                threads: 49,
+            },
+            health: Health { healthy: true, reasons: vec![Reason { name: "log".to_owned(), ..Reason::default() }] },
+            ..Vitals::default()
+        }
+    }
+
+    #[test]
+    fn every_figure_has_its_metric_and_every_metric_its_figure() {
+        let metrics = Metrics::default();
+        show(&metrics, &odd());
+        let text = metrics.text("", 1).unwrap();
+        let clash = "cause=\"same-key\",policy=\"mine\",verdict=\"take\",";
+        let plugin = "kind=\"resolver\",plugin=\"mine\",";
+        let shard = "shard=\"1\",";
+        let expected = [
+            ("pending_publish", "", "4"),
+            ("pending_bytes", "", "5"),
+            ("pending_seconds", "", "6.5"),
+            ("outbox_batches", "", "7"),
+            ("outbox_bytes", "", "8"),
+            ("outbox_oldest_seconds", "", "9.5"),
+            ("schema_mismatch_paused", "", "1"),
+            ("last_published_timestamp_seconds", "", "36.5"),
+            ("last_replicated_timestamp_seconds", "", "37.5"),
+            ("position", shard, "11"),
+            ("log_end", shard, "12"),
+            ("lag_entries", shard, "13"),
+            ("lag_changes", shard, "14"),
+            ("lag_seconds", shard, "15.5"),
+            ("shard_stopped", shard, "1"),
+            ("log_reachable", "", "1"),
+            ("members", "state=\"here\",", "1"),
+            ("members", "state=\"away\",", "2"),
+            ("members", "state=\"left\",", "3"),
+            ("clashes", clash, "38"),
+            ("clash_records", clash, "16"),
+            ("plugin_calls", plugin, "31"),
+            ("plugin_failures", plugin, "32"),
+            ("plugin_fuel", plugin, "33"),
+            ("plugin_seconds", plugin, "34.5"),
+            ("snapshots", "", "23"),
+            ("snapshot_age_seconds", "kind=\"full\",", "40"),
+            ("snapshot_age_seconds", "kind=\"any\",", "24"),
+            ("snapshot_duration_seconds", "", "19.5"),
+            ("snapshot_size_bytes", "", "200"),
+            ("snapshot_stored_bytes", "", "50"),
+            ("snapshot_ratio", "", "4"),
+            ("snapshots_damaged", "", "25"),
+            ("snapshot_verified_age_seconds", "", "26"),
+            ("snapshot_loop_running", "", "1"),
+            ("snapshot_leader", "", "1"),
+            ("snapshot_on_time_ratio", "", "0.5"),
+            ("archive_lag_entries", shard, "2"),
+            ("archive_lag_seconds", shard, "22"),
+            ("archive_holes", "", "27"),
+            ("snapshot_scratch_needed_bytes", "", "28"),
+            ("snapshot_scratch_free_bytes", "", "29"),
+            ("log_used_ratio", shard, "0.25"),
+            ("database_bytes", "", "41"),
+            ("wal_bytes", "", "42"),
+            ("disk_free_bytes", "", "43"),
+            ("disk_free_files", "", "44"),
+            ("tables", "", "17"),
+            ("tables_refused", "", "18"),
+            ("healthy", "", "1"),
+            ("condition", "what=\"log\",", "1"),
+            ("build_info", concat!("version=\"", env!("CARGO_PKG_VERSION"), "\","), "1"),
+            ("uptime_seconds", "", "35.5"),
+            ("process_resident_memory_bytes", "", "45"),
+            ("process_cpu_seconds", "", "46.5"),
+            ("process_open_fds", "", "47"),
+            ("process_max_fds", "", "48"),
+            ("process_threads", "", "49"),
+        ];
+        for (name, labels, value) in expected {
+            let line = format!("{name}{{{labels}node_id=\"1\"}} {value}");
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        for metric in TABLE {
+            let is_counted = COUNTED.iter().any(|id| TABLE.get(*id as usize).is_some_and(|of| of.name == metric.name));
+            let is_shown = expected.iter().any(|(name, ..)| *name == metric.name);
+            assert!(is_counted != is_shown, "{}", metric.name);
+        }
+    }
 
     #[test]
     fn gauges_say_what_the_vitals_say() {

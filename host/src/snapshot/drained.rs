@@ -19,8 +19,10 @@ use tokio::sync::Notify;
 const READ_BYTES_MAX: usize = 4 << 20;
 /// How long the log may take to give back what the node had only marked.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// With so many keys on their way the file may be copied: a copy keeps them in memory once more.
+/// With more keys on their way a copy of the file is put off, for it keeps them in memory once more;
 const PENDING_MAX: usize = 200_000;
+/// but not for longer than that.
+const PUT_OFF_MAX: Duration = Duration::from_secs(600);
 /// Most seals in one go, while the application writes on.
 const SEALS_MAX: u32 = 1_000;
 
@@ -37,7 +39,6 @@ impl Live {
     pub(super) async fn drain(&self, path: &Path, copy: &Path) -> Result<Database, Failure> {
         // A transaction that is sealed by half can't be gone on with in a copy.
         self.seal().await?;
-        self.wait_for_most().await?;
         let copying = self.db.call(|db| Ok(db.copying())).await.map_err(|error| failed(&error))?;
         let (from, to) = (path.to_owned(), copy.to_owned());
         let opened = apart(move || open(&from, copying, &to)).await?;
@@ -54,7 +55,8 @@ impl Live {
                 break;
             }
             if begun.elapsed() > PATIENCE {
-                return Err(unsent());
+                return Err(Failure::new(Kind::Busy, "what was written here is not in the log yet, after 60 s")
+                    .hint("see with `antiphon status` what keeps it; a snapshot holds only what the log has"));
             }
             let position = copy.position(1).seq;
             let _ = tokio::time::timeout(Duration::from_millis(200), self.log.changed(1, position)).await;
@@ -63,21 +65,28 @@ impl Live {
         apart(move || copy.end_draining().map(|()| copy)).await?.map_err(|error| failed(&error))
     }
 
-    /// Waits for the log to give most of what was written here back, as long as it gives any.
-    async fn wait_for_most(&self) -> Result<(), Failure> {
-        let (mut least, mut since) = (usize::MAX, Instant::now());
-        loop {
-            let pending = self.db.call(|db| Ok(db.pending_len())).await.map_err(|error| failed(&error))?;
-            if pending <= PENDING_MAX {
-                return Ok(());
+    /// Waits for the log to give back most of a mass that was written here, as long as anything moves.
+    pub(super) async fn wait_for_most(&self) -> Result<(), Failure> {
+        self.seal().await?;
+        let begun = Instant::now();
+        let (mut last, mut since) = (None, begun);
+        while begun.elapsed() < PUT_OFF_MAX {
+            let looked = self.db.call(|db| Ok((db.pending_len(), db.positions()))).await;
+            let standing = looked.map_err(|error| failed(&error))?;
+            if standing.0 <= PENDING_MAX {
+                break;
             }
-            if pending < least {
-                (least, since) = (pending, Instant::now());
+            if last.is_none() {
+                tracing::info!(pending = standing.0, "a snapshot waits until most of what was written is in the log");
+            }
+            if last.as_ref() != Some(&standing) {
+                (last, since) = (Some(standing), Instant::now());
             } else if since.elapsed() > PATIENCE {
-                return Err(unsent());
+                break;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+        Ok(())
     }
 
     /// Seals what was marked by now; gives the last numbers after it.
@@ -125,11 +134,6 @@ impl Live {
             }
         }
     }
-}
-
-fn unsent() -> Failure {
-    Failure::new(Kind::Busy, "what was written here is not in the log yet, after 60 s")
-        .hint("see with `antiphon status` what keeps it; a snapshot holds only what the log has")
 }
 
 fn open(from: &Path, copying: Copying, to: &Path) -> Result<Database, Failure> {

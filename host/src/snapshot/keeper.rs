@@ -390,6 +390,7 @@ impl Keeper {
 
     /// Makes one of all rows.
     async fn make_full(&self, trigger: Trigger, stop: &Arc<AtomicBool>) -> Result<Made, Failure> {
+        self.live().wait_for_most().await?;
         let created_ms = crate::clock::unix_ms();
         let id = new_id()?;
         // First of all, for without it all work would be in vain.

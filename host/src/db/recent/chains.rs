@@ -18,10 +18,10 @@ pub(super) struct Chains {
 }
 
 impl Chains {
-    /// Chains with room for so many touches.
+    /// Chains with room for so many touches, and some more.
     pub(super) fn with_room(touches: usize) -> Self {
         // The number before the first: it is never remembered.
-        Self { heads: vec![0; touches.next_power_of_two()], earlier: VecDeque::new(), next: 1 }
+        Self { heads: vec![0; (touches + 1).next_power_of_two()], earlier: VecDeque::new(), next: 1 }
     }
 
     /// Whether chains are getting long.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_chain_ends_where_touches_are_forgotten() {
-        let mut chains = Chains::with_room(4);
+        let mut chains = Chains::with_room(3);
         for hash in [1, 2, 1, 3, 1] {
             chains.push(hash, |_| false);
         }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn numbers_that_come_again_end_no_look() {
-        let mut chains = Chains::with_room(2);
+        let mut chains = Chains::with_room(1);
         chains.next = u32::MAX - 2;
         for _ in 0..6 {
             chains.push(1, |_| false);
