@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use told::{ENDED, Told};
+use tracing::{Instrument as _, info_span};
 use way::Way;
 
 /// A node that starts is given this long.
@@ -81,7 +82,7 @@ impl Alerts {
         let tasks = ways.iter().map(|way| {
             let told = Told::read(&state, way.name());
             let telling = Telling { way: way.clone(), lookout: lookout.clone(), told, state: state.clone() };
-            tokio::spawn(telling.run(stop.clone()))
+            tokio::spawn(telling.run(stop.clone()).instrument(info_span!("alerts")))
         });
         let tasks = tasks.collect();
         Ok(Self { ways, lookout: lookout.clone(), state, stop, tasks })

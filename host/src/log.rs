@@ -230,6 +230,12 @@ pub trait Log: Send + Sync + std::fmt::Debug {
         }
     }
 
+    /// The highest number of an origin in a shard, if that is not its last one: somebody may have put an older frame there
+    /// once more. Asked where the last number is less than what was acknowledged. What is appended next comes behind it.
+    async fn highest_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
+        self.last_number(shard, origin).await
+    }
+
     /// Claims an origin for this process; `None` if another process that lives has it. Of two files that are in all
     /// the same life, only one may speak.
     async fn claim(&self, _origin: Origin) -> Result<Option<Claim>, Error> {

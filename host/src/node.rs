@@ -188,8 +188,9 @@ impl Node {
         let housekeeper = Housekeeper::new(self.db.clone(), self.keep).telling(self.board.clone());
         tasks.spawn(housekeeper.run(stop.clone()).map(done).instrument(info_span!("housekeeping")));
         let announcer = || Announcer::new(self.db.clone(), self.log.clone(), self.board.clone());
-        tasks.spawn(announcer().run(stop.clone()).map(done));
-        tasks.spawn(self.board.clone().run(self.state.clone(), stop.clone()).map(done));
+        tasks.spawn(announcer().run(stop.clone()).map(done).instrument(info_span!("announce")));
+        let reporting = self.board.clone().run(self.state.clone(), stop.clone());
+        tasks.spawn(reporting.map(done).instrument(info_span!("report")));
         let mut ended = Ok(());
         while let Some(done) = tasks.join_next().await {
             let done = done

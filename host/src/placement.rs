@@ -106,7 +106,7 @@ pub async fn last_number(log: &dyn Log, shard: Shard, origin: Origin, sent: u64,
         tokio::time::sleep(AGAIN).await;
         last = log.last_number(shard, origin).await?;
     }
-    Ok(last)
+    Ok(if last < sent { log.highest_number(shard, origin).await? } else { last })
 }
 
 /// Reads what comes after `position`, and says whether it comes after what was applied there: a log that loses entries

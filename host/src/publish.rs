@@ -236,6 +236,7 @@ impl Publisher {
                 None => return Ok(()),
             },
         };
+        let mut is_again = false;
         loop {
             let (origin, waiting) = self
                 .db
@@ -276,6 +277,10 @@ impl Publisher {
                 }
                 Appended::Fenced { last } => {
                     self.has_kept(shard, origin, sent, last).await?;
+                    if last < sent && !std::mem::replace(&mut is_again, true) {
+                        // The log has it all the same, and knows now what comes next.
+                        continue;
+                    }
                     // An append whose answer was lost has taken place: its echo will say how far it went.
                     self.sent.remove(&shard);
                     return Ok(());

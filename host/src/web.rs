@@ -23,6 +23,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info_span};
 
 /// What is served, as long as this lives.
 #[derive(Debug)]
@@ -73,13 +74,13 @@ impl Web {
             web.metrics = prefix.is_some().then(|| format!("http://{at}/metrics"));
             let health_path = Some(health.path.clone());
             let answers = Answers { health_path, page, names, prefix, ..nothing.clone() };
-            tokio::spawn(server::serve(listener, Arc::new(answers), stop.clone()));
+            tokio::spawn(server::serve(listener, Arc::new(answers), stop.clone()).instrument(info_span!("web")));
         }
         if prometheus.enable && !together {
             let (listener, at) = listen("prometheus", &prometheus.bind).await?;
             web.metrics = Some(format!("http://{at}/metrics"));
             let answers = Answers { prefix, metrics_anywhere: true, ..nothing };
-            tokio::spawn(server::serve(listener, Arc::new(answers), stop));
+            tokio::spawn(server::serve(listener, Arc::new(answers), stop).instrument(info_span!("web")));
         }
         Ok(web)
     }

@@ -3,6 +3,8 @@
 use crate::world::World;
 use antiphon_core::codec;
 use antiphon_core::entry::Entry;
+use async_nats::header::NATS_EXPECTED_LAST_SEQUENCE;
+use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::{self, Context};
 use async_nats::{ConnectOptions, HeaderMap};
 use std::collections::BTreeSet;
@@ -61,21 +63,46 @@ impl Admin {
         });
     }
 
-    /// The last entry of the first shard comes a second time, if servers that have chosen no leader yet let it.
+    /// The last entry of the first shard comes a second time, if nothing came behind it meanwhile and servers that have chosen
+    /// no leader yet let it.
     pub(crate) fn say_again(&self) -> Result<(), Box<dyn std::error::Error>> {
         self.runtime.block_on(async {
             let stream = self.context.get_stream(STREAM).await?;
             let last = stream.get_raw_message(stream.cached_info().state.last_sequence).await?;
-            let mut headers = HeaderMap::new();
-            for (name, values) in last.headers.iter() {
-                // The server's own would have it refused.
-                if name.to_string().starts_with("Antiphon-") {
-                    headers.insert(name.clone(), values[0].clone());
-                }
-            }
-            self.context.publish_with_headers(last.subject, headers, last.payload).await?.await?;
-            Ok(())
+            self.repeat(last, true).await
         })
+    }
+
+    /// Whoever wrote the last entry of the first shard has the one he wrote before come a second time, behind it.
+    pub(crate) fn say_older_again(&self) {
+        self.runtime.block_on(async {
+            let stream = self.context.get_stream(STREAM).await.unwrap();
+            let mut seq = stream.cached_info().state.last_sequence;
+            let subject = stream.get_raw_message(seq).await.unwrap().subject;
+            let older = loop {
+                seq -= 1;
+                let message = stream.get_raw_message(seq).await.unwrap();
+                if message.subject == subject {
+                    break message;
+                }
+            };
+            self.repeat(older, false).await.unwrap();
+        });
+    }
+
+    async fn repeat(&self, message: StreamMessage, is_last: bool) -> Result<(), Box<dyn std::error::Error>> {
+        let mut headers = HeaderMap::new();
+        for (name, values) in message.headers.iter() {
+            // The server's own would have it refused.
+            if name.to_string().starts_with("Antiphon-") {
+                headers.insert(name.clone(), values[0].clone());
+            }
+        }
+        if is_last {
+            headers.insert(NATS_EXPECTED_LAST_SEQUENCE, message.sequence.to_string().as_str());
+        }
+        self.context.publish_with_headers(message.subject, headers, message.payload).await?.await?;
+        Ok(())
     }
 
     /// All entries of the first shard that fit one message.

@@ -119,6 +119,41 @@ fn f08_a_hole_in_the_log_stops_who_comes_to_it() {
 }
 
 /// The newest entries are gone: the nodes that had them stop, whether they send or only read.
+/// Somebody puts an older entry of a node's into the stream once more, behind its newer ones. Nobody takes it twice, and its
+/// origin does not take it for a lost end.
+#[test]
+fn f08_an_older_entry_again_holds_nobody_up() {
+    World::each(|world| {
+        let mut sites = trio(&world);
+        let admin = Admin::of(&world);
+        for id in 10..12 {
+            sites[0].sql(&format!("INSERT INTO t (id) VALUES ({id})"));
+            eventually("it arrives", || sites.iter().all(|site| count(site) == id + 1));
+        }
+        settled(&[&sites[0], &sites[1], &sites[2]]);
+        let mut id = 12;
+        let mut goes_on = |sites: &[Site; 3]| {
+            for site in sites {
+                site.sql(&format!("INSERT INTO t (id) VALUES ({id})"));
+                id += 1;
+            }
+            eventually("it arrives", || sites.iter().all(|site| count(site) == id));
+        };
+        // Once, twice on top of each other, and found by a start.
+        admin.say_older_again();
+        goes_on(&sites);
+        admin.say_older_again();
+        admin.say_older_again();
+        goes_on(&sites);
+        sites[2].term();
+        admin.say_older_again();
+        start(&mut sites[2]);
+        goes_on(&sites);
+        sites[2].wait_for_words("stands in the log once more");
+        settled(&[&sites[0], &sites[1], &sites[2]]);
+    });
+}
+
 #[test]
 fn f08_a_purged_log_stops_the_nodes() {
     World::each(|world| {

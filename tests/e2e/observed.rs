@@ -125,6 +125,25 @@ fn a_snapshot_that_cant_be_made_is_told_and_counted() {
     assert_eq!(create().code, Some(0));
     a.wait_for_words("Snapshot saved");
     is_well(&a);
+    // Lines of a task are known by one name.
+    let tasks = [
+        "publish",
+        "apply",
+        "snapshots",
+        "archive",
+        "housekeeping",
+        "guard",
+        "observe",
+        "announce",
+        "report",
+        "alerts",
+        "web",
+    ];
+    let said = a.said();
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let spans = lines.filter_map(|line| Some(line["spans"].as_object()?.keys().cloned().collect::<Vec<_>>()));
+    let spans: Vec<String> = spans.flatten().collect();
+    assert!(!spans.is_empty() && spans.iter().all(|span| tasks.contains(&span.as_str())), "{spans:?}");
 }
 
 /// All that the table has is served, and nothing else; plugins, snapshots, clashes and the process are in it.

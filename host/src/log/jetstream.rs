@@ -166,6 +166,10 @@ impl Log for JetStream {
         self.stream(shard).truncate(up_to).await
     }
 
+    async fn highest_number(&self, shard: Shard, origin: Origin) -> Result<u64, Error> {
+        self.stream(shard).highest(origin).await
+    }
+
     async fn claim(&self, origin: Origin) -> Result<Option<Claim>, Error> {
         self.bucket.claim(origin).await
     }

@@ -29,6 +29,8 @@ pub(super) const BATCH_MAX: usize = 1000;
 const ANSWER: Duration = Duration::from_secs(5);
 /// How soon a message is handed over again that no server listened to.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Among so many of an origin's last messages one is looked for that has a higher number than the last.
+const LOOK_BACK: usize = 64;
 
 /// The last message of an origin's subject.
 #[derive(Clone, Copy, Debug)]
@@ -175,6 +177,50 @@ impl Stream {
             Error::Broken(format!("message {} of stream `{}` bears no number", found.sequence, self.name))
         })?;
         Ok(Own { origin, seq: found.sequence, number })
+    }
+
+    /// The highest number of an origin. Numbers climb, unless somebody put an older message there once more: then that is
+    /// the one that others are to come behind, and not the number to go on from.
+    pub(super) async fn highest(&self, origin: Origin) -> Result<u64, Error> {
+        let mut own = self.own.lock().await;
+        let last = self.last_of(origin).await?;
+        let (mut highest, mut at) = (last.number, last);
+        for _ in 0..LOOK_BACK {
+            // Parts of one frame have one number.
+            let Some(earlier) = self.before(&at).await?.filter(|earlier| earlier.number >= at.number) else { break };
+            highest = highest.max(earlier.number);
+            at = earlier;
+        }
+        if highest > last.number {
+            tracing::warn!(
+                shard = self.shard,
+                again = last.number,
+                highest,
+                "an older batch of this node stands in the log once more, behind a newer one; it is left out"
+            );
+            *own = Some(Own { number: highest, ..last });
+        }
+        Ok(highest)
+    }
+
+    /// The message of an origin before this one, as the stream's leader knows it.
+    async fn before(&self, last: &Own) -> Result<Option<Own>, Error> {
+        let stream = self.context.get_stream_no_info(&self.name).await.map_err(|error| unreachable(&error))?;
+        let subject = self.names().subject(self.shard, last.origin);
+        let (mut from, mut to) = (self.bounds().await?.first, last.seq);
+        let mut found = None;
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let next = stream.get_first_raw_message_by_subject(&subject, middle).await;
+            let next = next.map_err(|error| unreachable(&error))?;
+            if next.sequence < last.seq {
+                from = next.sequence + 1;
+                found = number_of(&next).map(|number| Own { seq: next.sequence, number, ..*last });
+            } else {
+                to = middle;
+            }
+        }
+        Ok(found)
     }
 
     /// Frames as messages, as many together as the server takes; none is divided between two batches.
