@@ -77,7 +77,9 @@ script() {
     awk '
         !inside && /^```sh$/ { inside = 1; start = NR; next }
         inside && /^```$/ { inside = 0; printf "echo %d >> \"$DONE\"\n", start; next }
-        inside { print }
+        # Who types takes longer than a process to begin: until it has, what the last one said would still stand in its file.
+        inside && match($0, /2> [^ ]+\.log &/) && before !~ /\\$/ { print "rm -f " substr($0, RSTART + 3, RLENGTH - 5) }
+        inside { print; before = $0 }
         END { if (inside) { print "block of line " start " has no end" > "/dev/stderr"; exit 1 } }
     ' "$1"
     # Background processes end with their document. Not in a trap: for whatever such a shell has just started, its own handlers
