@@ -390,12 +390,12 @@ impl Keeper {
 
     /// Makes one of all rows.
     async fn make_full(&self, trigger: Trigger, stop: &Arc<AtomicBool>) -> Result<Made, Failure> {
-        self.live().wait_for_most().await?;
-        let created_ms = crate::clock::unix_ms();
-        let id = new_id()?;
         // First of all, for without it all work would be in vain.
         let shelf = self.shelf.clone();
         let (opened, habits) = apart(move || shelf.open()).await??;
+        self.live().wait_for_most().await?;
+        let created_ms = crate::clock::unix_ms();
+        let id = new_id()?;
         let scratch = crate::node::Scratch::new(&self.state)?;
         let folder = scratch.folder().to_owned();
         has_room(&self.path, &folder, habits.scratch_max)?;
