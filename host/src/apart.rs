@@ -1,5 +1,6 @@
 //! Work that waits for disks or calls components, away from the threads on which tasks run.
 
+use crate::bill::Bill;
 use crate::failure::{Failure, Kind};
 
 /// How far work steps back that can wait, as with `nice`: as far as it goes. It still gets a little of a busy processor.
@@ -9,7 +10,7 @@ const NICENESS: i32 = 19;
 /// application's waits for a lock that a thread holds which waits for a processor.
 const SLICE: u64 = 100_000;
 
-/// Runs this on a thread of its own.
+/// Runs this on a thread of its own, on the bill that is open here.
 ///
 /// Components have a runtime of their own, which must not be started on one of another's threads.
 ///
@@ -17,9 +18,10 @@ const SLICE: u64 = 100_000;
 /// When no thread can be started, or the work ends in a panic.
 pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
     let (reply, answer) = tokio::sync::oneshot::channel();
+    let bill = Bill::open();
     std::thread::Builder::new()
         .name("apart".to_owned())
-        .spawn(move || drop(reply.send(work())))
+        .spawn(move || drop(reply.send(Bill::share(bill, work))))
         .map_err(|error| Failure::caused(Kind::General, "cannot start a thread", &error))?;
     answer.await.map_err(|_| Failure::new(Kind::General, "a thread ended in a panic"))
 }

@@ -36,6 +36,7 @@
 //! | [`storage`] | where snapshots are kept |
 //! | [`snapshot`] | how they are made, and how a database comes back from one |
 //! | [`vitals`], [`health`] | how a node is, seen from within; what is wrong with it, and what to do |
+//! | `bill` | what a job costs |
 //! | [`metrics`], [`web`], [`alerts`] | the same for Prometheus, over HTTP, and for whoever wants to be told |
 //! | [`telemetry`] | log lines |
 //! | [`template`] | what a component of the user's own starts from |
@@ -49,6 +50,7 @@ pub mod anew;
 pub mod announce;
 mod apart;
 mod aside;
+mod bill;
 pub mod cli;
 pub mod clock;
 pub mod components;

@@ -10,6 +10,7 @@
 //! | `marks` | what was said of snapshots after they were made, and what goes for it |
 //! | `aged` | those that lie in a cheaper class of storage |
 //! | `habits` | when they are made, how they are packed, and which stay |
+//! | `drill` | one that is put together on trial |
 //! | `calendar` | times at which the user wants one |
 //! | `rhythm` | what makes them due, and whether they came in time |
 //! | `leader` | which node makes those that nobody asked for |
@@ -28,6 +29,7 @@
 //! | `keeper` | the task of a node that makes snapshots |
 //! | `travel` | a point in time: a snapshot, and what came after it |
 //! | `output` | a database that was brought back gets its name |
+//! | `scratch` | room on the disk for making one |
 //! | `slot` | how many are made at once on a machine |
 //! | `survey` | which there are, for those who watch over them |
 //! | `rescue` | a snapshot for a node that can't go on from the log alone |
@@ -41,6 +43,7 @@ mod calendar;
 mod copied;
 mod cut;
 mod drained;
+mod drill;
 mod expired;
 mod habits;
 mod history;
@@ -56,6 +59,7 @@ mod repo;
 mod rescue;
 mod rhythm;
 mod saved;
+mod scratch;
 mod segment;
 mod shelf;
 mod slot;
@@ -79,8 +83,9 @@ pub(crate) use rescue::{Fetched, genesis_of, nothing_leads_to};
 pub use rescue::{Image, Rescue};
 pub use rhythm::{Rhythm, Run, rhythms};
 pub use saved::{Checked, Level, check, repair_index};
+pub use scratch::Scratch;
 pub use shelf::Shelf;
-pub use survey::{Scratch, Shot, Stretch, Survey};
+pub use survey::{Shot, Stretch, Survey};
 pub use travel::{Arrived, Plan, Travel, Wanted, cluster_of, is_sound};
 
 use crate::failure::{Failure, Kind};

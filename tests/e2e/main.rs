@@ -23,6 +23,7 @@ mod configured;
 mod copies;
 mod cut;
 mod damage;
+mod drills;
 mod faults;
 mod floods;
 mod hostile;

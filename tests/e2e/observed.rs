@@ -151,6 +151,7 @@ fn a_snapshot_that_cant_be_made_is_told_and_counted() {
 fn metrics_of_the_table_are_served() {
     let place = place();
     let (mut a, mut b) = (serving(place.site("a", TABLE_T)), place.site("b", TABLE_T));
+    a = a.with("ANTIPHON_SNAPSHOT__ARCHIVE_INTERVAL", "100");
     a.start();
     b.start();
     a.sql("INSERT INTO t VALUES (1, 'x')");
@@ -165,6 +166,7 @@ fn metrics_of_the_table_are_served() {
     is(&a, "harmonylite_clashes{policy=\"last-write-wins\",verdict=\"take\",cause=\"same-key\"}", 1.0);
     is(&a, "harmonylite_snapshot_loop_running", 1.0);
     eventually("a snapshot was made", || metric(&a, "harmonylite_snapshots").is_some_and(|count| count >= 1.0));
+    assert_eq!(place.run(["snapshot", "create", "--incremental", "a.db"]).code, Some(0));
     for (name, least) in [
         ("harmonylite_plugin_calls{kind=\"hasher\",plugin=\"fnv\"}", 1.0),
         ("harmonylite_plugin_fuel{kind=\"hasher\",plugin=\"fnv\"}", 1.0),
@@ -182,9 +184,14 @@ fn metrics_of_the_table_are_served() {
         ("harmonylite_snapshot_age_seconds{kind=\"full\"}", 0.0),
         ("harmonylite_snapshot_leader", 1.0),
         ("harmonylite_snapshots_saved", 1.0),
-        ("harmonylite_snapshot_job_cpu_seconds", 1e-6),
-        ("harmonylite_snapshot_job_scratch_bytes", 4096.0),
-        ("harmonylite_snapshot_job_stored_bytes", 100.0),
+        ("harmonylite_snapshot_job_cpu_seconds{job=\"full\"}", 1e-6),
+        ("harmonylite_snapshot_job_stored_bytes{job=\"full\"}", 1_000.0),
+        ("harmonylite_snapshot_job_scratch_bytes{job=\"full\"}", 8192.0),
+        ("harmonylite_snapshot_job_cpu_seconds{job=\"incremental\"}", 1e-6),
+        ("harmonylite_snapshot_job_stored_bytes{job=\"incremental\"}", 100.0),
+        ("harmonylite_snapshot_job_cpu_seconds{job=\"archive\"}", 1e-6),
+        ("harmonylite_snapshot_job_stored_bytes{job=\"archive\"}", 100.0),
+        ("harmonylite_snapshot_job_cpu_seconds{job=\"tidying\"}", 1e-6),
         ("harmonylite_snapshot_scratch_needed_bytes", 4096.0),
         ("harmonylite_snapshot_scratch_free_bytes", 4096.0),
         ("harmonylite_plugin_seconds{kind=\"hasher\",plugin=\"fnv\"}", 1e-9),

@@ -204,16 +204,17 @@ struct ShownMarks<'a> {
     pinned: bool,
     forgotten_ms: Option<u64>,
     verified_ms: Option<u64>,
+    restored_ms: Option<u64>,
     damaged_ms: Option<u64>,
     archived_ms: Option<u64>,
 }
 
 impl<'a> ShownMarks<'a> {
     fn of(marks: &'a Marks) -> Self {
-        let Marks { note: Note { tags, pinned }, forgotten_ms, verified_ms, damaged_ms, aged_ms } = marks;
-        let (forgotten_ms, archived_ms) = (*forgotten_ms, *aged_ms);
+        let Marks { note: Note { tags, pinned }, forgotten_ms, verified_ms, restored_ms, damaged_ms, aged_ms } = marks;
+        let (forgotten_ms, restored_ms, archived_ms) = (*forgotten_ms, *restored_ms, *aged_ms);
         let (verified_ms, damaged_ms) = (*verified_ms, damaged_ms.filter(|_| marks.is_damaged()));
-        Self { tags, pinned: *pinned, forgotten_ms, verified_ms, damaged_ms, archived_ms }
+        Self { tags, pinned: *pinned, forgotten_ms, verified_ms, restored_ms, damaged_ms, archived_ms }
     }
 
     /// As people read it, behind a line.

@@ -66,6 +66,9 @@ section! {
         /// Milliseconds after which a snapshot of all rows gets the `archive_class` of `[snapshot.s3]`. 0: never; the newest one
         /// does not, however old it is.
         archive_after: u64 = 0,
+        /// Milliseconds after which the newest snapshot of all rows is put together on trial, and read by SQLite, by the node that
+        /// makes them: since one last was, by that or by `antiphon snapshot verify --level restore`. 0: never.
+        verify_interval: u64 = 604_800_000,
         /// How many objects are packed, sent or fetched at once, each by a thread of its own.
         parallel: u32 = 4,
         /// Most bytes of memory for these objects, 16 MiB each; fewer of them are on their way then. 0: as many as they take.

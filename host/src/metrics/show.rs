@@ -105,14 +105,13 @@ fn snapshots(metrics: &Metrics, vitals: &Vitals) {
     set(Id::Snapshots, figure(survey.count as u64));
     set(Id::SnapshotsDamaged, figure(survey.damaged.len() as u64));
     let ago = |at_ms: u64| figure(vitals.at_ms.saturating_sub(at_ms)) / 1000.0;
-    set(
-        Id::SnapshotVerifiedAge,
-        match survey.verified_ms {
-            0 if survey.count == 0 => 0.0,
-            0 => f64::INFINITY,
-            at_ms => ago(at_ms),
-        },
-    );
+    let since = |at_ms: u64| match at_ms {
+        0 if survey.count == 0 => 0.0,
+        0 => f64::INFINITY,
+        at_ms => ago(at_ms),
+    };
+    set(Id::SnapshotVerifiedAge, since(survey.verified_ms));
+    set(Id::SnapshotRestoredAge, since(survey.restored_ms));
     set(Id::SnapshotOnTime, survey.on_time.unwrap_or(f64::NAN));
     set(Id::ArchiveHoles, figure(survey.holes as u64));
     for (shard, to) in &survey.archived {
@@ -207,6 +206,7 @@ mod tests {
             full: Some(full),
             damaged: vec![String::new(); 25],
             verified_ms: 74_000,
+            restored_ms: 69_500,
             archived: [(1, 10)].into(),
             holes: 27,
             windows: [(1, vec![window])].into(),
@@ -285,6 +285,7 @@ mod tests {
             ("snapshot_ratio", "", "4"),
             ("snapshots_damaged", "", "25"),
             ("snapshot_verified_age_seconds", "", "26"),
+            ("snapshot_restored_age_seconds", "", "30.5"),
             ("snapshot_loop_running", "", "1"),
             ("snapshot_leader", "", "1"),
             ("snapshot_on_time_ratio", "", "0.5"),

@@ -172,6 +172,8 @@ table! {
     SnapshotsDamaged = Gauge "snapshots_damaged";
     /// How long ago a snapshot was last found whole; `+Inf` if there are some and none was.
     SnapshotVerifiedAge = Gauge "snapshot_verified_age_seconds";
+    /// How long ago a snapshot was last put together and read by SQLite, on trial; `+Inf` if there are some and none was.
+    SnapshotRestoredAge = Gauge "snapshot_restored_age_seconds";
     /// 1 while the task that makes snapshots runs here.
     SnapshotLoopRunning = Gauge "snapshot_loop_running";
     /// 1 while it is this node that makes the snapshots nobody asked for.
@@ -184,12 +186,13 @@ table! {
     ArchiveLagSeconds = Gauge "archive_lag_seconds" ["shard"];
     /// Stretches of the log that were cut before they were archived: no point in them can be reached.
     ArchiveHoles = Gauge "archive_holes";
-    /// Seconds of processor time that the last snapshot took that was made here, packing and storing.
-    SnapshotJobCpu = Gauge "snapshot_job_cpu_seconds";
-    /// Bytes on the disk that it was stored from.
-    SnapshotJobScratch = Gauge "snapshot_job_scratch_bytes";
-    /// Bytes that were stored of it.
-    SnapshotJobStored = Gauge "snapshot_job_stored_bytes";
+    /// Seconds of processor time for snapshots and the archive. `job` is `full` and `incremental` for snapshots that are made,
+    /// `archive` for the log that is archived, `tidying` for what is forgotten, merged and removed, `verifying` for trials.
+    SnapshotJobCpu = Counter "snapshot_job_cpu_seconds" ["job"];
+    /// Bytes that these jobs stored.
+    SnapshotJobStored = Counter "snapshot_job_stored_bytes" ["job"];
+    /// Bytes on the disk that the last of them took meanwhile, if such a job takes any.
+    SnapshotJobScratch = Gauge "snapshot_job_scratch_bytes" ["job"];
     /// Bytes on the disk that the next snapshot takes while it is made, if this node makes it.
     SnapshotScratchNeeded = Gauge "snapshot_scratch_needed_bytes";
     /// Bytes that it may have there.

@@ -5,6 +5,7 @@
 use super::archiver::Archiver;
 use super::drained::failed;
 use super::shelf::Shelf;
+use crate::bill::Bill;
 use crate::db::Db;
 use crate::failure::Failure;
 use crate::join::unreachable_log;
@@ -101,7 +102,7 @@ impl Archivist {
             let done = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                done = self.archive(&mut archiver) => done,
+                done = Bill::new(self.board.metrics(), "archive").pay(self.archive(&mut archiver)) => done,
             };
             match done {
                 Ok(0) if !is_hindered => {}

@@ -175,7 +175,7 @@ impl Whole<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::marks::Grace;
     use super::super::segment::Stretch;
     use super::super::segment::tests::{Small, entries};
@@ -189,11 +189,16 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::AtomicBool;
 
-    const HOUR: u64 = 3_600_000;
+    pub(in super::super) const HOUR: u64 = 3_600_000;
     const SPANS: [Span; 1] = [Span { level: 1, millis: HOUR }];
 
     /// A snapshot of so many hours ago that stands here; one without rows has a parent.
-    fn snapshot(repo: &Repo<'_>, hours_ago: u64, seq: u64, parent: Option<SnapshotId>) -> SnapshotId {
+    pub(in super::super) fn snapshot(
+        repo: &Repo<'_>,
+        hours_ago: u64,
+        seq: u64,
+        parent: Option<SnapshotId>,
+    ) -> SnapshotId {
         let created_ms = crate::clock::unix_ms() - hours_ago * HOUR;
         let id = SnapshotId::new(created_ms, seq.into());
         let kind = if parent.is_some() { due::Kind::Incremental } else { due::Kind::Full };

@@ -43,6 +43,8 @@ pub(super) struct Habits {
     pub(super) spans: Vec<Span>,
     /// At which age snapshots get the class of storage that is said for it.
     pub(super) archive_after_ms: Option<u64>,
+    /// After how long another one is put together on trial.
+    pub(super) verify_after: Option<Duration>,
     /// By how much an interval is longer at most.
     pub(super) jitter_percent: u64,
     /// None is made by itself while so many entries are still to be applied.
@@ -128,6 +130,7 @@ impl Habits {
             ttl: if snapshot.leader_ttl > 0 { Duration::from_millis(snapshot.leader_ttl) } else { TTL },
             spans: spans(config),
             archive_after_ms: (snapshot.archive_after > 0).then_some(snapshot.archive_after),
+            verify_after: (snapshot.verify_interval > 0).then(|| Duration::from_millis(snapshot.verify_interval)),
             jitter_percent: snapshot.jitter.into(),
             lag_max: (snapshot.lag_max > 0).then_some(snapshot.lag_max),
             scratch_max: bytes(snapshot.scratch_max),

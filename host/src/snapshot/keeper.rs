@@ -11,14 +11,15 @@ use super::marks::forget;
 use super::pieces::stopped;
 use super::repo::Repo;
 use super::saved::{Writing, new_id, others, rows};
+use super::scratch::{Scratch, used};
 use super::slot::Slot;
-use super::survey::{Scratch, Survey, Surveyor};
+use super::survey::{Survey, Surveyor};
 use super::{Shelf, unwritten};
 use crate::apart::{apart, behind};
+use crate::bill::{self, Bill};
 use crate::errand::{self, Errand};
 use crate::failure::{Failure, Kind};
 use crate::join::unreachable_log;
-use crate::metrics::figure;
 use crate::metrics::table::Id;
 use crate::report::Board;
 use crate::storage::Opened;
@@ -29,9 +30,9 @@ use antiphon_core::snapshot::manifest::{FORMAT, Manifest, Position};
 use antiphon_core::snapshot::truncate::Places;
 use antiphon_core::store::Name;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -54,17 +55,6 @@ pub struct Made {
     pub stored_bytes: u64,
     /// Where that is.
     pub place: String,
-    /// What it cost.
-    pub costs: Costs,
-}
-
-/// What a snapshot cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Costs {
-    /// Nanoseconds of processor time, packing and storing.
-    pub cpu_ns: u64,
-    /// Bytes on the disk that it was stored from.
-    pub scratch_bytes: u64,
 }
 
 /// The task.
@@ -123,6 +113,15 @@ impl Keeper {
                 warn!(%failure, "Unable to cut the log");
             }
             self.look_at_the_log().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                tried = self.try_one_out(&mut leader) => match tried {
+                    Ok(true) => surveyed = None,
+                    Ok(false) => {}
+                    Err(failure) => warn!(%failure, "Unable to try a snapshot out"),
+                },
+            }
             let asked = [(Errand::Snapshot, What::Full), (Errand::Increment, What::Incremental)]
                 .into_iter()
                 .find_map(|(errand, kind)| errand::requested(&self.state, errand).map(|asked| (errand, kind, asked)));
@@ -161,7 +160,7 @@ impl Keeper {
                 }
                 made = async {
                     match job {
-                        Some(job) => self.go_on(job, &stopping).await,
+                        Some(job) => self.bill(What::Full.name()).pay(self.go_on(job, &stopping)).await,
                         None => self.make(kind, trigger, &stopping).await,
                     }
                 } => made,
@@ -173,12 +172,6 @@ impl Keeper {
                     self.signals.made.store(true, Ordering::Relaxed);
                     surveyed = None;
                     self.board.metrics().count(Id::SnapshotsSaved, 1);
-                    if made.manifest.is_full() {
-                        let set = |id, value: f64| self.board.metrics().set(id, &[], value);
-                        set(Id::SnapshotJobCpu, Duration::from_nanos(made.costs.cpu_ns).as_secs_f64());
-                        set(Id::SnapshotJobScratch, figure(made.costs.scratch_bytes));
-                        set(Id::SnapshotJobStored, figure(made.stored_bytes));
-                    }
                     self.board.well(SNAPSHOTS);
                     info!(
                         id = %made.manifest.id,
@@ -208,7 +201,7 @@ impl Keeper {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => stopping.store(true, Ordering::Relaxed),
-                    sorted = self.sort_out(answered, &stopping) => if let Err(failure) = sorted {
+                    sorted = self.bill("tidying").pay(self.sort_out(answered, &stopping)) => if let Err(failure) = sorted {
                         warn!(%failure, "Unable to remove old snapshots");
                     }
                 }
@@ -265,7 +258,8 @@ impl Keeper {
         if found.is_err() {
             self.board.metrics().count(Id::StorageErrors, 1);
         }
-        let scratch = self.live.publishes.then(|| scratch(&self.path, &self.state, self.shelf.habits().scratch_max));
+        let room = || Scratch::of_database(&self.path, &self.state, self.shelf.habits().scratch_max);
+        let scratch = self.live.publishes.then(room);
         self.board.aside(|asides| {
             let survey = asides.snapshots.get_or_insert_default();
             match found {
@@ -363,16 +357,19 @@ impl Keeper {
 
     /// Makes one.
     async fn make(&self, kind: What, trigger: Trigger, stop: &Arc<AtomicBool>) -> Result<Made, Failure> {
-        if kind == What::Full {
-            return self.make_full(trigger, stop).await;
-        }
-        match increment::make(&self.live(), self.live.origin, &self.shelf, trigger).await? {
-            Increment::Made(manifest, place) => {
+        if kind == What::Incremental {
+            let (live, origin) = (self.live(), self.live.origin);
+            let increment = increment::make(&live, origin, &self.shelf, trigger);
+            if let Increment::Made(manifest, place) = self.bill(kind.name()).pay(increment).await? {
                 let stored_bytes = manifest.to_bytes().len() as u64;
-                Ok(Made { manifest: *manifest, stored_bytes, place, costs: Costs::default() })
+                return Ok(Made { manifest: *manifest, stored_bytes, place });
             }
-            Increment::NeedsFull => self.make_full(trigger, stop).await,
         }
+        self.bill(What::Full.name()).pay(self.make_full(trigger, stop)).await
+    }
+
+    pub(super) fn bill(&self, job: &'static str) -> Bill {
+        Bill::new(self.board.metrics(), job)
     }
 
     fn live(&self) -> Live {
@@ -398,7 +395,7 @@ impl Keeper {
         let id = new_id()?;
         let scratch = crate::node::Scratch::new(&self.state)?;
         let folder = scratch.folder().to_owned();
-        has_room(&self.path, &folder, habits.scratch_max)?;
+        Scratch::of_database(&self.path, &folder, habits.scratch_max).check(&folder)?;
         let copy = self.live().drain(&self.path, &folder.join("copy.db")).await?;
         let (origin, cluster) = (copy.origin(), copy.cluster().map(hex).unwrap_or_default());
         let positions = (1..=copy.shards()).map(|shard| (shard, position(&copy, shard))).collect();
@@ -409,6 +406,8 @@ impl Keeper {
         let written = behind(move || {
             let (image, state) = (folder.join("image.db"), folder.join("state.db"));
             copy.export(&image, &state).map_err(|error| failed(&error))?;
+            // More than this lies there at no time.
+            bill::scratch(used(&folder));
             // Room for what follows, and for nobody else to look at.
             std::fs::remove_file(folder.join("copy.db")).map_err(|error| unwritten(&folder, &error))?;
             let unread = |error: rusqlite::Error| Failure::caused(Kind::General, "cannot count rows", &error);
@@ -467,8 +466,6 @@ impl Keeper {
 /// Stores what is ready, but for what is stored.
 fn store(job: &Job, to: &Opened, habits: &Habits, stop: &AtomicBool) -> Result<Made, Failure> {
     let repo = Repo::new(&to.store, &job.manifest.cluster);
-    let size = |path: PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
-    let mut costs = Costs { cpu_ns: 0, scratch_bytes: size(job.image()) + size(job.state()) };
     let place = to.place.clone();
     // It may have died behind the manifest.
     if job.is_left
@@ -476,23 +473,15 @@ fn store(job: &Job, to: &Opened, habits: &Habits, stop: &AtomicBool) -> Result<M
     {
         job.end();
         let stored_bytes = repo.stored_bytes(manifest.id)?;
-        return Ok(Made { manifest, stored_bytes, place, costs });
+        return Ok(Made { manifest, stored_bytes, place });
     }
-    let writing = Writing {
-        repo,
-        packing: habits.packing,
-        parallel: habits.parallel,
-        stop,
-        goes_on: job.is_left,
-        spent: AtomicU64::new(0),
-    };
+    let writing = Writing { repo, packing: habits.packing, parallel: habits.parallel, stop, goes_on: job.is_left };
     let written = writing.write(job.manifest.clone(), &job.image(), &job.state());
     // Only who was stopped goes on with it; after an error it is made anew, of rows as they are then.
     if written.is_ok() || !stop.load(Ordering::Relaxed) {
         job.end();
     }
-    costs.cpu_ns = writing.spent.into_inner();
-    written.map(|(manifest, stored_bytes)| Made { manifest, stored_bytes, place, costs })
+    written.map(|(manifest, stored_bytes)| Made { manifest, stored_bytes, place })
 }
 
 /// In words, for whoever asked.
@@ -523,36 +512,6 @@ fn position(copy: &crate::db::Database, shard: u32) -> Position {
 pub(super) fn epoch(cluster: ClusterId) -> u64 {
     let (first, _) = cluster.split_at(8);
     first.iter().fold(0, |epoch, byte| epoch << 8 | u64::from(*byte))
-}
-
-/// Room for making a snapshot of a database in a folder, where it may take so much at most.
-fn scratch(database: &Path, folder: &Path, most: Option<u64>) -> Scratch {
-    let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-    let mut wal = database.as_os_str().to_owned();
-    wal.push("-wal");
-    // A copy and an image of it lie beside each other for a while.
-    let needed = (size(database) + size(Path::new(&wal))).saturating_mul(22) / 10;
-    let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    Scratch { needed, free: free.min(most.unwrap_or(u64::MAX)) }
-}
-
-fn has_room(database: &Path, folder: &Path, most: Option<u64>) -> Result<(), Failure> {
-    let Scratch { needed, free } = scratch(database, folder, most);
-    if let Some(most) = most.filter(|most| *most < needed) {
-        return Err(Failure::new(
-            Kind::Busy,
-            format!("a snapshot needs {needed} bytes of room on the disk while it is made, and may have {most}"),
-        )
-        .hint("`scratch_max` under `[snapshot]` says how many"));
-    }
-    if free >= needed {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Kind::Busy,
-        format!("a snapshot needs {needed} bytes of room in `{}`, and {free} are free", folder.display()),
-    )
-    .hint("make room on that disk; the application is not affected"))
 }
 
 /// The positions of a snapshot, as people read them.

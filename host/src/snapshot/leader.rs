@@ -25,6 +25,8 @@ const CHECK: Duration = Duration::from_secs(10);
 
 /// How often it is looked how much of the log is superfluous.
 const CUT: Duration = Duration::from_secs(600);
+/// How often it is looked whether a snapshot is to be tried out.
+const DRILL: Duration = Duration::from_secs(600);
 
 /// Of a snapshot, what the next one goes by.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +89,8 @@ pub(super) struct Leader {
     last: Option<Option<Known>>,
     /// When the log is looked at next.
     cut: Instant,
+    /// When it is looked next whether a snapshot is to be tried out.
+    drill: Instant,
     /// Nodes that asked for one: what stands for it in the store.
     asked: BTreeSet<Name>,
     /// The same for those that have got one since.
@@ -104,6 +108,7 @@ impl Leader {
             looked: now,
             last: None,
             cut: now,
+            drill: now,
             asked: BTreeSet::new(),
             answered: BTreeSet::new(),
         }
@@ -199,6 +204,15 @@ impl Leader {
         }
         self.cut = Instant::now() + CUT;
         Ok(self.claimant.hold(&**log, self.begun.elapsed()).await.map_err(unreachable_log)? == Hold::Held)
+    }
+
+    /// Whether it is for this node now to see if a snapshot is to be tried out, as one is after so long.
+    pub(super) fn drills(&mut self, after: Duration) -> bool {
+        if Instant::now() < self.drill || !self.leads() {
+            return false;
+        }
+        self.drill = Instant::now() + DRILL.min(after / 4);
+        true
     }
 
     /// This node stops.

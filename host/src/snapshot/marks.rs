@@ -5,6 +5,7 @@
 
 use super::expired::Expired;
 use super::repo::Repo;
+use super::saved::Level;
 use super::stored;
 use crate::failure::{Failure, Kind};
 use antiphon_core::snapshot::id::SnapshotId;
@@ -34,6 +35,8 @@ pub struct Marks {
     pub forgotten_ms: Option<u64>,
     /// When it was last found whole.
     pub verified_ms: Option<u64>,
+    /// When it was last put together and read by SQLite, row by row.
+    pub restored_ms: Option<u64>,
     /// When it was last found not to be what was put there.
     pub damaged_ms: Option<u64>,
     /// Since when it lies in a cheaper class of storage.
@@ -123,6 +126,11 @@ impl Repo<'_> {
                 all.entry(id).or_default().verified_ms = Some(at);
             }
         }
+        for (_, object, _) in self.objects("restored/")? {
+            if let Object::Restored(id, at) = object {
+                all.entry(id).or_default().restored_ms = Some(at);
+            }
+        }
         for (_, object, _) in self.objects("damaged/")? {
             if let Object::Damaged(id, at) = object {
                 all.entry(id).or_default().damaged_ms = Some(at);
@@ -171,12 +179,23 @@ impl Repo<'_> {
         self.say(&Object::Verified(id, crate::clock::unix_ms()), b"{}")
     }
 
-    /// Says that a snapshot is not what was put there.
+    /// Notes how a snapshot was found that was looked at so thoroughly.
     ///
     /// # Errors
     /// When the store refuses.
-    pub fn condemn(&self, id: SnapshotId) -> Result<(), Failure> {
-        self.say(&Object::Damaged(id, crate::clock::unix_ms()), b"{}")
+    pub fn note_found(&self, id: SnapshotId, level: Level, found: Result<(), &Failure>) -> Result<(), Failure> {
+        match found {
+            Ok(()) if level == Level::Quick => Ok(()),
+            Ok(()) => {
+                if level == Level::Restore {
+                    self.say(&Object::Restored(id, crate::clock::unix_ms()), b"{}")?;
+                }
+                self.vouch(id)
+            }
+            // One that was removed meanwhile is not damaged.
+            Err(_) if self.ids()?.contains(&id) => self.say(&Object::Damaged(id, crate::clock::unix_ms()), b"{}"),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Asks whoever makes snapshots for a new one.
@@ -279,12 +298,13 @@ impl Repo<'_> {
         pruned.snapshots = going.iter().filter(|id| ids.contains(id)).map(ToString::to_string).collect();
         // Last, so that what was cut off goes on at the next prune.
         let mut said: Vec<Name> = Vec::new();
-        for prefix in ["note/", "tomb/", "verify/", "damaged/", "aged/"] {
+        for prefix in ["note/", "tomb/", "verify/", "restored/", "damaged/", "aged/"] {
             for (name, object, _) in self.objects(prefix)? {
                 let of = match object {
                     Object::Note(id, _)
                     | Object::Tombstone(id, _)
                     | Object::Verified(id, _)
+                    | Object::Restored(id, _)
                     | Object::Damaged(id, _)
                     | Object::Aged(id, _) => id,
                     _ => continue,

@@ -5,6 +5,7 @@
 
 use super::repo::{Repo, unreadable};
 use super::{stored, unwritten};
+use crate::bill::Bill;
 use crate::failure::{Failure, Kind};
 use crate::storage::Content;
 use antiphon_core::snapshot::frame::{self, FRAME_BYTES, Packing};
@@ -15,7 +16,7 @@ use antiphon_core::store::Put;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Most frames in one object.
@@ -35,14 +36,6 @@ pub(super) struct Pieces<'a> {
     pub(super) stop: &'a AtomicBool,
     /// Some objects may be there already.
     pub(super) goes_on: bool,
-    /// Nanoseconds of processor time that it took so far.
-    pub(super) spent: &'a AtomicU64,
-}
-
-/// Nanoseconds for which this thread had a processor.
-fn worked() -> u64 {
-    let said = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    said.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
 }
 
 /// Bytes of a file in one object, in a store that takes objects of this size.
@@ -158,16 +151,12 @@ impl Pieces<'_> {
                 }
             }
         };
-        let run = || {
-            let before = worked();
-            work_on();
-            self.spent.fetch_add(worked().saturating_sub(before), Ordering::Relaxed);
-        };
+        let bill = Bill::open();
         std::thread::scope(|scope| {
             for _ in 1..self.parallel.min(count as usize) {
-                scope.spawn(run);
+                scope.spawn(|| Bill::share(bill.clone(), work_on));
             }
-            run();
+            work_on();
         });
         failed.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }

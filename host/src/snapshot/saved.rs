@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How thoroughly a snapshot is looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -50,8 +50,6 @@ pub(super) struct Writing<'a> {
     pub(super) stop: &'a AtomicBool,
     /// A part of it may be stored already.
     pub(super) goes_on: bool,
-    /// Nanoseconds of processor time that it took.
-    pub(super) spent: AtomicU64,
 }
 
 impl Writing<'_> {
@@ -67,7 +65,6 @@ impl Writing<'_> {
             parallel: self.parallel,
             stop: self.stop,
             goes_on: self.goes_on,
-            spent: &self.spent,
         };
         let (bytes, blake3) = hash(image)?;
         let index = Index {
@@ -124,21 +121,11 @@ struct Reading<'a> {
 
 /// Nobody stops what a command waits for.
 static NEVER: AtomicBool = AtomicBool::new(false);
-/// Nor does anybody ask what it costs.
-static UNCOUNTED: AtomicU64 = AtomicU64::new(0);
 
 impl Reading<'_> {
     fn pieces(&self, part: Part) -> Pieces<'_> {
         let snapshot = self.manifest.id;
-        Pieces {
-            repo: self.repo,
-            snapshot,
-            part,
-            parallel: self.parallel,
-            stop: &NEVER,
-            goes_on: false,
-            spent: &UNCOUNTED,
-        }
+        Pieces { repo: self.repo, snapshot, part, parallel: self.parallel, stop: &NEVER, goes_on: false }
     }
 
     fn image(&self) -> Result<(&Image, &Stored), Failure> {

@@ -3,6 +3,7 @@
 use super::archive::{Archive, Window, ends};
 use super::repo::Repo;
 use super::rhythm::{Run, rhythms};
+use super::scratch::Scratch;
 use super::shelf::Shelf;
 use crate::failure::{Failure, Kind};
 use antiphon_core::snapshot::id::SnapshotId;
@@ -41,6 +42,8 @@ pub struct Survey {
     pub damaged: Vec<String>,
     /// When the newest was found whole that was; 0: none was.
     pub verified_ms: u64,
+    /// When one was last put together and read; 0: none was.
+    pub restored_ms: u64,
     /// Up to which entry each shard is archived.
     pub archived: BTreeMap<u32, u64>,
     /// Stretches of the log that nobody has any more.
@@ -54,15 +57,6 @@ pub struct Survey {
     pub on_time: Option<f64>,
     /// Room for making one, where this node does that.
     pub scratch: Option<Scratch>,
-}
-
-/// Room on the disk where snapshots are made, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Scratch {
-    /// So many the next one takes.
-    pub needed: u64,
-    /// So many it may have.
-    pub free: u64,
 }
 
 /// From when to when any point in time can be reached, in milliseconds since 1970.
@@ -186,6 +180,7 @@ impl Surveyor {
             full: full.and_then(of),
             damaged: damaged.iter().map(ToString::to_string).collect(),
             verified_ms: ids.iter().filter_map(whole_ms).max().unwrap_or(0),
+            restored_ms: marks.values().filter_map(|marks| marks.restored_ms).max().unwrap_or(0),
             archived: ends,
             holes: archive.holes.len(),
             holed_ms: self.holed_ms(&repo, &archive)?,

@@ -26,6 +26,7 @@ impl Content {
 pub fn put(store: &dyn Store, name: &Name, body: &[u8], put: Put) -> Result<Content, StoreError> {
     let content = Content::of(body);
     store.put(name, body, put)?;
+    crate::bill::stored(body.len());
     get(store, name, &content)?;
     Ok(content)
 }

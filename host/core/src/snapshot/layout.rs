@@ -84,6 +84,8 @@ pub enum Object {
     Tombstone(SnapshotId, u64),
     /// A snapshot that was whole when it was read again, and when.
     Verified(SnapshotId, u64),
+    /// A snapshot that was put together and read, row by row, and when.
+    Restored(SnapshotId, u64),
     /// A snapshot that is not what was put there, and when that was seen.
     Damaged(SnapshotId, u64),
     /// A snapshot whose objects lie in a cheaper class of storage, and since when.
@@ -157,6 +159,7 @@ impl Object {
             Self::Note(id, at) => format!("note/{id}-{at:013}.json"),
             Self::Tombstone(id, at) => format!("tomb/{id}-{at:013}.json"),
             Self::Verified(id, at) => format!("verify/{id}-{at:013}.json"),
+            Self::Restored(id, at) => format!("restored/{id}-{at:013}.json"),
             Self::Damaged(id, at) => format!("damaged/{id}-{at:013}.json"),
             Self::Aged(id, at) => format!("aged/{id}-{at:013}.json"),
             Self::Asked(at, node) => format!("ask/{at:013}-{node:016x}.json"),
@@ -204,6 +207,7 @@ impl Object {
             "note" => noted(rest).map(|(id, at)| Self::Note(id, at)),
             "tomb" => noted(rest).map(|(id, at)| Self::Tombstone(id, at)),
             "verify" => noted(rest).map(|(id, at)| Self::Verified(id, at)),
+            "restored" => noted(rest).map(|(id, at)| Self::Restored(id, at)),
             "damaged" => noted(rest).map(|(id, at)| Self::Damaged(id, at)),
             "aged" => noted(rest).map(|(id, at)| Self::Aged(id, at)),
             "ask" => {
@@ -327,6 +331,7 @@ mod tests {
             Object::Note(id, 1_700_000_000_001),
             Object::Tombstone(id, 1_700_000_000_002),
             Object::Verified(id, 1_700_000_000_003),
+            Object::Restored(id, 1_700_000_000_008),
             Object::Damaged(id, 1_700_000_000_007),
             Object::Aged(id, 1_700_000_000_005),
             Object::Asked(1_700_000_000_004, u64::MAX),

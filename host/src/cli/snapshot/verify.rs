@@ -101,14 +101,9 @@ impl Verify {
             {
                 return Err(failure.clone());
             }
-            let noted = match &checked {
-                Ok(_) if self.level == Level::Quick => Ok(()),
-                Ok(_) => repo.vouch(id),
-                // One that was removed meanwhile is not damaged.
-                Err(_) if has_objects && repo.ids()?.contains(&id) => repo.condemn(id),
-                Err(_) => Ok(()),
-            };
-            if let Err(failure) = noted {
+            if (checked.is_ok() || has_objects)
+                && let Err(failure) = repo.note_found(id, self.level, checked.as_ref().map(drop))
+            {
                 // Whoever may only read the store can look, too.
                 tracing::warn!(%failure, "how a snapshot was found can't be noted, and nodes don't hear of it");
             }
