@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::observed::metric;
 use super::place;
 use super::snapshots::{Says as _, objects};
-use super::travel::{site, snapshot};
+use super::travel::snapshot;
 
 /// Snapshots as `list` has them, the newest first.
 fn listed(place: &Place) -> Vec<Value> {
@@ -20,7 +20,12 @@ fn listed(place: &Place) -> Vec<Value> {
 #[test]
 fn a_snapshot_that_would_bring_nothing_back_is_found_by_itself() {
     let place = place();
-    let mut a = serving(site(&place, "a", "[snapshot]\nleader_ttl = 1500\nverify_interval = 400\n"));
+    place.file(
+        "a.toml",
+        "db_path = 'a.db'\n[log]\npath = 'log'\n[snapshot]\nleader_ttl = 1500\nverify_interval = 400\n",
+    );
+    let site = place.site("a", "CREATE TABLE t (id INTEGER PRIMARY KEY, v)");
+    let mut a = serving(site.arguments(["run", "--config", "a.toml"]));
     a.start();
     a.sql("INSERT INTO t VALUES (1, 'x')");
     a.wait_for_words("snapshot restored on trial");

@@ -167,6 +167,7 @@ fn metrics_of_the_table_are_served() {
     is(&a, "harmonylite_snapshot_loop_running", 1.0);
     eventually("a snapshot was made", || metric(&a, "harmonylite_snapshots").is_some_and(|count| count >= 1.0));
     assert_eq!(place.run(["snapshot", "create", "--incremental", "a.db"]).code, Some(0));
+    a.sql("INSERT INTO t VALUES (2, 'y')");
     for (name, least) in [
         ("harmonylite_plugin_calls{kind=\"hasher\",plugin=\"fnv\"}", 1.0),
         ("harmonylite_plugin_fuel{kind=\"hasher\",plugin=\"fnv\"}", 1.0),
