@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod builds;
 mod cases;
 mod cluster;
 mod contract;

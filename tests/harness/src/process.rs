@@ -92,6 +92,12 @@ impl Place {
         Self { program, folder: Arc::new(Folder { folder, given: Mutex::default() }) }
     }
 
+    /// The same folder, where another build of the program is run.
+    pub fn with_program(&self, executable: &str) -> Self {
+        let program = Program { executable: executable.into(), ..self.program.clone() };
+        Self { program, folder: Arc::clone(&self.folder) }
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.folder.path().join(name)
     }
@@ -247,6 +253,13 @@ impl Site {
     /// Starts with these arguments instead of `run DB --log DIR`.
     pub fn arguments<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.arguments = Some(arguments.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Is started from here from now on.
+    pub fn moved(mut self, place: &Place) -> Self {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        self.place = place.clone();
         self
     }
 
