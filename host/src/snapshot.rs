@@ -28,6 +28,7 @@
 //! | `job` | a snapshot that is ready to be stored, on the disk |
 //! | `keeper` | the task of a node that makes snapshots |
 //! | `travel` | a point in time: a snapshot, and what came after it |
+//! | `ways` | what leads up to snapshots without rows of their own |
 //! | `output` | a database that was brought back gets its name |
 //! | `scratch` | room on the disk for making one |
 //! | `slot` | how many are made at once on a machine |
@@ -66,6 +67,7 @@ mod slot;
 mod survey;
 mod term;
 mod travel;
+mod ways;
 
 pub use archive::{Altered, Archived, Reachable, Window, windows};
 pub(crate) use archivist::{Archivist, Signals};
@@ -87,6 +89,7 @@ pub use scratch::Scratch;
 pub use shelf::Shelf;
 pub use survey::{Shot, Stretch, Survey};
 pub use travel::{Arrived, Plan, Travel, Wanted, cluster_of, is_sound};
+pub use ways::Ways;
 
 use crate::failure::{Failure, Kind};
 use antiphon_core::store::StoreError;

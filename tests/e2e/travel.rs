@@ -17,7 +17,7 @@ use rusqlite::Connection;
 
 use super::observed::metric;
 use super::place;
-use super::snapshots::Says as _;
+use super::snapshots::{Says as _, objects};
 
 const TABLES: &str = "CREATE TABLE item (id INTEGER PRIMARY KEY, v, note TEXT);
     CREATE TABLE tag (id TEXT PRIMARY KEY, name TEXT UNIQUE);
@@ -618,4 +618,41 @@ fn incremental_snapshots_are_made_when_they_are_due() {
     create(&place, &["--incremental"]);
     snapshot(&place, &["restore", "--output", "newest.db"]).says(0, &["is the database of snapshot"]);
     assert_eq!(rows_of(&place.path("newest.db")), a.dump());
+}
+
+/// Snapshots that hold no rows of their own are checked with the rest, as far as the archive leads up to them.
+#[test]
+fn what_leads_to_incremental_snapshots_is_checked_with_all_that_is_kept() {
+    let place = place();
+    // Each step archives what it needs, and nobody else does.
+    let mut a = site(&place, "a", "[snapshot]\nleader_ttl = 1500\narchive_interval = 3600000\n");
+    a.start();
+    create(&place, &[]);
+    let steps = [1, 2].map(|id| {
+        a.sql(&format!("INSERT INTO tag VALUES ('of {id}', {id})"));
+        eventually("it is sent", || a.is_quiet());
+        create(&place, &["--incremental"])
+    });
+    let check = |more: &[&str]| place.run([&["repo", "check", "--config", "a.toml", "--json"], more].concat());
+    let damaged = |more: &[&str]| {
+        let checked = check(more);
+        let report: serde_json::Value = serde_json::from_str(&checked.stdout).unwrap();
+        let damaged = report["damaged"].as_array().unwrap();
+        assert_eq!(checked.code, Some(if damaged.is_empty() { 0 } else { 3 }), "{}", checked.stderr);
+        damaged.iter().map(|one| one["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(damaged(&[]), [""; 0]);
+    assert_eq!(damaged(&["--read-data"]), [""; 0]);
+
+    // The last segment: the first step does without it.
+    let segments = objects(&place.path("log/snapshots"));
+    let last = segments.iter().filter(|path| path.extension().is_some_and(|end| end == "seg")).max().unwrap();
+    let whole = std::fs::read(last).unwrap();
+    std::fs::write(last, &whole[..whole.len() - 1]).unwrap();
+    assert_eq!(damaged(&[]), [""; 0], "sizes of segments are not noted anywhere");
+    assert_eq!(damaged(&["--read-data"]), [&*steps[1]]);
+    std::fs::remove_file(last).unwrap();
+    assert_eq!(damaged(&[]), [&*steps[1]]);
+    std::fs::write(last, whole).unwrap();
+    assert_eq!(damaged(&["--read-data"]), [""; 0]);
 }

@@ -8,7 +8,7 @@ use crate::cli::json_line;
 use crate::cli::shown::{bytes, count};
 use crate::cli::snapshot::{PARALLEL, Source};
 use crate::failure::{Failure, Kind};
-use crate::snapshot::{Level, check, repair_index};
+use crate::snapshot::{Level, Ways, check, repair_index};
 
 /// Check that every snapshot has all of its objects, and count those that belong to none
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,7 @@ impl Check {
         let repo = found.repo();
         let level = if self.read_data { Level::Hash } else { Level::Quick };
         let mut report = Report::default();
+        let mut ways = None;
         let shown = found.progress("reading");
         for id in repo.ids()? {
             report.snapshots += 1;
@@ -58,7 +59,14 @@ impl Check {
                 if self.repair_index && manifest.is_full() && repair_index(repo, &manifest, PARALLEL)? {
                     report.repaired.push(id.to_string());
                 }
-                check(repo, &manifest, level, PARALLEL, &std::env::temp_dir())
+                if manifest.is_full() {
+                    return check(repo, &manifest, level, PARALLEL, &std::env::temp_dir());
+                }
+                let ways = match &mut ways {
+                    Some(ways) => ways,
+                    None => ways.insert(Ways::of(repo)?),
+                };
+                ways.check(repo, &manifest, level)
             });
             match checked {
                 Ok(checked) => {
