@@ -233,6 +233,7 @@ fn show_hides_secrets() {
     prune_grace = 86400000
     pitr_window = 604800000
     archive_after = 0
+    verify_interval = 604800000
     parallel = 4
     memory_max = "0"
     bandwidth = "0"
