@@ -205,7 +205,13 @@ impl Said {
     }
 
     fn say(&self, entered: Entered, node: u64, web: &Web) -> Result<(), Failure> {
-        let mut out = std::io::stderr().lock();
+        let mut words = Vec::new();
+        self.write(&mut words, entered, node, web)?;
+        // At once: whoever reads along sees no half of a line.
+        Ok(std::io::stderr().write_all(&words)?)
+    }
+
+    fn write(&self, out: &mut Vec<u8>, entered: Entered, node: u64, web: &Web) -> std::io::Result<()> {
         writeln!(out, "replicating {} as node {}", self.database.display(), node)?;
         match self.tables.as_slice() {
             [] => writeln!(out, "  tables   none yet; they are taken up when the application makes them")?,
