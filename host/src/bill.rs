@@ -1,5 +1,5 @@
-//! What a job costs: processor time, stored bytes and room on the disk go on the bill of whatever they are spent for, whichever thread
-//! spends them.
+//! What a job costs: processor time, stored bytes and room on the disk go on the bill of whatever they are spent for,
+//! whichever thread spends them.
 //!
 //! A bill is open for a task, for the threads that it does work on by [`crate::apart`], and for those that these start by
 //! [`Bill::share`]. Where none is open, nothing is counted: a command has nobody to tell.
