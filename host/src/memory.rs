@@ -1,16 +1,17 @@
 //! Where the program's memory comes from: small pieces from mimalloc, large ones from the system itself, and back to it at
 //! once.
 //!
-//! Rows are many small pieces that come and go in batches, which the system's allocator is slow at. Objects of snapshots
-//! are a few large ones, each on another thread than the one before: mimalloc would keep room for them on every thread.
+//! Rows are many small pieces that come and go in batches, which the system's allocator is slow at. Batches of them and
+//! objects of snapshots are a few large ones, given back by another thread than the one that took them: mimalloc keeps the
+//! room until that one asks for such a piece again, on every thread that ever had one.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::{copy_nonoverlapping, null_mut};
 
 use mimalloc::MiMalloc;
 
-/// From so many bytes on a piece is a large one.
-const LARGE_BYTES: usize = 1 << 20;
+/// From so many bytes on a piece is a large one: most batches of a busy node are.
+const LARGE_BYTES: usize = 128 << 10;
 
 /// From so many bytes on it is worth asking for huge pages: each of the others costs an interrupt when it is first written.
 const HUGE_BYTES: usize = 4 << 20;
