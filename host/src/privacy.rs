@@ -41,11 +41,14 @@ fn writers(mode: u32, owner: u32, group: u32) -> Option<(&'static str, char)> {
 /// # Errors
 /// When it is not this user's alone.
 pub(crate) fn check_directory(path: &Path) -> Result<(), Failure> {
+    check_directory_of(path, rustix::process::geteuid().as_raw())
+}
+
+fn check_directory_of(path: &Path, user: u32) -> Result<(), Failure> {
     let cannot = |error: std::io::Error| {
         Failure::new(Kind::General, format!("cannot look at the directory `{}`: {error}", path.display()))
     };
     let (link, found) = (path.symlink_metadata().map_err(cannot)?, path.metadata().map_err(cannot)?);
-    let user = rustix::process::geteuid().as_raw();
     // Root may run what belongs to the application's user; nobody else's directory is used by another.
     let ours = |owner: u32| owner == user || user == 0 || owner == 0;
     let shown = path.display();
@@ -86,5 +89,26 @@ mod tests {
             set(&directory, mode);
             assert_eq!(check_directory(&directory).is_ok(), fits, "{mode:o}");
         }
+    }
+
+    /// X12: nor is what somebody else has laid where ours would be, or a link of theirs to what is ours.
+    #[test]
+    fn x12_a_directory_of_another_users_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (directory, link) = (folder.path().join("a.db.antiphon"), folder.path().join("link"));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::symlink(&directory, &link).unwrap();
+        // Only root can give it away; whoever else tests this is its owner.
+        let _ = std::os::unix::fs::chown(&directory, Some(4711), None);
+        let _ = std::os::unix::fs::lchown(&link, Some(4712), None);
+        let owner = directory.metadata().unwrap().uid();
+        let refused = check_directory_of(&directory, owner + 1).unwrap_err().to_string();
+        assert!(refused.contains("belongs to another user"), "{refused}");
+        for user in [owner, 0] {
+            assert!(check_directory_of(&directory, user).is_ok(), "{user}");
+        }
+        let theirs = link.symlink_metadata().unwrap().uid() != owner;
+        assert_eq!(check_directory_of(&link, owner).is_err(), theirs);
     }
 }

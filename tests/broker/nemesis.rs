@@ -1,13 +1,14 @@
 //! F18: faults of all kinds, drawn by a seed, several at once and one after the other, while applications write.
 //!
 //! Each is undone after a moment, so that the next one finds whatever the one before has left. `F18_SEED` draws again
-//! what a run has printed; when each falls, between which writes, is the machine's.
+//! what a run has printed; when each falls, between which writes, is the machine's. With `PREVIOUS`, a program of the
+//! build before, nodes are of that build now and then.
 
 use crate::admin::Admin;
 use crate::load::Random;
 use crate::scenario::{Scenario, is_full, seconds};
 use crate::world::World;
-use antiphon_harness::{Clock, Flow, Proxy, Resource, S3Server, Signal, Site, eventually};
+use antiphon_harness::{Clock, Flow, Place, Proxy, Resource, S3Server, Signal, Site, eventually, resolver_guest};
 use async_nats::ConnectOptions;
 use nkeys::KeyPair;
 use rusqlite::Connection;
@@ -25,6 +26,19 @@ const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 const AHEAD: [i64; 6] = [10, -10, 3_600, -3_600, 86_400, -86_400];
 /// Columns that are added at most: the table's rows grow by each.
 const COLUMNS_MAX: usize = 20;
+/// A table whose resolver takes what comes, or traps, spins, takes all memory there is, or answers what makes no sense.
+const FUSSED_OVER: &str = "CREATE TABLE fussed_over (id INTEGER PRIMARY KEY, v)";
+const FUSSY: &str = "(local $n i64)
+    (local.set $n (i64.rem_s (call $number (local.get $clash) (i32.const 1)) (i64.const 5)))
+    (if (i64.eq (local.get $n) (i64.const 1)) (then unreachable))
+    (if (i64.eq (local.get $n) (i64.const 2)) (then (loop $on (br $on))))
+    (if (i64.eq (local.get $n) (i64.const 3)) (then
+      (loop $more (br_if $more (i32.ge_s (memory.grow (i32.const 64)) (i32.const 0))))
+      unreachable))
+    (if (i64.eq (local.get $n) (i64.const 4)) (then (return (i32.const 99))))
+    (i32.const 1)";
+/// How often each node writes there in one act.
+const WRITES: u64 = 5;
 
 /// What goes wrong, of which node or server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +84,12 @@ enum Act {
     FileMoved(usize),
     /// F14.
     Starved(usize),
+    /// F15.
+    ResolverFails,
     /// F16.
     LoginReplaced,
+    /// F17.
+    BuildBefore(usize),
 }
 
 /// Of what there is one, and no two acts at once.
@@ -88,7 +106,7 @@ enum Target {
 
 impl Act {
     /// How many kinds there are.
-    const KINDS: u64 = 29;
+    const KINDS: u64 = 31;
 
     fn drawn(random: &mut Random, nodes: usize, servers: usize) -> Self {
         let node = random.below(nodes as u64) as usize;
@@ -123,6 +141,8 @@ impl Act {
             25 => Self::EntryAgain,
             26 => Self::ObjectDamaged,
             27 => Self::FileMoved(node),
+            28 => Self::ResolverFails,
+            29 => Self::BuildBefore(node),
             _ => Self::LoginReplaced,
         }
     }
@@ -145,8 +165,9 @@ impl Act {
             | Self::Checkpoints(node)
             | Self::Reindexed(node)
             | Self::FileMoved(node)
-            | Self::Starved(node) => Target::Site(node),
-            Self::ColumnAdded => Target::Sites,
+            | Self::Starved(node)
+            | Self::BuildBefore(node) => Target::Site(node),
+            Self::ColumnAdded | Self::ResolverFails => Target::Sites,
             Self::ServerKilled(_) | Self::ServerStands(_) | Self::EntryAgain | Self::LoginReplaced => Target::Servers,
             Self::CutOff(node)
             | Self::HalfOpen(node)
@@ -190,7 +211,10 @@ struct Nemesis {
     to_store: Proxy,
     /// The login that the server knows, where it knows any.
     login: Option<KeyPair>,
+    /// The folder of all nodes, where another build is run.
+    before: Option<Place>,
     columns: usize,
+    fussed: u64,
 }
 
 impl Nemesis {
@@ -205,10 +229,15 @@ impl Nemesis {
             world.servers.server(0).reload(&users(&[login]));
             world.place.file("seed", &login.seed().unwrap())
         });
+        let fussy = resolver_guest(FUSSY);
+        std::fs::write(world.place.path("mine.wasm"), &fussy).unwrap();
         let more = format!(
-            "[snapshot]\nstore = 's3'\ninterval = 5000\nincremental_interval = 2000\nleader_ttl = 2000\n\
+            "[[conflict.table]]\nmatch = 'fussed_over'\nuse = 'mine'\n[plugin.mine]\nsource = 'file:mine.wasm'\n\
+             sha256 = '{}'\non_failure = 'park'\nlimits = {{ fuel_base = 20000000 }}\n\
+             [snapshot]\nstore = 's3'\ninterval = 5000\nincremental_interval = 2000\nleader_ttl = 2000\n\
              retention_count = 3\nprune_grace = 2000\narchive_interval = 500\n\
              [snapshot.s3]\nendpoint = 'http://127.0.0.1:{}'\nbucket = 'bucket'\naccess_key = '{}'\nsecret = '{}'",
+            antiphon_plugin::sha256(&fussy),
             to_store.port(),
             S3Server::KEY,
             S3Server::SECRET
@@ -219,17 +248,20 @@ impl Nemesis {
         let site = |at: usize| {
             let urls: Vec<String> = ways[at].iter().map(Proxy::url).collect();
             let mut site = clocks[at].tells(world.site_with(NAMES[at], &urls, &more));
+            site.sql(FUSSED_OVER);
             site.set("ANTIPHON_NATS__SEED_FILE", seed.as_ref().map(|seed| seed.to_str().unwrap()));
             site
         };
         let sites: Vec<Site> = (0..nodes).map(site).collect();
+        let before = std::env::var("PREVIOUS").ok().map(|program| world.place.with_program(&program));
         let scenario = Scenario::begun(world, sites, ways);
-        Self { scenario, clocks, store, to_store, login, columns: 0 }
+        Self { scenario, clocks, store, to_store, login, before, columns: 0, fussed: 0 }
     }
 
     fn is_possible(&self, act: Act) -> bool {
         match act {
             Act::LoginReplaced => self.login.is_some(),
+            Act::BuildBefore(_) => self.before.is_some(),
             Act::ColumnAdded => self.columns < COLUMNS_MAX,
             _ => true,
         }
@@ -307,6 +339,19 @@ impl Nemesis {
                 }
                 return Undone::Spinning(over);
             }
+            Act::ResolverFails => {
+                for _ in 0..WRITES {
+                    self.fussed += 1;
+                    let write = format!("REPLACE INTO fussed_over VALUES ({}, ", self.fussed % 3);
+                    // All write the same: whoever is later in the log, it fails in one way.
+                    sites.iter().for_each(|site| site.sql(&format!("{write}{})", self.fussed)));
+                }
+            }
+            Act::BuildBefore(node) => {
+                sites[node].kill9();
+                sites[node].runs_from(self.before.as_ref().unwrap());
+                sites[node].spawn();
+            }
             Act::LoginReplaced => {
                 let (old, new) = (self.login.take().unwrap(), KeyPair::new_user());
                 world.servers.server(0).reload(&users(&[&old, &new]));
@@ -337,6 +382,11 @@ impl Nemesis {
             Act::NoMemoryMore(node) => sites[node].limit(Resource::As, None),
             Act::FilesStaySmall(node) => sites[node].limit(Resource::Fsize, None),
             Act::Starved(node) => schedule(&sites[node], "--other"),
+            Act::BuildBefore(node) => {
+                sites[node].kill9();
+                sites[node].runs_from(&world.place);
+                sites[node].spawn();
+            }
             Act::FileMoved(node) => {
                 let ended = sites[node].wait();
                 assert_eq!(ended.code(), Some(66), "{}", sites[node].said());
@@ -468,11 +518,16 @@ fn f18_faults_of_all_kinds_at_random() {
     }
     println!("{drawn:?}");
     if is_full() {
-        let possible = Act::KINDS as usize - usize::from(nemesis.login.is_none());
-        assert_eq!(drawn.len(), possible, "some kind never came: {drawn:?}");
+        let impossible = usize::from(nemesis.login.is_none()) + usize::from(nemesis.before.is_none());
+        assert_eq!(drawn.len(), Act::KINDS as usize - impossible, "some kind never came: {drawn:?}");
     }
     // How soon is asked where there are three nodes and one fault: five at three servers are much for a small machine.
     nemesis.scenario.recover();
+    if is_full() {
+        let parked = "SELECT count(*) > 0 FROM \"__antiphon___conflict\" WHERE resolver = 'mine' AND verdict = 'park'";
+        let sites = &nemesis.scenario.sites;
+        assert!(sites.iter().any(|site| site.one(parked) == "1"), "the resolver never failed");
+    }
     let place = nemesis.scenario.world.place.clone();
     let snapshot = |arguments: &[&str]| place.run([&["snapshot"], arguments, &["--config", "a.toml"]].concat());
     eventually("a snapshot is made", || snapshot(&["create"]).code == Some(0));

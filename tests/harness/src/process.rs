@@ -258,9 +258,14 @@ impl Site {
 
     /// Is started from here from now on.
     pub fn moved(mut self, place: &Place) -> Self {
+        self.runs_from(place);
+        self
+    }
+
+    /// The same, of a site that stays what it is.
+    pub fn runs_from(&mut self, place: &Place) {
         assert!(self.child.is_none(), "{} runs", self.name);
         self.place = place.clone();
-        self
     }
 
     /// Keeps the log elsewhere.
