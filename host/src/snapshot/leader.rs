@@ -28,6 +28,9 @@ const CUT: Duration = Duration::from_secs(600);
 /// How often it is looked whether a snapshot is to be tried out.
 const DRILL: Duration = Duration::from_secs(600);
 
+/// What the clocks of nodes may differ by.
+const CLOCKS_DIFFER_MS: u64 = 600_000;
+
 /// Of a snapshot, what the next one goes by.
 #[derive(Clone, Copy, Debug)]
 struct Last {
@@ -63,10 +66,20 @@ impl Last {
 
     fn since(self, entries: u64) -> Since {
         Since {
-            age_ms: crate::clock::unix_ms().saturating_sub(self.created_ms),
+            age_ms: age_ms(self.created_ms, crate::clock::unix_ms()),
             changes: entries.saturating_sub(self.entries),
             ..Since::default()
         }
+    }
+}
+
+/// How old a snapshot is. One of a time that is still far off was made by a clock that was wrong: it is old, for else
+/// nobody would make another until then.
+fn age_ms(created_ms: u64, now_ms: u64) -> u64 {
+    match now_ms.checked_sub(created_ms) {
+        Some(age_ms) => age_ms,
+        None if created_ms - now_ms < CLOCKS_DIFFER_MS => 0,
+        None => u64::MAX,
     }
 }
 
@@ -250,4 +263,18 @@ fn newest(shelf: &Shelf, cluster: &str, sized: bool, read_bytes: u64) -> Result<
 
 fn unasked(error: &crate::db::Error) -> Failure {
     Failure::caused(Kind::General, "cannot see whether a snapshot is due", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F11: a clock that is right again is not waited for until it says what it said when it was wrong.
+    #[test]
+    fn f11_a_snapshot_of_a_time_to_come_is_old() {
+        const NOW: u64 = 1 << 40;
+        assert_eq!(age_ms(NOW - 5, NOW), 5);
+        assert_eq!(age_ms(NOW + 5, NOW), 0);
+        assert_eq!(age_ms(NOW + 86_400_000, NOW), u64::MAX);
+    }
 }

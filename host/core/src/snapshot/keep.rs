@@ -147,6 +147,10 @@ pub fn sort_out(snapshots: &[Kept], wish: &Wish, now_ms: u64) -> Result<Vec<(Sna
         if let Some(base) = full().find(|kept| kept.created_ms <= begins).or_else(|| full().next_back()) {
             stays(base.id, Reason::Window);
         }
+        // The one that is the base next: were it gone by then, the points up to the one behind it would be, too.
+        if let Some(next) = full().rfind(|kept| kept.created_ms > begins) {
+            stays(next.id, Reason::Window);
+        }
     }
     // Newest first, so that what a needed one needs is reached in the same pass.
     for kept in &newest_first {
@@ -238,9 +242,37 @@ mod tests {
     #[test]
     fn a_window_is_reached_from_before_it_begins() {
         let window_ms = Some(25 * HOUR);
-        assert_eq!(stay(&every_six_hours(), &Wish { last: 1, window_ms, ..Wish::default() }), [0, 30]);
+        assert_eq!(stay(&every_six_hours(), &Wish { last: 1, window_ms, ..Wish::default() }), [0, 24, 30]);
         let window_ms = Some(1_000 * HOUR);
         assert_eq!(stay(&every_six_hours(), &Wish { last: 1, window_ms, ..Wish::default() }), [0, 39 * 6]);
+    }
+
+    /// Sorted out day by day, there is always one from before the window that the rest goes on from.
+    #[test]
+    fn a_window_moves_on_without_a_gap() {
+        let window = 7 * DAY;
+        let wish = Wish { last: 3, daily: 7, weekly: 4, window_ms: Some(window), ..Wish::default() };
+        let mut standing: Vec<Kept> = Vec::new();
+        for hour in 0..60 * 24 {
+            let now = NOW + hour * HOUR;
+            if hour % 24 == 15 {
+                standing.push(Kept { id: SnapshotId::new(now, u128::from(hour)), created_ms: now, ..made(0) });
+            }
+            if hour % 24 == 0 && !standing.is_empty() {
+                // A step that begins its day: the full one of seven days ago is not the newest of any of seven days now.
+                let parent = standing.iter().rfind(|kept| kept.parent.is_none()).map(|kept| kept.id);
+                standing.push(Kept { id: SnapshotId::new(now, u128::from(hour)), created_ms: now, parent, ..made(0) });
+                let sorted = sort_out(&standing, &wish, now).unwrap();
+                standing.retain(|kept| sorted.iter().any(|(id, reasons)| *id == kept.id && !reasons.is_empty()));
+            }
+            // The newest from before the window is never older than a day more.
+            let base = standing
+                .iter()
+                .filter(|kept| kept.parent.is_none() && kept.created_ms <= now - window)
+                .map(|kept| kept.created_ms)
+                .max();
+            assert!(hour < 9 * 24 || base.is_some_and(|base| now - base < window + DAY), "hour {hour}");
+        }
     }
 
     #[test]
