@@ -23,8 +23,9 @@ impl Keeper {
         let cluster = self.live.db.call(|db| Ok(db.cluster())).await.map_err(|error| failed(&error))?;
         let (shelf, cluster, node) = (self.shelf.clone(), cluster.map(hex).unwrap_or_default(), self.live.origin.node);
         let scratch = crate::node::Scratch::new(&self.state)?;
-        let folder = scratch.folder().to_owned();
         let tried = behind(move || {
+            // It goes when nobody reads it any more, also where nobody waits for that.
+            let folder = scratch.folder().to_owned();
             let (opened, habits) = shelf.open()?;
             let repo = Repo::new(&opened.store, &cluster);
             let Some(manifest) = repo.untried(after)? else { return Ok(false) };

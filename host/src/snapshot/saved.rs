@@ -9,7 +9,7 @@ use antiphon_core::snapshot::frame::{self, Packing};
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::layout::{Object, Part};
 use antiphon_core::snapshot::manifest::{self, Image, Index, Manifest, Stored};
-use antiphon_core::store::{Put, Store};
+use antiphon_core::store::{LIST_MAX, Name, Put, Store};
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -55,26 +55,13 @@ pub(super) struct Writing<'a> {
 impl Writing<'_> {
     /// Stores the image and the state of a snapshot and then its manifest, which lacks only what is known by now.
     pub(super) fn write(&self, mut manifest: Manifest, image: &Path, state: &Path) -> Result<(Manifest, u64), Failure> {
-        let traits = self.repo.store().traits();
-        let traits = traits.map_err(|error| stored("cannot use the storage of snapshots", &error))?;
-        let stride = stride(traits.max_object);
-        let pieces = |part| Pieces {
-            repo: self.repo,
-            snapshot: manifest.id,
-            part,
-            parallel: self.parallel,
-            stop: self.stop,
-            goes_on: self.goes_on,
-        };
         let (bytes, blake3) = hash(image)?;
-        let index = Index {
-            stride,
-            image: pieces(Part::Image).store(image, stride, &self.packing)?,
-            state: pieces(Part::State).store(state, stride, &self.packing)?,
-        };
-        let packed = pack_index(&index)?;
-        let stored = pieces(Part::Index).put(0, &packed)?;
-        let total = index.image.iter().chain(&index.state).chain([&stored]).map(|stored| stored.bytes).sum();
+        let put = self.put(manifest.id, image, state);
+        // Who was stopped goes on with what he has put. Behind this, whether there is a manifest may not be known.
+        if put.is_err() && !self.stop.load(Ordering::Relaxed) {
+            self.take_back(manifest.id);
+        }
+        let (stored, total) = put?;
         manifest.image = Some(Image {
             bytes,
             blake3,
@@ -90,6 +77,45 @@ impl Writing<'_> {
             tracing::warn!(%failure, "a snapshot was found whole, and that can't be noted");
         }
         Ok((manifest, total))
+    }
+
+    /// Puts all that a manifest leads to; gives where that begins, and its bytes.
+    fn put(&self, snapshot: SnapshotId, image: &Path, state: &Path) -> Result<(Stored, u64), Failure> {
+        let traits = self.repo.store().traits();
+        let traits = traits.map_err(|error| stored("cannot use the storage of snapshots", &error))?;
+        let stride = stride(traits.max_object);
+        let pieces = |part| Pieces {
+            repo: self.repo,
+            snapshot,
+            part,
+            parallel: self.parallel,
+            stop: self.stop,
+            goes_on: self.goes_on,
+        };
+        let index = Index {
+            stride,
+            image: pieces(Part::Image).store(image, stride, &self.packing)?,
+            state: pieces(Part::State).store(state, stride, &self.packing)?,
+        };
+        let stored = pieces(Part::Index).put(0, &pack_index(&index)?)?;
+        let total = index.image.iter().chain(&index.state).chain([&stored]).map(|stored| stored.bytes).sum();
+        Ok((stored, total))
+    }
+
+    /// Makes room again where a part of a snapshot was put and the rest can't be: a store that is full would stay so. What
+    /// can't be removed now belongs to nothing, and goes when that is old enough.
+    fn take_back(&self, snapshot: SnapshotId) {
+        let removed = self.repo.sizes(snapshot).and_then(|sizes| {
+            let names: Vec<Name> = sizes.into_keys().collect();
+            let remove = |names| self.repo.store().delete(names);
+            names
+                .chunks(LIST_MAX as usize)
+                .try_for_each(remove)
+                .map_err(|error| stored("cannot remove objects", &error))
+        });
+        if let Err(failure) = removed {
+            tracing::debug!(%failure, "what was put of a snapshot is left there for a while");
+        }
     }
 }
 
@@ -277,8 +303,7 @@ pub fn check(
             checked.bytes = reading.fetch_image(&index, &image)?;
             reading.fetch(Part::State, &index, &state)?;
             checked.rows = count(&manifest.tables, &named(manifest), &image, true)?;
-            db::assemble(&image, &state)
-                .map_err(|error| Failure::caused(Kind::Data, "a snapshot can't be put together", &error))?;
+            db::assemble(&image, &state).map_err(|error| unassembled(&error))?;
         }
     }
     Ok(checked)
@@ -311,10 +336,10 @@ fn sizes(reading: &Reading<'_>, index: &Index) -> Result<(), Failure> {
 
 /// What SQLite makes of the database: its rows, table by table, are as many as they were.
 pub(super) fn count(tables: &[manifest::Table], what: &str, image: &Path, thoroughly: bool) -> Result<u64, Failure> {
-    let bad = |error: rusqlite::Error| Failure::caused(Kind::Data, format!("{what} can't be read"), &error);
+    let bad =
+        |source| unusable(format!("{what} can't be read"), &db::Error::Sqlite { doing: "count its rows", source });
     // Whoever can write to the storage may have made it, with hashes that hold.
-    let conn =
-        db::distrusting(image).map_err(|error| Failure::caused(Kind::Data, format!("{what} can't be read"), &error))?;
+    let conn = db::distrusting(image).map_err(|error| unusable(format!("{what} can't be read"), &error))?;
     let sql = if thoroughly { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
     let said: String = conn.query_row(sql, [], |row| row.get(0)).map_err(bad)?;
     if said != "ok" {
@@ -338,6 +363,16 @@ pub(super) fn count(tables: &[manifest::Table], what: &str, image: &Path, thorou
         rows += found;
     }
     Ok(rows)
+}
+
+/// What SQLite can't do with a snapshot: that lies in the snapshot, or in the machine that reads it, which says nothing of it.
+fn unusable(what: impl Into<String>, error: &db::Error) -> Failure {
+    let kind = if error.is_of_file() { Kind::Data } else { Kind::General };
+    Failure::caused(kind, what, error)
+}
+
+fn unassembled(error: &db::Error) -> Failure {
+    unusable("a snapshot can't be put together", error)
 }
 
 /// As people read it amid a sentence.
@@ -382,8 +417,7 @@ pub(super) fn assemble(
     reading.fetch_image(&index, &image)?;
     reading.fetch(Part::State, &index, &state)?;
     count(&manifest.tables, &named(manifest), &image, false)?;
-    db::assemble(&image, &state)
-        .map_err(|error| Failure::caused(Kind::Data, "a snapshot can't be put together", &error))?;
+    db::assemble(&image, &state).map_err(|error| unassembled(&error))?;
     Ok(image)
 }
 
@@ -414,4 +448,80 @@ pub(super) fn new_id() -> Result<SnapshotId, Failure> {
     getrandom::fill(&mut chance)
         .map_err(|error| Failure::new(Kind::General, format!("no randomness for the name of a snapshot: {error}")))?;
     Ok(SnapshotId::new(crate::clock::unix_ms(), u128::from_le_bytes(chance)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::expired::tests::manifest;
+    use super::super::segment::tests::Small;
+    use super::*;
+    use antiphon_core::store::{self, ErrorKind, StoreError, Traits};
+    use rusqlite::ffi;
+
+    #[test]
+    fn what_the_machine_lacks_says_nothing_of_a_snapshot() {
+        let kind = |code| {
+            let source = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            unusable("it", &db::Error::Sqlite { doing: "read it", source }).kind()
+        };
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR, ffi::SQLITE_CANTOPEN, ffi::SQLITE_NOMEM, ffi::SQLITE_READONLY]
+        {
+            assert_eq!(kind(code), Kind::General, "{code}");
+        }
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB] {
+            assert_eq!(kind(code), Kind::Data, "{code}");
+        }
+    }
+
+    /// A store that has no room for a third object.
+    #[derive(Default)]
+    struct Full(Small);
+
+    impl Store for Full {
+        fn traits(&self) -> Result<Traits, StoreError> {
+            self.0.traits()
+        }
+
+        fn check(&self) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn put(&self, name: &Name, body: &[u8], put: Put) -> Result<(), StoreError> {
+            if self.0.0.lock().unwrap().len() > 1 {
+                return Err(StoreError::new(ErrorKind::Permanent, "there is no room"));
+            }
+            self.0.put(name, body, put)
+        }
+
+        fn get(&self, name: &Name, part: Option<store::Part>) -> Result<Vec<u8>, StoreError> {
+            self.0.get(name, part)
+        }
+
+        fn stat(&self, name: &Name) -> Result<store::Object, StoreError> {
+            self.0.stat(name)
+        }
+
+        fn list(&self, prefix: &str, after: Option<&Name>, limit: u32) -> Result<Vec<store::Object>, StoreError> {
+            self.0.list(prefix, after, limit)
+        }
+
+        fn delete(&self, names: &[Name]) -> Result<(), StoreError> {
+            self.0.delete(names)
+        }
+    }
+
+    #[test]
+    fn what_was_put_in_vain_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, state) = (folder.path().join("image.db"), folder.path().join("state.db"));
+        std::fs::write(&image, vec![7; 3 * usize::try_from(stride(u64::MAX)).unwrap()]).unwrap();
+        std::fs::write(&state, b"rows").unwrap();
+        let store = Full::default();
+        let repo = Repo::new(&store, "c0ffee");
+        let writing =
+            Writing { repo, packing: Packing::default(), parallel: 1, stop: &AtomicBool::new(false), goes_on: false };
+        let failure = writing.write(manifest(&repo, 1, 1, None), &image, &state).unwrap_err();
+        assert!(failure.to_string().contains("there is no room"), "{failure}");
+        assert_eq!(store.0.0.lock().unwrap().len(), 0);
+    }
 }
