@@ -25,12 +25,13 @@ pub(super) struct Expired {
 
 impl Repo<'_> {
     /// What nobody needs of the archive where only these snapshots are left: what lies before the oldest full one, or before
-    /// the newest full one made up to `from_ms`, and leads up to no snapshot that holds no rows of its own; what does not
-    /// count; what lies within a wider segment that was read again and is whole. Nothing that came into the log only
-    /// lately is among them.
+    /// the newest full one made up to `from_ms` that stays, and leads up to no snapshot that holds no rows of its own; what
+    /// does not count; what lies within a wider segment that was read again and is whole. Nothing that came into the log
+    /// only lately is among them.
     pub(super) fn expired(
         &self,
         left: &BTreeSet<SnapshotId>,
+        stays: impl Fn(SnapshotId) -> bool,
         is_old: impl Fn(u64) -> bool,
         from_ms: Option<u64>,
     ) -> Result<Expired, Failure> {
@@ -52,7 +53,8 @@ impl Repo<'_> {
         let mut begins = oldest(&fulls);
         let mut expired = Expired::default();
         let base = from_ms.and_then(|from| {
-            fulls.iter().filter(|full| full.created_ms <= from).max_by_key(|full| (full.created_ms, full.id))
+            let bases = fulls.iter().filter(|full| full.created_ms <= from && stays(full.id));
+            bases.max_by_key(|full| (full.created_ms, full.id))
         });
         for (shard, at) in base.into_iter().flat_map(|base| &base.positions) {
             let line = (at.epoch, *shard);
@@ -63,7 +65,7 @@ impl Repo<'_> {
                 }
             }
         }
-        let needed = stretches(&fulls, &steps);
+        let needed = stretches(&fulls, &steps, &stays);
         let mut whole = Whole { repo: self, archive: &archive, read: BTreeMap::new() };
         let mut goes = |segment: &Segment| {
             let line = (segment.epoch, segment.shard);
@@ -109,7 +111,7 @@ fn oldest(fulls: &[Manifest]) -> BTreeMap<Line, u64> {
 }
 
 /// What leads from full snapshots to those that hold no rows: shard by shard, behind which entry and up to which.
-fn stretches(fulls: &[Manifest], steps: &[Manifest]) -> Vec<(Line, u64, u64)> {
+fn stretches(fulls: &[Manifest], steps: &[Manifest], stays: impl Fn(SnapshotId) -> bool) -> Vec<(Line, u64, u64)> {
     let mut stretches = Vec::new();
     for step in steps {
         let is_behind = |full: &&Manifest| {
@@ -118,7 +120,8 @@ fn stretches(fulls: &[Manifest], steps: &[Manifest]) -> Vec<(Line, u64, u64)> {
             };
             full.positions.iter().all(stands)
         };
-        let Some(base) = fulls.iter().filter(is_behind).max_by_key(|full| full.id) else { continue };
+        let bases = fulls.iter().filter(is_behind);
+        let Some(base) = bases.max_by_key(|full| (stays(full.id), full.id)) else { continue };
         for (shard, to) in &step.positions {
             let after = base.positions.get(shard).map_or(0, |at| at.seq);
             stretches.push(((to.epoch, *shard), after, to.seq));
@@ -177,6 +180,7 @@ impl Whole<'_> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::super::marks::Grace;
+    use super::super::saved::Level;
     use super::super::segment::Stretch;
     use super::super::segment::tests::{Small, entries};
     use super::*;
@@ -199,10 +203,22 @@ pub(super) mod tests {
         seq: u64,
         parent: Option<SnapshotId>,
     ) -> SnapshotId {
+        let manifest = manifest(repo, hours_ago, seq, parent);
+        repo.commit(&manifest).unwrap();
+        manifest.id
+    }
+
+    /// What one says of itself.
+    pub(in super::super) fn manifest(
+        repo: &Repo<'_>,
+        hours_ago: u64,
+        seq: u64,
+        parent: Option<SnapshotId>,
+    ) -> Manifest {
         let created_ms = crate::clock::unix_ms() - hours_ago * HOUR;
         let id = SnapshotId::new(created_ms, seq.into());
         let kind = if parent.is_some() { due::Kind::Incremental } else { due::Kind::Full };
-        let manifest = Manifest {
+        Manifest {
             format: FORMAT,
             id,
             cluster: repo.cluster().to_owned(),
@@ -221,9 +237,7 @@ pub(super) mod tests {
             genesis: String::new(),
             image: None,
             index: None,
-        };
-        repo.commit(&manifest).unwrap();
-        id
+        }
     }
 
     /// Three entries from here on, that came into the log within one second.
@@ -266,6 +280,26 @@ pub(super) mod tests {
         assert_eq!(repo.prune(grace(Some(1)), false).unwrap().segments, 1);
         repo.prune(grace(Some(1)), false).unwrap();
         assert_eq!(repo.objects("floor/").unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_damaged_or_soon_to_go_is_nothing_to_begin_with() {
+        let store = Small::default();
+        let repo = Repo::new(&store, "c0ffee");
+        snapshot(&repo, 50, 3, None);
+        let damaged = snapshot(&repo, 40, 9, None);
+        let forgotten = snapshot(&repo, 30, 12, None);
+        snapshot(&repo, 1, 15, None);
+        for n in 0..6 {
+            archived(&repo, n * 3 + 1);
+        }
+        let day = Grace { forgotten_ms: HOUR, ..grace(Some(24)) };
+        let segments = |grace| repo.prune(grace, true).unwrap().segments;
+        assert_eq!(segments(day), 4);
+        repo.forget(forgotten).unwrap();
+        assert_eq!(segments(day), 3, "it goes before the window does");
+        repo.note_found(damaged, Level::Hash, Err(&Failure::new(Kind::Data, "no"))).unwrap();
+        assert_eq!(segments(day), 1, "only what nothing leads on from");
     }
 
     /// A store that fails at listings of what begins so, once it is told to.

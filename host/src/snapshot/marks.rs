@@ -289,7 +289,9 @@ impl Repo<'_> {
         }
         let from_ms = grace.window_ms.map(|window| now.saturating_sub(window));
         let left = ids.difference(&going).copied().collect();
-        let Expired { floors, objects } = self.expired(&left, |at| is_over(at, grace.forgotten_ms), from_ms)?;
+        // One that is soon to go, or is not what was put there, leads to nothing for as long as the window is to last.
+        let stays = |id| marks.get(&id).is_none_or(|marks| marks.forgotten_ms.is_none() && !marks.is_damaged());
+        let Expired { floors, objects } = self.expired(&left, stays, |at| is_over(at, grace.forgotten_ms), from_ms)?;
         pruned.segments = objects.iter().filter(|(_, is_segment, _)| *is_segment).count() as u64;
         pruned.bytes += objects.iter().map(|(_, _, size)| size).sum::<u64>();
         names.extend(objects.into_iter().map(|(name, ..)| name));

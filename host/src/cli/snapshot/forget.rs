@@ -8,7 +8,7 @@ use super::{Source, snapshot};
 use crate::cli::json_line;
 use crate::cli::shown::{moment, utc};
 use crate::failure::{Failure, Kind};
-use crate::snapshot::{Grace, kept};
+use crate::snapshot::{Grace, Listed, kept};
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::keep::{Reason, Wish, sort_out};
 
@@ -74,8 +74,10 @@ impl Forget {
         }
         let found = self.source.open()?;
         let repo = found.repo();
-        let all = repo.all()?.snapshots;
-        let known = |id: &SnapshotId| all.iter().any(|(manifest, _)| manifest.id == *id);
+        let Listed { snapshots: all, damaged } = repo.all()?;
+        // Nothing else is known of these, so they go only when they are named.
+        let is_damaged = |id: &SnapshotId| damaged.iter().any(|(damaged, _)| damaged == id);
+        let known = |id: &SnapshotId| all.iter().any(|(manifest, _)| manifest.id == *id) || is_damaged(id);
         if let Some(unknown) = self.ids.iter().find(|id| !known(id)) {
             return Err(Failure::new(Kind::Missing, format!("there is no snapshot {unknown}"))
                 .hint("`antiphon snapshot list` says which there are"));
@@ -108,6 +110,13 @@ impl Forget {
         if !lines.is_empty() && lines.iter().all(|line| line.forgotten) {
             return Err(refused("this would remove every snapshot"));
         }
+        let unreadable = self.ids.iter().filter(|id| is_damaged(id));
+        lines.extend(unreadable.map(|id| Line {
+            id: id.to_string(),
+            created_ms: id.millis(),
+            forgotten: true,
+            why: Vec::new(),
+        }));
         let mut out = io::stdout().lock();
         for line in &lines {
             if line.forgotten && !self.dry_run {
