@@ -171,16 +171,30 @@ fn further(db: &Database, members: &[Announced]) -> Option<u64> {
     log::there(members).find(is_further).map(|announced| announced.member.node)
 }
 
+/// Another node that is there.
+async fn another_there(db: &Database, log: &dyn Log) -> Result<Option<u64>, log::Error> {
+    let is_other = |announced: &&Announced| !db.is_me(announced.member.origin());
+    let node = |announced: &Announced| announced.member.node;
+    let (before, now) = (log.members().await?, crate::clock::unix_ns());
+    if let Some(found) = before.iter().filter(is_other).find(|announced| announced.is_there(now)) {
+        return Ok(Some(node(found)));
+    }
+    if !log::there(&before).any(|announced| is_other(&announced)) {
+        return Ok(None);
+    }
+    // This machine's clock may be wrong. Who runs says so every few seconds.
+    tokio::time::sleep(log::ANNOUNCE_INTERVAL * 2).await;
+    let after = log.members().await?;
+    Ok(after.iter().filter(is_other).find(|announced| !before.contains(announced)).map(node))
+}
+
 /// Lets go of all that the log of a cluster still holds, so that it can begin again.
 ///
 /// # Errors
 /// When the log can't be asked, or nodes run on it.
 pub(crate) async fn clear(db: &Database, log: &dyn Log) -> Result<(), Failure> {
-    let members = log.members().await.map_err(unreachable_log)?;
-    let now = crate::clock::unix_ns();
-    let other_there = |announced: &&Announced| !db.is_me(announced.member.origin()) && announced.is_there(now);
-    if let Some(announced) = members.iter().find(other_there) {
-        let said = format!("node {} runs, or ran until a moment ago", announced.member.node);
+    if let Some(node) = another_there(db, log).await.map_err(unreachable_log)? {
+        let said = format!("node {node} runs, or ran until a moment ago");
         return Err(Failure::new(Kind::Busy, said).hint("stop all nodes, and wait for half a minute"));
     }
     for shard in 1..=db.shards() {

@@ -14,7 +14,7 @@ pub use jetstream::{Connection, Durability, JetStream, Limit, Login, Names, Sett
 pub use lease::{Claimant, Hold, Lease};
 pub use local::Local;
 pub use look::{Extent, Look};
-pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Difference, Member, Sample, there};
+pub use member::{ANNOUNCE_INTERVAL, AWAY_AFTER, Announced, Difference, Member, Sample, clock_of, there};
 pub use memory::{Faults, Memory};
 
 pub use antiphon_core::snapshot::segment::Sender;

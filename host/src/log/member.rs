@@ -102,8 +102,14 @@ impl Announced {
     }
 }
 
-/// Those who are there, by the log's own clock as the newest announcement tells it.
+/// The log's own clock, as the newest announcement tells it, in nanoseconds; 0 if there is none.
+#[must_use]
+pub fn clock_of(members: &[Announced]) -> u64 {
+    members.iter().map(|announced| announced.time).max().unwrap_or(0)
+}
+
+/// Those who are there, by the log's own clock.
 pub fn there(members: &[Announced]) -> impl Iterator<Item = &Announced> {
-    let now = members.iter().map(|announced| announced.time).max().unwrap_or(0);
+    let now = clock_of(members);
     members.iter().filter(move |announced| announced.is_there(now))
 }

@@ -8,7 +8,7 @@ use super::shelf::Shelf;
 use crate::apart::apart;
 use crate::failure::Failure;
 use crate::join::unreachable_log;
-use crate::log::{Announced, Log};
+use crate::log::{Announced, Log, clock_of};
 use antiphon_core::snapshot::manifest::Manifest;
 use antiphon_core::snapshot::truncate::{Known, Places, Reader, superfluous};
 use std::time::{Duration, Instant};
@@ -40,7 +40,8 @@ pub async fn forgettable(log: &dyn Log, shelf: &Shelf, cluster: &str) -> Result<
         }
     }
     let members = log.members().await.map_err(unreachable_log)?;
-    let now = crate::clock::unix_ms();
+    // Both by the log's clock: one of this machine that is ahead would call everybody silent.
+    let now = clock_of(&members);
     let readers = members.iter().map(|member| reader(member, now)).collect();
     Ok(superfluous(&Known { archived: Some(kept.archived), snapshots, readers }, &kept.habits.cut))
 }
@@ -95,7 +96,7 @@ fn kept(shelf: &Shelf, cluster: &str) -> Result<Kept, Failure> {
     })
 }
 
-fn reader(announced: &Announced, now_ms: u64) -> Reader {
+fn reader(announced: &Announced, now_ns: u64) -> Reader {
     let applied = announced.member.positions.iter().map(|(shard, seq)| (*shard, *seq)).collect();
-    Reader { applied, silent_ms: now_ms.saturating_sub(announced.time / 1_000_000) }
+    Reader { applied, silent_ms: now_ns.saturating_sub(announced.time) / 1_000_000 }
 }
