@@ -14,6 +14,15 @@ pub fn unix_ns() -> u64 {
     u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// What the clocks of nodes may differ by.
+pub const DIFFER_MS: u64 = 600_000;
+
+/// Whether a time is still so far off that the clock of whoever noted it was wrong.
+#[must_use]
+pub fn is_to_come(noted_ms: u64, now_ms: u64) -> bool {
+    noted_ms > now_ms.saturating_add(DIFFER_MS)
+}
+
 /// A time in UTC: `2026-11-21T12:05:41.123Z`.
 #[must_use]
 pub fn utc(unix_ms: u64) -> String {

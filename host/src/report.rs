@@ -2,7 +2,7 @@
 //! how fast it goes.
 //!
 //! It is kept in `status.json` in the host's own directory, written when it changes and at most once a second, aside
-//! and then renamed: whoever reads it reads a whole one. Nothing is ever read back from it by the host.
+//! and then renamed: whoever reads it reads a whole one. All that a start reads back is where the log of the last one was.
 
 use crate::alarm::OnFull;
 use crate::metrics::Metrics;

@@ -46,6 +46,7 @@ mod cut;
 mod drained;
 mod drill;
 mod expired;
+mod full;
 mod habits;
 mod history;
 mod increment;
@@ -66,7 +67,9 @@ mod shelf;
 mod slot;
 mod survey;
 mod term;
+mod tidying;
 mod travel;
+mod watch;
 mod ways;
 
 pub use archive::{Altered, Archived, Reachable, Window, windows};

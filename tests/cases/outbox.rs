@@ -302,6 +302,18 @@ fn records_go_in_steps_and_not_while_the_lock_is_held() {
     assert_eq!(a.with(|db| db.prune_records(u64::MAX, 1).unwrap()), Pruned::default());
 }
 
+/// What was noted while the clock was wrong stays until that time, and holds up nothing that was noted later.
+#[test]
+fn f11_records_of_a_time_to_come_hold_up_none() {
+    let (mut a, mut b) = pair(TABLE);
+    clash(&mut a, &mut b, 1..=3);
+    let now = antiphon::clock::unix_ms();
+    a.sql(&format!("UPDATE __antiphon___conflict SET noted = {} WHERE id = 2", now + (1 << 36)));
+    let pruned = a.with(move |db| db.prune_records(now + 60_000, u64::MAX).unwrap());
+    assert_eq!((pruned.records, pruned.more), (2, false));
+    assert_eq!(a.rows("SELECT id FROM __antiphon___conflict"), ["2"]);
+}
+
 /// A file of an earlier build has no room for the time of a record; it gets one, and keeps what it has.
 #[test]
 fn records_of_an_earlier_build_are_kept() {

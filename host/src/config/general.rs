@@ -23,7 +23,8 @@ section! {
         /// for.
         log_bytes_max: Size = Size(0),
         /// What happens when they take that much. `block`: nothing more is taken, and changes wait in each node's
-        /// database until there is room. `drop`: the oldest entries go, and a node that had not read them stops.
+        /// database until there is room. `drop`: the oldest entries go; a node that had not read them goes on from
+        /// a snapshot, or stops where none fits.
         on_full: String = "block".to_owned(),
         /// How many servers keep a copy of a stream (NATS only). 0: half of `shards` and one, 5 at most.
         replicas: u32 = 1,

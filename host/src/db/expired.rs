@@ -4,6 +4,7 @@ use super::own::ours;
 use super::prune::{HOLD_MAX, Pruned};
 use super::values::unsigned;
 use super::{Database, Doing as _, Error};
+use crate::clock::{is_to_come, unix_ms};
 use std::time::Instant;
 
 /// What a record costs besides its rows.
@@ -64,10 +65,16 @@ impl Database {
                 " ORDER BY id"
             ))
             .doing(READING)?;
+        let now_ms = unix_ms();
         let mut rows = statement.query([]).doing(READING)?;
         let (mut expired, mut left) = (Vec::new(), room);
         while let Some(row) = rows.next().doing(READING)? {
-            if unsigned(row, 2).doing(READING)? >= before_ms {
+            let noted_ms = unsigned(row, 2).doing(READING)?;
+            if noted_ms >= before_ms {
+                // Noted while the clock was wrong, it says nothing of those behind it.
+                if is_to_come(noted_ms, now_ms) {
+                    continue;
+                }
                 break;
             }
             let record = Expired { id: row.get(0).doing(READING)?, bytes: unsigned(row, 1).doing(READING)? };

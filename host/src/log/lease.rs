@@ -8,6 +8,7 @@
 use super::{Error, Log};
 use antiphon_core::entry::Origin;
 use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
 use std::time::Duration;
 
 /// What stands in the log under a lease's name.
@@ -98,6 +99,26 @@ impl Claimant {
     #[must_use]
     pub fn is_held(&self, now: Duration) -> bool {
         self.renewed.is_some_and(|renewed| now.saturating_sub(renewed) < self.ttl)
+    }
+
+    /// Does what may take longer than the lease is held for, and renews it meanwhile, as long as it is ours.
+    pub async fn during<T>(&mut self, log: &dyn Log, clock: impl Fn() -> Duration, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            biased;
+            done = work => done,
+            never = self.renew(log, clock) => match never {},
+        }
+    }
+
+    /// Renews it again and again, as long as it is ours.
+    async fn renew(&mut self, log: &dyn Log, clock: impl Fn() -> Duration) -> Infallible {
+        loop {
+            tokio::time::sleep(self.ttl / 3).await;
+            if self.is_held(clock()) {
+                // If the log can't be asked, what is held is held on until its time is over.
+                let _ = self.hold(log, clock()).await;
+            }
+        }
     }
 
     /// Gives it back, if it is ours.
@@ -205,6 +226,30 @@ mod tests {
         // Nobody took it meanwhile: it is renewed.
         assert_eq!(ask(&mut one, &log, at(90)), Hold::Held);
         assert!(one.is_held(at(91)));
+    }
+
+    /// Ends when the lease's value has changed so often.
+    async fn changed(log: &Memory, times: u64) {
+        while log.lease("work").await.unwrap().term <= times {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_works_for_long_renews_it_all_the_while() {
+        let log = Memory::new();
+        let mut one = Claimant::new("work", origin(1), Duration::from_millis(30));
+        assert_eq!(one.hold(&log, at(0)).await.unwrap(), Hold::Held);
+        one.during(&log, || at(0), changed(&log, 5)).await;
+        assert_eq!(log.lease("work").await.unwrap().held_by(), Some(origin(1)));
+    }
+
+    #[tokio::test]
+    async fn who_does_not_hold_it_does_not_take_it_by_working() {
+        let log = Memory::new();
+        let mut one = Claimant::new("work", origin(1), Duration::from_millis(3));
+        one.during(&log, || at(0), tokio::time::sleep(Duration::from_millis(30))).await;
+        assert_eq!(log.lease("work").await.unwrap(), Lease::default());
     }
 
     #[test]

@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes of entries read at once.
 const READ_BYTES_MAX: usize = 4 << 20;
+/// So often a shard is read on before others have their turn, however much comes there.
+const READS: usize = 32;
 /// A unit that has not ended after so many times the size of a segment is cut all the same: its pieces are kept apart
 /// until the last one comes, wherever they are read from.
 const OVERRUN: usize = 4;
@@ -347,7 +349,7 @@ impl Archiver {
     pub(crate) async fn step(&mut self, flush: &Flush) -> Result<usize, Failure> {
         let mut segments = 0;
         for index in 0..self.lines.len() {
-            segments += self.step_line(index, flush).await?;
+            segments += self.step_line(index, flush, READS).await?;
         }
         if segments > 0 && self.is_overtaken().await? {
             // It begins anew, behind what the other has stored.
@@ -370,7 +372,7 @@ impl Archiver {
     pub(crate) async fn flush(&mut self) -> Result<BTreeMap<u32, Position>, Failure> {
         let now = Flush { bytes: READ_BYTES_MAX, entries: usize::MAX, age: Duration::ZERO };
         for index in 0..self.lines.len() {
-            self.step_line(index, &now).await?;
+            self.step_line(index, &now, usize::MAX).await?;
         }
         let place = |line: &Line| {
             let at = line.at.unwrap_or(Placement { seq: line.after, ..Placement::default() });
@@ -379,9 +381,9 @@ impl Archiver {
         Ok(self.lines.iter().map(place).collect())
     }
 
-    async fn step_line(&mut self, index: usize, flush: &Flush) -> Result<usize, Failure> {
+    async fn step_line(&mut self, index: usize, flush: &Flush, reads: usize) -> Result<usize, Failure> {
         let mut segments = 0;
-        loop {
+        for _ in 0..reads {
             let more = self.gather(index).await?;
             let Some(line) = self.lines.get_mut(index) else { return Ok(segments) };
             while line.gathered.is_due(flush) {
@@ -402,9 +404,10 @@ impl Archiver {
                 segments += 1;
             }
             if !more {
-                return Ok(segments);
+                break;
             }
         }
+        Ok(segments)
     }
 
     /// Reads on in a shard; says whether there was anything.

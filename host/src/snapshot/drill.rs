@@ -2,7 +2,6 @@
 
 use super::drained::failed;
 use super::keeper::Keeper;
-use super::leader::Leader;
 use super::repo::Repo;
 use super::saved::{Checked, Level, check};
 use super::scratch::{Scratch, used};
@@ -15,11 +14,9 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 impl Keeper {
-    /// Puts the newest snapshot of all rows together on trial, if it is time for that; says whether it was done. For one that is
-    /// not what was put there another is asked for at once.
-    pub(super) async fn try_one_out(&self, leader: &mut Leader) -> Result<bool, Failure> {
-        let habits = self.shelf.habits();
-        let Some(after) = habits.verify_after.filter(|after| leader.drills(*after)) else { return Ok(false) };
+    /// Puts the newest snapshot of all rows together on trial, if none was for so long; says whether it was done. For one that
+    /// is not what was put there another is asked for at once.
+    pub(super) async fn try_one_out(&self, after: Duration) -> Result<bool, Failure> {
         let cluster = self.live.db.call(|db| Ok(db.cluster())).await.map_err(|error| failed(&error))?;
         let (shelf, cluster, node) = (self.shelf.clone(), cluster.map(hex).unwrap_or_default(), self.live.origin.node);
         let scratch = crate::node::Scratch::new(&self.state)?;

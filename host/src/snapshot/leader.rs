@@ -6,6 +6,7 @@ use super::habits::Habits;
 use super::repo::Repo;
 use super::shelf::Shelf;
 use crate::apart::apart;
+use crate::clock::is_to_come;
 use crate::db::Db;
 use crate::failure::{Failure, Kind};
 use crate::join::unreachable_log;
@@ -27,9 +28,10 @@ const CHECK: Duration = Duration::from_secs(10);
 const CUT: Duration = Duration::from_secs(600);
 /// How often it is looked whether a snapshot is to be tried out.
 const DRILL: Duration = Duration::from_secs(600);
-
-/// What the clocks of nodes may differ by.
-const CLOCKS_DIFFER_MS: u64 = 600_000;
+/// How often what there is gets sorted out, though no snapshot is made.
+const TIDY: Duration = Duration::from_secs(3600);
+/// The longest pause after tries that failed.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// Of a snapshot, what the next one goes by.
 #[derive(Clone, Copy, Debug)]
@@ -76,11 +78,7 @@ impl Last {
 /// How old a snapshot is. One of a time that is still far off was made by a clock that was wrong: it is old, for else
 /// nobody would make another until then.
 fn age_ms(created_ms: u64, now_ms: u64) -> u64 {
-    match now_ms.checked_sub(created_ms) {
-        Some(age_ms) => age_ms,
-        None if created_ms - now_ms < CLOCKS_DIFFER_MS => 0,
-        None => u64::MAX,
-    }
+    if is_to_come(created_ms, now_ms) { u64::MAX } else { now_ms.saturating_sub(created_ms) }
 }
 
 impl Known {
@@ -104,6 +102,12 @@ pub(super) struct Leader {
     cut: Instant,
     /// When it is looked next whether a snapshot is to be tried out.
     drill: Instant,
+    /// When what there is gets sorted out next.
+    tidy: Instant,
+    /// So many tries in a row failed,
+    failures: u32,
+    /// and the next one waits until then.
+    again: Instant,
     /// Nodes that asked for one: what stands for it in the store.
     asked: BTreeSet<Name>,
     /// The same for those that have got one since.
@@ -122,6 +126,9 @@ impl Leader {
             last: None,
             cut: now,
             drill: now,
+            tidy: now + TIDY,
+            failures: 0,
+            again: now,
             asked: BTreeSet::new(),
             answered: BTreeSet::new(),
         }
@@ -129,7 +136,28 @@ impl Leader {
 
     /// Whether it is time to look again.
     pub(super) fn is_time(&self) -> bool {
-        self.looked.elapsed() >= CHECK.min(self.ttl / 3)
+        self.looked.elapsed() >= self.pause() && self.may_try()
+    }
+
+    fn pause(&self) -> Duration {
+        CHECK.min(self.ttl / 3)
+    }
+
+    /// One could not be made: the next try waits, ever longer. Meanwhile the lease may run out, for another node to try.
+    pub(super) fn failed(&mut self) {
+        self.again = Instant::now() + backed_off(self.pause(), self.failures);
+        self.failures += 1;
+    }
+
+    /// Whether the last failure was long enough ago.
+    pub(super) fn may_try(&self) -> bool {
+        Instant::now() >= self.again
+    }
+
+    /// Does what may take longer than this node leads for, and renews that meanwhile.
+    pub(super) async fn during<T>(&mut self, log: &Arc<dyn Log>, work: impl Future<Output = T>) -> T {
+        let begun = self.begun;
+        self.claimant.during(&**log, move || begun.elapsed(), work).await
     }
 
     /// Why a snapshot is to be made here now, if one is.
@@ -200,7 +228,8 @@ impl Leader {
         } else if let Some(Some(last)) = &mut self.last {
             (last.any, last.steps, last.rolled) = (Last::of(manifest), last.steps + 1, manifest.id.chance());
         }
-        self.cut = Instant::now();
+        (self.cut, self.tidy) = (Instant::now(), Instant::now() + TIDY);
+        (self.failures, self.again) = (0, Instant::now());
         // Those who asked later are still to be seen.
         self.answered.clone_from(&self.asked);
     }
@@ -228,6 +257,15 @@ impl Leader {
         true
     }
 
+    /// Whether it is for this node now to sort out what there is.
+    pub(super) fn tidies(&mut self) -> bool {
+        if Instant::now() < self.tidy || !self.leads() {
+            return false;
+        }
+        self.tidy = Instant::now() + TIDY;
+        true
+    }
+
     /// This node stops.
     pub(super) async fn leave(&mut self, log: &Arc<dyn Log>) {
         if self.leads() {
@@ -237,11 +275,18 @@ impl Leader {
     }
 }
 
+/// How long it is waited after so many failures before.
+fn backed_off(pause: Duration, failures: u32) -> Duration {
+    pause.saturating_mul(2_u32.saturating_pow(failures)).min(PAUSE_MAX)
+}
+
 fn newest(shelf: &Shelf, cluster: &str, sized: bool, read_bytes: u64) -> Result<Option<Known>, Failure> {
     let (opened, _) = shelf.open()?;
     let repo = Repo::new(&opened.store, cluster);
     let (mut any, mut steps, mut rolled) = (None, 0, None);
-    for id in repo.ids()? {
+    let now_ms = crate::clock::unix_ms();
+    // One of a time to come would be the newest until then, whatever is made.
+    for id in repo.ids()?.into_iter().filter(|id| !is_to_come(id.millis(), now_ms)) {
         match repo.manifest(id) {
             Ok(manifest) if manifest.is_full() => {
                 let known = Known::of(&manifest, read_bytes);
@@ -268,6 +313,12 @@ fn unasked(error: &crate::db::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_each_failure_the_pause_is_longer() {
+        let pause = |failures| backed_off(CHECK, failures).as_secs();
+        assert_eq!([0, 1, 2, 4, 5, 40].map(pause), [10, 20, 40, 160, 300, 300]);
+    }
 
     /// F11: a clock that is right again is not waited for until it says what it said when it was wrong.
     #[test]

@@ -5,6 +5,7 @@ use super::repo::Repo;
 use super::rhythm::{Run, rhythms};
 use super::scratch::Scratch;
 use super::shelf::Shelf;
+use crate::clock::is_to_come;
 use crate::failure::{Failure, Kind};
 use antiphon_core::snapshot::id::SnapshotId;
 use antiphon_core::snapshot::manifest::{Manifest, Position};
@@ -141,7 +142,10 @@ impl Surveyor {
         let archive = repo.archive()?;
         let bases = self.bases(&repo, &ids)?;
         let newest = ids.get(..SHOTS_MAX.min(ids.len())).unwrap_or_default();
-        let full = ids.iter().find(|id| matches!(self.bases.get(id), Some(Some(_))));
+        let now_ms = crate::clock::unix_ms();
+        let mut fulls = ids.iter().filter(|id| matches!(self.bases.get(id), Some(Some(_))));
+        // One of a time to come would be the newest until then, whatever is made.
+        let full = fulls.clone().find(|id| !is_to_come(id.millis(), now_ms)).or_else(|| fulls.next());
         let shown: BTreeSet<SnapshotId> = newest.iter().chain(full).copied().collect();
         let mut damaged: BTreeSet<SnapshotId> =
             ids.iter().filter(|id| marks.get(id).is_some_and(super::Marks::is_damaged)).copied().collect();

@@ -184,14 +184,18 @@ impl Observer {
     async fn ask_log(&mut self) -> Logged {
         let mut logged = Logged::default();
         let now_ms = crate::clock::unix_ms();
-        for (shard, position) in self.figures.positions.clone() {
-            let behind = async {
-                let end = self.log.bounds(shard).await?.last;
-                let behind =
-                    if end > position { Some(behind(&*self.log, shard, position, end, now_ms).await?) } else { None };
-                Ok::<_, log::Error>(((end, behind), self.log.used(shard).await?))
+        let log = &*self.log;
+        // All at once: however many there are, each has the whole time for its answer.
+        let asked = self.figures.positions.iter().map(|&(shard, position)| async move {
+            let found = async {
+                let end = log.bounds(shard).await?.last;
+                let behind = if end > position { Some(behind(log, shard, position, end, now_ms).await?) } else { None };
+                Ok::<_, log::Error>(((end, behind), log.used(shard).await?))
             };
-            match behind.await {
+            (shard, found.await)
+        });
+        for (shard, found) in futures::future::join_all(asked).await {
+            match found {
                 Ok((found, used)) => {
                     logged.ends.insert(shard, found);
                     logged.used.extend(used.map(|used| (shard, used)));

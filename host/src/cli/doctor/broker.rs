@@ -27,7 +27,8 @@ pub(super) fn durability(patient: &Patient, found: &mut Found) -> Result<(), Fai
         return Ok(());
     }
     let answer = super::super::runtime()?.block_on(durability::ask(&nats.monitors));
-    let why = "what a server acknowledges counts as sent; if a power cut takes it there, all nodes stop and say so";
+    let why = "what a server acknowledges counts as sent; if a power cut takes it there, nodes go back to a snapshot and send it \
+               again, or stop where none fits";
     match &answer {
         Durability::Synced => {}
         Durability::Late { .. } => {
