@@ -22,10 +22,12 @@ use crate::watch::Watch;
 use antiphon_core::entry::Genesis;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two tries to use a log that is away.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long somebody who waits for an end of it is made to wait for servers.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A database opened for good: locked, found sound, and not yet a member of anything.
 #[derive(Debug)]
@@ -317,7 +319,16 @@ impl Opened {
         if clear {
             anew::clear(&self.db, &*self.log).await?;
         }
-        let begun = anew::begin(&mut self.db, &*self.log, Leave::Told).await?;
+        let asked = Instant::now();
+        let begun = loop {
+            match anew::begin(&mut self.db, &*self.log, Leave::Told).await {
+                // Servers that have just come up leave a question unanswered. What was begun is known again.
+                Err(failure) if failure.kind() == Kind::Busy && self.waits() && asked.elapsed() < PATIENCE => {
+                    self.pause(&failure).await;
+                }
+                begun => break begun?,
+            }
+        };
         note_life(&self.place, &self.state, &self.db)?;
         Ok(begun)
     }

@@ -191,6 +191,12 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.kill();
+        if std::thread::panicking() {
+            let said = self.said();
+            let last: Vec<_> = said.lines().rev().take(40).collect();
+            eprintln!("--- nats-server at {}", self.port);
+            last.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
         planted::settle(planted::search(&self.store(), &[]));
     }
 }

@@ -151,13 +151,12 @@ fn keys(seed: &str) -> Result<KeyPair, &'static str> {
 
 /// The JWT and the keys of a file that `nsc` writes.
 fn credentials(text: &str) -> Result<(&str, KeyPair), &'static str> {
+    // Whole lines: a signature may well have dashes in it, and those end nothing.
     let block = |name: &str| {
-        let (_, rest) = text.split_once(&format!("BEGIN {name}"))?;
-        let (_, rest) = rest.split_once('\n')?;
-        let (body, _) = rest.split_once("---")?;
-        Some(body.trim())
+        let mut after = text.lines().map(str::trim).skip_while(|line| !line.contains(&format!("BEGIN {name}"))).skip(1);
+        after.find(|line| !line.is_empty()).filter(|line| !line.starts_with("---"))
     };
-    let jwt = block("NATS USER JWT").filter(|jwt| !jwt.is_empty()).ok_or("there is no user JWT in it")?;
+    let jwt = block("NATS USER JWT").ok_or("there is no user JWT in it")?;
     Ok((jwt, keys(block("USER NKEY SEED").unwrap_or_default())?))
 }
 
@@ -175,6 +174,9 @@ mod tests {
         std::fs::write(&file, "no seed\n").unwrap();
         assert!(refused(seed()).ends_with("there is no NKey seed in it"));
         assert!(refused(Login { creds_file: Some(file.clone()), ..Login::default() }).ends_with("no user JWT in it"));
+        std::fs::write(&file, "-----BEGIN NATS USER JWT-----\n\n------END NATS USER JWT------\n").unwrap();
+        assert!(refused(Login { creds_file: Some(file.clone()), ..Login::default() }).ends_with("no user JWT in it"));
+        std::fs::write(&file, "no seed\n").unwrap();
         assert!(refused(Login { ca_file: Some(file.clone()), ..Login::default() }).ends_with("no PEM block in it"));
         std::fs::write(&file, format!("# ours\n{}\n", KeyPair::new_user().seed().unwrap())).unwrap();
         seed().check().unwrap();
@@ -184,12 +186,12 @@ mod tests {
     fn what_nsc_writes_is_read() {
         let keys = KeyPair::new_user();
         let text = format!(
-            "-----BEGIN NATS USER JWT-----\neyJ0.a-b_c.d\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n\n\
+            "-----BEGIN NATS USER JWT-----\neyJ0.a-b_c.---d----\n------END NATS USER JWT------\n\n*** IMPORTANT ***\n\n\
              -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
             keys.seed().unwrap()
         );
         let (jwt, read) = credentials(&text).unwrap();
-        assert_eq!((jwt, read.public_key()), ("eyJ0.a-b_c.d", keys.public_key()));
+        assert_eq!((jwt, read.public_key()), ("eyJ0.a-b_c.---d----", keys.public_key()));
     }
 
     #[test]
